@@ -1,0 +1,1 @@
+"""mt: a small, fast, careful trainer for machine translation."""

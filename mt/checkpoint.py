@@ -1,0 +1,405 @@
+"""The run directory: checkpoints saved whole or not at all, verified, found, loaded, pruned.
+
+    runs/NAME/config.yaml resolved.json vocabulary* metrics.jsonl tensorboard/ .lock
+              checkpoints/step-00000200/{model,training}.safetensors state.json MANIFEST.json
+              best -> checkpoints/step-...
+
+A checkpoint is a folder whose MANIFEST.json, written last, agrees with every file in it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from mt import files, recipe
+from mt.config import parse, validate
+from mt.errors import ModelError
+from mt.recipe import Recipe
+from mt.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from torch.optim import Optimizer
+
+FORMAT = 1
+MAX_JSON = 10 << 20
+MODEL, TRAINING, STATE, MANIFEST = (
+    "model.safetensors",
+    "training.safetensors",
+    "state.json",
+    "MANIFEST.json",
+)
+
+
+@dataclass(frozen=True)
+class TrainState:
+    """All that must survive a crash besides tensors."""
+
+    step: int = 0
+    """Updates made."""
+    tokens: int = 0
+    """Real target tokens seen."""
+    epoch: int = 0
+    """The epoch of the next update, counted from 0."""
+    update: int = 0
+    """The number within its epoch of the next update, counted from 0."""
+    best: float | None = None
+    """The best value of what is monitored, larger is better."""
+    best_step: int | None = None
+    since_best: int = 0
+    """Validations since the best one."""
+    validated: int | None = None
+    """The step of the last validation."""
+    skipped: int = 0
+    """Updates skipped because the gradient was not finite."""
+    skipped_in_a_row: int = 0
+    seconds: float = 0.0
+    """Time spent training, over all sessions."""
+    scaler: dict[str, float] | None = None
+    """The fp16 gradient scaler."""
+    finished: str = ""
+    """Why training has ended, when it has."""
+
+
+# -------------------------------------------------------------------------------- saving
+
+
+def name_of(step: int) -> str:
+    """The folder name of a step's checkpoint."""
+    return f"step-{step:08d}"
+
+
+def save(
+    run: Path,
+    name: str,
+    model: nn.Module,
+    state: TrainState,
+    about: dict[str, Any],
+    training: dict[str, Tensor] | None = None,
+) -> Path:
+    """Save a checkpoint; it appears whole or not at all.
+
+    Args:
+        run: the run directory.
+        name: folder name, `name_of(step)` or `average`.
+        model: the weights to translate with.
+        state: what else must survive.
+        about: further facts for the manifest (hashes of data and vocabulary).
+        training: what only training needs, from `training_tensors`.
+
+    Raises:
+        ModelError: a weight is not finite; nothing is written.
+        MachineError: the disk is full or refuses; the earlier checkpoints are intact.
+    """
+    from safetensors.torch import save as serialise
+
+    weights = weights_of(model)
+    bad = [key for key, tensor in weights.items() if not bool(tensor.isfinite().all())]
+    if bad:
+        advice = "lower optimizer.learning_rate, then resume from the last good checkpoint"
+        raise ModelError("CKPT-NONFINITE", bad[0], "holds infinities or NaN", advice)
+    parts = {MODEL: serialise(weights), STATE: json.dumps(asdict(state), allow_nan=False).encode()}
+    if training is not None:
+        parts[TRAINING] = serialise(training)
+    listed = {
+        part: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+        for part, data in parts.items()
+    }
+    final = run / "checkpoints" / name
+    files.discard(final)
+    with files.new_folder(final) as folder:
+        for part, data in parts.items():
+            files.write(folder / part, data)
+        manifest = {"format": FORMAT, "step": state.step, **about, "files": listed}
+        files.write_json(folder / MANIFEST, manifest)
+    return final
+
+
+def weights_of(model: nn.Module) -> dict[str, Tensor]:
+    """Every parameter once, a shared one under its owner's name, contiguous on the CPU."""
+    return {k: p.detach().cpu().contiguous() for k, p in model.named_parameters()}
+
+
+def training_tensors(
+    step: nn.Module, averaged: nn.Module | None, optimizer: Optimizer
+) -> dict[str, Tensor]:
+    """What going on needs besides the weights that translate.
+
+    `weights/NAME` is what trains, `optimizer/NAME/KEY` its optimizer state, `average/NAME` the
+    moving average of what is not the model's (that of the model is what translates).
+    """
+    named = dict(step.named_parameters())
+    tensors = {f"weights/{name}": tensor for name, tensor in weights_of(step).items()}
+    for name, parameter in named.items():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"optimizer/{name}/{key}"] = value.detach().cpu().contiguous()
+    if averaged is not None:
+        for name, tensor in weights_of(averaged).items():
+            if not name.startswith("model."):
+                tensors[f"average/{name}"] = tensor
+    return tensors
+
+
+def prune(run: Path, keep_last: int) -> None:
+    """Delete all but the best and the last `keep_last` checkpoints."""
+    best = (run / "best").resolve()
+    for folder in _steps(run)[:-keep_last]:
+        if folder.resolve() != best:
+            files.discard(folder)
+
+
+def _steps(run: Path) -> list[Path]:
+    """The folders of steps, oldest first; by number, not by time."""
+    return sorted((run / "checkpoints").glob("step-*"))
+
+
+# ------------------------------------------------------------------------------- loading
+
+
+def fault(folder: Path) -> str | None:
+    """Why a folder is not a sound checkpoint, or None when it is; reads every byte."""
+    manifest_path = folder / MANIFEST
+    if not manifest_path.is_file() or manifest_path.stat().st_size > MAX_JSON:
+        return f"{MANIFEST} is missing"
+    try:
+        manifest = files.read_json(manifest_path)
+        listed = dict(manifest["files"])
+        version = int(manifest["format"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return f"{MANIFEST} is damaged"
+    if version > FORMAT:
+        return f"made by a newer mt (format {version}, this one reads {FORMAT})"
+    for name, facts in listed.items():
+        path = folder / name
+        if Path(name).name != name or path.is_symlink() or not path.is_file():
+            return f"{name} is missing or not a file"
+        if path.stat().st_size != facts.get("bytes"):
+            return f"{name} size {path.stat().st_size}, manifest says {facts.get('bytes')}"
+        if files.sha256(path) != facts.get("sha256"):
+            return f"{name} does not have the bytes that the manifest says"
+    return None if MODEL in listed and STATE in listed else f"{MANIFEST} lists no model"
+
+
+def latest(run: Path, tell: Callable[[str], None]) -> Path | None:
+    """The newest sound checkpoint to resume from; a damaged one is set aside, with a warning.
+
+    Raises:
+        ModelError: there are checkpoints and none is sound; nothing is changed.
+    """
+    faults = []
+    for folder in reversed(_steps(run)):
+        why = fault(folder)
+        if why is None:
+            for bad, reason in faults:
+                tell(f"mt: warning[CKPT-SKIP] {bad.name}: {reason}; set aside")
+                files.move(bad, bad.parent / f".bad-{bad.name}")
+            return folder
+        faults.append((folder, why))
+    if faults:
+        (folder, why), *others = faults
+        advice = "restore one from a copy, or start over with --fresh"
+        raise ModelError("CKPT-NONE", folder, why, advice, others)
+    return None
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A run, and the checkpoint of it that was asked for."""
+
+    run: Path
+    folder: Path
+    recipe: Recipe
+    vocabulary: Vocabulary
+    state: TrainState
+    resolved: dict[str, Any]
+    """What was chosen by trying: precision, threads, micro_tokens."""
+
+    @property
+    def step(self) -> int:
+        """The checkpoint's step."""
+        return self.state.step
+
+
+def is_run(path: Path) -> bool:
+    """Whether a run directory or one of its checkpoints lies at `path`."""
+    return (path / "checkpoints").is_dir() or (path.parent.name == "checkpoints" and path.is_dir())
+
+
+def open_run(path: Path, choice: str | None = None) -> Opened:
+    """Open a run directory or one checkpoint folder in it.
+
+    Args:
+        path: RUN or RUN/checkpoints/step-N.
+        choice: `best`, `last`, `average` or `step-N`; by default the best, else the last.
+
+    Raises:
+        ModelError: not a run, no such checkpoint, or a damaged one.
+    """
+    advice = "give a run directory, such as runs/demo, or a checkpoint folder in it"
+    if not is_run(path):
+        what = "not a run (no checkpoints in it)" if path.exists() else "no such run"
+        raise ModelError("RUN-NONE", path, what, advice)
+    if (path / "checkpoints").is_dir():
+        run, folder = path, _chosen(path, choice)
+    else:
+        # A link such as `best` may have been given; the run is what it points into.
+        folder = path.resolve()
+        run = folder.parent.parent
+    why = fault(folder)
+    if why:
+        advice = "choose another with --checkpoint, or restore the files from a copy"
+        raise ModelError("CKPT-HASH", folder, why, advice)
+    return Opened(
+        run=run,
+        folder=folder,
+        recipe=read_recipe(run),
+        vocabulary=Vocabulary.load(run),
+        state=read_state(folder),
+        resolved=json.loads(_read(run / "resolved.json")),
+    )
+
+
+def _chosen(run: Path, choice: str | None) -> Path:
+    best = run / "best"
+    steps = _steps(run)
+    names = [folder.name for folder in steps]
+    if choice in (None, "best") and best.exists():
+        return best.resolve()
+    if choice in (None, "last") and steps:
+        return steps[-1]
+    if choice == "average" and (run / "checkpoints" / "average").is_dir():
+        return run / "checkpoints" / "average"
+    if choice and choice.startswith("step-") and choice[5:].isdigit():
+        name = name_of(int(choice[5:]))
+        if name in names:
+            return run / "checkpoints" / name
+    have = ", ".join(names) or "none"
+    what = f"no checkpoint {choice or 'last'}; there are: {have}"
+    advice = "choose one with --checkpoint best|last|average|step-N, or train first"
+    raise ModelError("CKPT-NONE", run, what, advice)
+
+
+def read_recipe(run: Path) -> Recipe:
+    """The recipe that a run was begun with, or last resumed with."""
+    path = run / "config.yaml"
+    return validate(Recipe, parse(_read(path), str(path), run))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        advice = "a run directory holds config.yaml, resolved.json and a vocabulary; restore it"
+        raise ModelError("RUN-DAMAGED", path, f"cannot be read ({error})", advice) from None
+
+
+def read_state(folder: Path) -> TrainState:
+    """The state of a sound checkpoint."""
+    known = {field.name for field in fields(TrainState)}
+    return TrainState(**{k: v for k, v in files.read_json(folder / STATE).items() if k in known})
+
+
+def load_weights(folder: Path) -> dict[str, Tensor]:
+    """The weights to translate with."""
+    from safetensors.torch import load_file
+
+    return load_file(folder / MODEL)
+
+
+def fit(model: nn.Module, weights: dict[str, Tensor], where: Path) -> None:
+    """Copy weights into a model, which must have exactly these.
+
+    Raises:
+        ModelError: names the tensors that are missing, surplus or of another shape.
+    """
+    import torch
+
+    named = dict(model.named_parameters())
+    problems = [(where, f"{key}: missing") for key in named.keys() - weights.keys()]
+    problems += [(where, f"{key}: unknown") for key in weights.keys() - named.keys()]
+    for key in sorted(named.keys() & weights.keys()):
+        have, want = tuple(weights[key].shape), tuple(named[key].shape)
+        if have != want:
+            problems.append((where, f"{key}: is {have}, the model wants {want}"))
+    if problems:
+        (place, what), *others = sorted(problems, key=lambda p: p[1])[:10]
+        advice = "the run's config.yaml and its checkpoints do not belong together"
+        raise ModelError("CKPT-SHAPE", place, what, advice, others)
+    with torch.no_grad():
+        for key, parameter in named.items():
+            parameter.copy_(weights[key])
+
+
+def restore(
+    folder: Path, step: nn.Module, averaged: nn.Module | None, optimizer: Optimizer
+) -> TrainState:
+    """Put what trains, its moving average and its optimizer back to where they were saved.
+
+    Args:
+        folder: a sound checkpoint.
+        step: model and objective, as `training_tensors` got them.
+        averaged: their moving average, or None.
+        optimizer: of the parameters of `step`.
+    """
+    from safetensors.torch import load_file
+
+    training = load_file(folder / TRAINING)
+    fit(step, _below("weights/", training), folder)
+    if averaged is not None:
+        weights = {f"model.{name}": tensor for name, tensor in load_weights(folder).items()}
+        fit(averaged, {**weights, **_below("average/", training)}, folder)
+    named = dict(step.named_parameters())
+    for path, tensor in _below("optimizer/", training).items():
+        name, _, key = path.rpartition("/")
+        optimizer.state[named[name]][key] = tensor.to(named[name].device).clone()
+    return read_state(folder)
+
+
+def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+# ---------------------------------------------------------------------------- the run
+
+
+def begin(run: Path, made: Recipe, vocabulary: Vocabulary, resolved: dict[str, Any]) -> None:
+    """Write what makes a run self-contained: recipe, vocabulary, and what was resolved."""
+    files.make_folder(run / "checkpoints")
+    vocabulary.save(run)
+    files.write_json(run / "resolved.json", resolved)
+    text = yaml.safe_dump(recipe.dump(made), allow_unicode=True, sort_keys=False)
+    files.write(run / "config.yaml", "# the resolved recipe of this run\n" + text)
+
+
+def average(
+    run: Path, count: int, state: TrainState, model: nn.Module, about: dict[str, Any]
+) -> Path:
+    """Average the last `count` sound checkpoints into checkpoints/average, through `model`."""
+    from mt.averaging import mean
+
+    fit(model, mean(load_weights(folder) for folder in _steps(run)[-count:]), run)
+    return save(run, "average", model, state, about=about)
+
+
+def mark_best(run: Path, folder: Path) -> None:
+    """Point RUN/best at a checkpoint."""
+    files.link(run / "best", f"checkpoints/{folder.name}")
+
+
+def changed_keys(
+    old: dict[str, Any], new: dict[str, Any], prefix: str = ""
+) -> Iterable[tuple[str, Any, Any]]:
+    """Each key whose value differs: (key, old, new)."""
+    for key in sorted(old.keys() | new.keys()):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            yield from changed_keys(a, b, f"{prefix}{key}.")
+        elif a != b:
+            yield f"{prefix}{key}", a, b

@@ -1,0 +1,426 @@
+"""The commands: what a user types, told to the functions that do it; no logic of its own.
+
+Everything heavy is imported inside the command that needs it, so that help is instant.
+Standard output is data; everything else, errors too, goes to standard error.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mt.errors import ConfigError, MachineError, MtError, Stopped, printable
+
+if TYPE_CHECKING:
+    from mt.contracts import EngineOptions
+
+ABOUT = """Train a machine-translation Transformer from parallel text, and translate with it.
+
+\b
+  mt train configs/demo.yaml                  prepare, train, resume when run again
+  echo "Hello." | mt translate runs/demo      lines in, lines out
+  mt eval runs/demo                           BLEU, chrF and TER of every test set
+
+Standard output is data, standard error is everything else.
+
+\b
+Exit codes:
+  0 done                        4 model or checkpoint
+  1 a bug of mt                 5 the machine: disk, lock, device, memory
+  2 command line or config      6 training diverged
+  3 data                        7 download or integrity
+  130, 143 stopped by a signal, with a checkpoint saved
+
+MT_CACHE names the folder of encoded corpora; MT_DEBUG=1 shows the trace of a bug.
+"""
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help=ABOUT,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+ConfigFile = Annotated[
+    Path, typer.Argument(metavar="CONFIG", help="A YAML recipe, such as configs/demo.yaml.")
+]
+RunFolder = Annotated[
+    Path, typer.Argument(metavar="RUN", help="A run directory, or one checkpoint folder in it.")
+]
+RecipeSets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Replace a value, say model.dropout=0.3."),
+]
+EngineSets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Replace a search.* or runtime.* value of the run."
+    ),
+]
+Checkpoint = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="best, last, average or step-N; best when left out."),
+]
+Device = Annotated[
+    str | None, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:N; auto if left out.")
+]
+
+
+@app.callback(invoke_without_command=True)
+def _start(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the versions of mt, torch, Python; the device.")
+    ] = False,
+) -> None:
+    if version:
+        from mt import distributed
+
+        _print([f"mt {_version()}, {distributed.describe()}"])
+    elif context.invoked_subcommand is None:
+        _print([context.get_help()])
+
+
+@app.command(short_help="Read, count and encode the corpora of a recipe.")
+def prepare(config: ConfigFile, sets: RecipeSets = None) -> None:
+    """Read the corpora, learn the vocabulary, encode everything into the cache.
+
+    `mt train` does this by itself; run it alone to look at the counts first, or to do the work
+    on another machine. What is already in the cache is not done again.
+
+    \b
+    Example:  mt prepare configs/demo.yaml --set vocabulary.size=4000
+    """
+    from mt import prepare as preparing
+    from mt import recipe, report
+
+    preparing.prepare(recipe.load(config, sets or ())[0], report.say)
+
+
+@app.command(short_help="Train a model, or resume.")
+def train(
+    config: ConfigFile,
+    sets: RecipeSets = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="The run directory; runs/<config name> if left out."),
+    ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Start over; an older run is moved aside, not deleted.")
+    ] = False,
+) -> None:
+    """Train a model; the same command again resumes where it stopped.
+
+    Prepares the data when needed, validates as it goes, keeps the best and the last checkpoints,
+    and writes metrics.jsonl and TensorBoard files into the run directory. Ctrl-C or SIGTERM
+    saves a checkpoint and leaves with 130 or 143.
+
+    \b
+    Example:  mt train configs/demo.yaml --set training.max_minutes=10 --run runs/short
+    """
+    from mt import recipe
+    from mt import train as training
+
+    settled, document = recipe.load(config, sets or ())
+    training.train(settled, document, run or Path("runs") / config.stem, fresh)
+
+
+@app.command(short_help="Translate lines of text.")
+def translate(
+    run: RunFolder,
+    source: Annotated[
+        Path | None,
+        typer.Option("-i", "--input", metavar="FILE", help="Text to read; standard input if none."),
+    ] = None,
+    target: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="FILE", help="Where to write; standard output."),
+    ] = None,
+    sets: EngineSets = None,
+    checkpoint: Checkpoint = None,
+    device: Device = None,
+) -> None:
+    """Translate text: one line in, one line out, in order; blank lines stay blank.
+
+    The input is UTF-8, plain or compressed, raw: no tokenisation before or after. A file named
+    by -o appears when it is complete.
+
+    \b
+    Example:  mt translate runs/demo -i test.en -o test.de --set search.beams=8
+    """
+    from mt import files
+    from mt import translate as translating
+
+    options = _options(sets, checkpoint, device)
+    engine = translating.open_engine(run, options)
+    stream = files.open_bytes(source) if source else sys.stdin.buffer
+    with files.output(target) as out:
+        translating.translate_stream(engine, stream, out, options)
+
+
+@app.command("eval", short_help="Score a model: BLEU, chrF2, TER.")
+def evaluate(
+    run: RunFolder,
+    on: Annotated[
+        list[str] | None,
+        typer.Option("--on", metavar="NAME", help="A test set of the recipe; all if left out."),
+    ] = None,
+    source: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Evaluate on this text instead.")
+    ] = None,
+    reference: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Its translation; give several for several references."),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object instead of a table.")
+    ] = False,
+    sets: EngineSets = None,
+    checkpoint: Checkpoint = None,
+    device: Device = None,
+) -> None:
+    """Score a model with sacreBLEU: BLEU, chrF2 and TER, each with its signature.
+
+    Translates every test set of the recipe, or those named by --on, or the text of --source,
+    and keeps the translations in RUN/hypotheses/.
+
+    \b
+    Example:  mt eval runs/demo --on test --json
+              mt eval runs/demo --source test.en --reference test.de
+    """
+    from mt import evaluate as evaluating
+
+    scores = evaluating.evaluate(
+        run,
+        _options(sets, checkpoint, device),
+        names=on or (),
+        source=source,
+        references=reference or (),
+    )
+    if as_json:
+        import json
+
+        _print([json.dumps(scores, ensure_ascii=False)])
+    else:
+        _print(_score_table(scores))
+
+
+@app.command("config", short_help="Show and explain a recipe.")
+def show_config(
+    config: Annotated[
+        Path | None, typer.Argument(metavar="CONFIG", help="A YAML recipe.", show_default=False)
+    ] = None,
+    sets: RecipeSets = None,
+    explain: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY", help="Tell about one key: its type, default, value, meaning."),
+    ] = None,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Print the JSON Schema of recipes, for editors.")
+    ] = False,
+) -> None:
+    """Print a recipe with every default filled in, and where each value was said.
+
+    The output is itself a recipe: it can be saved and trained.
+
+    \b
+    Example:  mt config configs/demo.yaml --set model.d_model=512
+              mt config configs/demo.yaml --explain model.d_model
+              mt config --schema > recipe.schema.json
+    """
+    from mt import recipe
+
+    if schema:
+        import json
+
+        _print([json.dumps(recipe.Recipe.model_json_schema(), indent=2)])
+        return
+    if config is None:
+        what, advice = "Missing argument 'CONFIG'.", "see mt config --help"
+        raise ConfigError("USAGE", "mt config", what, advice)
+    settled, document = recipe.load(config, sets or ())
+    if explain:
+        _print(line for key in explain for line in recipe.explained(settled, document, key))
+    else:
+        _print(recipe.rendered(settled, document))
+
+
+@app.command(short_help="List or clear the encoded corpora.")
+def cache(
+    clear: Annotated[
+        bool, typer.Option("--clear", help="Delete them all; the next run encodes again.")
+    ] = False,
+) -> None:
+    """List the encoded corpora in the cache with their sizes, or delete them.
+
+    The cache is $MT_CACHE, else mt/ in the platform's cache folder. It holds nothing that cannot
+    be made again from the recipe and the data.
+
+    \b
+    Example:  mt cache --clear
+    """
+    from mt import files
+
+    folder = files.cache_folder()
+    entries = sorted(p for p in folder.glob("*") if p.is_dir()) if folder.is_dir() else []
+    if clear:
+        for entry in entries:
+            files.discard(entry)
+        sys.stderr.write(f"deleted {len(entries)} entries of {folder}\n")
+        return
+    sizes = [sum(f.stat().st_size for f in e.rglob("*") if f.is_file()) for e in entries]
+    _print(f"{size / 1e6:10.1f} MB  {entry}" for entry, size in zip(entries, sizes, strict=True))
+
+
+# ------------------------------------------------------------------------------- helpers
+
+
+def _print(lines: Any) -> None:
+    from mt import files
+
+    with files.output(None) as out:
+        for line in lines:
+            out.write(f"{line}\n")
+
+
+def _version() -> str:
+    from importlib import metadata
+
+    try:
+        return metadata.version("mt")
+    except metadata.PackageNotFoundError:
+        return "(not installed)"
+
+
+def _options(sets: list[str] | None, checkpoint: str | None, device: str | None) -> EngineOptions:
+    """What an engine is asked for, from `--set search.*=...` and `--set runtime.*=...`."""
+    from mt import config, distributed
+    from mt.contracts import EngineOptions
+
+    document = config.Document({}, name="--set")
+    for assignment in sets or ():
+        section = assignment.split(".")[0]
+        if section not in ("search", "runtime"):
+            what = "a trained model has its own; only search.* and runtime.* can be set here"
+            advice = "for instance --set search.beams=8"
+            raise ConfigError("CONFIG-SET", f"--set {assignment}", what, advice)
+        document = config.override(document, assignment)
+    if device is not None:
+        document = config.override(document, f"runtime.device='{device}'")
+        document.places[("runtime", "device")] = f"--device {device}"
+    inner = config.Document(
+        document.value.get("runtime") or {},
+        {place[1:]: name for place, name in document.places.items() if place[0] == "runtime"},
+        name="--set",
+    )
+    runtime = config.validate(distributed.Config, inner)
+    given = runtime.model_fields_set
+    return EngineOptions(
+        checkpoint=checkpoint,
+        search=document.value.get("search") or {},
+        device=runtime.device if "device" in given else None,
+        precision=runtime.precision if "precision" in given else None,
+        threads=runtime.threads if isinstance(runtime.threads, int) else None,
+    )
+
+
+def _score_table(scores: dict[str, Any]) -> list[str]:
+    """One line a test set and metric: name, metric, score, signature."""
+    width = max([8, *(len(name) for name in scores)])
+    return [f"{'test set':{width}}  metric   score  signature"] + [
+        f"{name:{width}}  {metric:6}  {value['score']:6.2f}  {value['signature']}"
+        for name, metrics in scores.items()
+        for metric, value in metrics.items()
+    ]
+
+
+# --------------------------------------------------------------------------------- errors
+
+
+def main() -> None:
+    """The command `mt`: does what the command line says and exits with its code."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Do what a command line says; tell what fails in one line; the exit code."""
+    try:
+        command = typer.main.get_command(app)
+        with command.make_context("mt", list(arguments)) as context:
+            command.invoke(context)
+        sys.stdout.flush()
+        return 0
+    except typer.Exit as error:
+        return error.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write("mt: stopped\n")
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has gone; nothing must be flushed to it when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Stopped as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    except Exception as error:
+        if os.environ.get("MT_DEBUG") == "1":
+            traceback.print_exception(error)
+        told = _told(error)
+        sys.stderr.write(f"{told or _bug(error)}\n")
+        return told.exit_code if told else 1
+
+
+def _told(error: Exception) -> MtError | None:
+    """The failure as its reader can mend it; None when it is a bug of ours."""
+    if isinstance(error, MtError):
+        return error
+    usage: Any = error
+    if hasattr(error, "format_message"):  # what typer raises on a wrong command line
+        place = usage.ctx.command_path if getattr(usage, "ctx", None) else "mt"
+        what = " ".join(usage.format_message().split())
+        return ConfigError("USAGE", place, what, f"see {place} --help")
+    memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    if memory or "can't allocate memory" in str(error):
+        what = f"out of memory ({str(error).splitlines()[0] if str(error) else 'no details'})"
+        advice = "lower batching.micro_tokens or model sizes, or free memory on the machine"
+        return MachineError("MEMORY", "the machine", what, advice)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        what = error.strerror or "the disk is full"
+        advice = "free some space and run the same command again"
+        return MachineError("DISK-FULL", error.filename or "standard output", what, advice)
+    return None
+
+
+def _bug(error: Exception) -> str:
+    """A bug of ours, told in one line; its trace is kept in a file."""
+    here = Path(__file__).parent
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if here in Path(frame.filename).parents]
+    where = f"mt/{Path(ours[-1].filename).relative_to(here)}:{ours[-1].lineno}"
+    log = _crash_log("".join(traceback.format_exception(error)))
+    what = f"{type(error).__name__}: {printable(error)}"
+    return f"mt: error[BUG] {where}: {what}\na fault of mt itself; please report it with {log}"
+
+
+def _crash_log(trace: str) -> str:
+    """The path of a file that holds the trace, or how to see it where none can be written."""
+    from mt import files
+
+    name = f"mt-crash-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
+    for folder in (files.cache_folder(), Path(tempfile.gettempdir())):
+        try:
+            files.write(files.make_folder(folder) / name, trace)
+            return str(folder / name)
+        except MtError:
+            continue
+    return "the trace that MT_DEBUG=1 shows"

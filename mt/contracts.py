@@ -1,0 +1,381 @@
+"""The nouns of the house and the protocols of its plug-ins: read this file first.
+
+Legend: B sentences, S source length, T target length, D model width, H heads, V vocabulary,
+N beams. All tensors are padded on the right with id 0. Nothing here imports torch when it
+runs, so that an engine without torch stays without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pydantic import Field
+
+from mt.config import Section, Variant
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from torch.optim import Optimizer
+
+PAD, UNK, BEGIN, END = 0, 1, 2, 3
+"""Ids of the special pieces, the same in every vocabulary."""
+FIRST_RESERVED, N_RESERVED = 4, 64
+"""The reserved control pieces stand at ids 4 to 67; they are named as they are used."""
+FIRST_PIECE = FIRST_RESERVED + N_RESERVED
+"""The first id that text can become."""
+
+
+class Languages(Section):
+    """A translation direction."""
+
+    source: str
+    """Language code of the source (`en`, `zh`, `pt-BR`)."""
+    target: str
+    """Language code of the target."""
+
+
+class SourceConfig(Variant):
+    """What every data source has: its kind and, when it differs from the recipe's, its direction."""
+
+    languages: Languages | None = None
+    """Translation direction of this corpus; the recipe's when left out."""
+
+    @property
+    def direction(self) -> Languages:
+        """The direction, which the recipe has filled in by now."""
+        assert self.languages is not None, "recipe.load fills in the languages"
+        return self.languages
+
+
+class SearchConfig(Variant):
+    """What every search has."""
+
+    max_length_ratio: float = Field(1.5, gt=0)
+    """A hypothesis has at most this times the source's pieces ..."""
+    max_length_extra: int = Field(20, ge=0)
+    """... plus this many pieces."""
+
+
+# ---------------------------------------------------------------------------------- data
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One sentence pair as it was read, raw; one side is None in monolingual data."""
+
+    source: str | None
+    target: str | None
+    source_language: str
+    target_language: str
+    origin: str
+    """Where it came from, `corpus:line`, lines counted from 1."""
+    weight: float = 1.0
+    """How much its loss counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Sentence pairs as tensors of one rectangle a side, padded on the right with id 0."""
+
+    source: Tensor
+    """[B, S] ids, each row ending in `</s>`."""
+    target: Tensor
+    """[B, T+1] ids, `<s> y </s>`."""
+    source_lengths: Tensor
+    """[B] real positions of `source`."""
+    target_lengths: Tensor
+    """[B] real positions of `labels`, that is of y and `</s>`."""
+    rows: Tensor
+    """[B] positions in the corpus."""
+
+    @property
+    def inputs(self) -> Tensor:
+        """[B, T] what the decoder is fed: the target shifted right (section 3.1)."""
+        return self.target[:, :-1]
+
+    @property
+    def labels(self) -> Tensor:
+        """[B, T] what the decoder shall say at each position."""
+        return self.target[:, 1:]
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """The encoder's output."""
+
+    states: Tensor
+    """[B, S, D]."""
+    valid: Tensor
+    """[B, S] bool, True at real positions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One summand of a loss, as a sum and a count, so that no batching can change the mean."""
+
+    name: str
+    total: Tensor
+    """[] sum over real positions; gradients flow through it."""
+    count: Tensor
+    """[] how many positions were summed."""
+    weight: float = 1.0
+
+
+Loss = tuple[Term, ...]
+"""The loop divides each total by its GLOBAL count (all ranks, all micro-batches), weights, adds."""
+
+
+# --------------------------------------------------------------------------------- models
+
+
+class Cache(Protocol):
+    """What decoding remembers: one row a beam for what grows, one a sentence for the source."""
+
+    def reorder(self, rows: Tensor) -> None:
+        """Beam row r becomes what row `rows[r]` [B*N] was."""
+
+    def keep(self, sentences: Tensor) -> None:
+        """Keep only these sentences [B'] (ascending), with all their beams."""
+
+
+class Seq2Seq(Protocol):
+    """A sequence-to-sequence model; an `nn.Module`."""
+
+    def encode(self, source: Tensor) -> Memory:
+        """Source ids [B, S] to memory."""
+
+    def start(self, memory: Memory, beams: int, max_length: int) -> Cache:
+        """A preallocated cache; cross-attention keys and values computed once a sentence."""
+
+    def decode(self, target: Tensor, memory: Memory, cache: Cache | None = None) -> Tensor:
+        """Hidden states [B, T, D] of the target inputs [B, T].
+
+        With a cache, `target` [B*N, t] holds the tokens after those already cached.
+        """
+
+    def output(self) -> tuple[Tensor, Tensor | None]:
+        """The projection weight [V, D] and bias [V] (or None) that turn hidden states to logits."""
+
+    def blocks(self) -> Iterable[nn.Module]:
+        """The repeated layers, the unit of compilation and of sharding."""
+
+
+class Objective(Protocol):
+    """A training objective; an `nn.Module` whose own parameters train too."""
+
+    def __call__(self, batch: Batch) -> Loss:
+        """The loss of one micro-batch, as sums and counts."""
+
+    def counts(self, batch: Batch) -> Mapping[str, Tensor]:
+        """What each term's count will be, told before the pass.
+
+        With it the loop knows the global counts before the first of several backward passes.
+        """
+
+
+# --------------------------------------------------------------------------------- search
+
+
+class Decoder(Protocol):
+    """What a search sees: one model, an ensemble, or anything that predicts a next token."""
+
+    def start(self, source: Tensor, beams: int, max_lengths: Tensor) -> Any:
+        """The state before the first token, for source ids [B, S] and max_lengths [B]."""
+
+    def step(self, state: Any, tokens: Tensor) -> Tensor:
+        """Logits [B, N, V] after feeding tokens [B, N] (an ensemble: averaged log-probabilities)."""
+
+    def reorder(self, state: Any, beams: Tensor) -> None:
+        """Beam n of sentence b continues what beam `beams[b, n]` was; beams [B, N]."""
+
+    def keep(self, state: Any, sentences: Tensor) -> None:
+        """Keep only these sentences [B'] (ascending)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a search is asked for."""
+
+    source: Tensor
+    """[B, S] ids."""
+    max_lengths: Tensor
+    """[B] most tokens of a hypothesis, `</s>` included."""
+    prefixes: Sequence[Sequence[int]] | None = None
+    """Tokens that each hypothesis of a sentence must begin with."""
+    n_best: int = 1
+    """How many hypotheses a sentence are wanted."""
+    seed: int = 1
+    """Seed of searches that sample."""
+    alignments: bool = False
+    """Whether attention over the source is wanted."""
+    vocabulary: Any = None
+    """The target vocabulary, for searches that compare texts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hypotheses:
+    """What a search found, best first."""
+
+    tokens: Tensor
+    """[B, N, T] without `<s>`, with `</s>` where it ended, padded with 0."""
+    scores: Tensor
+    """[B, N] length-penalised log-probability, descending; -inf where there is no hypothesis."""
+    log_probabilities: Tensor
+    """[B, N, T] of each token, 0 at padding."""
+    alignments: Tensor | None = None
+    """[B, N, T, S] attention over the source, when asked for."""
+
+
+class Search(Protocol):
+    """A search strategy; it knows no architecture."""
+
+    def __call__(self, decoder: Decoder, request: Request) -> Hypotheses:
+        """Find target sentences."""
+
+
+# -------------------------------------------------------------------------------- engines
+
+
+@dataclass(frozen=True, slots=True)
+class Translation:
+    """One line translated."""
+
+    text: str
+    score: float = 0.0
+    """Length-penalised log-probability (natural logarithm); 0 for a blank line."""
+    tokens: tuple[str, ...] = ()
+    """Target pieces, `</s>` left out."""
+    log_probabilities: tuple[float, ...] = ()
+    """Of each token, and of the end."""
+    alternatives: tuple[Translation, ...] = ()
+    """The n-best list, this one first, when more than one was asked for."""
+    alignment: tuple[tuple[float, ...], ...] | None = None
+    """A row a target token over the source pieces, when asked for."""
+    prefix: str = ""
+    """The target text that was forced, when one was."""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How probable a model finds a given target."""
+
+    log_probability: float
+    """Sum over tokens, `</s>` included (natural logarithm)."""
+    tokens: int
+    """How many tokens were scored, `</s>` included."""
+    token_log_probabilities: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """What a caller asks of an engine; None leaves a choice to the run's recipe."""
+
+    checkpoint: str | None = None
+    """`best`, `last`, `average` or `step-N`."""
+    search: Mapping[str, Any] = field(default_factory=dict)
+    """Search settings that replace the recipe's, e.g. `{"beams": 8}`."""
+    device: str | None = None
+    precision: str | None = None
+    threads: int | None = None
+    batch_tokens: int = 4096
+    """Padded source positions times beams of one batch."""
+    n_best: int = 1
+    alignments: bool = False
+    prefixes: Iterable[str] | None = None
+    """A target beginning for each line, when decoding is forced."""
+    seed: int = 1
+    target_language: str | None = None
+    """The target language asked of a multilingual model."""
+
+
+class Engine(Protocol):
+    """Anything that translates lines of text; no torch in its interface."""
+
+    def translate(
+        self, lines: Iterable[str], options: EngineOptions | None = None
+    ) -> Iterator[Translation]:
+        """A translation for each line, in order, lazily."""
+
+    def score(self, pairs: Iterable[Pair]) -> Iterator[Score]:
+        """The forced score of each pair's target."""
+
+
+# ------------------------------------------------------------------- plug-ins, as modules
+
+
+class Teacher(Protocol):
+    """A loaded, frozen model that an objective may learn from."""
+
+    def logits(self, batch: Batch) -> Tensor:
+        """[B, T, V]."""
+
+
+class ModelPlugin(Protocol):
+    """A file in `models/`."""
+
+    Config: type[Variant]
+
+    def build(self, config: Any, vocabulary: Any) -> Seq2Seq:
+        """The model, its weights initialised."""
+
+
+class ObjectivePlugin(Protocol):
+    """A file in `objectives/`."""
+
+    Config: type[Variant]
+
+    def build(
+        self, config: Any, model: Seq2Seq, vocabulary: Any, teacher: Teacher | None
+    ) -> Objective:
+        """The objective; the teacher never enters optimizer, averaging or checkpoint."""
+
+
+class OptimizerPlugin(Protocol):
+    """A file in `optimizers/`."""
+
+    Config: type[Variant]
+
+    def build(self, config: Any, named_parameters: Iterable[tuple[str, Tensor]]) -> Optimizer:
+        """The optimizer; the loop sets its rate at each step."""
+
+
+class SearchPlugin(Protocol):
+    """A file in `search/`."""
+
+    Config: type[Variant]
+
+    def build(self, config: Any) -> Search:
+        """The search."""
+
+
+class SourcePlugin(Protocol):
+    """A file in `sources/`."""
+
+    Config: type[SourceConfig]
+
+    def read(self, config: Any) -> Iterable[Pair]:
+        """The pairs, raw; the iterable can be iterated again."""
+
+
+class ExporterPlugin(Protocol):
+    """A file in `exporters/`."""
+
+    Config: type[Variant]
+
+    def export(
+        self, model: Seq2Seq, recipe: Any, vocabulary: Any, folder: Path, config: Any
+    ) -> None:
+        """Write the model for another program; says before any work what it cannot express."""
+
+
+class EnginePlugin(Protocol):
+    """A file in `engines/`."""
+
+    def accepts(self, path: Path) -> bool:
+        """Whether this engine opens what lies at `path`; cheap, imports nothing heavy."""
+
+    def open(self, path: Path, options: EngineOptions) -> Engine:
+        """The engine for what lies at `path`."""

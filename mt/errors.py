@@ -1,0 +1,92 @@
+"""The one error that a user sees, its kinds, and the exit code of each.
+
+A failure is told in one line, `mt: error[CODE] WHERE: WHAT`, and one line of advice.
+Anything that is not an `MtError` is a bug of ours (exit code 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+def printable(text: object, limit: int = 300) -> str:
+    """`text` safe for a terminal: control and bidi characters escaped, at most `limit` long."""
+    line = "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text)
+    )
+    return line if len(line) <= limit else line[: limit - 3] + "..."
+
+
+class MtError(Exception):
+    """A failure that its reader can mend: what went wrong, where, and what to do.
+
+    Args:
+        code: short constant name of the failure, such as `DATA-LINES`.
+        where: the file, line, key or path concerned.
+        what: what is wrong, with the figures.
+        advice: what the reader can do about it.
+        others: further (where, what) of the same code, told in the same report.
+    """
+
+    exit_code = 1
+
+    def __init__(
+        self,
+        code: str,
+        where: object,
+        what: str,
+        advice: str,
+        others: Iterable[tuple[object, str]] = (),
+    ) -> None:
+        self.code = code
+        self.problems = [(printable(w), printable(t)) for w, t in [(where, what), *others]]
+        self.advice = printable(advice)
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        lines = [f"mt: error[{self.code}] {where}: {what}" for where, what in self.problems]
+        return "\n".join([*lines, self.advice])
+
+
+class ConfigError(MtError):
+    """The command line or the configuration is wrong."""
+
+    exit_code = 2
+
+
+class DataError(MtError):
+    """The data are wrong."""
+
+    exit_code = 3
+
+
+class ModelError(MtError):
+    """A model, checkpoint or vocabulary is missing, damaged or does not fit."""
+
+    exit_code = 4
+
+
+class MachineError(MtError):
+    """The machine will not do it: disk, lock, permission, device, memory."""
+
+    exit_code = 5
+
+
+class DivergedError(MtError):
+    """Training diverged."""
+
+    exit_code = 6
+
+
+class DownloadError(MtError):
+    """A download failed or is not what it should be."""
+
+    exit_code = 7
+
+
+class Stopped(Exception):
+    """A signal asked the program to stop; what was to be saved is saved."""
+
+    def __init__(self, signal_number: int, message: str) -> None:
+        self.exit_code = 128 + signal_number
+        super().__init__(message)

@@ -1,0 +1,336 @@
+"""Everything of ours that touches the disk: create, fsync, rename, delete, lock; and text in.
+
+What is written appears under its final name whole or not at all: it is written beside it
+under a hidden name, fsynced, renamed, and the folder fsynced. Text is read as bytes and cut
+at `\\n` only: U+2028, form feeds and lone carriage returns stay inside their line.
+"""
+
+from __future__ import annotations
+
+import bz2
+import contextlib
+import errno
+import fcntl
+import gzip
+import hashlib
+import io
+import json
+import lzma
+import os
+import shutil
+import signal
+import socket
+import sys
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, BinaryIO
+
+from mt.errors import DataError, MachineError
+
+# ------------------------------------------------------------------------------- writing
+
+_faults: dict[str, int] = {}
+
+
+def _fault(point: str) -> None:
+    """Tests kill or fail the program at the n-th passage of a point: MT_FAULT=rename:2:kill."""
+    plan = os.environ.get("MT_FAULT")
+    if not plan:
+        return
+    name, number, action = plan.split(":")
+    _faults[point] = _faults.get(point, 0) + 1
+    if name != point or _faults[point] != int(number):
+        return
+    if action == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    code = {"enospc": errno.ENOSPC, "eio": errno.EIO}[action]
+    raise OSError(code, os.strerror(code))
+
+
+@contextlib.contextmanager
+def told(path: Path | str) -> Iterator[None]:
+    """Turns what the operating system refuses at `path` into one line that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            free = _free_megabytes(Path(path))
+            what = f"the disk is full ({free} MB free)"
+            advice = "free some space and run the same command again; what was saved is intact"
+            raise MachineError("DISK-FULL", path, what, advice) from None
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            advice = "choose a folder that you may write to"
+            raise MachineError("PERMISSION", path, error.strerror or "refused", advice) from None
+        advice = "see whether the path and the disk are sound, then run the same command again"
+        raise MachineError("DISK", path, error.strerror or str(error), advice) from None
+
+
+def _free_megabytes(path: Path) -> int:
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return shutil.disk_usage(path).free >> 20
+
+
+def make_folder(path: Path) -> Path:
+    """Create a folder and those above it."""
+    with told(path):
+        path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def sync(path: Path) -> None:
+    """Force a file or folder to the disk."""
+    _fault("fsync")
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def new_folder(final: Path) -> Iterator[Path]:
+    """A hidden folder to fill, which becomes `final` at the end, whole or not at all.
+
+    `final` must not exist, except that one which appears in the meantime (another process
+    built the same) wins and ours is dropped.
+    """
+    make_folder(final.parent)
+    hidden = final.parent / f".tmp-{final.name}-{os.getpid()}"
+    discard(hidden)
+    try:
+        with told(final):
+            hidden.mkdir()
+            yield hidden
+            for file in sorted(hidden.rglob("*")):
+                sync(file)
+            sync(hidden)
+            _fault("rename")
+            if not final.exists():
+                hidden.rename(final)
+            sync(final.parent)
+            _fault("renamed")
+    finally:
+        discard(hidden)
+
+
+def create(path: Path) -> BinaryIO:
+    """A new file, open for writing bytes; it must not exist."""
+    _fault("create")
+    return open(path, "xb")
+
+
+def write(path: Path, data: bytes | str) -> None:
+    """Write a small file, replacing one of that name in a single step."""
+    raw = data.encode() if isinstance(data, str) else data
+    with told(path):
+        hidden = path.parent / f".tmp-{path.name}-{os.getpid()}"
+        try:
+            _fault("write")
+            hidden.write_bytes(raw)
+            sync(hidden)
+            _fault("replace")
+            hidden.replace(path)
+            sync(path.parent)
+        finally:
+            hidden.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as JSON, readable; a number that is not finite is refused."""
+    write(path, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+
+
+@contextlib.contextmanager
+def output(path: Path | None) -> Iterator[IO[str]]:
+    """Where lines go: standard output, or a file that appears under its name when complete."""
+    if path is None:
+        sys.stdout.reconfigure(encoding="utf-8", newline="\n")  # type: ignore[union-attr]
+        yield sys.stdout
+        return
+    with told(path):
+        hidden = path.parent / f".tmp-{path.name}-{os.getpid()}"
+        try:
+            with open(hidden, "w", encoding="utf-8", newline="\n") as stream:
+                yield stream
+            sync(hidden)
+            hidden.replace(path)
+        finally:
+            hidden.unlink(missing_ok=True)
+
+
+def append(path: Path, line: str) -> None:
+    """Append one line to a log, after ending a line that a crash left torn."""
+    with told(path), open(path, "a+b") as stream:
+        if stream.tell() and (stream.seek(-1, os.SEEK_END), stream.read(1))[1] != b"\n":
+            stream.write(b"\n")
+        stream.write(line.encode() + b"\n")
+
+
+def link(name: Path, to: str) -> None:
+    """Make or replace a symbolic link in a single step."""
+    with told(name):
+        hidden = name.parent / f".tmp-{name.name}-{os.getpid()}"
+        hidden.unlink(missing_ok=True)
+        hidden.symlink_to(to)
+        _fault("link")
+        hidden.replace(name)
+        sync(name.parent)
+
+
+def move(path: Path, to: Path) -> None:
+    """Rename within one file system."""
+    with told(path):
+        path.rename(to)
+        sync(to.parent)
+
+
+def discard(path: Path) -> None:
+    """Delete a file or folder if it is there; a folder is first renamed, so it never looks whole."""
+    if not path.exists() and not path.is_symlink():
+        return
+    with told(path):
+        if path.is_symlink() or not path.is_dir():
+            path.unlink()
+            return
+        if not path.name.startswith("."):
+            trash = path.parent / f".trash-{path.name}-{os.getpid()}"
+            shutil.rmtree(trash, ignore_errors=True)
+            path.rename(trash)
+            path = trash
+            _fault("trash")
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def sweep(folder: Path) -> None:
+    """Delete what a killed process left half-written or half-deleted in `folder`."""
+    for pattern in (".tmp-*", ".trash-*"):
+        for path in folder.glob(pattern):
+            discard(path)
+
+
+@contextlib.contextmanager
+def lock(path: Path, wait: bool = False) -> Iterator[None]:
+    """Hold a file lock, which the system frees when the process ends, however it ends.
+
+    Raises:
+        MachineError: another process holds it and `wait` is false.
+    """
+    make_folder(path.parent)
+    with contextlib.ExitStack() as stack:
+        with told(path):
+            stream = stack.enter_context(open(path, "a+", encoding="utf-8"))
+            _acquire(stream, path, wait)
+            stream.truncate(0)
+            now = time.strftime("%Y-%m-%d %H:%M:%S")
+            stream.write(f"process {os.getpid()} on {socket.gethostname()} since {now}\n")
+            stream.flush()
+        yield
+
+
+def _acquire(stream: IO[str], path: Path, wait: bool) -> None:
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        stream.seek(0)
+        what = f"in use by {stream.read().strip() or 'another process'}"
+        advice = "wait for it to end, or train into another folder with --run"
+        raise MachineError("RUN-LOCKED", path.parent, what, advice) from None
+
+
+def cache_folder() -> Path:
+    """Where encoded corpora are kept: `$MT_CACHE`, else the platform's cache folder."""
+    named = os.environ.get("MT_CACHE")
+    if named:
+        return Path(named).absolute()
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "mt"
+
+
+# ------------------------------------------------------------------------------- reading
+
+
+def sha256(path: Path) -> str:
+    """The hash of a file's bytes, in hexadecimal."""
+    with told(path), open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file; OSError and ValueError are the caller's to tell."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def open_bytes(path: Path) -> BinaryIO:
+    """A file to read, decompressed when its first bytes say gzip, xz, bzip2 or zstd.
+
+    Raises:
+        DataError: missing, unreadable, or not a regular file.
+    """
+    advice = "see data in the recipe; paths are relative to the recipe's folder"
+    try:
+        if not path.exists():
+            raise DataError("DATA-FILE", path, "no such file", advice)
+        if not path.is_file():
+            raise DataError("DATA-FILE", path, "not a regular file", advice)
+        stream = open(path, "rb")
+    except OSError as error:
+        raise DataError("DATA-FILE", path, error.strerror or str(error), advice) from None
+    magic = stream.read(6)
+    stream.seek(0)
+    if magic.startswith(b"\x1f\x8b"):
+        return gzip.GzipFile(fileobj=stream)  # type: ignore[return-value]
+    if magic.startswith(b"\xfd7zXZ"):
+        return lzma.LZMAFile(stream)
+    if magic.startswith(b"BZh"):
+        return bz2.BZ2File(stream)
+    if magic.startswith(b"\x28\xb5\x2f\xfd"):
+        import zstandard
+
+        reader = zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True)
+        return io.BufferedReader(reader)  # type: ignore[type-var, return-value]
+    return stream
+
+
+def lines(path: Path) -> Iterator[str]:
+    """The lines of a UTF-8 text file, plain or compressed.
+
+    Raises:
+        DataError: unreadable, damaged, or not UTF-8; names file, line and column.
+    """
+    import zstandard
+
+    with open_bytes(path) as stream:
+        number = 0
+        try:
+            for number, line in enumerate(decoded(stream, str(path)), start=1):
+                yield line
+        except (EOFError, OSError, zlib.error, lzma.LZMAError, zstandard.ZstdError) as error:
+            what = f"the compressed data are damaged or cut short ({error})"
+            where = f"{path}:{number + 1}"
+            advice = "fetch or compress the file again"
+            raise DataError("DATA-COMPRESSED", where, what, advice) from None
+
+
+def decoded(stream: BinaryIO, name: str) -> Iterator[str]:
+    """The lines of a byte stream, cut at `\\n` only; one `\\r` before it and a BOM are dropped.
+
+    Raises:
+        DataError: a line is not UTF-8; names it and the column.
+    """
+    for number, raw in enumerate(stream, start=1):
+        if number == 1:
+            if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+                advice = "convert it: iconv -f UTF-16 -t UTF-8"
+                raise DataError("DATA-ENCODING", name, "looks like UTF-16, not UTF-8", advice)
+            raw = raw.removeprefix(b"\xef\xbb\xbf")
+        raw = raw.removesuffix(b"\n").removesuffix(b"\r")
+        try:
+            yield raw.decode("utf-8")
+        except UnicodeDecodeError as error:
+            where = f"{name}:{number}"
+            what = f"invalid byte 0x{raw[error.start]:02x} at column {error.start + 1}"
+            advice = "the text must be UTF-8; mend or remove the line"
+            raise DataError("DATA-UTF8", where, what, advice) from None

@@ -1,0 +1,140 @@
+"""The parts of the Transformer: attention heads, feed-forward, norms, positions, embedding.
+
+Legend: B sentences, T queries, S keys, D model width, H heads, K head width, F feed-forward.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mt.attention import KeyValueCache, attend, drop, weights
+
+
+class Dropout(nn.Module):
+    """Dropout (section 5.4), by `attention.drop`."""
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.probability = probability
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same shape."""
+        return drop(x, self.probability) if self.training else x
+
+
+class MultiHeadAttention(nn.Module):
+    """MultiHead(Q, K, V) = Concat(head_1 .. head_H) W^O (section 3.2.2)."""
+
+    def __init__(self, d_model: int, n_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.n_heads, self.dropout = n_heads, dropout
+        self.query = nn.Linear(d_model, d_model)
+        self.key_value = nn.Linear(d_model, 2 * d_model)
+        self.output = nn.Linear(d_model, d_model)
+        self.watch: list[Tensor] | None = None
+        """A list here receives the weights [B, H, T, S] of each call."""
+
+    def keys_values(self, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values, each [B, H, S, K], of what is attended to [B, S, D]."""
+        key, value = self.key_value(memory).chunk(2, dim=-1)
+        return self._split(key), self._split(value)
+
+    def forward(
+        self, x: Tensor, keys_values: tuple[Tensor, Tensor],
+        valid: Tensor | None = None, causal: bool = False,
+    ) -> Tensor:  # fmt: skip
+        """Attend from x [B, T, D] to keys and values [B, H, S, K]."""
+        return self._merge(self._attend(self._split(self.query(x)), keys_values, valid, causal))
+
+    def _attend(
+        self, query: Tensor, keys_values: tuple[Tensor, Tensor], valid: Tensor | None, causal: bool
+    ) -> Tensor:
+        key, value = keys_values
+        if self.watch is not None:
+            self.watch.append(weights(query, key, valid, causal))
+        return attend(query, key, value, valid, causal, self.dropout if self.training else 0.0)
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)  # [B, T, D] -> [B, H, T, K]
+
+    def _merge(self, heads: Tensor) -> Tensor:
+        merged: Tensor = self.output(heads.transpose(1, 2).flatten(2))  # -> [B, T, D]
+        return merged
+
+
+class SelfAttention(MultiHeadAttention):
+    """Attention of a sequence to itself, cached when decoding."""
+
+    def attend_self(self, x: Tensor, valid: Tensor | None, causal: bool) -> Tensor:
+        """All positions [B, T, D] at once."""
+        return self(x, self.keys_values(x), valid, causal)
+
+    def attend_cached(self, x: Tensor, cache: KeyValueCache, layer: int) -> Tensor:
+        """New positions [R, t, D] after those in the cache."""
+        return self(x, cache.append(layer, *self.keys_values(x)), causal=True)
+
+
+class FeedForward(nn.Module):
+    """FFN(x) = max(0, x W1 + b1) W2 + b2 (section 3.3), or GELU, or SwiGLU (Shazeer 2020)."""
+
+    def __init__(
+        self, d_model: int, d_ff: int, dropout: float,
+        activation: Literal["relu", "gelu", "swiglu"],
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.activation = activation
+        self.inner = nn.Linear(d_model, d_ff)
+        self.gate = nn.Linear(d_model, d_ff) if activation == "swiglu" else None
+        self.outer = nn.Linear(d_ff, d_model)
+        self.drop = Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, T, D] -> [B, T, F] -> [B, T, D]."""
+        if self.gate is not None:
+            inner = F.silu(self.gate(x)) * self.inner(x)
+        else:
+            inner = F.relu(self.inner(x)) if self.activation == "relu" else F.gelu(self.inner(x))
+        outer: Tensor = self.outer(self.drop(inner))
+        return outer
+
+
+def norm(kind: Literal["layer", "rms"], d_model: int) -> nn.Module:
+    """Layer normalisation (Ba et al. 2016) or RMS normalisation (Zhang and Sennrich 2019)."""
+    return nn.LayerNorm(d_model, eps=1e-5) if kind == "layer" else nn.RMSNorm(d_model, eps=1e-5)
+
+
+def sinusoids(length: int, d_model: int) -> Tensor:
+    """PE(p, 2i) = sin(p / 10000^(2i/D)), PE(p, 2i+1) = cos of the same (section 3.5): [length, D]."""
+    position = torch.arange(length, dtype=torch.float64)[:, None]
+    rate = torch.exp(torch.arange(0, d_model, 2, dtype=torch.float64) * -math.log(1e4) / d_model)
+    angle = position * rate  # [length, D/2]
+    return torch.stack((angle.sin(), angle.cos()), dim=-1).flatten(1)[:, :d_model].float()
+
+
+class Positions(nn.Module):
+    """Adds to each embedding what tells its position (section 3.5)."""
+
+    def __init__(
+        self, kind: Literal["sinusoidal", "learned", "none"], d_model: int, max_length: int
+    ) -> None:
+        super().__init__()
+        self.kind, self.d_model = kind, d_model
+        self.learned = nn.Embedding(max_length, d_model) if kind == "learned" else None
+        table = sinusoids(max_length, d_model) if kind == "sinusoidal" else torch.empty(0)
+        self.register_buffer("table", table, persistent=False)  # [max_length, D]
+
+    def forward(self, x: Tensor, start: int = 0) -> Tensor:
+        """x [B, T, D], whose first position is `start`."""
+        if self.kind == "none":
+            return x
+        end = start + x.size(1)
+        if self.learned is not None:
+            return x + self.learned.weight[start:end]
+        if end > self.table.size(0):  # sinusoids know every position
+            self.table = sinusoids(2 * end, self.d_model).to(self.table)
+        return x + self.table[start:end]

@@ -1,0 +1,49 @@
+"""AdamW (Kingma and Ba 2015; Loshchilov and Hutter 2019): the paper's Adam when decay is 0."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from mt.config import Variant
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Config(Variant):
+    """Adam with decoupled weight decay."""
+
+    kind: str = "adamw"
+    learning_rate: float = Field(1e-3, gt=0)
+    """Peak rate; the schedule's factor multiplies it."""
+    betas: tuple[Beta, Beta] = Field((0.9, 0.98), strict=False)
+    """Decay of the moments (section 5.3)."""
+    epsilon: float = Field(1e-9, gt=0)
+    """Added to the root of the second moment (section 5.3)."""
+    weight_decay: float = Field(0.0, ge=0)
+    """Decoupled decay of matrices; biases, norms and embeddings are left out."""
+
+
+def build(
+    config: Config, named_parameters: Iterable[tuple[str, Tensor]]
+) -> torch.optim.Optimizer:
+    """The optimizer, in torch's fused form."""
+    decayed, free = [], []
+    for name, parameter in named_parameters:
+        decay = parameter.ndim >= 2 and "embedding" not in name and "positions" not in name
+        (decayed if decay else free).append(parameter)
+    groups = [
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": free, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        lr=config.learning_rate,
+        betas=config.betas,
+        eps=config.epsilon,
+        fused=True,
+    )

@@ -1,0 +1,288 @@
+"""The recipe: every section's Config, composed, and the checks between sections."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from mt import batching, distributed, schedule, vocabulary
+from mt.config import (
+    Document,
+    Location,
+    Plugin,
+    Section,
+    Variant,
+    describe,
+    override,
+    read,
+    scalar,
+    validate,
+)
+from mt.contracts import Languages, SearchConfig, SourceConfig
+from mt.errors import ConfigError
+
+Source = Annotated[SourceConfig, Plugin("sources")]
+
+
+class Data(Section):
+    """The corpora."""
+
+    train: tuple[Source, ...] = Field(strict=False, min_length=1)
+    """Corpora to train on, one after another."""
+    valid: Source
+    """The corpus that chooses the checkpoint."""
+    test: dict[str, Source] = {}
+    """Named test sets for `mt eval`."""
+    max_length: int = Field(256, ge=2)
+    """Most pieces of a side, end included; longer pairs are dropped, longer input is split."""
+    drop_overlap: bool = True
+    """Drop training pairs identical to a validation or test pair."""
+    processes: Literal["auto"] | int = "auto"
+    """Processes that encode; `auto`: one a core."""
+
+    @field_validator("processes")
+    @classmethod
+    def _some_processes(cls, value: int | str) -> int | str:
+        if isinstance(value, int) and value < 1:
+            raise ValueError(f"should be auto or at least 1, got {value}")
+        return value
+
+
+class Training(Section):
+    """How long, how often, how careful."""
+
+    max_steps: int | None = Field(None, ge=1)
+    """End after this many updates."""
+    max_epochs: int | None = Field(None, ge=1)
+    """End after this many passes over the corpus."""
+    max_minutes: float | None = Field(None, gt=0)
+    """End after this many minutes of training, resumed time included."""
+    seed: int = Field(1, ge=0, lt=2**31)
+    """Seed of weights, dropout and the order of the data."""
+    clip: float = Field(1.0, ge=0)
+    """Largest norm of the gradient; 0 leaves it as it is."""
+    ema: float = Field(0.0, ge=0, lt=1)
+    """Decay of the moving average of weights, which is what translates; 0: none."""
+    average: int = Field(0, ge=0)
+    """Average the last so many checkpoints at the end (section 6.1 of the paper); 0: none."""
+    patience: int | None = Field(None, ge=1)
+    """End after so many validations without a better one."""
+    monitor: Literal["bleu", "chrf", "loss"] = "bleu"
+    """What makes a checkpoint better."""
+    report_every: int = Field(50, ge=1)
+    """Updates between reports."""
+    validate_every: int = Field(1000, ge=1)
+    """Updates between validations."""
+    save_every: int = Field(1000, ge=1)
+    """Updates between checkpoints."""
+    keep_last: int = Field(3, ge=1)
+    """Checkpoints kept besides the best."""
+    validate_sentences: int = Field(1000, ge=1)
+    """Most validation pairs that are translated for BLEU; the loss takes all."""
+    samples: int = Field(3, ge=0)
+    """Sample translations shown at each validation."""
+
+    @model_validator(mode="after")
+    def _ends(self) -> Training:
+        if self.max_steps is None and self.max_epochs is None and self.max_minutes is None:
+            raise ValueError("one of max_steps, max_epochs, max_minutes must be given")
+        return self
+
+
+class Evaluation(Section):
+    """How sacreBLEU scores."""
+
+    tokenize: Literal[
+        "auto", "13a", "intl", "zh", "ja-mecab", "ko-mecab", "flores200", "spm", "char", "none"
+    ] = "auto"
+    """sacreBLEU's tokenizer; `auto` goes by the target language."""
+    lowercase: bool = False
+    """Compare lower-cased text."""
+
+
+class Recipe(Section):
+    """A whole recipe, as a YAML file gives it."""
+
+    languages: Languages
+    """The translation direction."""
+    data: Data
+    vocabulary: vocabulary.Config = vocabulary.Config()
+    model: Annotated[Variant, Plugin("models", "transformer")] = Field(
+        default={"kind": "transformer"}, validate_default=True
+    )
+    objective: Annotated[Variant, Plugin("objectives", "cross_entropy")] = Field(
+        default={"kind": "cross_entropy"}, validate_default=True
+    )
+    optimizer: Annotated[Variant, Plugin("optimizers", "adamw")] = Field(
+        default={"kind": "adamw"}, validate_default=True
+    )
+    schedule: schedule.Config = schedule.Config()
+    batching: batching.Config = batching.Config()
+    training: Training
+    runtime: distributed.Config = distributed.Config()
+    search: Annotated[SearchConfig, Plugin("search", "beam")] = Field(
+        default={"kind": "beam"}, validate_default=True
+    )
+    evaluation: Evaluation = Evaluation()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _share_languages(cls, value: Any) -> Any:
+        """A corpus that does not say its languages has the recipe's."""
+        if not isinstance(value, dict) or not isinstance(value.get("data"), dict):
+            return value
+        languages, data = value.get("languages"), dict(value["data"])
+        if not isinstance(languages, dict):
+            return value
+
+        def told(source: Any) -> Any:
+            return {"languages": languages, **source} if isinstance(source, dict) else source
+
+        if isinstance(data.get("train"), list):
+            data["train"] = [told(source) for source in data["train"]]
+        if "valid" in data:
+            data["valid"] = told(data["valid"])
+        if isinstance(data.get("test"), dict):
+            data["test"] = {name: told(source) for name, source in data["test"].items()}
+        return {**value, "data": data}
+
+    @model_validator(mode="after")
+    def _agree(self) -> Recipe:
+        """The checks between sections; each names both keys."""
+        training, plan = self.training, self.schedule
+        if plan.falls_to_zero and training.max_steps is None and training.max_epochs is None:
+            raise ValueError(
+                f"schedule.kind: {plan.kind} falls to zero at the end and so needs "
+                "training.max_steps or training.max_epochs"
+            )
+        if training.max_steps is not None and plan.warmup_steps >= training.max_steps:
+            raise ValueError(
+                f"schedule.warmup_steps ({plan.warmup_steps}) must be below "
+                f"training.max_steps ({training.max_steps})"
+            )
+        known = getattr(self.model, "max_length", None)
+        if known is not None and self.data.max_length > known:
+            raise ValueError(
+                f"data.max_length ({self.data.max_length}) is more than model.max_length ({known})"
+            )
+        micro = self.batching.micro_tokens
+        if isinstance(micro, int) and micro < 2 * self.data.max_length:
+            raise ValueError(
+                f"batching.micro_tokens ({micro}) must hold one pair of the longest sides: "
+                f"at least 2 * data.max_length ({2 * self.data.max_length})"
+            )
+        return self
+
+
+def load(path: Path, overrides: Iterable[str] = ()) -> tuple[Recipe, Document]:
+    """The recipe in a YAML file with `a.b=value` overrides applied, and where each value stands.
+
+    Raises:
+        ConfigError: everything that is wrong with it.
+    """
+    document = read(path)
+    for assignment in overrides:
+        document = override(document, assignment)
+    return validate(Recipe, document), document
+
+
+def dump(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as plain values, defaults filled in; loading it again gives an equal recipe."""
+    return recipe.model_dump(mode="json")
+
+
+# ------------------------------------------------------------------------------- showing
+
+
+def rendered(recipe: Recipe, document: Document) -> Iterator[str]:
+    """The whole recipe as lines of YAML, each value with where it was said.
+
+    Args:
+        recipe: the recipe.
+        document: what it was read from.
+    """
+    for location, indent, text, is_value in _yaml_lines(dump(recipe), ()):
+        line = "  " * indent + text
+        yield f"{line:<47} # {_said(document, location)}" if is_value else line
+
+
+def _yaml_lines(value: Any, location: Location) -> Iterator[tuple[Location, int, str, bool]]:
+    """(location, indentation, text, whether it holds a value) of each line of a block."""
+    entries = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, entry in entries:
+        inside, label = (*location, key), f"{_word(key)}:" if isinstance(value, dict) else "-"
+        nested = isinstance(entry, dict) or (
+            isinstance(entry, list) and any(isinstance(item, dict) for item in entry)
+        )
+        if not entry or not nested:
+            yield inside, len(location), f"{label} {_word(entry)}", True
+            continue
+        yield inside, len(location), label, False
+        yield from _yaml_lines(entry, inside)
+
+
+def _word(value: Any) -> str:
+    """A scalar or a list of scalars as YAML that reads back as the same value."""
+    if isinstance(value, list):
+        return f"[{', '.join(_word(item) for item in value)}]"
+    if isinstance(value, str):
+        plain = re.fullmatch(r"[^\W\d][\w./<>-]*|/[\w./-]*", value) and scalar(value) == value
+        return value if plain else json.dumps(value, ensure_ascii=False)
+    return json.dumps(value)
+
+
+def _said(document: Document, location: Location) -> str:
+    """Where the value at `location` was said, or that it is a default."""
+    value: Any = document.value
+    for depth, key in enumerate(location):
+        known = key in value if isinstance(value, dict) else isinstance(value, list)
+        if not known:
+            if key == "languages" and depth:
+                return "the recipe's languages"
+            return "default"
+        value = value[key]
+    return document.place(location)
+
+
+def explained(recipe: Recipe, document: Document, key: str) -> list[str]:
+    """What there is to know of one key, such as `model.d_model`, or of a section's keys.
+
+    Raises:
+        ConfigError: there is no such key.
+    """
+    value: Any = recipe
+    location: Location = ()
+    section: Any = None
+    for name in key.split("."):
+        section, step = value, int(name) if isinstance(value, tuple) and name.isdigit() else name
+        names = _names(value)
+        if step not in names:
+            near = difflib.get_close_matches(name, [str(n) for n in names], n=1, cutoff=0.5)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            what = f"there is no key {name}{hint}"
+            advice = "`mt config CONFIG` prints every key"
+            raise ConfigError("CONFIG-KEY", f"--explain {key}", what, advice)
+        value = getattr(value, name) if isinstance(value, Section) else value[step]
+        location = (*location, step)
+    lines = [f"{key}:"]
+    if isinstance(section, Section):
+        kind, default, meaning = describe(type(section), str(location[-1]))
+        lines += [f"  {line}" for line in meaning.splitlines()]
+        if not isinstance(value, (Section, tuple, dict)):
+            lines += [f"  type: {kind}", f"  default: {default}"]
+    if isinstance(value, (Section, tuple, dict)):
+        return [*lines, *(f"  {key}.{name}" for name in _names(value))]
+    return [*lines, f"  value: {_word(value)} ({_said(document, location)})"]
+
+
+def _names(value: Any) -> list[Any]:
+    """The keys below a value of a recipe."""
+    if isinstance(value, Section):
+        return list(type(value).model_fields)
+    return list(value) if isinstance(value, dict) else list(range(len(value)))
