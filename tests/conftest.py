@@ -1,0 +1,43 @@
+"""What all tests share: one thread, a fixed seed, and where the real corpora are."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _fixed_seed():
+    torch.manual_seed(1)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory, monkeypatch):
+    """Tests never see the user's cache."""
+    if "MT_CACHE" not in os.environ:
+        monkeypatch.setenv("MT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture
+def vocabulary():
+    """Stands for a joint vocabulary where only its size matters."""
+    return SimpleNamespace(joint=True, source_size=90, target_size=90)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real corpora; the test is skipped where there is none."""
+    named = os.environ.get("MT_SHARED_DATA")
+    folder = Path(named) if named else Path(__file__).parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no real corpora at {folder} (set MT_SHARED_DATA)")
+    return folder

@@ -1,0 +1,46 @@
+"""The chunked loss against torch's own over all logits."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mt import loss
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_chunked_loss_and_gradients_equal_the_plain_ones(monkeypatch, smoothing, with_bias):
+    monkeypatch.setattr(loss, "CHUNK", 7)  # several chunks, the last one short
+    hidden = torch.randn(23, 6, dtype=torch.float64)
+    weight = torch.randn(11, 6, dtype=torch.float64)
+    bias = torch.randn(11, dtype=torch.float64) if with_bias else None
+    labels = torch.randint(0, 11, (23,))
+    results = []
+    for function in (loss.linear_cross_entropy, loss.plain_cross_entropy):
+        inputs = [
+            t.clone().requires_grad_() if t is not None else None for t in (hidden, weight, bias)
+        ]
+        total = function(*inputs, labels, smoothing)
+        (total * 0.25).backward()
+        results.append([total.detach().double(), *(t.grad for t in inputs if t is not None)])
+    for fast, plain in zip(*results, strict=True):
+        torch.testing.assert_close(fast, plain, rtol=1e-5, atol=1e-6)
+
+
+def test_bf16_loss_is_near_the_fp32_one():
+    hidden, weight = torch.randn(50, 32), torch.randn(40, 32) * 0.2
+    labels = torch.randint(0, 40, (50,))
+    exact = loss.plain_cross_entropy(hidden, weight, None, labels, 0.1)
+    with torch.autocast("cpu", torch.bfloat16):
+        near = loss.linear_cross_entropy(hidden, weight, None, labels, 0.1)
+    assert near.dtype == torch.float32
+    torch.testing.assert_close(near, exact, rtol=0.01, atol=0.1)
+
+
+def test_without_gradients_the_loss_is_the_same():
+    hidden, weight = torch.randn(9, 4), torch.randn(5, 4)
+    labels = torch.randint(0, 5, (9,))
+    with torch.inference_mode():
+        quiet = loss.linear_cross_entropy(hidden, weight, None, labels)
+    torch.testing.assert_close(quiet, loss.plain_cross_entropy(hidden, weight, None, labels))
