@@ -29,7 +29,8 @@ class MovingAverage:
 
 def mean(weights: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
     """The mean of several models' weights (section 6.1), summed in fp64."""
-    count, total = 0, {}
+    count = 0
+    total: dict[str, Tensor] = {}
     for one in weights:
         count += 1
         for name, tensor in one.items():

@@ -193,7 +193,7 @@ def latest(run: Path, tell: Callable[[str], None]) -> Path | None:
     Raises:
         ModelError: there are checkpoints and none is sound; nothing is changed.
     """
-    faults = []
+    faults: list[tuple[Path, str]] = []
     for folder in reversed(_steps(run)):
         why = fault(folder)
         if why is None:

@@ -131,8 +131,8 @@ def train(
     from mt import recipe
     from mt import train as training
 
-    settled, document = recipe.load(config, sets or ())
-    training.train(settled, document, run or Path("runs") / config.stem, fresh)
+    settled, _ = recipe.load(config, sets or ())
+    training.train(settled, run or Path("runs") / config.stem, fresh)
 
 
 @app.command(short_help="Translate lines of text.")
@@ -309,7 +309,7 @@ def _options(sets: list[str] | None, checkpoint: str | None, device: str | None)
 
     document = config.Document({}, name="--set")
     for assignment in sets or ():
-        section = assignment.split(".")[0]
+        section = assignment.partition("=")[0].split(".")[0].strip()
         if section not in ("search", "runtime"):
             what = "a trained model has its own; only search.* and runtime.* can be set here"
             advice = "for instance --set search.beams=8"

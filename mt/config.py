@@ -103,14 +103,15 @@ def _compose(text: str, name: str) -> yaml.Node | None:
         for count, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
             depth += isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent))
             depth -= isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent))
-            line = f"{name}:{event.start_mark.line + 1}"
+            line = f"{name}:{event.start_mark.line + 1}"  # type: ignore[union-attr]
             if depth > MAX_DEPTH or count > MAX_NODES:
                 raise ConfigError("CONFIG", line, "nested too deep or too large", advice)
             if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
                 what = "anchors and aliases are not supported"
                 raise ConfigError("CONFIG", line, what, "write the value out")
-            if getattr(event, "tag", None):
-                what = f"the tag {event.tag} is not supported"
+            tag = getattr(event, "tag", None)
+            if tag:
+                what = f"the tag {tag} is not supported"
                 raise ConfigError("CONFIG", line, what, "write a plain value")
         return yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
@@ -133,7 +134,7 @@ class _Builder:
             return self._mapping(node, location)
         if isinstance(node, yaml.SequenceNode):
             return [self.build(n, (*location, i), line) for i, n in enumerate(node.value)]
-        return scalar(node.value) if node.style is None else node.value
+        return scalar(node.value) if getattr(node, "style", None) is None else node.value
 
     def _mapping(self, node: yaml.MappingNode, location: Location) -> dict[str, Any]:
         result: dict[str, Any] = {}
@@ -188,8 +189,8 @@ def override(document: Document, assignment: str) -> Document:
     for key in keys:
         step = int(key) if isinstance(value, list) else key
         location = (*location, step)
-        inside = isinstance(value, dict) and key in value or isinstance(value, list)
-        value = value[step] if inside else None  # type: ignore[index]
+        inside = (isinstance(value, dict) and key in value) or isinstance(value, list)
+        value = value[step] if inside else None
     places = {k: v for k, v in document.places.items() if k[: len(location)] != location}
     return Document(copy, {**places, location: where}, document.folder, document.name)
 
@@ -242,7 +243,11 @@ def _order(document: Document, location: Location) -> tuple[str, int]:
 def _problems(
     error: ValidationError, schema: type[BaseModel], value: Any, outer: Location = ()
 ) -> Iterator[tuple[Location, str]]:
-    for item in error.errors(include_url=False):
+    items = error.errors(include_url=False)
+    around = {item["loc"][:end] for item in items for end in range(len(item["loc"]))}
+    for item in items:
+        if item["type"] == "too_short" and item["loc"] in around:
+            continue  # a list is short only because its entries are wrong
         location = (*outer, *item["loc"])
         context = item.get("ctx") or {}
         if item["type"] == "plugin":
@@ -250,7 +255,11 @@ def _problems(
             yield from _problems(inner, context["schema"], item["input"], location)
             continue
         path = ".".join(str(key) for key in location)
-        yield location, f"{path}: {_told_problem(item, schema)}" if path else item["msg"]
+        what = _told_problem(item, schema)
+        if path:
+            yield location, f"{path}: {what}"
+        else:  # a check between sections, which names its key first
+            yield tuple(what.split(" ")[0].strip(":").split(".")), what
 
 
 def _told_problem(item: Any, schema: type[BaseModel]) -> str:
@@ -403,7 +412,7 @@ def describe(schema: type[BaseModel], key: str) -> tuple[str, str, str]:
     info = schema.model_fields[key]
     kind = getattr(info.annotation, "__name__", None) or str(info.annotation)
     kind = str(info.annotation).replace("typing.", "") if "Literal" in kind else kind
-    default = "required" if info.is_required() else repr(info.get_default(call_default_factory=True))
+    default = (
+        "required" if info.is_required() else repr(info.get_default(call_default_factory=True))
+    )
     return kind, default, info.description or ""
-
-

@@ -38,7 +38,7 @@ class Languages(Section):
 
 
 class SourceConfig(Variant):
-    """What every data source has: its kind and, when it differs from the recipe's, its direction."""
+    """What every data source has: its kind and, when not the recipe's, its direction."""
 
     languages: Languages | None = None
     """Translation direction of this corpus; the recipe's when left out."""
@@ -186,7 +186,7 @@ class Decoder(Protocol):
         """The state before the first token, for source ids [B, S] and max_lengths [B]."""
 
     def step(self, state: Any, tokens: Tensor) -> Tensor:
-        """Logits [B, N, V] after feeding tokens [B, N] (an ensemble: averaged log-probabilities)."""
+        """Logits [B, N, V] after feeding tokens [B, N]; an ensemble: mean log-probabilities."""
 
     def reorder(self, state: Any, beams: Tensor) -> None:
         """Beam n of sentence b continues what beam `beams[b, n]` was; beams [B, N]."""

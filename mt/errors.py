@@ -11,9 +11,7 @@ from collections.abc import Iterable
 
 def printable(text: object, limit: int = 300) -> str:
     """`text` safe for a terminal: control and bidi characters escaped, at most `limit` long."""
-    line = "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text)
-    )
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
     return line if len(line) <= limit else line[: limit - 3] + "..."
 
 

@@ -188,7 +188,7 @@ def move(path: Path, to: Path) -> None:
 
 
 def discard(path: Path) -> None:
-    """Delete a file or folder if it is there; a folder is first renamed, so it never looks whole."""
+    """Delete a file or folder if it is there; a folder is renamed first, so never half there."""
     if not path.exists() and not path.is_symlink():
         return
     with told(path):
@@ -275,22 +275,24 @@ def open_bytes(path: Path) -> BinaryIO:
             raise DataError("DATA-FILE", path, "no such file", advice)
         if not path.is_file():
             raise DataError("DATA-FILE", path, "not a regular file", advice)
-        stream = open(path, "rb")
+        stream = open(path, "rb")  # noqa: SIM115  (the caller closes it)
     except OSError as error:
         raise DataError("DATA-FILE", path, error.strerror or str(error), advice) from None
     magic = stream.read(6)
     stream.seek(0)
-    if magic.startswith(b"\x1f\x8b"):
-        return gzip.GzipFile(fileobj=stream)  # type: ignore[return-value]
-    if magic.startswith(b"\xfd7zXZ"):
-        return lzma.LZMAFile(stream)
-    if magic.startswith(b"BZh"):
-        return bz2.BZ2File(stream)
+    owners: dict[bytes, Any] = {
+        b"\x1f\x8b": gzip.GzipFile, b"\xfd7zXZ": lzma.LZMAFile, b"BZh": bz2.BZ2File,
+    }  # fmt: skip
+    for start, owner in owners.items():
+        if magic.startswith(start):
+            stream.close()  # one that is handed a stream would not close it
+            reader: BinaryIO = owner(path)
+            return reader
     if magic.startswith(b"\x28\xb5\x2f\xfd"):
         import zstandard
 
-        reader = zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True)
-        return io.BufferedReader(reader)  # type: ignore[type-var, return-value]
+        frames = zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True)
+        return io.BufferedReader(frames)
     return stream
 
 
@@ -305,7 +307,7 @@ def lines(path: Path) -> Iterator[str]:
     with open_bytes(path) as stream:
         number = 0
         try:
-            for number, line in enumerate(decoded(stream, str(path)), start=1):
+            for number, line in enumerate(decoded(stream, str(path)), start=1):  # noqa: B007
                 yield line
         except (EOFError, OSError, zlib.error, lzma.LZMAError, zstandard.ZstdError) as error:
             what = f"the compressed data are damaged or cut short ({error})"

@@ -109,7 +109,7 @@ def norm(kind: Literal["layer", "rms"], d_model: int) -> nn.Module:
 
 
 def sinusoids(length: int, d_model: int) -> Tensor:
-    """PE(p, 2i) = sin(p / 10000^(2i/D)), PE(p, 2i+1) = cos of the same (section 3.5): [length, D]."""
+    """PE(p, 2i) = sin(p / 10000^(2i/D)), PE(p, 2i+1) = cos of it (section 3.5): [length, D]."""
     position = torch.arange(length, dtype=torch.float64)[:, None]
     rate = torch.exp(torch.arange(0, d_model, 2, dtype=torch.float64) * -math.log(1e4) / d_model)
     angle = position * rate  # [length, D/2]
@@ -118,6 +118,8 @@ def sinusoids(length: int, d_model: int) -> Tensor:
 
 class Positions(nn.Module):
     """Adds to each embedding what tells its position (section 3.5)."""
+
+    table: Tensor
 
     def __init__(
         self, kind: Literal["sinusoidal", "learned", "none"], d_model: int, max_length: int

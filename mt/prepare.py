@@ -14,7 +14,6 @@ import signal
 import sys
 import threading
 import time
-import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,28 +21,33 @@ from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
 from types import FrameType
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import Any
 
 from mt import files, vocabulary
 from mt.config import Section, input_files, plugin
-from mt.contracts import END, Pair, SourceConfig
+from mt.contracts import Pair, SourceConfig
 from mt.corpus import SIDES, Corpus, Writer, token_type
+from mt.encoding import (
+    CHUNK_PAIRS,
+    REASONS,
+    Held,
+    as_row,
+    chunked,
+    encode,
+    encode_row,
+    held_out,
+    sampled,
+)  # fmt: skip
 from mt.errors import DataError, MachineError, ModelError, MtError, Stopped
 from mt.recipe import Recipe
-from mt.vocabulary import Vocabulary, fold
+from mt.vocabulary import Vocabulary
 
 FORMAT = 1
 """Part of the hash: another number and every cache is built again."""
-REASONS = ("empty", "nul", "overlap", "too_long")
-"""Why a pair is dropped; one that could go for several goes for the first."""
-_CHUNK_PAIRS, _CHUNK_CHARACTERS = 1000, 1 << 20
 _FEW_PAIRS = 5_000
 _ROWS_IN_MEMORY = 8  # rows that `datasets` collects before it writes, each a chunk
-
-Held = dict[str, set[str]]
-"""Folded source to folded targets of the pairs that training must not see."""
+_Counts = Counter[str]
+"""Pairs read, and those dropped for each reason."""
 
 
 @dataclass(frozen=True)
@@ -216,80 +220,259 @@ def _stoppable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-# --------------------------------------------------------------------------- one chunk
+# ------------------------------------------------------------------------------ building
 
 
-def is_blank(line: str) -> bool:
-    """Whether nothing in a line is visible: spaces, controls and formats only (U+200B, U+FEFF)."""
-    return all(unicodedata.category(c) in ("Zs", "Zl", "Zp", "Cc", "Cf") for c in line)
+class _Build:
+    """One building of a cache folder, step by step.
+
+    Args:
+        recipe: what to build.
+        sources: its corpora, by name.
+        folder: the hidden folder to fill.
+        tell: where a line of progress goes.
+    """
+
+    def __init__(
+        self, recipe: Recipe, sources: list[_Source], folder: Path, tell: Callable[[str], None]
+    ) -> None:
+        self.recipe, self.folder, self.tell = recipe, folder, tell
+        self.sources = {source.name: source for source in sources}
+        self.train = [source for source in sources if source.name.startswith("train.")]
+        self.work = files.make_folder(folder / "work")
+        self.seconds: dict[str, float] = {}
+        self.read: list[int] = []
+
+    def run(self) -> dict[str, Any]:
+        """Fill the folder; the report."""
+        stamps = self._stamps()
+        with _quiet_datasets(), _unwrapped():
+            with self._timed("reading"):
+                chunks = self._read()
+                valid = list(read_pairs(self.recipe.data.valid))
+                held = self._held_out(valid)
+            with self._timed("vocabulary"):
+                known = self._learn(chunks)
+                known.save(self.folder)
+            with self._timed("encoding"):
+                dtype = token_type(known.size)
+                valid_counts = self._encode_valid(valid, known, dtype)
+                counts = self._encode_train(chunks, known, held, dtype)
+        if stamps != self._stamps():
+            advice = "run the command again when nothing writes to them"
+            what = "a file changed while it was read"
+            raise DataError("DATA-CHANGED", "data", what, advice)
+        report = self._report(counts, valid_counts, known)
+        files.write_json(self.folder / "report.json", report)
+        files.discard(self.work)
+        return report
+
+    @contextlib.contextmanager
+    def _timed(self, step: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[step] = round(time.perf_counter() - start, 3)
+
+    def _stamps(self) -> list[tuple[int, int]]:
+        paths = [f["path"] for source in self.sources.values() for f in source.files.values()]
+        stats = [Path(path).stat() for path in paths]
+        return [(stat.st_size, stat.st_mtime_ns) for stat in stats]
+
+    def _read(self) -> Any:
+        """All training pairs as a `datasets.Dataset` of chunks."""
+        datasets = _datasets()
+        self.tell(f"reading {len(self.train)} training corpora")
+        text = datasets.List(datasets.Value("string"))
+        return datasets.Dataset.from_generator(
+            self._chunks,
+            features=datasets.Features(
+                {"corpus": datasets.Value("int32"), "source": text, "target": text}
+            ),
+            cache_dir=str(self.work), fingerprint="chunks", writer_batch_size=_ROWS_IN_MEMORY,
+        )  # fmt: skip
+
+    def _chunks(self) -> Iterator[dict[str, Any]]:
+        for number, source in enumerate(self.train):
+            self.read.append(0)
+            for chunk in chunked(read_pairs(source.config)):
+                self.read[number] += len(chunk["source"])
+                yield {"corpus": number, **chunk}
+            if not self.read[number]:
+                advice = "see the corpus in the recipe: is it the right file?"
+                raise DataError("DATA-EMPTY", source.where, "there are no pairs in it", advice)
+
+    def _learn(self, chunks: Any) -> Vocabulary:
+        config = self.recipe.vocabulary
+        if config.path is None:
+            self.tell(f"learning a vocabulary of {config.size:,}")
+        lines = {side: sampled(chunks, side, config) for side in SIDES}
+        return vocabulary.train(config, self.recipe.languages, lines["source"], lines["target"])
+
+    def _held_out(self, valid: list[Pair]) -> Held:
+        tests = [s for s in self.sources.values() if s.name.startswith("test.")]
+        pairs = chain(valid, *(read_pairs(source.config) for source in tests))
+        return held_out(pairs) if self.recipe.data.drop_overlap else {}
+
+    def _encode_valid(self, pairs: list[Pair], known: Vocabulary, dtype: str) -> _Counts:
+        limit, counts = self.recipe.data.max_length, Counter[str]()
+        kept: list[Pair] = []
+        with Writer(self.folder, "valid", dtype, known.digest) as writer:
+            for start in range(0, len(pairs), CHUNK_PAIRS):
+                part = pairs[start : start + CHUNK_PAIRS]
+                sources, targets = [p.source for p in part], [p.target for p in part]
+                encoded = encode(sources, targets, known, limit, {})
+                _append(writer, as_row(encoded, dtype), counts)
+                kept += [p for p, why in zip(part, encoded.reasons, strict=True) if why is None]
+        lines = [json.dumps(asdict(pair), ensure_ascii=False) + "\n" for pair in kept]
+        files.write(self.folder / "valid.pairs.jsonl", "".join(lines))
+        return counts
+
+    def _encode_train(
+        self, chunks: Any, known: Vocabulary, held: Held, dtype: str
+    ) -> list[_Counts]:
+        counts = [Counter[str]() for _ in self.train]
+        limit = self.recipe.data.max_length
+        settings = {"known": known, "max_length": limit, "held": held, "dtype": dtype}
+        with Writer(self.folder, "train", dtype, known.digest) as writer:
+            for row in self._mapped(chunks, settings):
+                _append(writer, row, counts[row["corpus"]])
+        return counts
+
+    def _mapped(self, chunks: Any, settings: dict[str, Any]) -> Iterable[dict[str, Any]]:
+        """The encoded chunks, in order; encoded by several processes when there are many pairs."""
+        datasets = _datasets()
+        pairs = sum(self.read)
+        wanted = self.recipe.data.processes
+        processes = min(_cores() if wanted == "auto" else wanted, len(chunks))
+        self.tell(f"encoding {pairs:,} pairs in {processes} processes")
+        if pairs < _FEW_PAIRS or processes == 1:
+            return (
+                {**encode_row(chunk, **settings), "corpus": chunk["corpus"]} for chunk in chunks
+            )
+        kinds = {"corpus": "int32", "pairs": "int64"} | dict.fromkeys(REASONS, "int64")
+        kinds |= {f"{s}_{part}": "large_binary" for s in SIDES for part in ("tokens", "lengths")}
+        with warnings.catch_warnings():
+            # The workers are forked before anything here has started a thread that they need.
+            warnings.filterwarnings("ignore", ".*multi-threaded.*fork", DeprecationWarning)
+            rows: Iterable[dict[str, Any]] = chunks.map(
+                encode_row, fn_kwargs=settings, num_proc=processes,
+                remove_columns=list(SIDES), load_from_cache_file=False,
+                features=datasets.Features({k: datasets.Value(v) for k, v in kinds.items()}),
+                cache_file_name=str(self.work / "encoded.arrow"), new_fingerprint="encoded",
+                writer_batch_size=_ROWS_IN_MEMORY,
+            )  # fmt: skip
+        return rows
+
+    def _report(self, train: list[_Counts], valid: _Counts, known: Vocabulary) -> dict[str, Any]:
+        """What was read, kept and dropped; refuses a corpus of which nothing is left."""
+        corpora = {}
+        for source, counts in zip(self.train, train, strict=True):
+            corpora[source.name] = _told(source, counts)
+        corpora["valid"] = _told(self.sources["valid"], valid)
+        kept = sum(counts["pairs"] - _dropped(counts) for counts in train)
+        assert sum(self.read) == sum(counts["pairs"] for counts in train), "pairs were lost"
+        headers = {n: files.read_json(self.folder / f"{n}.json") for n in ("train", "valid")}
+        assert headers["train"]["pairs"] == kept, "pairs were lost"
+        return {
+            "format": FORMAT,
+            "corpora": corpora,
+            "held_out": {
+                name: {"kind": source.config.kind, "files": source.files}
+                for name, source in self.sources.items() if name.startswith("test.")
+            },
+            "tokens": {name: header["tokens"] for name, header in headers.items()},
+            "vocabulary": {
+                "kind": known.kind, "joint": known.joint, "digest": known.digest,
+                "source_size": known.source_size, "target_size": known.target_size,
+            },
+            "seconds": self.seconds,
+        }  # fmt: skip
 
 
-class _Encoded(NamedTuple):
-    reasons: list[str | None]
-    """For each pair why it is dropped, None when it is kept."""
-    source: list[list[int]]
-    """The ids of the kept pairs, each list ending in `</s>`."""
-    target: list[list[int]]
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _encode(
-    sources: Sequence[str | None], targets: Sequence[str | None], known: Vocabulary,
-    max_length: int, held: Held,
-) -> _Encoded:  # fmt: skip
-    """Encode pairs and say which are dropped."""
-    reasons = [_reason(a, b, held) for a, b in zip(sources, targets, strict=True)]
-    for row, reason in enumerate(reasons):
-        if reason is None and _surely_long(sources[row], targets[row], known, max_length):
-            reasons[row] = "too_long"
-    rows = [row for row, reason in enumerate(reasons) if reason is None]
-    source_ids = known.encode_source([sources[row] or "" for row in rows])
-    target_ids = known.encode_target([targets[row] or "" for row in rows])
-    kept_source, kept_target = [], []
-    for row, a, b in zip(rows, source_ids, target_ids, strict=True):
-        if not a or not b:
-            reasons[row] = "empty"
-        elif max(len(a), len(b)) >= max_length:  # `</s>` is one more
-            reasons[row] = "too_long"
-        else:
-            kept_source.append([*a, END])
-            kept_target.append([*b, END])
-    return _Encoded(reasons, kept_source, kept_target)
+def _append(writer: Writer, row: dict[str, Any], counts: _Counts) -> None:
+    """Write an encoded chunk and count it; what came in is what is kept and what is dropped."""
+    before = writer.pairs
+    tokens, lengths = ({s: row[f"{s}_{part}"] for s in SIDES} for part in ("tokens", "lengths"))
+    writer.append(tokens, lengths)
+    now = Counter({reason: row[reason] for reason in ("pairs", *REASONS)})
+    assert now["pairs"] == writer.pairs - before + _dropped(now), "pairs were lost"
+    counts.update(now)
 
 
-def _reason(source: str | None, target: str | None, held: Held) -> str | None:
-    if not source or not target or is_blank(source) or is_blank(target):
-        return "empty"
-    if "\0" in source or "\0" in target:
-        return "nul"
-    if held and fold(target) in held.get(fold(source), ()):
-        return "overlap"
-    return None
+def _dropped(counts: _Counts) -> int:
+    return sum(counts[reason] for reason in REASONS)
 
 
-def _surely_long(
-    source: str | None, target: str | None, known: Vocabulary, max_length: int
-) -> bool:
-    """Whether a line is too long even in the longest pieces, so that no time goes into cutting it."""
-    for line, side in ((source, known.source), (target, known.target)):
-        reach = (side.longest or 0) * max_length
-        if reach and len(line or "") > reach and (side is known.target or len(fold(line or "")) > reach):
-            return True
-    return False
+def _told(source: _Source, counts: _Counts) -> dict[str, Any]:
+    kept = counts["pairs"] - _dropped(counts)
+    if not kept:
+        worst = max(REASONS, key=lambda reason: counts[reason])
+        what = f"none of {counts['pairs']} pairs is left; {counts[worst]} dropped as {worst}"
+        raise DataError("DATA-EMPTY", source.where, what, _MENDED[worst])
+    return {
+        "kind": source.config.kind, "files": source.files, "pairs": counts["pairs"], "kept": kept,
+        "dropped": {reason: counts[reason] for reason in REASONS},
+    }  # fmt: skip
 
 
-def _pack(ids: list[list[int]], dtype: str) -> tuple[bytes, bytes]:
-    tokens = np.array(list(chain.from_iterable(ids)), dtype)
-    return tokens.tobytes(), np.array([len(line) for line in ids], np.int32).tobytes()
+_MENDED = {
+    "empty": "see the corpus in the recipe: is it the right file, or column?",
+    "nul": "is it text?",
+    "overlap": "train on other pairs, or set data.drop_overlap=false",
+    "too_long": "raise data.max_length, or split the lines into sentences",
+}
 
 
-def _encode_row(
-    row: dict[str, Any], known: Vocabulary, max_length: int, held: Held, dtype: str
-) -> dict[str, Any]:
-    """What a worker makes of a chunk: flat bytes and counts, so that no lists enter Arrow."""
-    encoded = _encode(row["source"], row["target"], known, max_length, held)
-    dropped = Counter(reason for reason in encoded.reasons if reason)
-    packed = {side: _pack(getattr(encoded, side), dtype) for side in SIDES}
-    tokens = {f"{side}_tokens": packed[side][0] for side in SIDES}
-    lengths = {f"{side}_lengths": packed[side][1] for side in SIDES}
-    counts = {reason: dropped[reason] for reason in REASONS}
-    return {**tokens, **lengths, **counts, "pairs": len(encoded.reasons)}
+def _table(report: dict[str, Any]) -> Iterator[str]:
+    """The report as a few lines for a screen."""
+    yield f"{'corpus':<12}{'pairs':>12}{'kept':>12}" + "".join(f"{r:>10}" for r in REASONS)
+    for name, corpus in report["corpora"].items():
+        dropped = "".join(f"{corpus['dropped'][reason]:>10,}" for reason in REASONS)
+        yield f"{name:<12}{corpus['pairs']:>12,}{corpus['kept']:>12,}{dropped}"
+    known, tokens = report["vocabulary"], report["tokens"]["train"]
+    sizes = {known["source_size"], known["target_size"]}
+    yield (
+        f"{' and '.join(f'{size:,}' for size in sizes)} pieces; "
+        f"{tokens['source']:,} source and {tokens['target']:,} target tokens"
+    )
+
+
+def _datasets() -> Any:
+    import datasets  # here, so that a prepared corpus can be trained on without it
+
+    return datasets
+
+
+@contextlib.contextmanager
+def _quiet_datasets() -> Iterator[None]:
+    """No progress bars of `datasets`: the screen is ours."""
+    datasets = _datasets()
+    hidden = datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not hidden:
+            datasets.enable_progress_bars()
+
+
+@contextlib.contextmanager
+def _unwrapped() -> Iterator[None]:
+    """What `datasets` wraps that our own code raised is raised as it was."""
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, MtError | Stopped | OSError):
+            cause = cause.__cause__ or cause.__context__
+        if cause is not None and cause is not error:
+            raise cause from None
+        if "subprocesses has abruptly died" in str(error):
+            advice = "is there memory enough? set data.processes=1 to see"
+            what = "a process that encodes was killed"
+            raise MachineError("WORKER-DIED", "prepare", what, advice) from None
+        raise

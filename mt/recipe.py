@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from mt import batching, distributed, schedule, vocabulary
+from mt.batching import Config as Batching
 from mt.config import (
     Document,
     Location,
@@ -25,7 +25,10 @@ from mt.config import (
     validate,
 )
 from mt.contracts import Languages, SearchConfig, SourceConfig
+from mt.distributed import Config as Runtime
 from mt.errors import ConfigError
+from mt.schedule import Config as Schedule
+from mt.vocabulary import Config as Vocabulary
 
 Source = Annotated[SourceConfig, Plugin("sources")]
 
@@ -37,7 +40,7 @@ class Data(Section):
     """Corpora to train on, one after another."""
     valid: Source
     """The corpus that chooses the checkpoint."""
-    test: dict[str, Source] = {}
+    test: dict[str, Source] = Field(default_factory=dict)
     """Named test sets for `mt eval`."""
     max_length: int = Field(256, ge=2)
     """Most pieces of a side, end included; longer pairs are dropped, longer input is split."""
@@ -112,7 +115,7 @@ class Recipe(Section):
     languages: Languages
     """The translation direction."""
     data: Data
-    vocabulary: vocabulary.Config = vocabulary.Config()
+    vocabulary: Vocabulary = Vocabulary()
     model: Annotated[Variant, Plugin("models", "transformer")] = Field(
         default={"kind": "transformer"}, validate_default=True
     )
@@ -122,10 +125,10 @@ class Recipe(Section):
     optimizer: Annotated[Variant, Plugin("optimizers", "adamw")] = Field(
         default={"kind": "adamw"}, validate_default=True
     )
-    schedule: schedule.Config = schedule.Config()
-    batching: batching.Config = batching.Config()
+    schedule: Schedule = Schedule()
+    batching: Batching = Batching()
     training: Training
-    runtime: distributed.Config = distributed.Config()
+    runtime: Runtime = Runtime()
     search: Annotated[SearchConfig, Plugin("search", "beam")] = Field(
         default={"kind": "beam"}, validate_default=True
     )
@@ -223,8 +226,13 @@ def _yaml_lines(value: Any, location: Location) -> Iterator[tuple[Location, int,
         if not entry or not nested:
             yield inside, len(location), f"{label} {_word(entry)}", True
             continue
-        yield inside, len(location), label, False
-        yield from _yaml_lines(entry, inside)
+        below = _yaml_lines(entry, inside)
+        if isinstance(value, dict):
+            yield inside, len(location), label, False
+        else:  # the first key stands beside the dash
+            first, _, text, is_value = next(below)
+            yield first, len(location), f"- {text}", is_value
+        yield from below
 
 
 def _word(value: Any) -> str:
@@ -274,11 +282,19 @@ def explained(recipe: Recipe, document: Document, key: str) -> list[str]:
     if isinstance(section, Section):
         kind, default, meaning = describe(type(section), str(location[-1]))
         lines += [f"  {line}" for line in meaning.splitlines()]
-        if not isinstance(value, (Section, tuple, dict)):
-            lines += [f"  type: {kind}", f"  default: {default}"]
-    if isinstance(value, (Section, tuple, dict)):
+    if _has_keys(value):
         return [*lines, *(f"  {key}.{name}" for name in _names(value))]
-    return [*lines, f"  value: {_word(value)} ({_said(document, location)})"]
+    if isinstance(section, Section):
+        lines += [f"  type: {kind}", f"  default: {default}"]
+    shown = list(value) if isinstance(value, tuple) else value
+    return [*lines, f"  value: {_word(shown)} ({_said(document, location)})"]
+
+
+def _has_keys(value: Any) -> bool:
+    """Whether there are keys to explain below a value of a recipe."""
+    if isinstance(value, tuple):
+        return any(isinstance(entry, Section) for entry in value)
+    return isinstance(value, Section) or (isinstance(value, dict) and bool(value))
 
 
 def _names(value: Any) -> list[Any]:

@@ -223,10 +223,11 @@ def forget(metrics: Path, step: int) -> None:
     """Drop from a `metrics.jsonl` what came after `step`, and lines that a crash left torn."""
     if not metrics.exists():
         return
-    lines = metrics.read_bytes().split(b"\n")
-    kept = [line for line in lines if _step_of(line) <= step]
-    if kept != lines[:-1]:
-        files.write(metrics, b"".join(line + b"\n" for line in kept))
+    before = metrics.read_bytes()
+    kept = [line + b"\n" for line in before.split(b"\n") if _step_of(line) <= step]
+    after = b"".join(kept)
+    if after != before:
+        files.write(metrics, after)
 
 
 def _step_of(line: bytes) -> float:

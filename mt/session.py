@@ -252,22 +252,27 @@ def resolve(
         kept: dict[str, Any] = files.read_json(run / "resolved.json")
         distributed.use_threads(kept["threads"])
         return kept
-    micro = recipe.batching.micro_tokens
-    if micro == "auto":
-        largest = 4608 if device.type == "cpu" else 65536
-        micro = max(2 * recipe.data.max_length, min(largest, round(2.25 * recipe.batching.tokens)))
-    compiled = recipe.runtime.compile
-    precision = recipe.runtime.precision
+    micro = pick_micro_tokens(recipe, device)
+    compiled, precision = recipe.runtime.compile, recipe.runtime.precision
+    if precision == "auto":
+        precision = fastest_precision(recipe, step, prepared, device, micro)
     return {
         "device": device.type,
         "threads": threads,
         "micro_tokens": micro,
         "compile": device.type == "cuda" if compiled == "auto" else compiled,
-        "precision": fastest_precision(recipe, step, prepared, device, micro)
-        if precision == "auto"
-        else precision,
+        "precision": precision,
         "torch": torch.__version__,
     }
+
+
+def pick_micro_tokens(recipe: Recipe, device: torch.device) -> int:
+    """Padded slots of a forward pass: what was asked, or small on a CPU, whose caches are."""
+    asked = recipe.batching.micro_tokens
+    if isinstance(asked, int):
+        return asked
+    largest = 4608 if device.type == "cpu" else 65536
+    return max(2 * recipe.data.max_length, min(largest, round(2.25 * recipe.batching.tokens)))
 
 
 def fastest_precision(

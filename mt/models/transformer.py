@@ -116,7 +116,7 @@ class EncoderLayer(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Masked self-attention, attention to the source, feed-forward (section 3.1, figure 1 right)."""
+    """Masked self-attention, cross-attention, feed-forward (section 3.1, figure 1 right)."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()

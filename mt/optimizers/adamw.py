@@ -28,11 +28,10 @@ class Config(Variant):
     """Decoupled decay of matrices; biases, norms and embeddings are left out."""
 
 
-def build(
-    config: Config, named_parameters: Iterable[tuple[str, Tensor]]
-) -> torch.optim.Optimizer:
+def build(config: Config, named_parameters: Iterable[tuple[str, Tensor]]) -> torch.optim.Optimizer:
     """The optimizer, in torch's fused form."""
-    decayed, free = [], []
+    decayed: list[Tensor] = []
+    free: list[Tensor] = []
     for name, parameter in named_parameters:
         decay = parameter.ndim >= 2 and "embedding" not in name and "positions" not in name
         (decayed if decay else free).append(parameter)

@@ -1,0 +1,259 @@
+"""Beam search: the N most probable prefixes of each sentence grow by one token a step.
+
+At a step the candidates are, for each live prefix, END and its N best pieces. An END among the
+N best candidates of a sentence finishes a hypothesis; the N best others live on. A sentence
+stops when N hypotheses are finished or nothing lives. At its `max_length` END is the only
+candidate, so that every hypothesis ends in `</s>`. Of equal candidates the lower beam, then the
+lower id, goes first. Padding, unknown, `<s>` and the reserved pieces are no candidates.
+
+Legend: B sentences still searched, N beams, T most tokens, V vocabulary, K candidates a beam.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from mt.contracts import BEGIN, END, FIRST_PIECE, Decoder, Hypotheses, Request, Search, SearchConfig
+from mt.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+NONE = float("-inf")
+
+
+class Config(SearchConfig):
+    """Keeps several hypotheses and ranks those that ended by length-penalised probability."""
+
+    kind: str = "beam"
+    beams: int = Field(5, ge=1)
+    """Hypotheses kept a sentence."""
+    length_penalty: float = Field(1.0, ge=0)
+    """Exponent a of the length: higher favours longer translations, 0 ignores length."""
+    length_norm: Literal["power", "gnmt"] = "power"
+    """The log-probability is divided by length**a (`power`) or ((5 + length) / 6)**a (`gnmt`)."""
+
+
+def build(config: Config) -> Search:
+    """The search of this configuration."""
+    return partial(search, config)
+
+
+@dataclass
+class _Beams:
+    """The prefixes that live."""
+
+    rows: Tensor
+    """[B] which sentence of the request each one is."""
+    found: Tensor
+    """[B] how many hypotheses it has finished."""
+    scores: Tensor
+    """[B, N] log-probability; -inf where no prefix lives."""
+    tokens: Tensor
+    """[B, N, T]."""
+    gains: Tensor
+    """[B, N, T] log-probability of each token."""
+    forced: Tensor
+    """[B, T] the only token allowed at a step, or -1."""
+
+    def keep(self, sentences: Tensor) -> None:
+        for each in fields(self):
+            setattr(self, each.name, getattr(self, each.name)[sentences])
+
+
+@dataclass
+class _Choice:
+    """The best 2N candidates of each sentence, best first; each [B, 2N]."""
+
+    scores: Tensor
+    origins: Tensor
+    """Beam that the candidate continues."""
+    tokens: Tensor
+    gains: Tensor
+
+    def take(self, order: Tensor) -> _Choice:
+        return _Choice(*(getattr(self, each.name).gather(1, order) for each in fields(self)))
+
+
+def search(config: Config, decoder: Decoder, request: Request) -> Hypotheses:
+    """The `n_best` best hypotheses of each sentence.
+
+    Raises:
+        ConfigError: more hypotheses than beams, or alignments, or a prefix too long are asked for.
+    """
+    import torch
+
+    width = config.beams
+    live = _start(width, request)
+    finished = Hypotheses(  # nothing yet
+        live.tokens.clone(), torch.full_like(live.scores, NONE), live.gains.clone()
+    )
+    state = decoder.start(request.source, width, request.max_lengths)
+    limited = (live.forced >= 0).any(dim=0).tolist()
+    last = live.tokens.new_full((len(live.rows), width), BEGIN)  # [B, N]
+    own = torch.arange(width, device=last.device)  # [N]
+    end = 0
+    for step, is_limited in enumerate(limited):
+        end = step + 1
+        logits = decoder.step(state, last).float()  # [B, N, V]
+        gains, ids = _candidates(logits, width, live.forced[:, step] if is_limited else None)
+        best = _rank(live.scores, gains, ids, 2 * width)
+        ending = best.tokens == END  # [B, 2N]
+        closing = ending[:, :width] & (best.scores[:, :width] != NONE)  # [B, N]
+        chosen = best.take(ending.int().argsort(dim=1, stable=True)[:, :width])  # [B, N] each
+        live.found = live.found + closing.sum(dim=1)
+        stopped = (live.found >= width) | (chosen.scores == NONE).all(dim=1)  # [B]
+        chosen.scores = chosen.scores.masked_fill(stopped[:, None], NONE)
+        chosen.origins = chosen.origins.where(chosen.scores != NONE, own)
+        moved = (chosen.origins != own).any()
+        # The one moment of a step in which the host waits for the device.
+        closes, stops, moves = torch.stack((closing.sum(), stopped.sum(), moved)).tolist()
+        if closes:
+            _finish(config, finished, live, best.take(own.expand_as(closing)), closing, step)
+        if stops == len(live.rows):
+            break
+        _grow(live, chosen, step, bool(moves))
+        origins = chosen.origins
+        if stops * 8 >= len(live.rows):  # a smaller batch is worth its copies
+            left = stopped.logical_not().nonzero()[:, 0]
+            live.keep(left)
+            origins = origins[left]
+            decoder.keep(state, left)
+        if moves:
+            decoder.reorder(state, origins)
+        last = live.tokens[:, :, step]
+    n = request.n_best
+    return Hypotheses(
+        tokens=finished.tokens[:, :n, :end],
+        scores=finished.scores[:, :n],
+        log_probabilities=finished.log_probabilities[:, :n, :end],
+    )
+
+
+def _start(width: int, request: Request) -> _Beams:
+    """One live prefix a sentence, the empty one."""
+    import torch
+
+    if request.n_best > width:
+        what = f"{width} beams cannot give {request.n_best} hypotheses"
+        raise ConfigError("SEARCH", "search.beams", what, "ask for fewer, or set more beams")
+    if request.alignments:
+        what = "beam search gives no alignments yet"
+        raise ConfigError("SEARCH", "search.kind", what, "translate without alignments")
+    lengths = request.max_lengths
+    count, longest = len(lengths), int(lengths.max()) if len(lengths) else 0
+    forced = torch.full((count, longest), -1, dtype=torch.long, device=lengths.device)
+    for row, prefix in enumerate(request.prefixes or ()):
+        if len(prefix) >= int(lengths[row]):
+            what = f"a prefix of {len(prefix)} tokens leaves no room in {int(lengths[row])}"
+            raise ConfigError("SEARCH", "search.max_length_extra", what, "allow more length")
+        forced[row, : len(prefix)] = torch.tensor(prefix, dtype=torch.long)
+    forced.scatter_(1, lengths[:, None].long() - 1, END)
+    scores = torch.full((count, width), NONE, device=lengths.device)
+    scores[:, :1] = 0
+    tokens = torch.zeros((count, width, longest), dtype=torch.long, device=lengths.device)
+    rows = torch.arange(count, device=lengths.device)
+    return _Beams(rows, torch.zeros_like(rows), scores, tokens, tokens.float(), forced)
+
+
+def _candidates(logits: Tensor, width: int, forced: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Log-probabilities and ids [B, N, K] of END, first, and of the best pieces of each beam.
+
+    Args:
+        logits: [B, N, V].
+        width: how many pieces.
+        forced: [B] the only token allowed in a sentence, or -1; None: any, everywhere.
+    """
+    import torch
+
+    total = logits.logsumexp(dim=-1, keepdim=True)  # [B, N, 1]
+    total = total.masked_fill(total == NONE, 0.0)  # a row without any token stays -inf, not NaN
+    values, ids = best_of(logits[..., FIRST_PIECE:], width)
+    values = torch.cat((logits[..., END, None], values), dim=-1)
+    ids = torch.cat((torch.full_like(ids[..., :1], END), ids + FIRST_PIECE), dim=-1)
+    if forced is not None:
+        only = (forced >= 0)[:, None, None]  # [B, 1, 1]
+        wanted = forced.clamp(min=0)[:, None, None].expand_as(ids[..., :1])  # [B, N, 1]
+        value = logits.gather(-1, wanted)
+        values = values.masked_fill(only, NONE)
+        values[..., :1] = value.where(only, values[..., :1])
+        ids[..., :1] = wanted.where(only, ids[..., :1])
+    return values - total, ids
+
+
+def best_of(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The `count` largest of `values` [..., V] and their places, of equal ones the first.
+
+    `topk` alone chooses among equal values as it likes, which bf16 makes common.
+    """
+    import torch
+
+    size = values.shape[-1]
+    if count >= size:
+        ordered = values.sort(dim=-1, descending=True, stable=True)
+        return ordered.values, ordered.indices
+    top, places = values.topk(count + 1)
+    least, places = top[..., count - 1, None], places[..., :count]
+    tied = ((least == top[..., count:]) & (least != NONE)).any()
+    if tied:
+        later = torch.arange(size, device=values.device).neg().expand_as(values)
+        equal = later.masked_fill(values != least, -size).topk(count).values.neg()
+        above = (top[..., :count] > least).sum(dim=-1, keepdim=True)  # [..., 1] not in question
+        rank = torch.arange(count, device=values.device).expand_as(places)
+        places = places.where(rank < above, equal.gather(-1, (rank - above).clamp(min=0)))
+    places = places.sort(dim=-1).values
+    ordered = values.gather(-1, places).sort(dim=-1, descending=True, stable=True)
+    return ordered.values, places.gather(-1, ordered.indices)
+
+
+def _rank(scores: Tensor, gains: Tensor, ids: Tensor, count: int) -> _Choice:
+    """The best `count` of scores [B, N] + gains [B, N, K], whose tokens are ids [B, N, K]."""
+    totals = (scores[..., None] + gains).flatten(1)  # [B, N*K]
+    best = totals.sort(dim=1, descending=True, stable=True)
+    places = best.indices[:, :count]
+    return _Choice(
+        scores=best.values[:, :count],
+        origins=places.div(ids.shape[-1], rounding_mode="floor"),
+        tokens=ids.flatten(1).gather(1, places),
+        gains=gains.flatten(1).gather(1, places),
+    )
+
+
+def _grow(live: _Beams, chosen: _Choice, step: int, moves: bool) -> None:
+    """Beam n becomes the prefix of `chosen.origins[:, n]` with one more token."""
+    if moves:
+        for kept in (live.tokens, live.gains):
+            kept[:, :, :step] = _prefixes(kept, chosen.origins, step)
+    live.tokens[:, :, step], live.gains[:, :, step] = chosen.tokens, chosen.gains
+    live.scores = chosen.scores
+
+
+def _prefixes(kept: Tensor, origins: Tensor, step: int) -> Tensor:
+    """[B, N, step] the beginnings of the beams that `origins` [B, N] names."""
+    return kept[:, :, :step].gather(1, origins[..., None].expand(-1, -1, step))
+
+
+def _finish(
+    config: Config, finished: Hypotheses, live: _Beams, ends: _Choice, closing: Tensor, step: int
+) -> None:
+    """Add those of `ends` [B, N] that `closing` [B, N] marks to the finished; the best N stay."""
+    import torch
+
+    length = step + 1.0 if config.length_norm == "power" else (6.0 + step) / 6
+    scores = (ends.scores / length**config.length_penalty).masked_fill(~closing, NONE)
+    pool = torch.cat((finished.scores[live.rows], scores), dim=1)  # [B, 2N]
+    order = pool.argsort(dim=1, descending=True, stable=True)[:, : scores.shape[1]]  # [B, N]
+    for done, kept, news in (
+        (finished.tokens, live.tokens, ends.tokens),
+        (finished.log_probabilities, live.gains, ends.gains),
+    ):
+        ended = torch.cat((_prefixes(kept, ends.origins, step), news[..., None]), dim=2)
+        ended = ended.masked_fill(~closing[..., None], 0)
+        both = torch.cat((done[live.rows, :, : step + 1], ended), dim=1)  # [B, 2N, step+1]
+        index = order[..., None].expand(-1, -1, step + 1)
+        done[live.rows, :, : step + 1] = both.gather(1, index)
+    finished.scores[live.rows] = pool.gather(1, order)

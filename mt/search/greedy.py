@@ -1,0 +1,96 @@
+"""Greedy search: the most probable token at each step, until `</s>`.
+
+What beam search with one beam finds, for less. Of equal tokens the lower id is taken; padding,
+unknown, `<s>` and the reserved pieces are never. At a sentence's `max_length` END is the only
+choice, so that every hypothesis ends in `</s>`.
+
+Legend: B sentences still searched, T most tokens, V vocabulary; the one beam is an axis of 1.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from mt.contracts import BEGIN, END, FIRST_PIECE, Decoder, Hypotheses, Request, Search, SearchConfig
+from mt.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+NONE = float("-inf")
+
+
+class Config(SearchConfig):
+    """Takes the most probable token at each step; the score is the log-probability."""
+
+    kind: str = "greedy"
+
+
+def build(config: Config) -> Search:
+    """The search of this configuration."""
+    return partial(search, config)
+
+
+def search(config: Config, decoder: Decoder, request: Request) -> Hypotheses:
+    """The one hypothesis of each sentence.
+
+    Raises:
+        ConfigError: several hypotheses, alignments or prefixes are asked for.
+    """
+    import torch
+
+    for asked, what in (
+        (request.n_best > 1, f"greedy search cannot give {request.n_best} hypotheses"),
+        (request.alignments, "greedy search gives no alignments"),
+        (request.prefixes is not None, "greedy search takes no prefixes"),
+    ):
+        if asked:
+            raise ConfigError("SEARCH", "search.kind", what, "set search.kind=beam, or do without")
+    lengths = request.max_lengths  # [B]
+    count, longest = len(lengths), int(lengths.max()) if len(lengths) else 0
+    tokens = torch.zeros((count, longest), dtype=torch.long, device=lengths.device)
+    gains = torch.zeros((count, longest), device=lengths.device)
+    state = decoder.start(request.source, 1, lengths)
+    rows = torch.arange(count, device=lengths.device)  # [B] sentence of each row
+    last, ended = torch.full_like(rows, BEGIN), torch.zeros_like(rows, dtype=torch.bool)
+    scores = torch.zeros(count, device=lengths.device)
+    end = 0
+    for step in range(longest):
+        end = step + 1
+        logits = decoder.step(state, last[:, None])[:, 0].float()  # [B, V]
+        gain, last = _choose(logits, scores[rows], lengths[rows] == end)
+        live = ~ended[rows]
+        tokens[rows, step] = last.where(live, 0)
+        gains[rows, step] = gain.where(live, 0)
+        scores[rows] += gains[rows, step]
+        ended[rows] |= (last == END) | (scores[rows] == NONE)
+        stopped = ended[rows]
+        stops = int(stopped.sum())
+        if stops == len(rows):
+            break
+        if stops * 8 >= len(rows):  # a smaller batch is worth its copies
+            left = stopped.logical_not().nonzero()[:, 0]
+            rows, last = rows[left], last[left]
+            decoder.keep(state, left)
+    lost = (scores == NONE)[:, None]  # no way on had any probability: no hypothesis
+    tokens, gains = tokens.masked_fill(lost, 0), gains.masked_fill(lost, 0)
+    return Hypotheses(tokens[:, None, :end], scores[:, None], gains[:, None, :end])
+
+
+def _choose(logits: Tensor, scores: Tensor, must_end: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-probability and id [B] of the token that makes the most probable prefix.
+
+    Prefixes are compared, not tokens: what rounding makes equal is equal to beam search too.
+
+    Args:
+        logits: [B, V].
+        scores: [B] log-probability of the prefixes.
+        must_end: [B] where nothing but END may come.
+    """
+    total = logits.logsumexp(dim=-1)  # [B]
+    total = total.masked_fill(total == NONE, 0.0)
+    value, piece = logits[:, FIRST_PIECE:].max(dim=-1)
+    end, other = logits[:, END] - total, value - total
+    ends = must_end | (scores + end >= scores + other)
+    return end.where(ends, other), (piece + FIRST_PIECE).masked_fill(ends, END)
