@@ -1,0 +1,206 @@
+"""A data set of the Hugging Face hub, or local parquet, JSON or CSV files, through `datasets`."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from mt import files
+from mt.config import InputFile
+from mt.contracts import Pair, SourceConfig
+from mt.errors import DataError, DownloadError, MtError, Stopped
+
+_BATCH = 1000
+_BUILDERS = {"parquet": "parquet", "json": "json", "jsonl": "json", "csv": "csv"}
+
+
+class Config(SourceConfig):
+    """A data set by its id on the hub, or files of this machine."""
+
+    kind: Literal["huggingface"] = "huggingface"
+    dataset: str | None = Field(None, pattern=r"^\w[\w.-]*(/\w[\w.-]*)?$")
+    """Id of a data set on the hub, such as `bentrevett/multi30k`."""
+    files: tuple[InputFile, ...] = Field((), strict=False)
+    """Local files instead, all parquet, JSON lines or CSV by their names."""
+    config: str | None = None
+    """Configuration of the data set; left out: its only one, or `de-en` or `en-de`."""
+    revision: str | None = None
+    """Commit, branch or tag of the data set; only a commit is sure to stay what it is."""
+    split: str = "train"
+    """Split of the data set."""
+    source: str | None = None
+    """Column of source sentences; left out: the language code, in `translation` or by itself."""
+    target: str | None = None
+    """Column of target sentences; left out: the language code, in `translation` or by itself."""
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Config:
+        if (self.dataset is None) == (not self.files):
+            raise ValueError("give either dataset, an id on the hub, or files")
+        kinds = {_builder(path) for path in self.files}
+        if None in kinds or len(kinds) > 1:
+            raise ValueError("files must all end in .parquet, .json, .jsonl or .csv, all the same")
+        return self
+
+
+def _builder(path: str) -> str | None:
+    """The name of the `datasets` builder that reads a file, compressed or not."""
+    ends = [end for end in Path(path).name.lower().split(".")[1:] if end in _BUILDERS]
+    return _BUILDERS[ends[-1]] if ends else None
+
+
+def read(config: Config) -> Iterable[Pair]:
+    """The pairs of the data set.
+
+    Raises:
+        DataError: while iterating: unreadable, no such configuration, split or column.
+        DownloadError: while iterating: the hub cannot be reached or has no such data set.
+    """
+    return _Pairs(config)
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    config: Config
+
+    def __iter__(self) -> Iterator[Pair]:
+        config, direction = self.config, self.config.direction
+        rows = _local(config) if config.files else _hub(config)
+        name = f"{config.dataset}/{config.split}" if config.dataset else config.files[0]
+        number = 0
+        with _told(config, name):
+            for batch in rows.iter(batch_size=_BATCH):
+                source = _column(batch, config.source, direction.source, name)
+                target = _column(batch, config.target, direction.target, name)
+                for a, b in zip(source, target, strict=True):
+                    number += 1
+                    yield Pair(a, b, direction.source, direction.target, f"{name}:{number}")
+
+
+def _local(config: Config) -> Any:
+    """Local files, streamed: nothing is copied, and what is noted of them is within our cache."""
+    import datasets
+
+    for path in config.files:
+        files.open_bytes(Path(path)).close()  # says what is wrong with the path
+    with _told(config, config.files[0]):
+        return datasets.load_dataset(
+            _builder(config.files[0]), data_files=list(config.files), split="train",
+            streaming=True, cache_dir=str(files.cache_folder() / "datasets"),
+        )  # fmt: skip
+
+
+def _hub(config: Config) -> Any:
+    """A data set of the hub, in its user's ordinary cache; it never runs code of the data set."""
+    import datasets
+
+    direction = config.direction
+    pair = f"{direction.source}-{direction.target}", f"{direction.target}-{direction.source}"
+    with _told(config, str(config.dataset)):
+        for name in [config.config] if config.config else [None, *pair]:
+            try:
+                return datasets.load_dataset(
+                    config.dataset, name, revision=config.revision, split=config.split
+                )
+            except ValueError as error:
+                # Without a name it asks for one; with a guessed one it tells those there are.
+                if "config" not in str(error).lower() or name == pair[1] or config.config:
+                    raise
+        raise AssertionError("unreachable: the last name returns or raises")
+
+
+def _column(batch: dict[str, list[Any]], key: str | None, language: str, where: str) -> list[Any]:
+    """The texts of one side of a batch of columns."""
+    advice = "name the columns with source and target"
+    place: list[dict[str, Any]] | None = None
+    if key is None:
+        key, place = language, batch.get("translation")
+    if place is not None and place and isinstance(place[0], dict):
+        if key not in place[0]:
+            what = f"translation has no {key!r}; it has: {', '.join(place[0])}"
+            raise DataError("DATA-COLUMN", where, what, "see languages in the recipe")
+        found = [row[key] for row in place]
+    elif key in batch:
+        found = batch[key]
+    else:
+        what = f"there is no column {key!r}; there are: {', '.join(batch)}"
+        raise DataError("DATA-COLUMN", where, what, advice)
+    for text in found:
+        if text is not None and not isinstance(text, str):
+            what = f"column {key!r} holds no text but {type(text).__name__}"
+            raise DataError("DATA-COLUMN", where, what, advice)
+    return [text and _one_line(text) for text in found]
+
+
+def _one_line(text: str) -> str:
+    """A pair is a line a side, so line ends within one become spaces."""
+    return text if "\n" not in text else text.strip("\r\n").replace("\r\n", " ").replace("\n", " ")
+
+
+# -------------------------------------------------------------------------------- errors
+
+_REACH = (
+    "see the network, proxy (HTTPS_PROXY), HF_ENDPOINT and, for a private one, HF_TOKEN; with "
+    "HF_HUB_OFFLINE=1 only what was fetched before is used"
+)
+
+
+@contextlib.contextmanager
+def _told(config: Config, where: str) -> Iterator[None]:
+    """What `datasets` refuses, in our words."""
+    try:
+        yield
+    except (MtError, Stopped):
+        raise
+    except Exception as error:
+        full = [e for e in _chain(error) if getattr(e, "errno", 0) in (errno.ENOSPC, errno.EDQUOT)]
+        if full:
+            with files.told(where):
+                raise full[0] from None
+        raise _meaning(error, config, where) from None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _meaning(error: Exception, config: Config, where: str) -> MtError:
+    causes = list(_chain(error))
+    names = {kind.__name__ for cause in causes for kind in type(cause).__mro__}
+    what = _plain(error)
+    if "scripts are no longer supported" in what:
+        advice = "try `revision: refs/convert/parquet`, or another data set"
+        return DataError("HUB-SCRIPT", where, "a data set that is a program is not run", advice)
+    if isinstance(error, ValueError) and "split" in what.lower():
+        there = re.findall(r"\[.*\]", what)
+        what = f"there is no split {config.split!r}; there are: {' '.join(there).strip('[]')}"
+        return DataError("DATA-SPLIT", where, what, "name one of them with split")
+    if isinstance(error, ValueError) and "config" in what.lower():
+        there = re.findall(r"\[.*?\]", " ".join(str(error).splitlines()))
+        asked = f"no configuration {config.config!r}" if config.config else "a choice to make"
+        what = f"there is {asked}; there are: {' '.join(there).strip('[]')}"
+        return DataError("DATA-CONFIG", where, what, "name one of them with config")
+    if config.files:
+        advice = "see whether the file is what its name says"
+        return DataError("DATA-FILE", where, f"cannot be read ({_plain(causes[-1])})", advice)
+    if names & {"DatasetNotFoundError", "RepositoryNotFoundError", "RevisionNotFoundError"}:
+        return DownloadError("HUB-NONE", where, what, f"see dataset and revision; {_REACH}")
+    if names & {"ChecksumVerificationError", "SplitsVerificationError"}:
+        advice = "delete it from the cache of the hub and run the command again"
+        return DownloadError("HUB-DAMAGED", where, what, advice)
+    return DownloadError("HUB", where, f"cannot be fetched ({what})", _REACH)
+
+
+def _plain(error: BaseException) -> str:
+    """The first line of an error, without what looks like a token."""
+    first = (str(error).splitlines() or [""])[0] or type(error).__name__
+    return re.sub(r"\bhf_\w+", "hf_***", first)
