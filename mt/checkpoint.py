@@ -163,8 +163,11 @@ def _steps(run: Path) -> list[Path]:
 # ------------------------------------------------------------------------------- loading
 
 
-def fault(folder: Path) -> str | None:
-    """Why a folder is not a sound checkpoint, or None when it is; reads every byte."""
+def fault(folder: Path, training: bool = True) -> str | None:
+    """Why a folder is not a sound checkpoint, or None when it is; reads every byte.
+
+    Without `training`, what only training needs is not read.
+    """
     manifest_path = folder / MANIFEST
     if not manifest_path.is_file() or manifest_path.stat().st_size > MAX_JSON:
         return f"{MANIFEST} is missing"
@@ -182,6 +185,8 @@ def fault(folder: Path) -> str | None:
             return f"{name} is missing or not a file"
         if path.stat().st_size != facts.get("bytes"):
             return f"{name} size {path.stat().st_size}, manifest says {facts.get('bytes')}"
+        if name == TRAINING and not training:
+            continue
         if files.sha256(path) != facts.get("sha256"):
             return f"{name} does not have the bytes that the manifest says"
     return None if MODEL in listed and STATE in listed else f"{MANIFEST} lists no model"
@@ -252,7 +257,7 @@ def open_run(path: Path, choice: str | None = None) -> Opened:
         # A link such as `best` may have been given; the run is what it points into.
         folder = path.resolve()
         run = folder.parent.parent
-    why = fault(folder)
+    why = fault(folder, training=False)
     if why:
         advice = "choose another with --checkpoint, or restore the files from a copy"
         raise ModelError("CKPT-HASH", folder, why, advice)

@@ -6,6 +6,7 @@ Standard output is data; everything else, errors too, goes to standard error.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
@@ -163,9 +164,10 @@ def translate(
 
     options = _options(sets, checkpoint, device)
     engine = translating.open_engine(run, options)
-    stream = files.open_bytes(source) if source else sys.stdin.buffer
-    with files.output(target) as out:
-        translating.translate_stream(engine, stream, out, options)
+    read = files.open_bytes(source) if source else contextlib.nullcontext(sys.stdin.buffer)
+    with read as stream, files.output(target) as out:
+        name = str(source or "standard input")
+        translating.translate_stream(engine, stream, out, name=name)
 
 
 @app.command("eval", short_help="Score a model: BLEU, chrF2, TER.")
@@ -185,6 +187,9 @@ def evaluate(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object instead of a table.")
     ] = False,
+    show: Annotated[
+        int, typer.Option(metavar="N", help="Show N translations of each test set, too.", min=0)
+    ] = 0,
     sets: EngineSets = None,
     checkpoint: Checkpoint = None,
     device: Device = None,
@@ -199,14 +204,15 @@ def evaluate(
               mt eval runs/demo --source test.en --reference test.de
     """
     from mt import evaluate as evaluating
+    from mt import report, translate
 
-    scores = evaluating.evaluate(
-        run,
-        _options(sets, checkpoint, device),
-        names=on or (),
-        source=source,
-        references=reference or (),
-    )
+    engine = translate.open_engine(run, _options(sets, checkpoint, device))
+    scores = evaluating.evaluate(run, engine, on or (), source, reference or ())
+    for name in scores:
+        for example in evaluating.examples(run, name, show):
+            for label, text in zip(("source", "reference", "translation"), example, strict=True):
+                report.say(f"{label:11}  {text}")
+            report.say("")
     if as_json:
         import json
 
@@ -271,12 +277,12 @@ def cache(
     """
     from mt import files
 
-    folder = files.cache_folder()
-    entries = sorted(p for p in folder.glob("*") if p.is_dir()) if folder.is_dir() else []
+    folder = files.cache_folder() / "corpora"
+    entries = sorted(path for path in folder.glob("[!.]*") if path.is_dir())
     if clear:
         for entry in entries:
             files.discard(entry)
-        sys.stderr.write(f"deleted {len(entries)} entries of {folder}\n")
+        sys.stderr.write(f"deleted {len(entries)} corpora in {folder}\n")
         return
     sizes = [sum(f.stat().st_size for f in e.rglob("*") if f.is_file()) for e in entries]
     _print(f"{size / 1e6:10.1f} MB  {entry}" for entry, size in zip(entries, sizes, strict=True))
@@ -304,8 +310,14 @@ def _version() -> str:
 
 def _options(sets: list[str] | None, checkpoint: str | None, device: str | None) -> EngineOptions:
     """What an engine is asked for, from `--set search.*=...` and `--set runtime.*=...`."""
+    from pydantic import Field
+
     from mt import config, distributed
     from mt.contracts import EngineOptions
+
+    class Settings(config.Section):
+        search: dict[str, Any] = Field(default_factory=dict)
+        runtime: distributed.Config = distributed.Config()
 
     document = config.Document({}, name="--set")
     for assignment in sets or ():
@@ -318,16 +330,11 @@ def _options(sets: list[str] | None, checkpoint: str | None, device: str | None)
     if device is not None:
         document = config.override(document, f"runtime.device='{device}'")
         document.places[("runtime", "device")] = f"--device {device}"
-    inner = config.Document(
-        document.value.get("runtime") or {},
-        {place[1:]: name for place, name in document.places.items() if place[0] == "runtime"},
-        name="--set",
-    )
-    runtime = config.validate(distributed.Config, inner)
-    given = runtime.model_fields_set
+    settings = config.validate(Settings, document)
+    runtime, given = settings.runtime, settings.runtime.model_fields_set
     return EngineOptions(
         checkpoint=checkpoint,
-        search=document.value.get("search") or {},
+        search=settings.search,
         device=runtime.device if "device" in given else None,
         precision=runtime.precision if "precision" in given else None,
         threads=runtime.threads if isinstance(runtime.threads, int) else None,

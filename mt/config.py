@@ -117,7 +117,8 @@ def _compose(text: str, name: str) -> yaml.Node | None:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{name}:{mark.line + 1}" if mark else name
-        what = getattr(error, "problem", None) or str(error).splitlines()[0]
+        told = [getattr(error, "context", None), getattr(error, "problem", None)]
+        what = ", ".join(filter(None, told)) or str(error).splitlines()[0]
         raise ConfigError("CONFIG-YAML", where, what, advice) from None
 
 
@@ -245,21 +246,43 @@ def _problems(
 ) -> Iterator[tuple[Location, str]]:
     items = error.errors(include_url=False)
     around = {item["loc"][:end] for item in items for end in range(len(item["loc"]))}
+    choices: dict[Location, list[str]] = {}
     for item in items:
         if item["type"] == "too_short" and item["loc"] in around:
             continue  # a list is short only because its entries are wrong
-        location = (*outer, *item["loc"])
+        keys = _keys_of(item["loc"], value)
+        location = (*outer, *keys)
         context = item.get("ctx") or {}
         if item["type"] == "plugin":
             inner: ValidationError = context["error"]
             yield from _problems(inner, context["schema"], item["input"], location)
             continue
-        path = ".".join(str(key) for key in location)
         what = _told_problem(item, schema)
-        if path:
-            yield location, f"{path}: {what}"
+        if len(keys) < len(item["loc"]):  # one of the types that the value could have had
+            choices.setdefault(location, []).append(what)
+        elif location:
+            yield location, f"{_path(location)}: {what}"
         else:  # a check between sections, which names its key first
             yield tuple(what.split(" ")[0].strip(":").split(".")), what
+    for location, whats in choices.items():
+        either = [what.rpartition(", got ")[0] for what in whats[:-1]] + whats[-1:]
+        yield location, f"{_path(location)}: {', or '.join(either)}"
+
+
+def _path(location: Location) -> str:
+    return ".".join(str(key) for key in location)
+
+
+def _keys_of(location: Location, value: Any) -> Location:
+    """The keys of a location, without the names of the types that pydantic tried after them."""
+    for end, key in enumerate(location):
+        if isinstance(value, dict):
+            value = value.get(key)
+        elif isinstance(value, list):
+            value = value[int(key)]
+        else:
+            return location[:end]
+    return location
 
 
 def _told_problem(item: Any, schema: type[BaseModel]) -> str:
@@ -275,6 +298,10 @@ def _told_problem(item: Any, schema: type[BaseModel]) -> str:
         return str(message).removeprefix("Value error, ")
     if kind in ("model_type", "model_attributes_type", "dict_type"):
         message = "Input should be a mapping of keys"
+    if kind in ("tuple_type", "list_type"):
+        message = "Input should be a list"
+    if kind == "too_short":
+        return f"should have at least {item['ctx']['min_length']} entry"
     message = str(message).removeprefix("Input ")
     return f"{message[0].lower()}{message[1:]}, got {_told(value)}"
 
@@ -398,8 +425,12 @@ def input_files(section: BaseModel) -> dict[str, str]:
     for name, info in type(section).model_fields.items():
         value = getattr(section, name)
         marks = [*info.metadata, *getattr(info.annotation, "__args__", ())]
-        if isinstance(value, str) and "_below_the_file" in repr(marks):
+        if "_below_the_file" not in repr(marks):
+            continue
+        if isinstance(value, str):
             found[name] = value
+        elif isinstance(value, tuple):
+            found |= {f"{name}.{number}": path for number, path in enumerate(value)}
     return found
 
 

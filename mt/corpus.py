@@ -53,6 +53,8 @@ class Corpus:
             header = files.read_json(where)
             if header["format"] != FORMAT:
                 raise ValueError(f"format {header['format']}, not {FORMAT}")
+            if header["digest"] != _digest(header):
+                raise ValueError("its digest is another")
             for file, told in header["files"].items():
                 _verify(folder / file, told["bytes"], told["sha256"])
             return cls(folder, name, header)
@@ -177,10 +179,16 @@ class Writer:
             name: {"bytes": self._bytes[name], "sha256": self._hashes[name].hexdigest()}
             for name in self._streams
         }
-        hashes = [file["sha256"] for file in told.values()]
-        key = json.dumps([FORMAT, self.dtype, self.vocabulary_digest, hashes])
-        return {
+        header: dict[str, Any] = {
             "format": FORMAT, "pairs": self.pairs, "dtype": self.dtype, "tokens": self.tokens,
             "vocabulary": self.vocabulary_digest, "files": told,
-            "digest": hashlib.sha256(key.encode()).hexdigest(),
         }  # fmt: skip
+        return header | {"digest": _digest(header)}
+
+
+def _digest(header: dict[str, Any]) -> str:
+    """The hash of all that a header says."""
+    told = {key: value for key, value in header.items() if key != "digest"}
+    # Of the files only what is in them: the same pairs are the same corpus under any name.
+    told["files"] = [file["sha256"] for file in header["files"].values()]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mt.contracts import END, Pair
-from mt.vocabulary import Config, Cutter, Vocabulary, fold, sample_rows
+from mt.vocabulary import Config, Vocabulary, fold, sample_rows
 
 CHUNK_PAIRS, _CHUNK_CHARACTERS = 1000, 1 << 20
 REASONS = ("empty", "nul", "overlap", "too_long")
@@ -27,12 +28,14 @@ class Encoded(NamedTuple):
     reasons: list[str | None]
     """For each pair why it is dropped, None when it is kept."""
     source: list[list[int]]
-    """The ids of the kept pairs, each list ending in `</s>`."""
+    """The ids of the kept pairs, without `</s>`."""
     target: list[list[int]]
 
 
 def is_blank(line: str) -> bool:
     """Whether nothing in a line is visible: spaces, controls, formats (U+200B, U+FEFF) only."""
+    if "!" <= line[:1] <= "~":  # nearly all lines, decided at once
+        return False
     return all(unicodedata.category(c) in _INVISIBLE for c in line)
 
 
@@ -87,62 +90,72 @@ def encode(
         max_length: most ids of a side, `</s>` included.
         held: pairs that must not be among them.
     """
-    reasons = [_reason(a, b, held) for a, b in zip(sources, targets, strict=True)]
-    for row, reason in enumerate(reasons):
-        if reason is None and _surely_long(sources[row], targets[row], known, max_length):
-            reasons[row] = "too_long"
-    rows = [row for row, reason in enumerate(reasons) if reason is None]
-    source_ids = known.encode_source([sources[row] or "" for row in rows])
-    target_ids = known.encode_target([targets[row] or "" for row in rows])
-    kept_source, kept_target = [], []
-    for row, a, b in zip(rows, source_ids, target_ids, strict=True):
-        if not a or not b:
-            reasons[row] = "empty"
-        elif max(len(a), len(b)) >= max_length:  # `</s>` is one more
-            reasons[row] = "too_long"
+    normal = known.normalise_source(line or "" for line in sources)
+    reasons = _reasons(sources, targets, normal, known, max_length, held)
+    if any(reasons):
+        kept = [row for row, reason in enumerate(reasons) if reason is None]
+        normal, targets = [normal[row] for row in kept], [targets[row] for row in kept]
+    else:
+        kept = list(range(len(reasons)))
+    source_ids = known.source.encode(normal)
+    target_ids = known.target.encode(targets)  # type: ignore[arg-type] # none of them is None
+    lengths = [*map(len, source_ids), *map(len, target_ids)]
+    if lengths and not (min(lengths) and max(lengths) < max_length):  # `</s>` is one more
+        for i in reversed(range(len(kept))):
+            a, b = len(source_ids[i]), len(target_ids[i])
+            if not a or not b or max(a, b) >= max_length:
+                reasons[kept[i]] = "too_long" if a and b else "empty"
+                del source_ids[i], target_ids[i]
+    return Encoded(reasons, source_ids, target_ids)
+
+
+def _reasons(
+    sources: Sequence[str | None], targets: Sequence[str | None], normal: Sequence[str],
+    known: Vocabulary, max_length: int, held: Held,
+) -> list[str | None]:  # fmt: skip
+    """Why pairs are dropped for their text, before it is cut.
+
+    A line that is too long even in the longest pieces goes now, so that no time and memory go
+    into cutting it. Only the normalised source decides: normalising can shorten a line.
+    """
+    most_source = (known.source.longest or math.inf) * max_length
+    most_target = (known.target.longest or math.inf) * max_length
+    reasons: list[str | None] = []
+    for source, target, line in zip(sources, targets, normal, strict=True):
+        if not source or not target or is_blank(source) or is_blank(target):
+            reasons.append("empty")
+        elif "\0" in source or "\0" in target:
+            reasons.append("nul")
+        elif (
+            held
+            and (fold(line) if known.kind == "whitespace" else line) in held
+            and (fold(target) in held[fold(line)])
+        ):
+            reasons.append("overlap")
+        elif len(line) > most_source or len(target) > most_target:
+            reasons.append("too_long")
         else:
-            kept_source.append([*a, END])
-            kept_target.append([*b, END])
-    return Encoded(reasons, kept_source, kept_target)
-
-
-def _reason(source: str | None, target: str | None, held: Held) -> str | None:
-    if not source or not target or is_blank(source) or is_blank(target):
-        return "empty"
-    if "\0" in source or "\0" in target:
-        return "nul"
-    if held and fold(target) in held.get(fold(source), ()):
-        return "overlap"
-    return None
-
-
-def _surely_long(
-    source: str | None, target: str | None, known: Vocabulary, max_length: int
-) -> bool:
-    """Whether a side is too long even in the longest pieces: no time goes into cutting it."""
-
-    def beyond(line: str, side: Cutter) -> bool:
-        return side.longest is not None and len(line) > side.longest * max_length
-
-    source, target = source or "", target or ""
-    # Normalising can make a line shorter or longer, so only the normalised one decides.
-    return beyond(target, known.target) or (
-        beyond(source, known.source) and beyond(fold(source), known.source)
-    )
+            reasons.append(None)
+    return reasons
 
 
 def as_row(encoded: Encoded, dtype: str) -> dict[str, Any]:
     """A chunk as flat bytes and counts, so that no lists enter Arrow.
 
-    The keys are `source_tokens`, `target_tokens` (ids end to end, of `dtype`),
+    The keys are `source_tokens`, `target_tokens` (ids end to end, of `dtype`, `</s>` added),
     `source_lengths`, `target_lengths` (int32), `pairs`, and the number dropped for each reason.
     """
     dropped = Counter(reason for reason in encoded.reasons if reason)
     row: dict[str, Any] = {"pairs": len(encoded.reasons)}
     row |= {reason: dropped[reason] for reason in REASONS}
     for side, ids in (("source", encoded.source), ("target", encoded.target)):
-        row[f"{side}_tokens"] = np.array(list(chain.from_iterable(ids)), dtype).tobytes()
-        row[f"{side}_lengths"] = np.array([len(line) for line in ids], np.int32).tobytes()
+        lengths = np.fromiter(map(len, ids), np.int32, len(ids)) + np.int32(1)
+        ends = np.cumsum(lengths)
+        tokens = np.full(int(ends[-1]) if len(ends) else 0, END, dtype)
+        text = np.ones(len(tokens), bool)
+        text[ends - 1] = False
+        tokens[text] = np.array(list(chain.from_iterable(ids)), dtype)
+        row[f"{side}_tokens"], row[f"{side}_lengths"] = tokens.tobytes(), lengths.tobytes()
     return row
 
 

@@ -57,7 +57,7 @@ def evaluate(
     if not checkpoint.is_run(path):
         advice = "give the run directory that it came from"
         raise ModelError("RUN-NONE", path, "not a run; there is no recipe to evaluate by", advice)
-    run = path if (path / "checkpoints").is_dir() else path.resolve().parent.parent
+    run = _run_of(path)
     recipe = checkpoint.read_recipe(run)
     if source is not None or references:
         sets = {_name(source): _from_files(source, references)}
@@ -69,14 +69,18 @@ def evaluate(
     for language in set(languages.values()):
         metrics(language, recipe.evaluation)  # what is missing is told before the work
     result = {}
-    folder = files.make_folder(run / "hypotheses")
+    files.make_folder(run / "hypotheses")
     for name, (lines, wanted) in sets.items():
         found = [translation.text for translation in engine.translate(lines)]
-        _keep(folder / f"{name}.txt", found)
-        if source is None:
-            _keep(folder / f"{name}.reference.txt", wanted[0])
+        for part, texts in (("", found), (".source", lines), (".reference", wanted[0])):
+            _keep(_kept(run, name, part), texts)
         result[name] = score(found, wanted, languages[name], recipe.evaluation)
     return result
+
+
+def _run_of(path: Path) -> Path:
+    """The run directory of a run, or of a checkpoint folder in one."""
+    return path if (path / "checkpoints").is_dir() else path.resolve().parent.parent
 
 
 def _chosen(
@@ -128,10 +132,23 @@ def _name(source: Path | None) -> str:
     return source.name if source else ""
 
 
+def _kept(run: Path, name: str, part: str) -> Path:
+    """Where the translations (part "") of a test set, its `.source` and its `.reference` lie."""
+    return run / "hypotheses" / f"{name.replace('/', '_')}{part}.txt"
+
+
 def _keep(path: Path, lines: Iterable[str]) -> None:
     """One line a text, so that the sacrebleu command can score them again."""
     clean = (line.replace("\n", " ").replace("\r", " ") for line in lines)
     files.write(path, "".join(f"{line}\n" for line in clean))
+
+
+def examples(path: Path, name: str, count: int) -> list[tuple[str, ...]]:
+    """(source, reference, translation) of lines spread over a test set that was evaluated."""
+    parts = (".source", ".reference", "")
+    texts = [list(files.lines(_kept(_run_of(path), name, part))) for part in parts]
+    rows = list(zip(*texts, strict=True))
+    return rows[:: max(1, len(rows) // count)][:count] if count else []
 
 
 # -------------------------------------------------------------------------------- scores

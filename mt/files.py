@@ -297,42 +297,43 @@ def open_bytes(path: Path) -> BinaryIO:
 
 
 def lines(path: Path) -> Iterator[str]:
-    """The lines of a UTF-8 text file, plain or compressed.
-
-    Raises:
-        DataError: unreadable, damaged, or not UTF-8; names file, line and column.
-    """
-    import zstandard
-
+    """The lines of a UTF-8 text file, plain or compressed; see `decoded` for what it raises."""
     with open_bytes(path) as stream:
-        number = 0
-        try:
-            for number, line in enumerate(decoded(stream, str(path)), start=1):  # noqa: B007
-                yield line
-        except (EOFError, OSError, zlib.error, lzma.LZMAError, zstandard.ZstdError) as error:
-            what = f"the compressed data are damaged or cut short ({error})"
-            where = f"{path}:{number + 1}"
-            advice = "fetch or compress the file again"
-            raise DataError("DATA-COMPRESSED", where, what, advice) from None
+        yield from decoded(stream, str(path))
 
 
 def decoded(stream: BinaryIO, name: str) -> Iterator[str]:
     """The lines of a byte stream, cut at `\\n` only; one `\\r` before it and a BOM are dropped.
 
     Raises:
-        DataError: a line is not UTF-8; names it and the column.
+        DataError: damaged compressed data, or a line is not UTF-8; names line and column.
     """
-    for number, raw in enumerate(stream, start=1):
-        if number == 1:
-            if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-                advice = "convert it: iconv -f UTF-16 -t UTF-8"
-                raise DataError("DATA-ENCODING", name, "looks like UTF-16, not UTF-8", advice)
-            raw = raw.removeprefix(b"\xef\xbb\xbf")
-        raw = raw.removesuffix(b"\n").removesuffix(b"\r")
-        try:
-            yield raw.decode("utf-8")
-        except UnicodeDecodeError as error:
-            where = f"{name}:{number}"
-            what = f"invalid byte 0x{raw[error.start]:02x} at column {error.start + 1}"
-            advice = "the text must be UTF-8; mend or remove the line"
-            raise DataError("DATA-UTF8", where, what, advice) from None
+    number = 0
+    try:
+        for number, raw in enumerate(stream, start=1):
+            if number == 1:
+                if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+                    what, advice = "looks like UTF-16, not UTF-8", "iconv -f UTF-16 -t UTF-8"
+                    raise DataError("DATA-ENCODING", name, what, f"convert it: {advice}")
+                raw = raw.removeprefix(b"\xef\xbb\xbf")
+            yield _text(raw.removesuffix(b"\n").removesuffix(b"\r"), f"{name}:{number}")
+    except _damaged() as error:
+        what = f"the compressed data are damaged or cut short ({error})"
+        advice = "fetch or compress the file again"
+        raise DataError("DATA-COMPRESSED", f"{name}:{number + 1}", what, advice) from None
+
+
+def _text(raw: bytes, where: str) -> str:
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        what = f"invalid byte 0x{raw[error.start]:02x} at column {error.start + 1}"
+        advice = "the text must be UTF-8; mend or remove the line"
+        raise DataError("DATA-UTF8", where, what, advice) from None
+
+
+def _damaged() -> tuple[type[Exception], ...]:
+    """What reading broken compressed data raises."""
+    import zstandard
+
+    return (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, zstandard.ZstdError)

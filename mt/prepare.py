@@ -133,7 +133,12 @@ def _sources(recipe: Recipe) -> list[_Source]:
 def _inputs(section: Section) -> dict[str, dict[str, str]]:
     found = {}
     for key, path in input_files(section).items():
-        file = Path(path) / "vocabulary.json" if Path(path).is_dir() else Path(path)
+        file = Path(path)
+        if isinstance(section, vocabulary.Config):
+            file = file / "vocabulary.json" if file.is_dir() else file
+            if not file.is_file():
+                advice = "see vocabulary.path: a SentencePiece .model, or a run directory"
+                raise ModelError("VOCAB-NONE", path, "there is no vocabulary there", advice)
         with files.open_bytes(file):  # says what is wrong with the path
             pass
         found[key] = {"path": path, "sha256": files.sha256(file)}

@@ -264,23 +264,10 @@ def explained(recipe: Recipe, document: Document, key: str) -> list[str]:
     Raises:
         ConfigError: there is no such key.
     """
-    value: Any = recipe
-    location: Location = ()
-    section: Any = None
-    for name in key.split("."):
-        section, step = value, int(name) if isinstance(value, tuple) and name.isdigit() else name
-        names = _names(value)
-        if step not in names:
-            near = difflib.get_close_matches(name, [str(n) for n in names], n=1, cutoff=0.5)
-            hint = f" (did you mean {near[0]}?)" if near else ""
-            what = f"there is no key {name}{hint}"
-            advice = "`mt config CONFIG` prints every key"
-            raise ConfigError("CONFIG-KEY", f"--explain {key}", what, advice)
-        value = getattr(value, name) if isinstance(value, Section) else value[step]
-        location = (*location, step)
+    *_, (section, _, _), (value, name, location) = _way(recipe, key)
     lines = [f"{key}:"]
     if isinstance(section, Section):
-        kind, default, meaning = describe(type(section), str(location[-1]))
+        kind, default, meaning = describe(type(section), name)
         lines += [f"  {line}" for line in meaning.splitlines()]
     if _has_keys(value):
         return [*lines, *(f"  {key}.{name}" for name in _names(value))]
@@ -288,6 +275,25 @@ def explained(recipe: Recipe, document: Document, key: str) -> list[str]:
         lines += [f"  type: {kind}", f"  default: {default}"]
     shown = list(value) if isinstance(value, tuple) else value
     return [*lines, f"  value: {_word(shown)} ({_said(document, location)})"]
+
+
+def _way(recipe: Recipe, key: str) -> Iterator[tuple[Any, str, Location]]:
+    """The (value, name, location) of each step from the recipe down to a key."""
+    value: Any = recipe
+    location: Location = ()
+    yield value, "", location
+    for name in key.split("."):
+        step = int(name) if isinstance(value, tuple) and name.isdigit() else name
+        names = _names(value)
+        if step not in names:
+            near = difflib.get_close_matches(name, [str(n) for n in names], n=1, cutoff=0.5)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            advice = "`mt config CONFIG` prints every key"
+            what = f"there is no key {name}{hint}"
+            raise ConfigError("CONFIG-KEY", f"--explain {key}", what, advice)
+        value = getattr(value, name) if isinstance(value, Section) else value[step]
+        location = (*location, step)
+        yield value, name, location
 
 
 def _has_keys(value: Any) -> bool:
@@ -301,4 +307,6 @@ def _names(value: Any) -> list[Any]:
     """The keys below a value of a recipe."""
     if isinstance(value, Section):
         return list(type(value).model_fields)
-    return list(value) if isinstance(value, dict) else list(range(len(value)))
+    if isinstance(value, tuple):
+        return list(range(len(value)))
+    return list(value) if isinstance(value, dict) else []

@@ -22,6 +22,7 @@ from mt.config import plugin
 from mt.contracts import Batch, Objective
 from mt.distributed import Precision
 from mt.errors import ConfigError, DataError, Stopped
+from mt.evaluate import metrics
 from mt.prepare import Prepared, prepare
 from mt.recipe import Recipe, dump
 from mt.report import Reporter
@@ -164,6 +165,7 @@ def start(
     last = checkpoint.latest(run, report.tell)
     device = distributed.pick_device(recipe.runtime.device)
     threads = distributed.use_threads(recipe.runtime.threads)
+    metrics(recipe.data.valid.direction.target, recipe.evaluation)  # a missing package: say so now
     prepared = prepare(recipe, report.tell)
     if stop.number:
         raise Stopped(stop.number, "stopped while preparing; what was prepared is kept")

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from mt import batching
+from mt.config import plugin
 from mt.contracts import Seq2Seq
 from mt.distributed import Precision
-from mt.engines.native import native_engine
 from mt.evaluate import bleu_and_chrf
 from mt.prepare import Prepared
 from mt.recipe import Recipe
@@ -59,7 +59,9 @@ def validate(
     pairs = prepared.valid_pairs[: recipe.training.validate_sentences]
     sources = [cast(str, pair.source) for pair in pairs]
     references = [cast(str, pair.target) for pair in pairs]
-    engine = native_engine(step.model, prepared.vocabulary, recipe, device, precision)
+    engine = plugin("engines", "native").native_engine(
+        step.model, prepared.vocabulary, recipe, device, precision
+    )
     hypotheses = []
     for translation in engine.translate(sources):
         hypotheses.append(translation.text)

@@ -35,6 +35,7 @@ _NAMED = ("<mask>", "<bt>")
 _MANY_CHARACTERS = {"zh", "ja", "ko", "yue", "lzh", "cmn", "zho", "jpn", "kor"}
 # Its threads' partial sums are added in order, so another number gives another vocabulary.
 _TRAINER_THREADS = 16
+_UNIGRAM_CHARACTERS = 10_000_000
 
 
 class Config(Section):
@@ -144,7 +145,8 @@ class _Subwords:
 
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
         own = [[self.unknown if i == UNK else i - self.offset for i in line] for line in ids]
-        found: list[str] = self.processor.decode(own, num_threads=1)
+        # Of no lines at all it makes one, "".
+        found: list[str] = self.processor.decode(own, num_threads=1) if own else []
         return found
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
@@ -237,11 +239,13 @@ class Vocabulary:
         """Number of ids of the larger side; of both when joint."""
         return max(self.source_size, self.target_size)
 
+    def normalise_source(self, lines: Iterable[str]) -> list[str]:
+        """What is cut of source lines: folded, but left alone where pieces were cut elsewhere."""
+        return list(lines) if self.kind == "whitespace" else [fold(line) for line in lines]
+
     def encode_source(self, lines: Sequence[str]) -> list[list[int]]:
         """The ids of source lines, normalised first, without `<s>` and `</s>`."""
-        if self.kind == "whitespace":  # pieces that were cut elsewhere must stay what they are
-            return self.source.encode(lines)
-        return self.source.encode([fold(line) for line in lines])
+        return self.source.encode(self.normalise_source(lines))
 
     def encode_target(self, lines: Sequence[str]) -> list[list[int]]:
         """The ids of target lines as they are, without `<s>` and `</s>`."""
@@ -405,6 +409,8 @@ def _learn_words(config: Config, sides: list[Ranked], codes: list[str]) -> list[
 
 def _learn_subwords(config: Config, sides: list[Ranked], codes: list[str]) -> list[Cutter]:
     coverages = [_coverage(config, code) for code in codes]
+    if config.model == "unigram":
+        sides = [_thinned(words) for words in sides]
 
     def learn(size: int) -> list[bytes]:
         pairs = zip(sides, coverages, strict=True)
@@ -414,6 +420,24 @@ def _learn_subwords(config: Config, sides: list[Ranked], codes: list[str]) -> li
         return [_Subwords(content, "vocabulary") for content in learn(config.size)]
     except RuntimeError as error:
         raise _told(error, config.size, learn) from None
+
+
+def _thinned(words: Ranked) -> Ranked:
+    """The words in proportion, but not more of them than the unigram trainer may lay out.
+
+    It holds each occurrence of a word in memory, at about 18 bytes a character. What a count
+    loses in rounding goes to the next word, so that rare words keep their share together.
+    """
+    scale = _UNIGRAM_CHARACTERS / sum((len(word) + 1) * count for word, count in words)
+    if scale >= 1:
+        return words
+    kept, carried = [], 0.0
+    for word, count in words:
+        carried += count * scale
+        if carried >= 1:
+            kept.append((word, int(carried)))
+            carried %= 1
+    return kept
 
 
 def _coverage(config: Config, codes: str) -> float:

@@ -365,6 +365,7 @@ def search_config(own: SearchConfig, settings: Any) -> SearchConfig:
     said: dict[Location, str] = {
         ("search", key): f"--set search.{key}={value}" for key, value in settings.items()
     }
+    said["search",] = said.get(("search", "kind"), "--set")
     document = Document({"search": {**kept, **settings}}, said, name="--set")
     return validate(_Settings, document).search
 

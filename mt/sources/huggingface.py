@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -155,6 +156,9 @@ _REACH = (
 @contextlib.contextmanager
 def _told(config: Config, where: str) -> Iterator[None]:
     """What `datasets` refuses, in our words."""
+    logger = logging.getLogger("datasets")  # it logs failures with their traces, then raises them
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
     try:
         yield
     except (MtError, Stopped):
@@ -165,6 +169,8 @@ def _told(config: Config, where: str) -> Iterator[None]:
             with files.told(where):
                 raise full[0] from None
         raise _meaning(error, config, where) from None
+    finally:
+        logger.setLevel(level)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

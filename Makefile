@@ -1,0 +1,55 @@
+# Everything that is done to this project, by name; `make` alone lists it.
+# Each target creates .venv and installs the pinned packages when that is needed.
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.installed
+DEMO := runs/demo
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint format types slow torture gpu bench clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
+
+install: $(READY) ## Create .venv and install the pinned packages
+
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $(READY)
+
+demo: $(READY) ## From nothing to a trained model, ten translations and a BLEU score
+	$(BIN)/mt train configs/demo.yaml --run $(DEMO)
+	$(BIN)/mt eval $(DEMO) --show 10
+
+test: lint types ## Lint, types and tests: what CI runs
+	$(BIN)/python -m pytest -m "not slow and not gpu and not torture"
+
+lint: $(READY) ## Check style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(READY) ## Mend style and format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(READY) ## Check types
+	$(BIN)/mypy
+
+slow: $(READY) ## The tests that take minutes
+	$(BIN)/python -m pytest -m "slow and not gpu"
+
+torture: $(READY) ## Crash and resume, many times
+	$(BIN)/python -m pytest -m torture
+
+gpu: $(READY) ## The tests that need a CUDA device
+	$(BIN)/python -m pytest -m gpu
+
+bench: $(READY) ## Measure the speed of this machine
+	set -e; for script in scripts/bench/*.py; do echo "$$script"; $(BIN)/python "$$script"; done
+
+clean: ## Delete caches and build output; runs/ and .venv stay
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find mt tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +

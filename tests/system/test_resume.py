@@ -1,0 +1,192 @@
+"""A run that was stopped anywhere and resumed ends with the same bits as one that was not."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mt import recipe, train
+from mt.checkpoint import TrainState
+from mt.errors import ConfigError, DataError, Stopped
+
+RECIPE = {
+    "languages": {"source": "en", "target": "de"},
+    "data": {
+        "train": [{"kind": "demo", "size": 150}],
+        "valid": {"kind": "demo", "split": "valid", "size": 10},
+        "max_length": 48,
+        "processes": 1,
+    },
+    "vocabulary": {"size": 450, "model": "bpe"},
+    "model": {
+        "d_model": 16, "n_heads": 2, "d_ff": 16, "encoder_layers": 1, "decoder_layers": 1,
+        "dropout": 0.1, "attention_dropout": 0.1, "norm": "pre",
+    },
+    "schedule": {"kind": "linear", "warmup_steps": 3},
+    "batching": {"tokens": 500, "micro_tokens": 400, "window": 4},
+    "training": {
+        "max_epochs": 3, "ema": 0.9, "average": 2, "patience": 50, "report_every": 5,
+        "validate_every": 7, "save_every": 5, "keep_last": 2, "monitor": "loss",
+        "validate_sentences": 2,
+    },
+    "runtime": {"threads": 1, "precision": "fp32", "device": "cpu"},
+    "search": {"kind": "greedy", "max_length_ratio": 0.2, "max_length_extra": 2},
+}  # fmt: skip
+
+
+def written(folder, **changes):
+    """The recipe as a file; `a__b=c` changes a.b."""
+    values = json.loads(json.dumps(RECIPE))
+    for path, value in changes.items():
+        section, _, key = path.partition("__")
+        values[section][key] = value
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+def bits(run):
+    """Everything that the last checkpoints hold, but for the time spent."""
+    found = {}
+    for folder in sorted((run / "checkpoints").iterdir()):
+        for name in ("model.safetensors", "training.safetensors"):
+            if (folder / name).exists():
+                data = (folder / name).read_bytes()
+                found[f"{folder.name}/{name}"] = hashlib.sha256(data).hexdigest()
+        state = json.loads((folder / "state.json").read_text())
+        found[f"{folder.name}/state"] = {k: v for k, v in state.items() if k != "seconds"}
+    found["best"] = str((run / "best").readlink())
+    return found
+
+
+def run_to_the_end(path, run, stops, monkeypatch):
+    """Train; SIGTERM comes after each of these steps, and the run is begun again."""
+    settled, _ = recipe.load(path)
+    real, pending = train.update, list(stops)
+
+    def update(session, micros, state, after):
+        state = real(session, micros, state, after)
+        if pending and state.step == pending[0]:
+            pending.pop(0)
+            os.kill(os.getpid(), signal.SIGTERM)
+        return state
+
+    monkeypatch.setattr(train, "update", update)
+    for stop in stops:
+        with pytest.raises(Stopped, match=f"stopped by SIGTERM at step {stop}, saved"):
+            train.train(settled, run)
+    train.train(settled, run)
+    assert not pending
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An uninterrupted run."""
+    folder = tmp_path_factory.mktemp("whole")
+    settled, _ = recipe.load(written(folder))
+    train.train(settled, folder / "run")
+    return folder / "run"
+
+
+def test_the_run_has_epochs_and_accumulation(whole):
+    """Else the tests below would prove little."""
+    last = sorted((whole / "checkpoints").glob("step-*"))[-1]
+    state = TrainState(**json.loads((last / "state.json").read_text()))
+    assert state.epoch == 3
+    assert state.step >= 15
+
+
+@pytest.mark.parametrize(
+    "stops", [[1], [5], [6], [7], [13], [2, 3, 4], [7, 8, 14]], ids=lambda steps: str(steps)
+)
+def test_stop_and_resume_equals_uninterrupted(whole, tmp_path, monkeypatch, stops):
+    run_to_the_end(written(tmp_path), tmp_path / "run", stops, monkeypatch)
+    assert bits(tmp_path / "run") == bits(whole)
+
+
+def test_resume_at_an_epochs_end(whole, tmp_path, monkeypatch):
+    lines = (whole / "metrics.jsonl").read_text().splitlines()
+    assert lines
+    last = sorted((whole / "checkpoints").glob("step-*"))[-1]
+    steps = json.loads((last / "state.json").read_text())["step"]
+    run_to_the_end(written(tmp_path), tmp_path / "run", [steps // 3, 2 * (steps // 3)], monkeypatch)
+    assert bits(tmp_path / "run") == bits(whole)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_resume_in_half_precision(tmp_path, monkeypatch, precision):
+    for name, stops in (("a", []), ("b", [3, 8])):
+        (tmp_path / name).mkdir()
+        path = written(tmp_path / name, runtime__precision=precision)
+        run_to_the_end(path, tmp_path / name / "run", stops, monkeypatch)
+    assert bits(tmp_path / "a" / "run") == bits(tmp_path / "b" / "run")
+
+
+def command(path, run, fault=None):
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    if fault:
+        environment["MT_FAULT"] = fault
+    return subprocess.run(
+        [sys.executable, "-m", "mt", "train", str(path), "--run", str(run)],
+        capture_output=True, text=True, env=environment, timeout=120,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", ["fsync:14:kill", "rename:2:kill", "renamed:2:kill"])
+def test_killed_while_saving_and_run_again_equals_uninterrupted(whole, tmp_path, fault):
+    path = written(tmp_path)
+    killed = command(path, tmp_path / "run", fault)
+    assert killed.returncode == -signal.SIGKILL
+    again = command(path, tmp_path / "run")
+    assert (again.returncode, again.stdout) == (0, "")
+    assert "Traceback" not in again.stderr
+    assert bits(tmp_path / "run") == bits(whole)
+    finished = command(path, tmp_path / "run")
+    assert finished.returncode == 0
+    assert "has finished" in finished.stderr
+
+
+def test_a_changed_recipe_is_refused_key_by_key(whole, tmp_path):
+    settled, _ = recipe.load(written(tmp_path, model__dropout=0.3, batching__tokens=600))
+    with pytest.raises(ConfigError) as error:
+        train.train(settled, whole)
+    assert "model.dropout: 0.1 -> 0.3" in str(error.value)
+    assert "batching.tokens: 500 -> 600" in str(error.value)
+
+
+def test_changed_data_are_refused(tmp_path):
+    for side in ("source", "target"):
+        (tmp_path / f"text.{side}").write_text("a b c d e f\n" * 40 + "g h\n")
+    text = {"kind": "text", "source": "text.source", "target": "text.target"}
+    changes = {
+        "data__train": [text], "data__drop_overlap": False, "vocabulary__kind": "whitespace",
+        "schedule__kind": "constant", "training__max_epochs": 1, "training__average": 0,
+    }  # fmt: skip
+    path = written(tmp_path, **changes)
+    train.train(recipe.load(path)[0], tmp_path / "run")
+    (tmp_path / "text.source").write_text("a b c d e f\n" * 40 + "g a\n")
+    path = written(tmp_path, **{**changes, "training__max_epochs": 2})
+    with pytest.raises(DataError, match="RESUME-DATA"):
+        train.train(recipe.load(path)[0], tmp_path / "run")
+
+
+def test_fresh_moves_the_old_run_aside(tmp_path):
+    settled, _ = recipe.load(written(tmp_path, training__max_epochs=1))
+    for _ in range(2):
+        train.train(settled, tmp_path / "run", fresh=True)
+    assert (tmp_path / "run.old-1" / "checkpoints").is_dir()

@@ -1,0 +1,237 @@
+"""Laws of the house: who imports whom, who names a kernel, who touches the disk."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+MT = Path(__file__).parents[1] / "mt"
+FOLDERS = ("models", "objectives", "optimizers", "search", "sources", "exporters", "engines")
+LEVELS = [
+    {"cli", "__main__", "__init__"},
+    {"train"},
+    {"session", "validate"},
+    {"prepare", "translate", "evaluate"},
+    {"engines"},
+    {"checkpoint"},
+    {"recipe"},
+    {"models", "objectives", "optimizers", "search", "sources", "exporters"},
+    {"layers", "loss", "batching", "averaging", "encoding", "step"},
+    {"attention", "corpus", "vocabulary", "schedule", "lines"},
+    {"contracts"},
+    {"distributed", "report"},
+    {"config"},
+    {"files"},
+    {"errors"},
+]
+"""From the top of the house down: a module imports only from lower levels."""
+LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
+FILES = sorted(MT.rglob("*.py"))
+
+
+def part_of(path: Path) -> str:
+    """The part of the house that a file belongs to: its folder, else its own name."""
+    inside = path.relative_to(MT)
+    return inside.parts[0] if len(inside.parts) > 1 else inside.stem
+
+
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imports_of(tree: ast.AST) -> set[tuple[str, ...]]:
+    """What a file imports of the house, as tuples of names below `mt`."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {tuple(a.name.split(".")[1:]) for a in node.names if a.name.startswith("mt.")}
+        elif isinstance(node, ast.ImportFrom) and node.module == "mt":
+            found |= {(a.name,) for a in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mt."):
+            found.add(tuple(node.module.split(".")[1:]))
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            found.add(("relative imports are not used here",))
+    return found
+
+
+def dotted(node: ast.AST) -> str:
+    """`a.b.c` of an expression; what is not a name becomes `?`."""
+    if isinstance(node, ast.Name):
+        return node.id
+    return f"{dotted(node.value)}.{node.attr}" if isinstance(node, ast.Attribute) else "?"
+
+
+def calls_of(tree: ast.AST) -> list[tuple[str, ast.Call]]:
+    return [(dotted(n.func), n) for n in ast.walk(tree) if isinstance(n, ast.Call)]
+
+
+def own(path: Path, names: tuple[str, ...]) -> bool:
+    """Whether an import is of the private parts of the variant that the file belongs to."""
+    inside = path.relative_to(MT).with_suffix("").parts
+    return len(names) > 2 and names[0] == inside[0] and names[1] == f"_{inside[1].lstrip('_')}"
+
+
+def wrong_imports(path: Path, tree: ast.AST) -> list[str]:
+    part = part_of(path)
+    return [
+        ".".join(names)
+        for names in sorted(imports_of(tree))
+        if names[0] not in LEVEL
+        or (LEVEL[names[0]] <= LEVEL[part] and part != "__main__" and not own(path, names))
+    ]
+
+
+def disk_calls(tree: ast.AST) -> list[str]:
+    """The calls of a file that create, rename or delete on disk."""
+    methods = "write_text|write_bytes|mkdir|unlink|rename|rmdir|touch|symlink_to|hardlink_to|tofile"
+    functions = (
+        r"os\.(rename|replace|remove|unlink|mkdir|makedirs|rmdir|symlink|link|truncate|fsync)"
+        r"|shutil\.(?!disk_usage|which|get_terminal_size)\w+"
+        r"|tempfile\.(?!gettempdir)\w+|(np|numpy)\.(save|savez|savetxt)|(\w+\.)*save_file"
+    )
+    found = []
+    for name, call in calls_of(tree):
+        last = name.rpartition(".")[2]
+        plain = not call.keywords and len(call.args) == 1
+        mode = [a for a in call.args[1:2] if last in ("open", "memmap")]
+        mode += call.args[:1] if last == "open" and name.count(".") and plain else []
+        mode += [k.value for k in call.keywords if k.arg == "mode"]
+        writes = any(
+            isinstance(m, ast.Constant)
+            and re.fullmatch(r"[rwaxbt+]*[wax+][rwaxbt+]*", str(m.value))
+            for m in mode
+        )
+        opened = name == "os.open" and dotted(call.args[0]) != "os.devnull"
+        moved = last == "replace" and plain and "." in name
+        method = "." in name and re.fullmatch(methods, last)
+        if writes or opened or moved or method or re.fullmatch(functions, name):
+            found.append(f"{name} at line {call.lineno}")
+    return found
+
+
+def unsafe(tree: ast.AST) -> list[str]:
+    """What runs text or unpickles bytes."""
+    forbidden = {"eval", "exec", "compile", "torch.load", "torch.save", "yaml.load", "os.system"}
+    found = []
+    for node in ast.walk(tree):
+        names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        found += [n for n in names if n.split(".")[0] in ("pickle", "dill", "marshal", "shelve")]
+    for name, call in calls_of(tree):
+        found += [name] if name in forbidden else []
+        found += [k.arg for k in call.keywords if k.arg in ("allow_pickle", "trust_remote_code")]
+        found += [f"{name} shell" for k in call.keywords if k.arg == "shell"]
+    return found
+
+
+def kernels(tree: ast.AST) -> list[str]:
+    pattern = r"scaled_dot_product_attention|sdpa_kernel|SDPBackend|flex_attention|varlen_attn"
+    names = {dotted(n) for n in ast.walk(tree) if isinstance(n, (ast.Attribute, ast.Name))}
+    names |= {
+        a.name
+        for n in ast.walk(tree)
+        if isinstance(n, (ast.Import, ast.ImportFrom))
+        for a in n.names
+    }
+    return sorted(n for n in names if re.search(pattern + r"|flash_attn|MultiheadAttention", n))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(MT)))
+class TestEachFile:
+    def test_it_has_its_place_in_the_house(self, path):
+        assert part_of(path) in LEVEL
+        folders = path.relative_to(MT).parts[:-1]
+        assert not folders or folders[0] in FOLDERS
+        # A variant may keep private parts of its own: sources/demo.py has sources/_demo/.
+        assert all((path.parents[1] / f"{name[1:]}.py").exists() for name in folders[1:])
+
+    def test_it_imports_only_from_lower_levels(self, path):
+        assert wrong_imports(path, tree_of(path)) == []
+
+    def test_it_imports_no_plugin_by_name(self, path):
+        named = [n for n in imports_of(tree_of(path)) if n[0] in FOLDERS and not own(path, n)]
+        assert named == []
+
+    def test_only_attention_names_a_kernel(self, path):
+        assert path.name == "attention.py" or kernels(tree_of(path)) == []
+
+    def test_only_files_touches_the_disk(self, path):
+        assert path.name == "files.py" or disk_calls(tree_of(path)) == []
+
+    def test_nothing_is_unpickled_or_evaluated(self, path):
+        assert unsafe(tree_of(path)) == []
+
+    def test_its_words_are_full_and_its_first_line_says_what_it_is(self, path):
+        tree = tree_of(path)
+        assert len((ast.get_docstring(tree) or "").splitlines()[0]) > 10
+        nodes = list(ast.walk(tree))
+        names = {n.id for n in nodes if isinstance(n, ast.Name)}
+        names |= {n.arg for n in nodes if isinstance(n, ast.arg)}
+        names |= {n.attr for n in nodes if isinstance(n, ast.Attribute)}
+        assert [n for n in names if re.search(r"(^|_)(src|tgt|trg)(_|$)", n)] == []
+        classes = {n.name for n in nodes if isinstance(n, ast.ClassDef)}
+        assert [n for n in classes if re.search(r"^Base|Manager|Helper|Util", n)] == []
+        assert not re.search(r"util|helper|common|misc", path.stem)
+
+
+# Each law above is able to fail: a line that breaks it is noticed.
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("errors.py", "import mt.files"),
+        ("files.py", "from mt.config import read"),
+        ("models/rnn.py", "from mt.search import beam"),
+        ("models/rnn.py", "from mt.models.transformer import Config"),
+        ("models/rnn.py", "from mt.models._transformer.layers import Block"),
+        ("layers.py", "from mt import loss"),
+        ("config.py", "from mt import nowhere"),
+        ("config.py", "from . import errors"),
+    ],
+)
+def test_an_import_from_above_is_noticed(name, line):
+    assert wrong_imports(MT / name, ast.parse(line)) != []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "open(p, 'w')", "open(p, mode='ab')", "p.open('x')", "p.replace(q)", "p.mkdir()",
+        "os.rename(p, q)", "shutil.rmtree(p)", "tempfile.mkstemp()", "np.save(p, a)",
+        "np.memmap(p, mode='w+')", "safetensors.torch.save_file(t, p)", "os.open(p, 1)",
+    ],
+)  # fmt: skip
+def test_a_line_that_touches_the_disk_is_noticed(line):
+    assert disk_calls(ast.parse(line)) != []
+
+
+@pytest.mark.parametrize(
+    "line", ["open(p)", "open(p, 'rb')", "text.replace('a', 'b')", "os.open(os.devnull, 1)"]
+)
+def test_a_line_that_only_reads_is_not(line):
+    assert disk_calls(ast.parse(line)) == []
+
+
+@pytest.mark.parametrize(
+    "line", ["import pickle", "torch.load(p)", "eval(x)", "np.load(p, allow_pickle=True)"]
+)
+def test_what_unpickles_or_evaluates_is_noticed(line):
+    assert unsafe(ast.parse(line)) != []
+
+
+def test_a_kernel_is_noticed():
+    assert kernels(ast.parse("F.scaled_dot_product_attention(q, k, v)")) != []
+
+
+@pytest.mark.parametrize("module", ["mt", "mt.cli", "mt.config", "mt.recipe", "mt.report"])
+def test_what_every_command_imports_does_not_import_torch(module):
+    heavy = "{'torch', 'datasets', 'sentencepiece', 'sacrebleu', 'pandas', 'tensorboard'}"
+    code = f"import {module}, sys; print(*({heavy} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=MT.parent, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == []

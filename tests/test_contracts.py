@@ -1,0 +1,83 @@
+"""Laws of `mt/contracts.py`: the nouns fit every planned use, and cost nothing to import."""
+
+import inspect
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mt import config, contracts
+
+ROOT = Path(__file__).parents[1]
+STUBS = ROOT / "tests" / "contract_stubs.py"
+PROTOCOLS = {
+    "models": contracts.ModelPlugin,
+    "objectives": contracts.ObjectivePlugin,
+    "optimizers": contracts.OptimizerPlugin,
+    "search": contracts.SearchPlugin,
+    "sources": contracts.SourcePlugin,
+    "exporters": contracts.ExporterPlugin,
+    "engines": contracts.EnginePlugin,
+}
+
+
+def complaints(path: Path) -> list[str]:
+    """What mypy has to say of one file."""
+    command = [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent", str(path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode in (0, 1), done.stdout + done.stderr
+    return [line for line in done.stdout.splitlines() if ": error: " in line]
+
+
+def test_every_planned_use_fits_the_nouns():
+    assert complaints(STUBS) == []
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("def reorder(self, rows: Tensor)", "def reorder(self, rows: list[int])"),
+        ("def output(self) -> tuple[Tensor, Tensor | None]", "def output(self) -> Tensor"),
+        ("-> Iterator[Score]", "-> Iterator[float]"),
+    ],
+)
+def test_a_use_that_does_not_fit_is_noticed(tmp_path, right, wrong):
+    text = STUBS.read_text(encoding="utf-8")
+    assert right in text
+    path = tmp_path / "bent_stubs.py"
+    path.write_text(text.replace(right, wrong), encoding="utf-8")
+    assert complaints(path) != []
+
+
+def test_the_nouns_do_not_import_torch():
+    code = "import mt.contracts, sys; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("folder", "kind"), [(f, kind) for f in PROTOCOLS for kind in config.plugins(f)]
+)
+def test_every_plugin_has_what_its_folder_promises(folder, kind):
+    module = config.plugin(folder, kind)
+    protocol = PROTOCOLS[folder]
+    promised = [n for n, v in vars(protocol).items() if inspect.isfunction(v) and n[0] != "_"]
+    assert promised
+    for name in promised:
+        wanted = [p for p in inspect.signature(getattr(protocol, name)).parameters if p != "self"]
+        given = list(inspect.signature(getattr(module, name)).parameters)
+        assert given == wanted, f"{folder}/{kind}.py: {name}"
+    if folder != "engines":
+        assert issubclass(module.Config, config.Variant)
+        assert module.Config.model_fields["kind"].default == kind
+        assert module.Config.model_config["frozen"]
+
+
+@pytest.mark.parametrize(
+    ("folder", "kind"), [(f, k) for f in PROTOCOLS for k in config.plugins(f) if f != "engines"]
+)
+def test_every_setting_has_a_docstring(folder, kind):
+    fields = config.plugin(folder, kind).Config.model_fields
+    assert [name for name, info in fields.items() if not info.description and name != "kind"] == []
