@@ -11,8 +11,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from mt import cli
+from mt import cli, config, recipe
+from mt.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
 
@@ -624,3 +627,65 @@ def test_a_process_of_its_own_tells_the_same(folder, name):
     )  # fmt: skip
     assert told(done.stderr, folder) == expected
     assert (done.returncode, done.stdout) == (code, "")
+
+
+# ------------------------------------------------------------------------- what is right
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("3e-4", 3e-4), ("1_000", "1_000"), ("no", "no"), ("yes", "yes"), ("on", "on"), ("0o17", "0o17"),
+        ("012", 12), ("1:30", "1:30"), ("2026-01-01", "2026-01-01"), ("~", None), ("", None),
+        ("true", True), ("'true'", "true"), (".5", 0.5), ("1.", 1.0), ("=", "="), ("<<", "<<"),
+    ],
+)  # fmt: skip
+def test_scalars_are_those_of_yaml_1_2(text, value):
+    read = config.parse(f"key: {text}").value["key"]
+    assert (read, type(read)) == (value, type(value))
+
+
+def test_set_wins_over_the_file_and_the_file_over_defaults(folder):
+    file, _ = recipe.load(Path("recipe.yaml"))
+    replaced, _ = recipe.load(Path("recipe.yaml"), ["model.d_model=32", "model.d_model=64"])
+    assert file.model.d_model == 16
+    assert replaced.model.d_model == 64
+    assert file.model.dropout == replaced.model.dropout == 0.1
+
+
+def test_set_reaches_into_lists_and_sections_that_are_not_there(folder):
+    settled, _ = recipe.load(
+        Path("recipe.yaml"), ["data.train.0.source=other.en", "evaluation.lowercase=true"]
+    )
+    assert settled.data.train[0].source == str(folder / "other.en")
+    assert settled.evaluation.lowercase is True
+
+
+def test_paths_start_at_the_folder_of_the_file_that_says_them(folder):
+    (folder / "deep").mkdir()
+    write({"deep/recipe.yaml": RECIPE})
+    settled, _ = recipe.load(Path("deep/recipe.yaml"))
+    assert settled.data.train[0].source == str(folder / "deep" / "train.en")
+
+
+def test_a_recipe_cannot_be_changed_once_it_is_loaded(folder):
+    settled, _ = recipe.load(Path("recipe.yaml"))
+    with pytest.raises(ValueError, match="frozen"):
+        settled.training.max_steps = 3
+
+
+YAMLISH = st.text(st.sampled_from("ab1.-:,[]{}#&*!|>'\"%@`?~ \n\t\u2028é"), max_size=60)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.one_of(st.text(max_size=60), YAMLISH))
+def test_any_text_is_read_or_refused(text):
+    with contextlib.suppress(ConfigError):
+        config.parse(text)
+
+
+@settings(max_examples=200, deadline=None)
+@given(YAMLISH)
+def test_any_assignment_is_applied_or_refused(text):
+    with contextlib.suppress(ConfigError):
+        config.override(config.parse("a: {b: [1, {c: 2}]}"), f"a.{text}")

@@ -308,8 +308,9 @@ def test_a_failure_leaves_nothing_under_a_final_name(folder, fault, code):
     assert [len(name) for name in cached(folder) if not name.endswith(".lock")] == [16]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("phase", ["reading", "encoding"])
+@pytest.mark.parametrize(
+    ("number", "phase"), [(signal.SIGINT, "reading"), (signal.SIGTERM, "encoding")]
+)
 def test_a_signal_ends_it_cleanly(folder, number, phase):
     write_pairs(folder, "train", GOOD * 300)
     process = start(folder)

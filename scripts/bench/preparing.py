@@ -197,8 +197,8 @@ def measure(arguments: argparse.Namespace) -> int:
                 seconds.setdefault(step, []).append(value)
     ratios = [a / b for a, b in zip(seconds["encoding"], bare, strict=True)]
     more = statistics.median(many) - statistics.median(few)
-    print(f"{arguments.pairs:,} pairs, {arguments.processes} processes, {tokens:,} tokens, "
-          f"{arguments.model}, {arguments.repeats} repeats in turn: median (least to most)\n")  # fmt: skip
+    print(f"{arguments.pairs:,} pairs, {arguments.processes} processes, {tokens:,} tokens,")
+    print(f"{arguments.model}, {arguments.repeats} repeats in turn: median (least to most)\n")
     print("| step | seconds |\n|---|---:|")
     print(f"| reading the source (generation included) | {spread(seconds['reading'])} |")
     print(f"| learning the vocabulary | {spread(seconds['vocabulary'])} |")

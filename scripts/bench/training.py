@@ -110,7 +110,7 @@ class OurLoop:
 def main() -> None:
     """Time the sides in turn and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("config", type=Path)
+    parser.add_argument("config", type=Path, nargs="?", default=Path("configs/demo.yaml"))
     parser.add_argument("--set", action="append", default=[], dest="sets", metavar="KEY=VALUE")
     parser.add_argument("--updates", type=int, default=8, help="updates a round")
     parser.add_argument("--rounds", type=int, default=5)
