@@ -379,6 +379,11 @@ def begin(run: Path, made: Recipe, vocabulary: Vocabulary, resolved: dict[str, A
     files.make_folder(run / "checkpoints")
     vocabulary.save(run)
     files.write_json(run / "resolved.json", resolved)
+    write_recipe(run, made)
+
+
+def write_recipe(run: Path, made: Recipe) -> None:
+    """Write the recipe of a run, which a resume may have changed a little."""
     text = yaml.safe_dump(recipe.dump(made), allow_unicode=True, sort_keys=False)
     files.write(run / "config.yaml", "# the resolved recipe of this run\n" + text)
 
@@ -391,6 +396,12 @@ def average(
 
     fit(model, mean(load_weights(folder) for folder in _steps(run)[-count:]), run)
     return save(run, "average", model, state, about=about)
+
+
+def is_average_of(run: Path, state: TrainState) -> bool:
+    """Whether checkpoints/average is sound and was made at the end of this very run."""
+    folder = run / "checkpoints" / "average"
+    return folder.is_dir() and fault(folder) is None and read_state(folder).step == state.step
 
 
 def mark_best(run: Path, folder: Path) -> None:

@@ -50,6 +50,13 @@ class SourceConfig(Variant):
         return self.languages
 
 
+class OptimizerConfig(Variant):
+    """What every optimizer has."""
+
+    learning_rate: float = Field(1e-3, gt=0)
+    """Peak rate; the schedule's factor multiplies it at each update."""
+
+
 class SearchConfig(Variant):
     """What every search has."""
 

@@ -24,7 +24,7 @@ from mt.config import (
     scalar,
     validate,
 )
-from mt.contracts import Languages, SearchConfig, SourceConfig
+from mt.contracts import Languages, OptimizerConfig, SearchConfig, SourceConfig
 from mt.distributed import Config as Runtime
 from mt.errors import ConfigError
 from mt.schedule import Config as Schedule
@@ -122,7 +122,7 @@ class Recipe(Section):
     objective: Annotated[Variant, Plugin("objectives", "cross_entropy")] = Field(
         default={"kind": "cross_entropy"}, validate_default=True
     )
-    optimizer: Annotated[Variant, Plugin("optimizers", "adamw")] = Field(
+    optimizer: Annotated[OptimizerConfig, Plugin("optimizers", "adamw")] = Field(
         default={"kind": "adamw"}, validate_default=True
     )
     schedule: Schedule = Schedule()

@@ -193,6 +193,7 @@ def start(
         parameters = sum(p.numel() for p in model.parameters())
         report.tell(f"{parameters:,} parameters on {device}, {resolved}")
         return session, TrainState()
+    checkpoint.write_recipe(run, recipe)
     return session, resume(session, last)
 
 

@@ -33,6 +33,7 @@ from mt.validate import Validation, validate
 
 MAX_SKIPPED = 20
 """Updates in a row whose gradient may be non-finite before the run counts as diverged."""
+
 # ------------------------------------------------------------------------------ the loop
 
 
@@ -53,6 +54,7 @@ def train(recipe: Recipe, run: Path, fresh: bool = False) -> None:
         session, state = start(recipe, run, stop, report)
         reason = ended(session, state)
         if reason and state.finished:
+            average(session, state)
             report.tell(f"{run} has finished: {reason}; nothing to do (--fresh starts over)")
             return
         report.start(session.last_step, state.step)
@@ -96,9 +98,8 @@ def update(
     session.scaler.unscale_(session.optimizer)
     clip = recipe.training.clip or float("inf")
     norm = float(nn.utils.clip_grad_norm_(step.parameters(), clip, foreach=True))
-    rate = recipe.optimizer.learning_rate * schedule.factor(  # type: ignore[attr-defined]
-        recipe.schedule, number, session.last_step
-    )
+    factor = schedule.factor(recipe.schedule, number, session.last_step)
+    rate = factor * recipe.optimizer.learning_rate
     finite = norm < float("inf")
     if finite or session.scaler.is_enabled():  # the scaler skips by itself and lowers its scale
         for group in session.optimizer.param_groups:
@@ -192,16 +193,20 @@ def finish(session: Session, state: TrainState) -> None:
     """The last validation and checkpoint, and the average of the last ones."""
     reason = ended(session, state)
     state = settle(session, replace(state, finished=reason), last=True)
+    average(session, state)
     plan = session.recipe.training
-    if plan.average:
-        average(session, state)
     best = f"best {plan.monitor} {abs(state.best or 0):.2f} at step {state.best_step}"
     session.report.tell(f"finished: {reason}; {best}; the run is {session.run}")
 
 
 def average(session: Session, state: TrainState) -> None:
-    """Average the last checkpoints; the average is the best when it validates best."""
+    """Average the last checkpoints, if that is wanted and not done yet.
+
+    The average becomes the best checkpoint when it validates best.
+    """
     plan = session.recipe.training
+    if not plan.average or checkpoint.is_average_of(session.run, state):
+        return
     mean = copy.deepcopy(session.best)
     folder = checkpoint.average(session.run, plan.average, state, mean.model, session.about)
     result = validate(

@@ -59,9 +59,10 @@ def validate(
     pairs = prepared.valid_pairs[: recipe.training.validate_sentences]
     sources = [cast(str, pair.source) for pair in pairs]
     references = [cast(str, pair.target) for pair in pairs]
-    engine = plugin("engines", "native").native_engine(
-        step.model, prepared.vocabulary, recipe, device, precision
-    )
+    # On a CPU a step of decoding is too small for bf16 to pay: fp32, as `mt translate` does.
+    decoding: Precision = precision if device.type == "cuda" else "fp32"
+    build = plugin("engines", "native").native_engine
+    engine = build(step.model, prepared.vocabulary, recipe, device, decoding)
     hypotheses = []
     for translation in engine.translate(sources):
         hypotheses.append(translation.text)

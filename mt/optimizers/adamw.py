@@ -9,17 +9,15 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from mt.config import Variant
+from mt.contracts import OptimizerConfig
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
-class Config(Variant):
+class Config(OptimizerConfig):
     """Adam with decoupled weight decay."""
 
     kind: str = "adamw"
-    learning_rate: float = Field(1e-3, gt=0)
-    """Peak rate; the schedule's factor multiplies it."""
     betas: tuple[Beta, Beta] = Field((0.9, 0.98), strict=False)
     """Decay of the moments (section 5.3)."""
     epsilon: float = Field(1e-9, gt=0)
