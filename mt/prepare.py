@@ -164,7 +164,8 @@ def _key(recipe: Recipe, sources: Sequence[_Source]) -> str:
 def _code_of(kind: str) -> list[str]:
     """The hashes of a source's own files: what it reads may change with them."""
     module = Path(plugin("sources", kind).__file__)
-    return [files.sha256(path) for path in sorted(module.parent.glob(f"{module.stem}.*"))]
+    private = [path for path in module.parent.glob(f"_{module.stem}/*") if path.is_file()]
+    return [files.sha256(path) for path in sorted([module, *private])]
 
 
 def _lock_of(folder: Path) -> Path:
