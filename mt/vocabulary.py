@@ -35,7 +35,7 @@ _NAMED = ("<mask>", "<bt>")
 _MANY_CHARACTERS = {"zh", "ja", "ko", "yue", "lzh", "cmn", "zho", "jpn", "kor"}
 # Its threads' partial sums are added in order, so another number gives another vocabulary.
 _TRAINER_THREADS = 16
-_UNIGRAM_CHARACTERS = 10_000_000
+_UNIGRAM_CHARACTERS = 5_000_000
 
 
 class Config(Section):
