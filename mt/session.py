@@ -203,7 +203,8 @@ def resume(session: Session, folder: Path) -> TrainState:
     for key, now in session.about.items():
         if manifest.get(key) != now:
             what = f"the {key} changed since {folder.name} ({manifest.get(key)} -> {now})"
-            raise DataError("RESUME-DATA", session.run, what, "restore it, or use --fresh")
+            advice = "restore the data and their files, or start over with --fresh"
+            raise DataError("RESUME-DATA", session.run, what, advice)
     averaged = session.average.module if session.average else None
     state = checkpoint.restore(folder, session.step, averaged, session.optimizer)
     if state.scaler:
