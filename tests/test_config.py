@@ -525,7 +525,7 @@ TABLE = [
     ], 2),
     ("resumed with other data", {"train.de": DATA["train.de"].replace("Haus", "Maus")}, "train recipe.yaml", [
         "mt: error[RESUME-DATA] runs/recipe: the data changed since step-00000002 (HASH -> HASH)",
-        "restore it, or use --fresh",
+        "restore the data and their files, or start over with --fresh",
     ], 3),
     ("resumed from a damaged checkpoint", {f"{STEP}/model.safetensors": "junk"}, "train recipe.yaml", [
         "mt: error[CKPT-NONE] runs/recipe/checkpoints/step-00000002: model.safetensors size 4, manifest says N",
