@@ -75,12 +75,12 @@ def plan(
     for start in range(0, len(order), window):
         rows = order[start : start + window]
         rows = rows[np.lexsort((source[rows], target[rows]))]
-        cut = _micro_batches(rows, source[rows], target[rows], micro_tokens, config.tokens)
+        cut = micro_batches(rows, source[rows], target[rows], micro_tokens, config.tokens)
         micros += [cut[i] for i in generator.permutation(len(cut))]
     return Plan(_updates(micros, target, config.tokens))
 
 
-def _micro_batches(rows: Rows, source: Rows, target: Rows, slots: int, tokens: int) -> list[Rows]:
+def micro_batches(rows: Rows, source: Rows, target: Rows, slots: int, tokens: int) -> list[Rows]:
     """Cut sorted rows where the next one would not fit; one that fits nowhere stands alone."""
     cuts, widest_source, widest_target, real, first = [0], 0, 0, 0, 0
     for i, (s, t) in enumerate(zip(source.tolist(), target.tolist(), strict=True)):

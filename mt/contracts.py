@@ -7,7 +7,7 @@ runs, so that an engine without torch stays without it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -81,6 +81,17 @@ class Pair:
     """Where it came from, `corpus:line`, lines counted from 1."""
     weight: float = 1.0
     """How much its loss counts."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs that can be read again: each iteration begins anew."""
+
+    begin: Callable[[], Iterator[Pair]]
+
+    def __iter__(self) -> Iterator[Pair]:
+        """The pairs, from the first."""
+        return self.begin()
 
 
 @dataclass(frozen=True, slots=True)

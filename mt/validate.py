@@ -85,20 +85,16 @@ def _loss(
     """The weighted mean of the objective's terms over the validation corpus."""
     corpus = prepared.valid
     order = np.argsort(corpus.target_lengths, kind="stable")
-    width = corpus.source_lengths[order] + corpus.target_lengths[order]
+    source, target = corpus.source_lengths[order], corpus.target_lengths[order]
     totals: dict[str, float] = {}
     counts: dict[str, float] = {}
-    start = 0
-    while start < len(order):
+    for rows in batching.micro_batches(order, source, target, SLOTS, SLOTS):
         if stopping():
             return None
-        fitting = np.maximum.accumulate(width[start:]) * np.arange(1, len(order) - start + 1)
-        end = start + max(1, int(np.searchsorted(fitting, SLOTS, side="right")))
-        batch = batching.moved(batching.collate(corpus, order[start:end]), device)
+        batch = batching.moved(batching.collate(corpus, rows), device)
         for term in step(batch):
             totals[term.name] = totals.get(term.name, 0.0) + term.weight * float(term.total)
             counts[term.name] = counts.get(term.name, 0.0) + float(term.count)
-        start = end
     return sum(totals[name] / max(1.0, counts[name]) for name in totals)
 
 

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from functools import partial
 from random import Random
 
 from pydantic import Field
 
-from mt.contracts import Pair, SourceConfig
+from mt.contracts import Pair, Pairs, SourceConfig
 from mt.errors import ConfigError
 from mt.sources._demo.chinese import chinese
 from mt.sources._demo.english import english
@@ -69,20 +69,12 @@ def sentences(config: Config) -> Iterator[tuple[Sentence, str]]:
         yield tree, text
 
 
-@dataclass(frozen=True)
-class Demo:
-    """The pairs; can be read again and again."""
-
-    config: Config
-
-    def __iter__(self) -> Iterator[Pair]:
-        """The pairs, in order."""
-        direction = self.config.direction
-        source, target = direction.source, direction.target
-        name = f"demo/{self.config.split}"
-        for number, (tree, text) in enumerate(sentences(self.config), start=1):
-            said = [text if to == "en" else SAY[to](tree) for to in (source, target)]
-            yield Pair(said[0], said[1], source, target, f"{name}:{number}")
+def _pairs(config: Config) -> Iterator[Pair]:
+    source, target = config.direction.source, config.direction.target
+    name = f"demo/{config.split}"
+    for number, (tree, text) in enumerate(sentences(config), start=1):
+        said = [text if to == "en" else SAY[to](tree) for to in (source, target)]
+        yield Pair(said[0], said[1], source, target, f"{name}:{number}")
 
 
 def read(config: Config) -> Iterable[Pair]:
@@ -95,4 +87,4 @@ def read(config: Config) -> Iterable[Pair]:
         if language not in SAY:
             what = f"the demo source does not speak {language!r}; it speaks {', '.join(SAY)}"
             raise ConfigError("DEMO-LANGUAGE", "languages", what, "choose two of these")
-    return Demo(config)
+    return Pairs(partial(_pairs, config))

@@ -7,7 +7,7 @@ import errno
 import logging
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 
 from mt import files
 from mt.config import InputFile
-from mt.contracts import Pair, SourceConfig
+from mt.contracts import Pair, Pairs, SourceConfig
 from mt.errors import DataError, DownloadError, MtError, Stopped
 
 _BATCH = 1000
@@ -64,25 +64,21 @@ def read(config: Config) -> Iterable[Pair]:
         DataError: while iterating: unreadable, no such configuration, split or column.
         DownloadError: while iterating: the hub cannot be reached or has no such data set.
     """
-    return _Pairs(config)
+    return Pairs(partial(_pairs, config))
 
 
-@dataclass(frozen=True)
-class _Pairs:
-    config: Config
-
-    def __iter__(self) -> Iterator[Pair]:
-        config, direction = self.config, self.config.direction
-        rows = _local(config) if config.files else _hub(config)
-        name = f"{config.dataset}/{config.split}" if config.dataset else config.files[0]
-        number = 0
-        with _told(config, name):
-            for batch in rows.iter(batch_size=_BATCH):
-                source = _column(batch, config.source, direction.source, name)
-                target = _column(batch, config.target, direction.target, name)
-                for a, b in zip(source, target, strict=True):
-                    number += 1
-                    yield Pair(a, b, direction.source, direction.target, f"{name}:{number}")
+def _pairs(config: Config) -> Iterator[Pair]:
+    direction = config.direction
+    rows = _local(config) if config.files else _hub(config)
+    name = f"{config.dataset}/{config.split}" if config.dataset else config.files[0]
+    number = 0
+    with _told(config, name):
+        for batch in rows.iter(batch_size=_BATCH):
+            source = _column(batch, config.source, direction.source, name)
+            target = _column(batch, config.target, direction.target, name)
+            for a, b in zip(source, target, strict=True):
+                number += 1
+                yield Pair(a, b, direction.source, direction.target, f"{name}:{number}")
 
 
 def _local(config: Config) -> Any:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from mt import files
 from mt.config import InputFile
-from mt.contracts import Pair, SourceConfig
+from mt.contracts import Pair, Pairs, SourceConfig
 from mt.errors import DataError, printable
 
 
@@ -32,21 +32,17 @@ def read(config: Config) -> Iterable[Pair]:
     Raises:
         DataError: while iterating: unreadable, a line that is no JSON object, or no such key.
     """
-    return _Pairs(config)
+    return Pairs(partial(_pairs, config))
 
 
-@dataclass(frozen=True)
-class _Pairs:
-    config: Config
-
-    def __iter__(self) -> Iterator[Pair]:
-        config, direction = self.config, self.config.direction
-        for number, line in enumerate(files.lines(Path(config.file)), start=1):
-            origin = f"{config.file}:{number}"
-            value = _object(line, origin)
-            source = _text(value, config.source, direction.source, origin)
-            target = _text(value, config.target, direction.target, origin)
-            yield Pair(source, target, direction.source, direction.target, origin)
+def _pairs(config: Config) -> Iterator[Pair]:
+    direction = config.direction
+    for number, line in enumerate(files.lines(Path(config.file)), start=1):
+        origin = f"{config.file}:{number}"
+        value = _object(line, origin)
+        source = _text(value, config.source, direction.source, origin)
+        target = _text(value, config.target, direction.target, origin)
+        yield Pair(source, target, direction.source, direction.target, origin)
 
 
 def _object(line: str, origin: str) -> dict[str, Any]:

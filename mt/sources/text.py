@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Literal
 
 from mt import files
 from mt.config import InputFile
-from mt.contracts import Pair, SourceConfig
+from mt.contracts import Pair, Pairs, SourceConfig
 from mt.errors import DataError
 
 
@@ -30,22 +30,18 @@ def read(config: Config) -> Iterable[Pair]:
     Raises:
         DataError: while iterating: unreadable, or of different length; names both counts.
     """
-    return _Pairs(config)
+    return Pairs(partial(_pairs, config))
 
 
-@dataclass(frozen=True)
-class _Pairs:
-    config: Config
-
-    def __iter__(self) -> Iterator[Pair]:
-        config, direction = self.config, self.config.direction
-        source, target = files.lines(Path(config.source)), files.lines(Path(config.target))
-        for number, (a, b) in enumerate(zip_longest(source, target), start=1):
-            if a is None or b is None:
-                rest = number + sum(1 for _ in (target if a is None else source))
-                raise _different(config, *((number - 1, rest) if a is None else (rest, number - 1)))
-            origin = f"{config.source}:{number}"
-            yield Pair(a, b, direction.source, direction.target, origin)
+def _pairs(config: Config) -> Iterator[Pair]:
+    direction = config.direction
+    source, target = files.lines(Path(config.source)), files.lines(Path(config.target))
+    for number, (a, b) in enumerate(zip_longest(source, target), start=1):
+        if a is None or b is None:
+            rest = number + sum(1 for _ in (target if a is None else source))
+            raise _different(config, *((number - 1, rest) if a is None else (rest, number - 1)))
+        origin = f"{config.source}:{number}"
+        yield Pair(a, b, direction.source, direction.target, origin)
 
 
 def _different(config: Config, source: int, target: int) -> DataError:

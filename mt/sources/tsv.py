@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,7 +11,7 @@ from pydantic import Field
 
 from mt import files
 from mt.config import InputFile
-from mt.contracts import Pair, SourceConfig
+from mt.contracts import Pair, Pairs, SourceConfig
 from mt.errors import DataError
 
 Column = Annotated[int, Field(ge=1)] | str
@@ -36,29 +36,25 @@ def read(config: Config) -> Iterable[Pair]:
     Raises:
         DataError: while iterating: unreadable, no such column, or a line with too few or many.
     """
-    return _Pairs(config)
+    return Pairs(partial(_pairs, config))
 
 
-@dataclass(frozen=True)
-class _Pairs:
-    config: Config
-
-    def __iter__(self) -> Iterator[Pair]:
-        config, direction = self.config, self.config.direction
-        wanted = (config.source, config.target)
-        width = source = target = 0
-        for number, line in enumerate(files.lines(Path(config.file)), start=1):
-            fields = line.split("\t")
-            if number == 1:
-                width = len(fields)
-                source, target = (_position(config, column, fields) for column in wanted)
-                if any(isinstance(column, str) for column in wanted):
-                    continue
-            origin = f"{config.file}:{number}"
-            if len(fields) != width:
-                what = f"{_told(len(fields))}, but {width} in the first line"
-                raise DataError("DATA-FIELDS", origin, what, _ADVICE)
-            yield Pair(fields[source], fields[target], direction.source, direction.target, origin)
+def _pairs(config: Config) -> Iterator[Pair]:
+    direction = config.direction
+    wanted = (config.source, config.target)
+    width = source = target = 0
+    for number, line in enumerate(files.lines(Path(config.file)), start=1):
+        fields = line.split("\t")
+        if number == 1:
+            width = len(fields)
+            source, target = (_position(config, column, fields) for column in wanted)
+            if any(isinstance(column, str) for column in wanted):
+                continue
+        origin = f"{config.file}:{number}"
+        if len(fields) != width:
+            what = f"{_told(len(fields))}, but {width} in the first line"
+            raise DataError("DATA-FIELDS", origin, what, _ADVICE)
+        yield Pair(fields[source], fields[target], direction.source, direction.target, origin)
 
 
 def _position(config: Config, column: Column, fields: list[str]) -> int:
