@@ -70,7 +70,7 @@ class _ByteDropout(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, threshold: int) -> Tensor:  # type: ignore[no-untyped-def]
         words = torch.empty((x.numel() + 7) // 8, dtype=torch.int64).random_(-(2**63), None)
-        kept = (words.view(torch.uint8)[: x.numel()] >= threshold).view(x.shape)
+        kept = words.view(torch.uint8)[: x.numel()].view(x.shape).ge_(threshold)  # 0 or 1
         ctx.save_for_backward(kept)
         ctx.scale = 256 / (256 - threshold)
         return (x * kept).mul_(ctx.scale)

@@ -31,6 +31,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
         gradients += [torch.zeros_like(bias) if wanted and bias is not None else None]
         h, w, b = hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
         logits, slopes = (h.new_empty(min(CHUNK, len(h)), len(w)) for _ in range(2))
+        # Where each row's label lies in the flat buffer: scatter_add_ is slow in bf16 on a CPU.
+        label_at = torch.arange(len(slopes), device=h.device) * len(w)
+        less = h.new_full((len(slopes),), smoothing - 1)
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         for start in range(0, len(h), CHUNK):
             rows = slice(start, start + CHUNK)
@@ -44,7 +47,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             losses = normaliser - (1 - smoothing) * z.gather(1, y).float()  # [CHUNK, 1]
             total += (losses if kept is None else losses * kept[rows]).sum()
             if wanted:
-                p.scatter_add_(1, y, torch.full_like(y, smoothing - 1, dtype=dtype))
+                p.flatten().index_add_(0, label_at[: len(x)] + y.flatten(), less[: len(x)])
                 _add_gradients(gradients, rows, p if kept is None else p.mul_(kept[rows]), x, w)
         if smoothing:
             total -= _spread_evenly(gradients, hidden, weight, bias, kept, smoothing)
