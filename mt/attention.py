@@ -89,7 +89,7 @@ def drop(x: Tensor, probability: float) -> Tensor:
     if probability == 0:
         return x
     threshold = round(probability * 256)
-    if x.device.type != "cpu" or not 0 < threshold < 256:
+    if x.device.type != "cpu" or torch.compiler.is_compiling() or not 0 < threshold < 256:
         return F.dropout(x, probability)
     dropped: Tensor = _ByteDropout.apply(x, threshold)  # type: ignore[no-untyped-call]
     return dropped

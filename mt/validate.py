@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mt import batching
+from mt import batching, lengths
 from mt.config import plugin
 from mt.contracts import Seq2Seq
 from mt.distributed import Precision
@@ -84,11 +84,9 @@ def _loss(
 ) -> float | None:
     """The weighted mean of the objective's terms over the validation corpus."""
     corpus = prepared.valid
-    order = np.argsort(corpus.target_lengths, kind="stable")
-    source, target = corpus.source_lengths[order], corpus.target_lengths[order]
     totals: dict[str, float] = {}
     counts: dict[str, float] = {}
-    for rows in batching.micro_batches(order, source, target, SLOTS, SLOTS):
+    for rows in lengths.cut(corpus.source_lengths, corpus.target_lengths, SLOTS, SLOTS):
         if stopping():
             return None
         batch = batching.moved(batching.collate(corpus, rows), device)
