@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mt.linear import rounded
+
 CHUNK = 512
 """Rows whose logits are held at one time: twice 512 x 32,000 in bf16 are 64 MB."""
 
@@ -29,26 +31,30 @@ class _LinearCrossEntropy(torch.autograd.Function):
         wanted = any(ctx.needs_input_grad[:3])
         gradients = [torch.zeros_like(t) if wanted else None for t in (hidden, weight)]
         gradients += [torch.zeros_like(bias) if wanted and bias is not None else None]
-        h, w, b = hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+        h, w, b = rounded(hidden, dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
         logits, slopes = (h.new_empty(min(CHUNK, len(h)), len(w)) for _ in range(2))
         # Where each row's label lies in the flat buffer: scatter_add_ is slow in bf16 on a CPU.
         label_at = torch.arange(len(slopes), device=h.device) * len(w)
         less = h.new_full((len(slopes),), smoothing - 1)
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
-        for start in range(0, len(h), CHUNK):
+        for start in range(0, len(hidden), CHUNK):
             rows = slice(start, start + CHUNK)
-            x, y = h[rows], labels[rows, None]
+            x, y = h[rows], labels[rows]
             z, p = logits[: len(x)], slopes[: len(x)]
             torch.mm(x, w.t(), out=z) if b is None else torch.addmm(b, x, w.t(), out=z)
             torch.softmax(z, -1, out=p)
+            real_z, real_p = z[: len(y)], p[: len(y)]  # without the rows that round up
             # In one row the logits and log(p) differ by a constant, the normaliser. It is read
             # off the largest p, which is never so small that its logarithm is unsafe.
-            normaliser = z.amax(-1, True).float() - p.amax(-1, True).float().log()
-            losses = normaliser - (1 - smoothing) * z.gather(1, y).float()  # [CHUNK, 1]
+            normaliser = real_z.amax(-1, True).float() - real_p.amax(-1, True).float().log()
+            losses = normaliser - (1 - smoothing) * real_z.gather(1, y[:, None]).float()
             total += (losses if kept is None else losses * kept[rows]).sum()
             if wanted:
-                p.flatten().index_add_(0, label_at[: len(x)] + y.flatten(), less[: len(x)])
-                _add_gradients(gradients, rows, p if kept is None else p.mul_(kept[rows]), x, w)
+                p.flatten().index_add_(0, label_at[: len(y)] + y, less[: len(y)])
+                if kept is not None:
+                    real_p *= kept[rows]
+                p[len(y) :] = 0
+                _add_gradients(gradients, rows, p, x, w)
         if smoothing:
             total -= _spread_evenly(gradients, hidden, weight, bias, kept, smoothing)
         ctx.gradients = gradients
@@ -68,7 +74,8 @@ def _add_gradients(
     hidden, weight, bias = gradients
     assert hidden is not None
     assert weight is not None
-    hidden[rows] = slope @ w
+    part = hidden[rows]
+    part[:] = (slope @ w)[: len(part)]
     weight += slope.t() @ x
     if bias is not None:
         bias += slope.sum(0, dtype=bias.dtype)
