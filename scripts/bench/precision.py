@@ -17,13 +17,14 @@ import tempfile
 from pathlib import Path
 
 
-def losses(config: Path, sets: list[str], run: Path, log: Path) -> dict[int, float]:
+def losses(config: Path, sets: list[str], run: Path) -> dict[int, float]:
     """The training losses of one run by step."""
     command = [sys.executable, "-m", "mt", "train", str(config), "--run", str(run)]
     for each in sets:
         command += ["--set", each]
-    with log.open("ab") as stream:
-        subprocess.run(command, check=True, stderr=stream)
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(done.stderr)
     lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
     return {line["step"]: line["loss"] for line in lines if "loss" in line}
 
@@ -48,7 +49,7 @@ def main() -> None:
             for precision, runs in found.items():
                 sets = [*fixed, f"runtime.precision={precision}", f"training.seed={seed}"]
                 run = Path(folder) / f"{precision}-{seed}"
-                runs.append(losses(given.config, sets, run, Path(folder) / "log"))
+                runs.append(losses(given.config, sets, run))
     print(f"{given.seeds} seeds; loss over the last {given.every} steps, mean and deviation\n")
     print("| step | fp32 | bf16 | bf16 - fp32 |")
     print("|---|---|---|---|")
