@@ -19,7 +19,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(  # type: ignore[no-untyped-def]
         ctx, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor,
-        smoothing: float, dtype: torch.dtype,
+        smoothing: float, dtype: torch.dtype, ignored: int | None,
     ) -> Tensor:  # fmt: skip
         wanted = any(ctx.needs_input_grad[:3])
         w = weight.to(dtype)
@@ -38,9 +38,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 logits += bias
             normaliser = logits.logsumexp(-1, keepdim=True)
             chosen = logits.gather(1, y)
-            total += (normaliser - (1 - smoothing) * chosen).sum()
+            losses = normaliser - (1 - smoothing) * chosen
+            total += (losses if ignored is None else losses * (y != ignored)).sum()
             if weight_sum is not None:
                 sums = hidden[rows].float() @ weight_sum.float() + bias_sum
+                sums = sums if ignored is None else sums * (y[:, 0] != ignored)
                 total -= smoothing / weight.size(0) * sums.sum()
             if not wanted:
                 continue
@@ -48,6 +50,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
             if smoothing:
                 slope -= smoothing / weight.size(0)
             slope.scatter_add_(1, y, torch.full_like(chosen, smoothing - 1))
+            if ignored is not None:
+                slope *= y != ignored
             if grad_bias is not None:
                 grad_bias += slope.sum(0)
             slope = slope.to(dtype)
@@ -60,22 +64,24 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def backward(ctx, gradient: Tensor):  # type: ignore[no-untyped-def]
         parts = [None if g is None else g * gradient.to(g.dtype) for g in ctx.gradients]
         ctx.gradients = ()
-        return *parts, None, None, None
+        return *parts, None, None, None, None
 
 
 def linear_cross_entropy(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, smoothing: float = 0.0
-) -> Tensor:
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, smoothing: float = 0.0,
+    ignored: int | None = None,
+) -> Tensor:  # fmt: skip
     """The sum over P positions of the cross-entropy with smoothed labels (section 5.4).
 
     A label y stands for the distribution (1 - smoothing) onehot(y) + smoothing / V
     (Szegedy et al. 2015). Products are taken in the autocast type, sums in fp32.
 
     Args:
-        hidden: [P, D] of real positions only.
+        hidden: [P, D] of real positions only, or of all with `ignored`.
         weight: [V, D]. bias: [V] or None.
         labels: [P] ids.
         smoothing: share of the probability spread over the vocabulary.
+        ignored: a label whose positions count nothing.
     """
     device = hidden.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
@@ -83,7 +89,7 @@ def linear_cross_entropy(
         dtype = torch.promote_types(hidden.dtype, weight.dtype)
     with torch.autocast(device, enabled=False):
         total: Tensor = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
-            hidden, weight, bias, labels, smoothing, dtype
+            hidden, weight, bias, labels, smoothing, dtype, ignored
         )
     return total
 

@@ -23,10 +23,12 @@ from mt.contracts import Batch, Objective
 from mt.distributed import Precision
 from mt.errors import ConfigError, DataError, Stopped
 from mt.evaluate import metrics
+from mt.graphs import Graphs, compilations
 from mt.prepare import Prepared, prepare
 from mt.recipe import Recipe, dump
 from mt.report import Reporter
-from mt.step import TrainStep, backward
+from mt.resident import Resident, fits
+from mt.step import Accumulate, TrainStep, accumulate, backward
 
 CHANGEABLE = (
     "training.max_", "training.report_every", "training.validate_every", "training.save_every",
@@ -76,12 +78,34 @@ class Session:
     report: Reporter
     stop: StopRequest
     last_step: int | None
+    graphs: Graphs | None
+    """What replays whole micro-batches on a CUDA device."""
+    resident: Resident | None
+    """The training corpus on the device, when it fits there."""
     meter: Meter = field(default_factory=lambda: Meter())
+    unread: list[tuple[int, batching.Rows, Tensor]] = field(default_factory=list)
+    """Updates of which the host does not know yet whether they were skipped: step, rows, flag."""
 
     @property
     def best(self) -> TrainStep:
         """Model and objective with the weights to translate with."""
         return cast(TrainStep, self.average.module) if self.average else self.step
+
+    @property
+    def read_every(self) -> int:
+        """After how many updates to ask what was skipped; on a CPU nobody waits for the answer."""
+        return 1 if self.device.type == "cpu" else 10
+
+    @property
+    def graphed(self) -> tuple[Accumulate, bool]:
+        """How a micro-batch is run, and whether gradients must stay where they are."""
+        return (accumulate, False) if self.graphs is None else (self.graphs, True)
+
+    def load(self, rows: batching.Rows) -> Batch:
+        """The training pairs at `rows` as a batch on the device."""
+        if self.resident is not None:
+            return self.resident.collate(rows)
+        return batching.moved(batching.collate(self.prepared.train, rows), self.device)
 
     @property
     def about(self) -> dict[str, Any]:
@@ -99,29 +123,32 @@ class Meter:
     def clear(self) -> None:
         """Begin anew."""
         self.loss: list[Tensor] = []
-        self.norm, self.tokens, self.slots, self.real, self.wait = 0.0, 0, 0, 0, 0.0
+        self.norm = torch.zeros(())
+        self.tokens, self.slots, self.real, self.splits, self.wait = 0, 0, 0, 0, 0.0
         self.since = time.perf_counter()
 
     def add(
-        self, loss: Tensor, norm: float, tokens: int, batches: list[Batch], wait: float
+        self, loss: Tensor, norm: Tensor, tokens: int, real: int, batches: list[Batch], wait: float
     ) -> None:
-        """Count one update."""
+        """Count one update, of `tokens` real target and `real` source and target positions."""
         self.loss.append(loss)
         self.norm, self.tokens, self.wait = norm, self.tokens + tokens, self.wait + wait
-        for batch in batches:
-            self.slots += batch.source.numel() + batch.labels.numel()
-            self.real += int(batch.source_lengths.sum() + batch.target_lengths.sum())
+        self.real += real
+        self.slots += sum(batch.source.numel() + batch.labels.numel() for batch in batches)
 
     def read(self) -> dict[str, float]:
         """The figures; and begin anew."""
+        loss = float(torch.stack(self.loss).mean())  # the device has done its work now
         seconds = max(time.perf_counter() - self.since, 1e-9)
         figures = {
-            "loss": float(torch.stack(self.loss).mean()),
-            "grad_norm": self.norm,
+            "loss": loss,
+            "grad_norm": float(self.norm),
             "target_tokens": self.tokens,
             "target_tokens_per_second": self.tokens / seconds,
             "padding_fraction": 1 - self.real / max(1, self.slots),
             "data_wait_fraction": self.wait / seconds,
+            "memory_splits": self.splits,
+            "compilations": compilations(),
             "peak_memory_bytes": peak_memory(),
         }
         self.clear()
@@ -164,6 +191,8 @@ def start(
     files.sweep(run / "checkpoints")
     last = checkpoint.latest(run, report.tell)
     device = distributed.pick_device(recipe.runtime.device)
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")  # TF32 where a product is taken in fp32
     threads = distributed.use_threads(recipe.runtime.threads)
     metrics(recipe.data.valid.direction.target, recipe.evaluation)  # a missing package: say so now
     prepared = prepare(recipe, report.tell)
@@ -183,9 +212,11 @@ def start(
     optimizer = build(recipe.optimizer, list(step.named_parameters()))
     average = MovingAverage(step, recipe.training.ema) if recipe.training.ema else None
     scaler = torch.amp.GradScaler(device.type, enabled=step.precision == "fp16")
+    graphs = Graphs(step, report.tell) if device.type == "cuda" and resolved["compile"] else None
+    resident = Resident(prepared.train, device) if fits(prepared.train, device) else None
     session = Session(
         recipe, run, prepared, step, optimizer, average, scaler, device, resolved, report, stop,
-        last_step_of(recipe, prepared, resolved["micro_tokens"]),
+        last_step_of(recipe, prepared, resolved["micro_tokens"]), graphs, resident,
     )  # fmt: skip
     if last is None:
         checkpoint.begin(run, recipe, prepared.vocabulary, resolved)
