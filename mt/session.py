@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mt import batching, checkpoint, distributed, files
 from mt.averaging import MovingAverage
+from mt.calibrate import pick_micro_tokens
 from mt.checkpoint import TrainState
 from mt.config import plugin
 from mt.contracts import Batch, Objective
@@ -287,10 +288,14 @@ def resolve(
         kept: dict[str, Any] = files.read_json(run / "resolved.json")
         distributed.use_threads(kept["threads"])
         return kept
-    micro = pick_micro_tokens(recipe, device)
     compiled, precision = recipe.runtime.compile, recipe.runtime.precision
+    if device.type == "cuda":  # what fits there depends on it
+        step.precision = device_precision() if precision == "auto" else precision
+        precision = step.precision
+    digest = prepared.vocabulary.digest
+    micro = pick_micro_tokens(recipe, step, prepared.train, digest, device)
     if precision == "auto":
-        precision = fastest_precision(recipe, step, prepared, device, micro)
+        precision = fastest_precision(recipe, step, prepared, micro)
     return {
         "device": device.type,
         "threads": threads,
@@ -301,21 +306,13 @@ def resolve(
     }
 
 
-def pick_micro_tokens(recipe: Recipe, device: torch.device) -> int:
-    """Padded slots of a forward pass: what was asked, or small on a CPU, whose caches are."""
-    asked = recipe.batching.micro_tokens
-    if isinstance(asked, int):
-        return asked
-    largest = 4608 if device.type == "cpu" else 65536
-    return max(2 * recipe.data.max_length, min(largest, round(2.25 * recipe.batching.tokens)))
+def device_precision() -> Precision:
+    """bf16 where the CUDA device has it, else fp32."""
+    return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
 
 
-def fastest_precision(
-    recipe: Recipe, step: TrainStep, prepared: Prepared, device: torch.device, micro: int
-) -> Precision:
-    """bf16 where the hardware has it and, on a CPU, it is measured to win; else fp32."""
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+def fastest_precision(recipe: Recipe, step: TrainStep, prepared: Prepared, micro: int) -> Precision:
+    """On a CPU: bf16 where the hardware has it and it is measured to win; else fp32."""
     if not distributed.cpu_has_bf16():
         return "fp32"
     rows = plan_of(recipe, prepared.train, micro, 0).updates[0][0]

@@ -151,9 +151,7 @@ def settle(session: Session, state: TrainState, last: bool = False) -> TrainStat
     saved = session.run / "checkpoints" / checkpoint.name_of(step)
     wanted = better or last or due(step, plan.save_every) or bool(session.stop.number)
     if wanted and step and (better or last or not saved.is_dir()):
-        state = replace(
-            read_skipped(session, state), scaler=session.scaler.state_dict() or None
-        )
+        state = replace(read_skipped(session, state), scaler=session.scaler.state_dict() or None)
         save(session, state)
         if better:
             checkpoint.mark_best(session.run, saved)

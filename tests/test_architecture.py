@@ -14,7 +14,7 @@ LEVELS = [
     {"cli", "__main__", "__init__"},
     {"train"},
     {"session", "validate"},
-    {"prepare", "translate", "evaluate"},
+    {"prepare", "translate", "evaluate", "calibrate"},
     {"engines"},
     {"checkpoint"},
     {"recipe"},
