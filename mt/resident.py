@@ -30,15 +30,23 @@ class Resident:
         self.source = _Side(*corpus.arrays("source"), device)
         self.target = _Side(*corpus.arrays("target"), device)
 
-    def collate(self, rows: NDArray[np.int64]) -> Batch:
-        """The pairs at `rows` as padded tensors on the device, as `batching.collate` has them."""
+    def collate(self, rows: NDArray[np.int64], shape: tuple[int, int, int] | None = None) -> Batch:
+        """The pairs at `rows` as padded tensors on the device, as `batching.collate` has them.
+
+        Args:
+            rows: [B] positions in the corpus.
+            shape: (rows, S, T) to fill up to; rows that only fill have length 0 and number -1.
+        """
         widest_source = int(self.corpus.source_lengths[rows].max())  # known here: no question
         widest_target = int(self.corpus.target_lengths[rows].max())
-        at = torch.from_numpy(np.ascontiguousarray(rows, dtype=np.int64))
+        height, width_source, width_target = shape or (len(rows), widest_source, widest_target)
+        numbers = np.full(height, -1, dtype=np.int64)
+        numbers[: len(rows)] = rows
+        at = torch.from_numpy(numbers)
         if self.device.type == "cuda":
             at = at.pin_memory().to(self.device, non_blocking=True)
-        source, source_lengths = self.source.gather(at, widest_source)
-        target, target_lengths = self.target.gather(at, widest_target)
+        source, source_lengths = self.source.gather(at, width_source)
+        target, target_lengths = self.target.gather(at, width_target)
         begin = torch.full_like(target[:, :1], BEGIN)
         return Batch(source, torch.cat((begin, target), 1), source_lengths, target_lengths, at)
 
@@ -54,8 +62,9 @@ class _Side:
 
     def gather(self, rows: Tensor, width: int) -> tuple[Tensor, Tensor]:
         """Ids [B, width], padded with 0 to the right, and lengths [B], of the sentences `rows`."""
-        starts = self.offsets[rows]
-        lengths = self.offsets[rows + 1] - starts
+        known = rows.clamp(min=0)
+        starts = self.offsets[known]
+        lengths = torch.where(rows >= 0, self.offsets[known + 1] - starts, 0)
         position = torch.arange(width, device=rows.device)
         inside = position < lengths[:, None]  # [B, width]
         at = (starts[:, None] + position).clamp_(max=len(self.tokens) - 1)

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mt import calibrate, memory
@@ -16,6 +16,7 @@ from mt.objectives import cross_entropy
 from mt.step import TrainStep
 
 
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(st.integers(1, 500), st.integers(0, 5000), st.integers(1, 40), st.integers(0, 6000))
 def test_the_largest_that_fits_is_found_to_within_the_grain(first, more, grain, room):
     limit = first + more
