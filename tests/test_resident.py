@@ -30,7 +30,7 @@ def corpus(request, tmp_path):
     return Corpus.open(tmp_path, "train")
 
 
-ROWS = [np.array([0]), np.array([39, 0, 7, 7]), np.arange(40)[::-1]]
+ROWS = [np.array([0]), np.array([39, 0, 7, 7]), np.arange(39, -1, -1)]
 
 
 @pytest.mark.parametrize("rows", ROWS, ids=len)
