@@ -18,6 +18,7 @@ def batch_of(rows, source, target):
     return batching.batch_of(*sides, np.arange(rows))
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's own, of its own
 @pytest.mark.parametrize("norm", ["pre", "post"])
 def test_blocks_compile_whole_and_once_for_all_shapes(vocabulary, norm):
     """One compilation for the encoder's layers and one for the decoder's; no break in either."""
