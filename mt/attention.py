@@ -35,12 +35,14 @@ def attend(
     if query.device.type == "cpu" and not torch.compiler.is_compiling():
         return _attend_plainly(query, key, value, valid, causal, dropout)
     mask = None if valid is None else valid[:, None, None, :]  # [R, 1, 1, S]
-    square = query.size(2) == key.size(2)
-    if causal and query.size(2) > 1 and (mask is not None or not square):
+    if query.size(2) == 1:  # the last query sees every key
+        causal = False
+    # Conditions on sizes stay out of what the kernel is given: torch.compile would stop there.
+    if causal and (mask is not None or query.size(2) != key.size(2)):
         seen = ~_future(query.size(2), key.size(2), query.device)
         mask, causal = seen if mask is None else seen & mask, False
     return F.scaled_dot_product_attention(
-        query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=causal and square
+        query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=causal
     )
 
 

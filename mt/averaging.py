@@ -21,10 +21,13 @@ class MovingAverage:
         self.module = copy.deepcopy(module).eval().requires_grad_(False)
 
     @torch.no_grad()
-    def update(self, module: nn.Module, step: int) -> None:
-        """Take in the weights after update number `step`, counted from 1."""
+    def update(self, module: nn.Module, step: int, finite: Tensor) -> None:
+        """Take in the weights after update number `step`, counted from 1, if it was `finite` []."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(list(self.module.parameters()), list(module.parameters()), 1 - decay)
+        averages: list[Tensor] = list(self.module.parameters())
+        weights: list[Tensor] = list(module.parameters())
+        weight = finite * (1 - decay)  # a tensor: whether it is 0 is known on the device only
+        torch._foreach_lerp_(averages, weights, [weight] * len(averages))
 
 
 def mean(weights: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:

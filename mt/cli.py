@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mt import memory
 from mt.errors import ConfigError, MachineError, MtError, Stopped, printable
 
 if TYPE_CHECKING:
@@ -396,8 +397,7 @@ def _told(error: Exception) -> MtError | None:
         place = usage.ctx.command_path if getattr(usage, "ctx", None) else "mt"
         what = " ".join(usage.format_message().split())
         return ConfigError("USAGE", place, what, f"see {place} --help")
-    memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    if memory or "can't allocate memory" in str(error):
+    if memory.exhausted(error):
         what = f"out of memory ({str(error).splitlines()[0] if str(error) else 'no details'})"
         advice = "lower batching.micro_tokens or model sizes, or free memory on the machine"
         return MachineError("MEMORY", "the machine", what, advice)

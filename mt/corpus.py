@@ -77,6 +77,12 @@ class Corpus:
         """[T] target ids of a pair, without `<s>`, ending in `</s>`."""
         return self._target_tokens[self._target_offsets[row] : self._target_offsets[row + 1]]
 
+    def arrays(self, side: str) -> tuple[NDArray[np.unsignedinteger], NDArray[np.int64]]:
+        """The ids of a side end to end, and where each sentence begins and the last one ends."""
+        if side == "source":
+            return self._source_tokens, self._source_offsets
+        return self._target_tokens, self._target_offsets
+
     @cached_property
     def source_lengths(self) -> NDArray[np.int64]:
         """[pairs] source ids of each pair, `</s>` included."""

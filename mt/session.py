@@ -17,16 +17,21 @@ from torch import Tensor
 
 from mt import batching, checkpoint, distributed, files
 from mt.averaging import MovingAverage
+from mt.calibrate import pick_micro_tokens
 from mt.checkpoint import TrainState
 from mt.config import plugin
 from mt.contracts import Batch, Objective
+from mt.corpus import Corpus
 from mt.distributed import Precision
 from mt.errors import ConfigError, DataError, Stopped
 from mt.evaluate import metrics
+from mt.graphs import Graphs, compilations
+from mt.lengths import Rows, Shape, choose_shapes
 from mt.prepare import Prepared, prepare
 from mt.recipe import Recipe, dump
 from mt.report import Reporter
-from mt.step import TrainStep, backward
+from mt.resident import Resident, fits
+from mt.step import Accumulate, TrainStep, accumulate, backward
 
 CHANGEABLE = (
     "training.max_", "training.report_every", "training.validate_every", "training.save_every",
@@ -76,12 +81,39 @@ class Session:
     report: Reporter
     stop: StopRequest
     last_step: int | None
+    graphs: Graphs | None
+    """What replays whole micro-batches on a CUDA device."""
+    resident: Resident | None
+    """The training corpus on the device, when it fits there."""
     meter: Meter = field(default_factory=lambda: Meter())
+    unread: list[tuple[int, Rows, Tensor]] = field(default_factory=list)
+    """Updates of which the host does not know yet whether they were skipped: step, rows, flag."""
 
     @property
     def best(self) -> TrainStep:
         """Model and objective with the weights to translate with."""
         return cast(TrainStep, self.average.module) if self.average else self.step
+
+    @property
+    def read_every(self) -> int:
+        """After how many updates to ask what was skipped; on a CPU nobody waits for the answer."""
+        return 1 if self.device.type == "cpu" else 10
+
+    @property
+    def graphed(self) -> tuple[Accumulate, bool]:
+        """How a micro-batch is run, and whether gradients must stay where they are."""
+        return (accumulate, False) if self.graphs is None else (self.graphs, True)
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        """The shapes that batches may have; none: any."""
+        return shapes_of(self.resolved)
+
+    def load(self, rows: Rows) -> Batch:
+        """The training pairs at `rows` as a batch on the device."""
+        if self.resident is not None:
+            return self.resident.collate(rows, self.shapes)
+        return batching.moved(batching.collate(self.prepared.train, rows, self.shapes), self.device)
 
     @property
     def about(self) -> dict[str, Any]:
@@ -99,29 +131,32 @@ class Meter:
     def clear(self) -> None:
         """Begin anew."""
         self.loss: list[Tensor] = []
-        self.norm, self.tokens, self.slots, self.real, self.wait = 0.0, 0, 0, 0, 0.0
+        self.norm = torch.zeros(())
+        self.tokens, self.slots, self.real, self.splits, self.wait = 0, 0, 0, 0, 0.0
         self.since = time.perf_counter()
 
     def add(
-        self, loss: Tensor, norm: float, tokens: int, batches: list[Batch], wait: float
+        self, loss: Tensor, norm: Tensor, tokens: int, real: int, batches: list[Batch], wait: float
     ) -> None:
-        """Count one update."""
+        """Count one update, of `tokens` real target and `real` source and target positions."""
         self.loss.append(loss)
         self.norm, self.tokens, self.wait = norm, self.tokens + tokens, self.wait + wait
-        for batch in batches:
-            self.slots += batch.source.numel() + batch.labels.numel()
-            self.real += int(batch.source_lengths.sum() + batch.target_lengths.sum())
+        self.real += real
+        self.slots += sum(batch.source.numel() + batch.labels.numel() for batch in batches)
 
     def read(self) -> dict[str, float]:
         """The figures; and begin anew."""
+        loss = float(torch.stack(self.loss).mean())  # the device has done its work now
         seconds = max(time.perf_counter() - self.since, 1e-9)
         figures = {
-            "loss": float(torch.stack(self.loss).mean()),
-            "grad_norm": self.norm,
+            "loss": loss,
+            "grad_norm": float(self.norm),
             "target_tokens": self.tokens,
             "target_tokens_per_second": self.tokens / seconds,
             "padding_fraction": 1 - self.real / max(1, self.slots),
             "data_wait_fraction": self.wait / seconds,
+            "memory_splits": self.splits,
+            "compilations": compilations(),
             "peak_memory_bytes": peak_memory(),
         }
         self.clear()
@@ -136,11 +171,16 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+def shapes_of(resolved: dict[str, Any]) -> tuple[Shape, ...]:
+    """The shapes that were chosen, smallest first."""
+    return tuple((rows, source, target) for rows, source, target in resolved["shapes"])
+
+
 def plan_of(recipe: Recipe, corpus: Any, resolved: dict[str, Any], epoch: int) -> batching.Epoch:
     """The batches of an epoch."""
     return batching.Epoch(
         corpus.source_lengths, corpus.target_lengths, recipe.batching, resolved["micro_tokens"],
-        recipe.training.seed, epoch, tuple(map(tuple, resolved.get("shapes", ()))),
+        recipe.training.seed, epoch, shapes_of(resolved),
     )  # fmt: skip
 
 
@@ -166,6 +206,8 @@ def start(
     files.sweep(run / "checkpoints")
     last = checkpoint.latest(run, report.tell)
     device = distributed.pick_device(recipe.runtime.device)
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")  # TF32 where a product is taken in fp32
     threads = distributed.use_threads(recipe.runtime.threads)
     metrics(recipe.data.valid.direction.target, recipe.evaluation)  # a missing package: say so now
     prepared = prepare(recipe, report.tell)
@@ -185,9 +227,11 @@ def start(
     optimizer = build(recipe.optimizer, list(step.named_parameters()))
     average = MovingAverage(step, recipe.training.ema) if recipe.training.ema else None
     scaler = torch.amp.GradScaler(device.type, enabled=step.precision == "fp16")
+    graphs = Graphs(step, report.tell) if device.type == "cuda" and resolved["compile"] else None
+    resident = Resident(prepared.train, device) if fits(prepared.train, device) else None
     session = Session(
         recipe, run, prepared, step, optimizer, average, scaler, device, resolved, report, stop,
-        last_step_of(recipe, prepared, resolved),
+        last_step_of(recipe, prepared, resolved), graphs, resident,
     )  # fmt: skip
     if last is None:
         checkpoint.begin(run, recipe, prepared.vocabulary, resolved)
@@ -257,38 +301,44 @@ def resolve(
         kept: dict[str, Any] = files.read_json(run / "resolved.json")
         distributed.use_threads(kept["threads"])
         return kept
-    micro = pick_micro_tokens(recipe, device)
     compiled, precision = recipe.runtime.compile, recipe.runtime.precision
+    if device.type == "cuda":  # what fits there depends on it
+        step.precision = device_precision() if precision == "auto" else precision
+        precision = step.precision
+    digest = prepared.vocabulary.digest
+    micro = pick_micro_tokens(recipe, step, prepared.train, digest, device)
     if precision == "auto":
-        precision = fastest_precision(recipe, step, prepared, device, micro)
+        precision = fastest_precision(recipe, step, prepared, micro)
     return {
         "device": device.type,
         "threads": threads,
         "micro_tokens": micro,
+        "shapes": pick_shapes(prepared.train, micro, device),
         "compile": device.type == "cuda" if compiled == "auto" else compiled,
         "precision": precision,
         "torch": torch.__version__,
     }
 
 
-def pick_micro_tokens(recipe: Recipe, device: torch.device) -> int:
-    """Padded slots of a forward pass: what was asked, or small on a CPU, whose caches are."""
-    asked = recipe.batching.micro_tokens
-    if isinstance(asked, int):
-        return asked
-    largest = 4608 if device.type == "cpu" else 65536
-    return max(2 * recipe.data.max_length, min(largest, round(2.25 * recipe.batching.tokens)))
+def pick_shapes(corpus: Corpus, micro_tokens: int, device: torch.device) -> list[Shape]:
+    """A few shapes for a CUDA device, which starts up for each; any shape will do on a CPU."""
+    if device.type != "cuda":
+        return []
+    return list(choose_shapes(corpus.source_lengths, corpus.target_lengths, micro_tokens))
 
 
-def fastest_precision(
-    recipe: Recipe, step: TrainStep, prepared: Prepared, device: torch.device, micro: int
-) -> Precision:
-    """bf16 where the hardware has it and, on a CPU, it is measured to win; else fp32."""
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+def device_precision() -> Precision:
+    """bf16 where the CUDA device has it, else fp32."""
+    return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+
+
+def fastest_precision(recipe: Recipe, step: TrainStep, prepared: Prepared, micro: int) -> Precision:
+    """On a CPU: bf16 where the hardware has it and it is measured to win; else fp32."""
     if not distributed.cpu_has_bf16():
         return "fp32"
-    rows = plan_of(recipe, prepared.train, {"micro_tokens": micro}, 0).updates(0)[0][0]
+    rows = plan_of(recipe, prepared.train, {"micro_tokens": micro, "shapes": []}, 0).updates(0)[0][
+        0
+    ]
     batch = batching.collate(prepared.train, rows)
     no_scaler = torch.amp.GradScaler("cpu", enabled=False)
     seconds: dict[Precision, float] = {}

@@ -18,18 +18,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from mt import batching, checkpoint, files, schedule
+from mt import checkpoint, files, schedule
 from mt.checkpoint import TrainState
-from mt.contracts import Objective
+from mt.contracts import Batch, Objective
 from mt.errors import DivergedError, Stopped
 from mt.lengths import Rows
 from mt.recipe import Recipe
 from mt.report import Reporter
 from mt.session import Session, plan_of, set_aside, start, stop_requests
-from mt.step import backward
+from mt.step import advance, gradients, set_rate
 from mt.validate import Validation, validate
 
 MAX_SKIPPED = 20
@@ -92,28 +93,23 @@ def update(
     """One update of the weights, from all micro-batches of its group."""
     recipe, step, number = session.recipe, session.step, state.step + 1
     began = time.perf_counter()
-    batches = [
-        batching.moved(batching.collate(session.prepared.train, m), session.device) for m in micros
-    ]
+    batches = [session.load(rows) for rows in micros]
     loaded = time.perf_counter()
-    torch.manual_seed(seed_of(recipe.training.seed, number))
-    loss = backward(step, cast(Objective, step.objective), batches, session.scaler)
-    session.scaler.unscale_(session.optimizer)
-    clip = recipe.training.clip or float("inf")
-    norm = float(nn.utils.clip_grad_norm_(step.parameters(), clip, foreach=True))
-    factor = schedule.factor(recipe.schedule, number, session.last_step)
-    rate = factor * recipe.optimizer.learning_rate
-    finite = norm < float("inf")
-    if finite or session.scaler.is_enabled():  # the scaler skips by itself and lowers its scale
-        for group in session.optimizer.param_groups:
-            group["lr"] = rate
-        session.scaler.step(session.optimizer)
-        session.scaler.update()
-    session.optimizer.zero_grad()
-    if session.average and finite:
-        session.average.update(step, number)
-    tokens = sum(int(batch.target_lengths.sum()) for batch in batches)
-    session.meter.add(loss, norm, tokens, batches, loaded - began)
+    loss, split = gradients(
+        step, cast(Objective, step.objective), batches, session.scaler,
+        seed_of(recipe.training.seed, number), *session.graphed,
+    )  # fmt: skip
+    rate = schedule.factor(recipe.schedule, number, session.last_step)
+    rate *= recipe.optimizer.learning_rate
+    norm, finite = apply(session, number, rate)
+    rows = np.concatenate(micros)
+    session.unread.append((number, rows, finite))
+    corpus = session.prepared.train
+    tokens = int(corpus.target_lengths[rows].sum())
+    real = tokens + int(corpus.source_lengths[rows].sum())
+    session.meter.add(loss, norm, tokens, real, batches, loaded - began)
+    for batch in split:
+        note_split(session, number, batch)
     state = replace(
         state,
         step=number,
@@ -121,15 +117,32 @@ def update(
         epoch=after.epoch,
         window=after.window,
         update=after.update,
-        skipped=state.skipped + (not finite),
-        skipped_in_a_row=0 if finite else state.skipped_in_a_row + 1,
-        scaler=session.scaler.state_dict() or None,
     )
-    if not finite:
-        note_skipped(session, state)
-    if due(number, recipe.training.report_every):
+    reporting = due(number, recipe.training.report_every)
+    if reporting or len(session.unread) >= session.read_every:
+        state = read_skipped(session, state)
+    if reporting:
         session.report.report({**progress(state), "learning_rate": rate, **session.meter.read()})
     return state
+
+
+def apply(session: Session, number: int, rate: float) -> tuple[Tensor, Tensor]:
+    """Change the weights by their gradients; the gradient's norm [] and whether it is finite [].
+
+    Where it is not finite, weights, optimizer and average stay as they are: the device decides,
+    and the host learns of it in `read_skipped`.
+    """
+    session.scaler.unscale_(session.optimizer)
+    clip = session.recipe.training.clip or float("inf")
+    norm = nn.utils.clip_grad_norm_(session.step.parameters(), clip, foreach=True)
+    finite = norm.isfinite()
+    set_rate(session.optimizer, rate)
+    advance(session.optimizer, finite)
+    session.scaler.update()
+    session.optimizer.zero_grad(set_to_none=session.graphs is None)
+    if session.average:
+        session.average.update(session.step, number, finite)
+    return norm, finite
 
 
 def settle(session: Session, state: TrainState, last: bool = False) -> TrainState:
@@ -142,10 +155,11 @@ def settle(session: Session, state: TrainState, last: bool = False) -> TrainStat
             session.resolved["precision"], lambda: bool(session.stop.number),
         )  # fmt: skip
         if result is not None:
-            state, better = judged(session, state, result)
+            state, better = judged(session, read_skipped(session, state), result)
     saved = session.run / "checkpoints" / checkpoint.name_of(step)
     wanted = better or last or due(step, plan.save_every) or bool(session.stop.number)
     if wanted and step and (better or last or not saved.is_dir()):
+        state = replace(read_skipped(session, state), scaler=session.scaler.state_dict() or None)
         save(session, state)
         if better:
             checkpoint.mark_best(session.run, saved)
@@ -237,17 +251,50 @@ def seed_of(*parts: int) -> int:
     return int.from_bytes(hashlib.sha256(text).digest()[:8]) >> 1
 
 
-def note_skipped(session: Session, state: TrainState) -> None:
+def read_skipped(session: Session, state: TrainState) -> TrainState:
+    """Ask the device which updates since the last asking were skipped; say so, and count them.
+
+    Raises:
+        DivergedError: MAX_SKIPPED in a row were.
+    """
+    unread, session.unread[:] = list(session.unread), []
+    if not unread:
+        return state
+    finite = torch.stack([flag for _, _, flag in unread]).tolist()
+    for (number, rows, _), kept in zip(unread, finite, strict=True):
+        in_a_row = 0 if kept else state.skipped_in_a_row + 1
+        state = replace(state, skipped=state.skipped + (not kept), skipped_in_a_row=in_a_row)
+        if not kept:
+            note_skipped(session, state, number, rows)
+    return state
+
+
+def note_skipped(session: Session, state: TrainState, number: int, rows: Rows) -> None:
     """Say that an update was skipped; end a run in which all are."""
     if session.scaler.is_enabled() and state.skipped_in_a_row < MAX_SKIPPED:
         return  # how fp16 finds its scale
-    what = f"the gradient is not finite at step {state.step}; update skipped"
-    session.report.tell(f"mt: warning[NONFINITE] {what} ({state.skipped} so far)")
+    some = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
+    what = f"the gradient is not finite at step {number}; update skipped"
+    session.report.tell(
+        f"mt: warning[NONFINITE] {what} ({state.skipped} so far); "
+        f"its {len(rows)} pairs, numbered as prepared: {some}"
+    )
     if state.skipped_in_a_row >= MAX_SKIPPED:
         advice = (
             "lower optimizer.learning_rate or raise schedule.warmup_steps; the last save is sound"
         )
-        raise DivergedError("DIVERGED", f"step {state.step}", what, advice)
+        raise DivergedError("DIVERGED", f"step {number}", what, advice)
+
+
+def note_split(session: Session, number: int, batch: Batch) -> None:
+    """Say that a micro-batch did not fit in memory and was cut in two."""
+    rows, source = batch.source.shape
+    session.report.tell(
+        f"mt: warning[OOM-SPLIT] step {number}: memory did not suffice for {rows} pairs of "
+        f"{source} + {batch.labels.size(1)} positions; done again in two halves "
+        "(a lower batching.micro_tokens avoids it)"
+    )
+    session.meter.splits += 1
 
 
 # -------------------------------------------------------------------------------- figures

@@ -48,7 +48,7 @@ def equal(one, other):
 def test_restore_gives_back_every_bit(tmp_path, vocabulary):
     step, optimizer = made(vocabulary)
     average = MovingAverage(step, 0.9)
-    average.update(made(vocabulary, seed=3)[0], 5)
+    average.update(made(vocabulary, seed=3)[0], 5, torch.tensor(True))
     tensors = checkpoint.training_tensors(step, average.module, optimizer)
     state = TrainState(step=7, tokens=9, epoch=1, update=3, best=0.25, scaler={"scale": 2.0})
     folder = checkpoint.save(tmp_path, "step-00000007", average.module.model, state, {}, tensors)
@@ -186,7 +186,7 @@ def test_moving_average_forgets_its_random_start(vocabulary):
     goal, _ = made(vocabulary, seed=2)
     average = MovingAverage(step, 0.999)
     for number in range(1, 300):
-        average.update(goal, number)
+        average.update(goal, number, torch.tensor(True))
     far = (step.model.target_embedding.weight - goal.model.target_embedding.weight).norm()
     near = (
         average.module.model.target_embedding.weight - goal.model.target_embedding.weight

@@ -43,10 +43,15 @@ class CrossEntropy(nn.Module):
         """The loss of one micro-batch."""
         model = cast(Seq2Seq, self.model)
         hidden = model.decode(batch.inputs, model.encode(batch.source))  # [B, T, D]
-        real = batch.labels != PAD  # [B, T]
         weight, bias = model.output()
         smoothing = self.label_smoothing if self.training else 0.0
-        total = linear_cross_entropy(hidden[real], weight, bias, batch.labels[real], smoothing)
+        labels, ignored = batch.labels, None
+        real = labels != PAD  # [B, T]
+        if hidden.device.type == "cpu":
+            hidden, labels = hidden[real], labels[real]
+        else:  # a gather would have to wait for its size: padding goes along and counts nothing
+            hidden, labels, ignored = hidden.flatten(0, 1), labels.flatten(), PAD
+        total = linear_cross_entropy(hidden, weight, bias, labels, smoothing, ignored)
         return (Term("loss", total, real.sum()),)
 
 

@@ -37,10 +37,15 @@ def build(config: Config, named_parameters: Iterable[tuple[str, Tensor]]) -> tor
         {"params": decayed, "weight_decay": config.weight_decay},
         {"params": free, "weight_decay": 0.0},
     ]
+    rate: float | Tensor = config.learning_rate
+    on_device = any(parameter.is_cuda for parameter in (*decayed, *free))
+    if on_device:  # where a captured or compiled step can read it
+        rate = torch.tensor(rate, device=(*decayed, *free)[0].device)
     return torch.optim.AdamW(
         [group for group in groups if group["params"]],
-        lr=config.learning_rate,
+        lr=rate,
         betas=config.betas,
         eps=config.epsilon,
         fused=True,
+        capturable=on_device,
     )

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mt import batching, distributed, recipe
+from mt.calibrate import CPU_SLOTS
 from mt.config import plugin
 from mt.contracts import PAD, Batch, Objective
 from mt.layers import sinusoids
@@ -128,7 +129,7 @@ def main() -> None:
     corpus = prepared.train
     epoch = batching.Epoch(
         corpus.source_lengths, corpus.target_lengths, settings.batching,
-        4608 if micro == "auto" else micro, 1, 0,
+        CPU_SLOTS if micro == "auto" else micro, 1, 0,
     )  # fmt: skip
     some = epoch.updates(0)[: given.updates]
     updates = [[batching.collate(corpus, m) for m in u] for u in some]

@@ -47,7 +47,7 @@ def written(folder, **changes):
     values = json.loads(json.dumps(RECIPE))
     for path, value in changes.items():
         section, _, key = path.partition("__")
-        values[section][key] = value
+        values.setdefault(section, {})[key] = value
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump(values))
     return path
@@ -128,11 +128,16 @@ def test_resume_at_an_epochs_end(whole, tmp_path, monkeypatch):
     assert bits(tmp_path / "run") == bits(whole)
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_resume_in_half_precision(tmp_path, monkeypatch, precision):
+@pytest.mark.parametrize(
+    "changes",
+    [{"runtime__precision": "bf16"}, {"runtime__precision": "fp16"}, {"optimizer__kind": "muon"}],
+    ids=lambda changes: str(*changes.values()),
+)
+def test_resume_otherwise(tmp_path, monkeypatch, changes):
+    """In half precision, and with another optimizer."""
     for name, stops in (("a", []), ("b", [3, 8])):
         (tmp_path / name).mkdir()
-        path = written(tmp_path / name, runtime__precision=precision)
+        path = written(tmp_path / name, **changes)
         run_to_the_end(path, tmp_path / name / "run", stops, monkeypatch)
     assert bits(tmp_path / "a" / "run") == bits(tmp_path / "b" / "run")
 

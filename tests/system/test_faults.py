@@ -1,0 +1,140 @@
+"""A training meets gradients that are not finite and memory that does not suffice."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+
+from mt import recipe, train
+from mt.errors import DivergedError, MachineError, Stopped
+from mt.session import Session
+
+OBJECTIVE = '''
+"""Cross-entropy that fails for chosen pairs: not a number, or out of memory."""
+import torch
+from pydantic import Field
+from mt.config import Variant
+from mt.objectives.cross_entropy import CrossEntropy
+
+class Config(Variant):
+    kind: str = "faulty_lab.objective"
+    nan_every: int = 0
+    """Pairs whose number is divisible by it have a loss that is not a number."""
+    slots: int = 1000000
+    """A micro-batch of more target slots does not fit."""
+
+class Faulty(CrossEntropy):
+    def forward(self, batch):
+        (term,) = super().forward(batch)
+        if batch.labels.numel() > self.config.slots:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        every = self.config.nan_every
+        if self.training and every and bool((batch.rows % every == 0).any()):
+            term = type(term)(term.name, term.total * float("nan"), term.count)
+        return (term,)
+
+def build(config, model, vocabulary, teacher):
+    made = Faulty(model, 0.1)
+    made.config = config
+    return made
+'''
+RECIPE = {
+    "languages": {"source": "en", "target": "de"},
+    "data": {
+        "train": [{"kind": "demo", "size": 150}],
+        "valid": {"kind": "demo", "split": "valid", "size": 10},
+        "max_length": 48,
+        "processes": 1,
+    },
+    "vocabulary": {"size": 450, "model": "bpe"},
+    "model": {
+        "d_model": 16, "n_heads": 2, "d_ff": 16, "encoder_layers": 1, "decoder_layers": 1,
+        "dropout": 0, "norm": "pre",
+    },
+    "schedule": {"kind": "constant", "warmup_steps": 0},
+    "batching": {"tokens": 300, "micro_tokens": 400, "window": 4},
+    "training": {
+        "max_epochs": 2, "ema": 0.9, "report_every": 5, "validate_every": 50, "save_every": 50,
+        "monitor": "loss", "validate_sentences": 2,
+    },
+    "runtime": {"threads": 1, "precision": "fp32", "device": "cpu"},
+    "search": {"kind": "greedy", "max_length_ratio": 0.2, "max_length_extra": 2},
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _lab(tmp_path, monkeypatch):
+    (tmp_path / "faulty_lab").mkdir()
+    (tmp_path / "faulty_lab" / "objective.py").write_text(OBJECTIVE)
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+def settled(folder, **objective):
+    values = {**RECIPE, "objective": {"kind": "faulty_lab.objective", **objective}}
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(values))
+    return recipe.load(folder / "recipe.yaml")[0]
+
+
+def last_state(run):
+    (folder,) = sorted((run / "checkpoints").glob("step-*"))[-1:]
+    return json.loads((folder / "state.json").read_text())
+
+
+@pytest.mark.parametrize("read_every", [1, 10])
+def test_skipped_updates_are_counted_and_named_whenever_they_are_read(
+    tmp_path, monkeypatch, capfd, read_every
+):
+    monkeypatch.setattr(Session, "read_every", read_every)
+    train.train(settled(tmp_path, nan_every=140), tmp_path / "run")
+    told = capfd.readouterr().err
+    state = last_state(tmp_path / "run")
+    assert 2 <= state["skipped"] < state["step"]
+    assert told.count("mt: warning[NONFINITE]") == state["skipped"]
+    assert "update skipped (1 so far); its" in told
+    assert "numbered as prepared: " in told
+
+
+def test_what_was_skipped_is_known_at_a_save_that_a_signal_asks_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(Session, "read_every", 10)
+    real = train.update
+
+    def update(session, micros, state, after):
+        session.stop.number = 15
+        return real(session, micros, state, after)
+
+    monkeypatch.setattr(train, "update", update)
+    with pytest.raises(Stopped):
+        train.train(settled(tmp_path, nan_every=1), tmp_path / "run")
+    assert last_state(tmp_path / "run")["skipped_in_a_row"] == 1
+
+
+@pytest.mark.parametrize("read_every", [1, 10])
+def test_a_run_that_only_skips_ends_as_diverged(tmp_path, monkeypatch, read_every):
+    monkeypatch.setattr(Session, "read_every", read_every)
+    monkeypatch.setattr(train, "MAX_SKIPPED", 5)
+    with pytest.raises(DivergedError, match="step 5: the gradient is not finite") as error:
+        train.train(settled(tmp_path, nan_every=1), tmp_path / "run")
+    assert error.value.exit_code == 6
+    assert not list((tmp_path / "run" / "checkpoints").iterdir())
+
+
+def test_a_run_short_of_memory_ends_like_another(tmp_path, capfd):
+    figures = {}
+    for name, slots in (("roomy", 10**6), ("cramped", 100)):
+        (tmp_path / name).mkdir()
+        train.train(settled(tmp_path / name, slots=slots), tmp_path / name / "run")
+        lines = (tmp_path / name / "run" / "metrics.jsonl").read_text().splitlines()
+        figures[name] = [json.loads(line) for line in lines]
+    assert "mt: warning[OOM-SPLIT] step 1: memory did not suffice for" in capfd.readouterr().err
+    assert sum(line.get("memory_splits", 0) for line in figures["cramped"]) > 0
+    assert sum(line.get("memory_splits", 0) for line in figures["roomy"]) == 0
+    for a, b in zip(figures["roomy"], figures["cramped"], strict=True):
+        (key,) = {"loss", "valid_loss"} & a.keys()
+        assert a[key] == pytest.approx(b[key], rel=1e-3)
+
+
+def test_a_pair_that_fits_nowhere_ends_the_run(tmp_path):
+    with pytest.raises(MachineError, match=r"error\[OOM\]"):
+        train.train(settled(tmp_path, slots=2), tmp_path / "run")
