@@ -27,6 +27,7 @@ from mt import files, vocabulary
 from mt.config import Section, input_files, plugin
 from mt.contracts import Pair, SourceConfig
 from mt.corpus import SIDES, Corpus, Writer, token_type
+from mt.distributed import physical_cores
 from mt.encoding import (
     CHUNK_PAIRS,
     REASONS,
@@ -349,7 +350,7 @@ class _Build:
         datasets = _datasets()
         pairs = sum(self.read)
         wanted = self.recipe.data.processes
-        processes = min(_cores() if wanted == "auto" else wanted, len(chunks))
+        processes = min(physical_cores() if wanted == "auto" else wanted, len(chunks))
         self.tell(f"encoding {pairs:,} pairs in {processes} processes")
         if pairs < _FEW_PAIRS or processes == 1:
             return (
@@ -393,10 +394,6 @@ class _Build:
             },
             "seconds": self.seconds,
         }  # fmt: skip
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _append(writer: Writer, row: dict[str, Any], counts: _Counts) -> None:

@@ -27,6 +27,7 @@ from mt.prepare import Prepared, prepare
 from mt.recipe import Recipe, dump
 from mt.report import Reporter
 from mt.step import TrainStep, backward
+from mt.trace import Trace
 
 CHANGEABLE = (
     "training.max_", "training.report_every", "training.validate_every", "training.save_every",
@@ -77,6 +78,7 @@ class Session:
     stop: StopRequest
     last_step: int | None
     meter: Meter = field(default_factory=lambda: Meter())
+    trace: Trace | None = None
 
     @property
     def best(self) -> TrainStep:

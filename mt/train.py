@@ -29,6 +29,7 @@ from mt.recipe import Recipe
 from mt.report import Reporter
 from mt.session import Session, plan_of, set_aside, start, stop_requests
 from mt.step import backward
+from mt.trace import Trace
 from mt.validate import Validation, validate
 
 MAX_SKIPPED = 20
@@ -37,8 +38,8 @@ MAX_SKIPPED = 20
 # ------------------------------------------------------------------------------ the loop
 
 
-def train(recipe: Recipe, run: Path, fresh: bool = False) -> None:
-    """Train, or go on training, the recipe in a run directory.
+def train(recipe: Recipe, run: Path, fresh: bool = False, trace: bool = False) -> None:
+    """Train, or go on training, the recipe in a run directory; `trace` writes its trace, too.
 
     Raises:
         MtError: whatever the user can mend.
@@ -58,6 +59,7 @@ def train(recipe: Recipe, run: Path, fresh: bool = False) -> None:
             report.tell(f"{run} has finished: {reason}; nothing to do (--fresh starts over)")
             return
         report.start(session.last_step, state.step)
+        session.trace = Trace(run, state.step, report) if trace else None
         clock = time.monotonic() - state.seconds
         for micros, after in updates(session, state):
             state = settle(session, state)
@@ -109,6 +111,9 @@ def update(
     session.optimizer.zero_grad()
     if session.average and finite:
         session.average.update(step, number)
+    if session.trace:
+        place = (state.epoch, state.update)
+        session.trace.note(number, place, batches, loss, norm, rate, step)
     tokens = sum(int(batch.target_lengths.sum()) for batch in batches)
     session.meter.add(loss, norm, tokens, batches, loaded - began)
     state = replace(
@@ -192,6 +197,8 @@ def ended(session: Session, state: TrainState) -> str:
 def finish(session: Session, state: TrainState) -> None:
     """The last validation and checkpoint, and the average of the last ones."""
     reason = ended(session, state)
+    if session.trace:
+        session.trace.end(state.step, session.step)
     state = settle(session, replace(state, finished=reason), last=True)
     average(session, state)
     plan = session.recipe.training

@@ -19,7 +19,7 @@ LEVELS = [
     {"checkpoint"},
     {"recipe"},
     {"models", "objectives", "optimizers", "search", "sources", "exporters"},
-    {"layers", "loss", "batching", "averaging", "encoding", "step"},
+    {"layers", "loss", "batching", "averaging", "encoding", "step", "trace"},
     {"attention", "corpus", "vocabulary", "schedule", "lines"},
     {"contracts"},
     {"distributed", "report"},
