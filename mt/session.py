@@ -23,7 +23,7 @@ from mt.contracts import Batch, Objective
 from mt.distributed import Precision
 from mt.errors import ConfigError, DataError, Stopped
 from mt.evaluate import metrics
-from mt.prepare import Prepared, prepare
+from mt.prepare import Prepared, changed_files, prepare
 from mt.recipe import Recipe, dump
 from mt.report import Reporter
 from mt.step import TrainStep, backward
@@ -88,8 +88,8 @@ class Session:
     @property
     def about(self) -> dict[str, Any]:
         """What a checkpoint belongs to."""
-        train = self.prepared.train.digest
-        return {"data": train, "vocabulary": self.prepared.vocabulary.digest}
+        known, train, valid = self.prepared.vocabulary, self.prepared.train, self.prepared.valid
+        return {"data": train.digest, "valid": valid.digest, "vocabulary": known.digest}
 
 
 class Meter:
@@ -201,12 +201,7 @@ def start(
 
 def resume(session: Session, folder: Path) -> TrainState:
     """Put the session back to a checkpoint."""
-    manifest = files.read_json(folder / checkpoint.MANIFEST)
-    for key, now in session.about.items():
-        if manifest.get(key) != now:
-            what = f"the {key} changed since {folder.name} ({manifest.get(key)} -> {now})"
-            advice = "restore the data and their files, or start over with --fresh"
-            raise DataError("RESUME-DATA", session.run, what, advice)
+    check_data(session, folder)
     averaged = session.average.module if session.average else None
     state = checkpoint.restore(folder, session.step, averaged, session.optimizer)
     if state.scaler:
@@ -236,6 +231,44 @@ def check_same(run: Path, recipe: Recipe) -> None:
         (where, what), *others = differing
         advice = "undo the change, train into another folder with --run, or start over with --fresh"
         raise ConfigError("RESUME-CONFIG", where, what, advice, others)
+
+
+def check_data(session: Session, folder: Path) -> None:
+    """A resumed run has the data and the vocabulary of its checkpoint.
+
+    Raises:
+        DataError: names each file that changed or, when none did, what the data are read from.
+    """
+    manifest = files.read_json(folder / checkpoint.MANIFEST)
+    about = session.about
+    changed = [key for key in about if manifest.get(key, about[key]) != about[key]]
+    if not changed:
+        return
+    try:
+        before = files.read_json(session.run / "report.json")
+    except (OSError, ValueError):
+        before = {}
+    since, vocabulary = f"changed since {folder.name}", session.recipe.vocabulary.path
+    found = changed_files(before, session.prepared.report)
+    problems = [(path, f"{since}: {hashes}") for path, hashes in found]
+    if not problems and vocabulary and "vocabulary" in changed:
+        problems = [(vocabulary, f"{since}: {manifest['vocabulary']} -> {about['vocabulary']}")]
+    if not problems:
+        what = f"the {' and '.join(changed)} {since}; read from {read_from(session.recipe)}"
+        problems = [(str(session.run), what)]
+    (where, what), *others = problems
+    advice = "restore the data and their files, or start over with --fresh"
+    raise DataError("RESUME-DATA", where, what, advice, others)
+
+
+def read_from(recipe: Recipe) -> str:
+    """The corpora as the recipe says them: `data.train.0 (kind=huggingface, dataset=...)`."""
+    named = {f"data.train.{number}": source for number, source in enumerate(recipe.data.train)}
+    told = []
+    for key, source in {**named, "data.valid": recipe.data.valid}.items():
+        said = source.model_dump(include=source.model_fields_set - {"languages"})
+        told.append(f"{key} ({', '.join(f'{name}={value}' for name, value in said.items())})")
+    return ", ".join(told)
 
 
 def last_step_of(recipe: Recipe, prepared: Prepared, micro_tokens: int) -> int | None:

@@ -1,6 +1,7 @@
 """Sources to an encoded corpus: nothing lost, nothing half-made, nothing built twice."""
 
 import concurrent.futures
+import contextlib
 import itertools
 import json
 import os
@@ -335,6 +336,35 @@ def test_a_signal_within_raises_and_handlers_come_back(folder):
         prepare(recipe_of(folder), stop)
     assert error.value.exit_code == 143
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_a_signal_is_not_swallowed_by_what_swallows_exceptions(folder):
+    """As tqdm's monitor does, which `datasets` starts, on a slow machine."""
+
+    def stop(line):
+        if line.startswith("reading"):
+            with contextlib.suppress(Exception):
+                os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Stopped, match="nothing was kept"):
+        prepare(recipe_of(folder), stop)
+    assert not [name for name in cached(folder) if not name.endswith(".lock")]
+
+
+def test_a_signal_in_a_destructor_is_remembered(folder, monkeypatch):
+    """Where Python drops every exception."""
+    monkeypatch.setattr(sys, "unraisablehook", lambda dropped: None)
+
+    class Falling:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def stop(line):
+        if line.startswith("reading"):
+            Falling()
+
+    with pytest.raises(Stopped, match="what was prepared is kept"):
+        prepare(recipe_of(folder), stop)
 
 
 # -------------------------------------------------------------------------------- refusals

@@ -169,20 +169,58 @@ def test_a_changed_recipe_is_refused_key_by_key(whole, tmp_path):
     assert "batching.tokens: 500 -> 600" in str(error.value)
 
 
-def test_changed_data_are_refused(tmp_path):
-    for side in ("source", "target"):
-        (tmp_path / f"text.{side}").write_text("a b c d e f\n" * 40 + "g h\n")
-    text = {"kind": "text", "source": "text.source", "target": "text.target"}
-    changes = {
-        "data__train": [text], "data__drop_overlap": False, "vocabulary__kind": "whitespace",
-        "schedule__kind": "constant", "training__max_epochs": 1, "training__average": 0,
-    }  # fmt: skip
-    path = written(tmp_path, **changes)
-    train.train(recipe.load(path)[0], tmp_path / "run")
-    (tmp_path / "text.source").write_text("a b c d e f\n" * 40 + "g a\n")
-    path = written(tmp_path, **{**changes, "training__max_epochs": 2})
-    with pytest.raises(DataError, match="RESUME-DATA"):
-        train.train(recipe.load(path)[0], tmp_path / "run")
+TEXT_CHANGES = {
+    "data__train": [{"kind": "text", "source": "text.source", "target": "text.target"}],
+    "data__valid": {"kind": "text", "source": "valid.source", "target": "valid.target"},
+    "vocabulary__kind": "whitespace", "schedule__kind": "constant", "training__max_epochs": 1,
+    "training__average": 0,
+}  # fmt: skip
+
+
+@pytest.fixture
+def text_run(tmp_path):
+    """The folder of a run on text files that has made an epoch."""
+    folder = tmp_path
+    for name, lines in (("text", ["a b c d e f"] * 40 + ["g h"]), ("valid", ["a b", "c d g"])):
+        for side in ("source", "target"):
+            (folder / f"{name}.{side}").write_text("".join(f"{line}\n" for line in lines))
+    train.train(recipe.load(written(folder, **TEXT_CHANGES))[0], folder / "run")
+    return folder
+
+
+def resumed(folder, **changes):
+    path = written(folder, **{**TEXT_CHANGES, "training__max_epochs": 2, **changes})
+    train.train(recipe.load(path)[0], folder / "run")
+
+
+@pytest.mark.parametrize("name", ["text.source", "text.target", "valid.source"])
+def test_a_changed_file_is_refused_by_name(text_run, name):
+    folder = text_run
+    before = (folder / name).read_bytes()
+    (folder / name).write_bytes(before.replace(b"g", b"a"))  # one byte
+    old, new = (hashlib.sha256(data).hexdigest() for data in (before, before.replace(b"g", b"a")))
+    saved = bits(folder / "run")
+    with pytest.raises(DataError) as error:
+        resumed(folder)
+    last = sorted((folder / "run" / "checkpoints").glob("step-*"))[-1].name
+    assert str(error.value).splitlines() == [
+        f"mt: error[RESUME-DATA] {folder / name}: changed since {last}: sha256 {old} -> {new}",
+        "restore the data and their files, or start over with --fresh",
+    ]
+    assert bits(folder / "run") == saved
+    (folder / name).write_bytes(before)
+    resumed(folder)
+
+
+def test_data_that_have_no_file_are_told_as_the_recipe_says_them(text_run):
+    """Such as a data set of the hub that was changed there."""
+    folder = text_run
+    (folder / "run" / "report.json").write_text("{")
+    (folder / "text.source").write_text("a b c d e f\n" * 40 + "g a\n")
+    with pytest.raises(
+        DataError, match=r"read from data.train.0 \(kind=text, source=/.*text.source"
+    ):
+        resumed(folder)
 
 
 def test_fresh_moves_the_old_run_aside(tmp_path):
