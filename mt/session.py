@@ -208,8 +208,8 @@ def resume(session: Session, folder: Path) -> TrainState:
         session.scaler.load_state_dict(state.scaler)
     if state.best_step is not None:
         best = session.run / "checkpoints" / checkpoint.name_of(state.best_step)
-        if best.is_dir() and not (session.run / "best").exists():
-            checkpoint.mark_best(session.run, best)
+        if best.is_dir() and (session.run / "best").resolve() != best.resolve():
+            checkpoint.mark_best(session.run, best)  # a crash came between the two
     session.report.tell(f"resuming {session.run} after step {state.step}")
     return state
 

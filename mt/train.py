@@ -55,6 +55,7 @@ def train(recipe: Recipe, run: Path, fresh: bool = False, trace: bool = False) -
         session, state = start(recipe, run, stop, report)
         reason = ended(session, state)
         if reason and state.finished:
+            prune(session)
             average(session, state)
             report.tell(f"{run} has finished: {reason}; nothing to do (--fresh starts over)")
             return
@@ -150,7 +151,7 @@ def settle(session: Session, state: TrainState, last: bool = False) -> TrainStat
         save(session, state)
         if better:
             checkpoint.mark_best(session.run, saved)
-        checkpoint.prune(session.run, max(plan.keep_last, plan.average))
+        prune(session)
     session.meter.since += time.perf_counter() - began  # not a part of training's speed
     if session.stop.number:
         name = signal.Signals(session.stop.number).name
@@ -165,6 +166,19 @@ def save(session: Session, state: TrainState) -> None:
     tensors = checkpoint.training_tensors(session.step, averaged, session.optimizer)
     name = checkpoint.name_of(state.step)
     checkpoint.save(session.run, name, session.best.model, state, session.about, tensors)
+
+
+def prune(session: Session) -> None:
+    """Delete old checkpoints, and first those that only a signal's coming has made.
+
+    So what is kept, and averaged at the end, does not depend on where a run was stopped.
+    """
+    plan = session.recipe.training
+
+    def planned(state: TrainState) -> bool:
+        return due(state.step, plan.save_every) or state.best_step == state.step
+
+    checkpoint.prune(session.run, max(plan.keep_last, plan.average), planned)
 
 
 def judged(session: Session, state: TrainState, result: Validation) -> tuple[TrainState, bool]:
@@ -212,19 +226,23 @@ def average(session: Session, state: TrainState) -> None:
     The average becomes the best checkpoint when it validates best.
     """
     plan = session.recipe.training
-    if not plan.average or checkpoint.is_average_of(session.run, state):
+    if not plan.average:
         return
-    mean = copy.deepcopy(session.best)
-    folder = checkpoint.average(session.run, plan.average, state, mean.model, session.about)
-    result = validate(
-        mean, session.prepared, session.recipe, session.device,
-        session.resolved["precision"], lambda: False,
-    )  # fmt: skip
-    assert result is not None
-    value = result.value(plan.monitor)
-    told = f"average of the last {plan.average} checkpoints: {plan.monitor} {abs(value):.2f}"
-    if state.best is None or value > state.best:
-        checkpoint.mark_best(session.run, folder)
+    made = checkpoint.average_of(session.run, state)
+    if made is None:
+        mean = copy.deepcopy(session.best)
+        checkpoint.fit_mean(session.run, plan.average, mean.model)
+        result = validate(
+            mean, session.prepared, session.recipe, session.device,
+            session.resolved["precision"], lambda: False,
+        )  # fmt: skip
+        assert result is not None
+        made = replace(state, best=result.value(plan.monitor), best_step=None)
+        checkpoint.save(session.run, checkpoint.AVERAGE, mean.model, made, session.about)
+    assert made.best is not None
+    told = f"average of the last {plan.average} checkpoints: {plan.monitor} {abs(made.best):.2f}"
+    if state.best is None or made.best > state.best:
+        checkpoint.mark_best(session.run, session.run / "checkpoints" / checkpoint.AVERAGE)
         told += ", the best"
     session.report.tell(told)
 

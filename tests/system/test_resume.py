@@ -11,46 +11,11 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
+from resumable_run import bits, written
 
 from mt import recipe, train
 from mt.checkpoint import TrainState
 from mt.errors import ConfigError, DataError, Stopped
-
-RECIPE = {
-    "languages": {"source": "en", "target": "de"},
-    "data": {
-        "train": [{"kind": "demo", "size": 150}],
-        "valid": {"kind": "demo", "split": "valid", "size": 10},
-        "max_length": 48,
-        "processes": 1,
-    },
-    "vocabulary": {"size": 450, "model": "bpe"},
-    "model": {
-        "d_model": 16, "n_heads": 2, "d_ff": 16, "encoder_layers": 1, "decoder_layers": 1,
-        "dropout": 0.1, "attention_dropout": 0.1, "norm": "pre",
-    },
-    "schedule": {"kind": "linear", "warmup_steps": 3},
-    "batching": {"tokens": 500, "micro_tokens": 400, "window": 4},
-    "training": {
-        "max_epochs": 3, "ema": 0.9, "average": 2, "patience": 50, "report_every": 5,
-        "validate_every": 7, "save_every": 5, "keep_last": 2, "monitor": "loss",
-        "validate_sentences": 2,
-    },
-    "runtime": {"threads": 1, "precision": "fp32", "device": "cpu"},
-    "search": {"kind": "greedy", "max_length_ratio": 0.2, "max_length_extra": 2},
-}  # fmt: skip
-
-
-def written(folder, **changes):
-    """The recipe as a file; `a__b=c` changes a.b."""
-    values = json.loads(json.dumps(RECIPE))
-    for path, value in changes.items():
-        section, _, key = path.partition("__")
-        values[section][key] = value
-    path = folder / "recipe.yaml"
-    path.write_text(yaml.safe_dump(values))
-    return path
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -58,20 +23,6 @@ def _one_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MT_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
-
-
-def bits(run):
-    """Everything that the last checkpoints hold, but for the time spent."""
-    found = {}
-    for folder in sorted((run / "checkpoints").iterdir()):
-        for name in ("model.safetensors", "training.safetensors"):
-            if (folder / name).exists():
-                data = (folder / name).read_bytes()
-                found[f"{folder.name}/{name}"] = hashlib.sha256(data).hexdigest()
-        state = json.loads((folder / "state.json").read_text())
-        found[f"{folder.name}/state"] = {k: v for k, v in state.items() if k != "seconds"}
-    found["best"] = str((run / "best").readlink())
-    return found
 
 
 def run_to_the_end(path, run, stops, monkeypatch):
