@@ -24,7 +24,7 @@ from torch import nn
 from mt import batching, checkpoint, files, schedule
 from mt.checkpoint import TrainState
 from mt.contracts import Objective
-from mt.errors import DivergedError, Stopped
+from mt.errors import DivergedError, MachineError, Stopped
 from mt.recipe import Recipe
 from mt.report import Reporter
 from mt.session import Session, plan_of, set_aside, start, stop_requests
@@ -34,6 +34,8 @@ from mt.validate import Validation, validate
 
 MAX_SKIPPED = 20
 """Updates in a row whose gradient may be non-finite before the run counts as diverged."""
+RETRY_SECONDS = (1.0, 5.0, 15.0)
+"""How long to wait before a save that the disk failed is tried again."""
 
 # ------------------------------------------------------------------------------ the loop
 
@@ -161,11 +163,21 @@ def settle(session: Session, state: TrainState, last: bool = False) -> TrainStat
 
 
 def save(session: Session, state: TrainState) -> None:
-    """A checkpoint of everything."""
+    """A checkpoint of everything; a disk that fails, but is not full, is tried again."""
     averaged = session.average.module if session.average else None
     tensors = checkpoint.training_tensors(session.step, averaged, session.optimizer)
     name = checkpoint.name_of(state.step)
-    checkpoint.save(session.run, name, session.best.model, state, session.about, tensors)
+    for seconds in (*RETRY_SECONDS, None):
+        try:
+            checkpoint.save(session.run, name, session.best.model, state, session.about, tensors)
+            return
+        except MachineError as error:
+            if seconds is None or error.code != "DISK":
+                raise
+            (where, what), *_ = error.problems
+            told = f"mt: warning[DISK] {where}: {what}; trying again in {seconds:.0f} s"
+            session.report.tell(told)
+            time.sleep(seconds)
 
 
 def prune(session: Session) -> None:

@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 from resumable_run import bits, written
 
-from mt import recipe, train
+from mt import checkpoint, files, recipe, train
 from mt.checkpoint import TrainState
-from mt.errors import ConfigError, DataError, Stopped
+from mt.errors import ConfigError, DataError, MachineError, Stopped
+from mt.prepare import prepare
+from mt.session import plan_of
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -63,7 +65,9 @@ def test_the_run_has_epochs_and_accumulation(whole):
 
 
 @pytest.mark.parametrize(
-    "stops", [[1], [5], [6], [7], [13], [2, 3, 4], [7, 8, 14]], ids=lambda steps: str(steps)
+    "stops",
+    [[1], [5], [6], [7], [13], [17], [2, 3, 4], [7, 8, 14], [11, 16, 17]],
+    ids=lambda steps: str(steps),
 )
 def test_stop_and_resume_equals_uninterrupted(whole, tmp_path, monkeypatch, stops):
     run_to_the_end(written(tmp_path), tmp_path / "run", stops, monkeypatch)
@@ -110,6 +114,81 @@ def test_killed_while_saving_and_run_again_equals_uninterrupted(whole, tmp_path,
     finished = command(path, tmp_path / "run")
     assert finished.returncode == 0
     assert "has finished" in finished.stderr
+
+
+def test_an_update_has_several_micro_batches(whole):
+    """Else the tests above would not resume an accumulation."""
+    settled = checkpoint.read_recipe(whole)
+    micro = json.loads((whole / "resolved.json").read_text())["micro_tokens"]
+    corpus = prepare(settled, lambda line: None).train
+    updates = plan_of(settled, corpus, micro, 0).updates
+    assert len(updates) == 6
+    assert all(len(micros) > 1 for micros in updates)
+
+
+def test_resume_where_patience_ends_the_run(tmp_path, monkeypatch):
+    changes = {
+        "training__patience": 3, "training__validate_every": 2, "training__max_epochs": 50,
+        "schedule__kind": "constant", "optimizer__learning_rate": 0.3,
+    }  # fmt: skip
+    ends = []
+    for name, stops in (("a", []), ("b", [3, 6, 7])):
+        (tmp_path / name).mkdir()
+        run_to_the_end(
+            written(tmp_path / name, **changes), tmp_path / name / "run", stops, monkeypatch
+        )
+        ends.append(bits(tmp_path / name / "run"))
+    assert ends[0] == ends[1]
+    (last,) = {str(value["finished"]) for value in ends[0].values() if "finished" in value} - {""}
+    assert "training.patience" in last
+
+
+def test_a_kill_between_a_best_checkpoint_and_its_link_changes_nothing(whole, tmp_path):
+    path = written(tmp_path)
+    assert command(path, tmp_path / "run", "link:2:kill").returncode == -signal.SIGKILL
+    assert command(path, tmp_path / "run").returncode == 0
+    assert bits(tmp_path / "run") == bits(whole)
+
+
+def test_a_disk_that_fails_once_is_tried_again(whole, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(train, "RETRY_SECONDS", (0.0,))
+    monkeypatch.setattr(files, "_faults", {})
+    monkeypatch.setenv("MT_FAULT", "replace:8:eio")  # in the first checkpoint
+    train.train(recipe.load(written(tmp_path))[0], tmp_path / "run")
+    assert capsys.readouterr().err.count("Input/output error; trying again") == 1
+    assert bits(tmp_path / "run") == bits(whole)
+
+
+def test_a_disk_that_goes_on_failing_ends_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "RETRY_SECONDS", (0.0, 0.0))
+    settled, _ = recipe.load(written(tmp_path))
+    prepare(settled, lambda line: None)
+    monkeypatch.setenv("MT_FAULT", "rename:*:eio")
+    with pytest.raises(MachineError, match="DISK"):
+        train.train(settled, tmp_path / "run")
+    assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
+
+
+def test_logs_that_cannot_be_written_change_nothing(whole, tmp_path, capsys):
+    run = tmp_path / "run"
+    (run / "metrics.jsonl").mkdir(parents=True)
+    (run / "trace.jsonl").mkdir()
+    (run / "tensorboard").write_text("in the way")
+    train.train(recipe.load(written(tmp_path))[0], run, trace=True)
+    assert capsys.readouterr().err.count("cannot be written") == 3
+    assert bits(run) == bits(whole)
+
+
+def test_what_cannot_change_the_weights_may_be_changed(tmp_path):
+    changes = {"schedule__kind": "constant", "training__max_epochs": 1}
+    train.train(recipe.load(written(tmp_path, **changes))[0], tmp_path / "run")
+    changes |= {
+        "training__max_epochs": 2, "training__report_every": 2, "training__save_every": 4,
+        "training__keep_last": 3, "training__samples": 1, "search__max_length_extra": 3,
+        "training__patience": None,
+    }  # fmt: skip
+    train.train(recipe.load(written(tmp_path, **changes))[0], tmp_path / "run")
+    assert checkpoint.open_run(tmp_path / "run", "last").state.epoch == 2
 
 
 def test_a_changed_recipe_is_refused_key_by_key(whole, tmp_path):
