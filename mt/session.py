@@ -290,6 +290,9 @@ def resolve(
     if (run / "resolved.json").exists():
         kept: dict[str, Any] = files.read_json(run / "resolved.json")
         distributed.use_threads(kept["threads"])
+        if kept.get("torch", torch.__version__) != torch.__version__:
+            what = f"the run began with torch {kept['torch']}, this is {torch.__version__}"
+            report.tell(f"mt: warning[TORCH] {what}: the last bits of its weights may differ")
         return kept
     micro = pick_micro_tokens(recipe, device)
     compiled, precision = recipe.runtime.compile, recipe.runtime.precision

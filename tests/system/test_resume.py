@@ -102,10 +102,10 @@ def command(path, run, fault=None):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("fault", ["fsync:14:kill", "rename:2:kill", "renamed:2:kill"])
-def test_killed_while_saving_and_run_again_equals_uninterrupted(whole, tmp_path, fault):
+def test_killed_while_saving_and_run_again_equals_uninterrupted(whole, tmp_path):
+    """The real command; tests/system/test_torture.py has all the other points."""
     path = written(tmp_path)
-    killed = command(path, tmp_path / "run", fault)
+    killed = command(path, tmp_path / "run", "rename:2:kill")
     assert killed.returncode == -signal.SIGKILL
     again = command(path, tmp_path / "run")
     assert (again.returncode, again.stdout) == (0, "")
@@ -141,13 +141,6 @@ def test_resume_where_patience_ends_the_run(tmp_path, monkeypatch):
     assert ends[0] == ends[1]
     (last,) = {str(value["finished"]) for value in ends[0].values() if "finished" in value} - {""}
     assert "training.patience" in last
-
-
-def test_a_kill_between_a_best_checkpoint_and_its_link_changes_nothing(whole, tmp_path):
-    path = written(tmp_path)
-    assert command(path, tmp_path / "run", "link:2:kill").returncode == -signal.SIGKILL
-    assert command(path, tmp_path / "run").returncode == 0
-    assert bits(tmp_path / "run") == bits(whole)
 
 
 def test_a_disk_that_fails_once_is_tried_again(whole, tmp_path, monkeypatch, capsys):
@@ -189,6 +182,16 @@ def test_what_cannot_change_the_weights_may_be_changed(tmp_path):
     }  # fmt: skip
     train.train(recipe.load(written(tmp_path, **changes))[0], tmp_path / "run")
     assert checkpoint.open_run(tmp_path / "run", "last").state.epoch == 2
+
+
+def test_another_torch_is_told(tmp_path, capsys):
+    settled, _ = recipe.load(written(tmp_path, training__max_epochs=1))
+    train.train(settled, tmp_path / "run")
+    resolved = tmp_path / "run" / "resolved.json"
+    resolved.write_text(json.dumps({**json.loads(resolved.read_text()), "torch": "1.0"}))
+    assert "warning[TORCH]" not in capsys.readouterr().err
+    train.train(settled, tmp_path / "run")
+    assert "warning[TORCH] the run began with torch 1.0" in capsys.readouterr().err
 
 
 def test_a_changed_recipe_is_refused_key_by_key(whole, tmp_path):
