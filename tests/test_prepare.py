@@ -441,3 +441,30 @@ def test_a_prepared_corpus_is_opened_without_datasets(folder):
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}, text=True, check=False,
     )  # fmt: skip
     assert done.stdout.strip() == first.train.digest, done.stderr
+
+
+# ------------------------------------------------------------------------------- real text
+
+
+@pytest.mark.shared_data
+def test_all_of_multi30k_is_kept_and_its_text_comes_back(folder, shared_data):
+    """29,000 captions, none lost; what was encoded decodes to what was read."""
+    data = shared_data / "multi30k"
+    train, valid = (
+        {"kind": "text", "source": f"{name}.en.gz", "target": f"{name}.de.gz"}
+        for name in ("train", "val")
+    )
+    value = {
+        "languages": {"source": "en", "target": "de"},
+        "data": {"train": [train], "valid": valid, "processes": 1},
+        "vocabulary": {"size": 8000},
+        "training": {"max_steps": 10_000},
+    }
+    prepared = quietly(config.validate(recipe.Recipe, config.Document(value, folder=data)))
+    corpus = prepared.report["corpora"]["train.0"]
+    assert (corpus["pairs"], corpus["kept"]) == (29_000, 29_000)
+    assert len(prepared.train) == 29_000
+    texts = list(files.lines(data / "val.de.gz"))
+    assert len(texts) == len(prepared.valid) == 1_014
+    known = prepared.vocabulary
+    assert [known.decode_target([prepared.valid.target(row)])[0] for row in range(1_014)] == texts
