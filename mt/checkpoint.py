@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
 FORMAT = 1
+AVERAGE = "average"
+"""The folder name of the average of the last checkpoints."""
 MAX_JSON = 10 << 20
 MODEL, TRAINING, STATE, MANIFEST = (
     "model.safetensors",
@@ -149,12 +151,20 @@ def training_tensors(
     return tensors
 
 
-def prune(run: Path, keep_last: int) -> None:
-    """Delete all but the best and the last `keep_last` checkpoints."""
-    best = (run / "best").resolve()
-    for folder in _steps(run)[:-keep_last]:
-        if folder.resolve() != best:
+def prune(run: Path, keep_last: int, planned: Callable[[TrainState], bool]) -> None:
+    """Delete all but the best, the newest and, with it, the last `keep_last` planned ones."""
+    best, folders = (run / "best").resolve(), _steps(run)
+    kept = [f for f in folders if f == folders[-1] or _is_planned(f, planned)][-keep_last:]
+    for folder in folders:
+        if folder not in kept and folder.resolve() != best:
             files.discard(folder)
+
+
+def _is_planned(folder: Path, planned: Callable[[TrainState], bool]) -> bool:
+    try:
+        return planned(read_state(folder))
+    except (OSError, ValueError, TypeError):
+        return True  # damaged: it goes when its turn comes
 
 
 def _steps(run: Path) -> list[Path]:
@@ -390,20 +400,20 @@ def write_recipe(run: Path, made: Recipe) -> None:
     files.write(run / "config.yaml", "# the resolved recipe of this run\n" + text)
 
 
-def average(
-    run: Path, count: int, state: TrainState, model: nn.Module, about: dict[str, Any]
-) -> Path:
-    """Average the last `count` sound checkpoints into checkpoints/average, through `model`."""
+def fit_mean(run: Path, count: int, model: nn.Module) -> None:
+    """Put the mean of the weights of the last `count` sound checkpoints into `model`."""
     from mt.averaging import mean
 
     fit(model, mean(load_weights(folder) for folder in _steps(run)[-count:]), run)
-    return save(run, "average", model, state, about=about)
 
 
-def is_average_of(run: Path, state: TrainState) -> bool:
-    """Whether checkpoints/average is sound and was made at the end of this very run."""
-    folder = run / "checkpoints" / "average"
-    return folder.is_dir() and fault(folder) is None and read_state(folder).step == state.step
+def average_of(run: Path, state: TrainState) -> TrainState | None:
+    """What checkpoints/average was saved with, if it is sound and of the end of this very run."""
+    folder = run / "checkpoints" / AVERAGE
+    if not folder.is_dir() or fault(folder) is not None:
+        return None
+    made = read_state(folder)
+    return made if made.step == state.step and made.best_step is None else None
 
 
 def mark_best(run: Path, folder: Path) -> None:

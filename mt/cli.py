@@ -40,10 +40,14 @@ Exit codes:
   1 a bug of mt                 5 the machine: disk, lock, device, memory
   2 command line or config      6 training diverged
   3 data                        7 download or integrity
+  8 diff-trace found two runs that differ
   130, 143 stopped by a signal, with a checkpoint saved
 
 MT_CACHE names the folder of encoded corpora; MT_DEBUG=1 shows the trace of a bug.
 """
+
+DIFFERENT = 8
+"""Exit code of `mt diff-trace` when it finds a difference: no failure, so no MtError has it."""
 
 app = typer.Typer(
     add_completion=False,
@@ -120,6 +124,13 @@ def train(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Start over; an older run is moved aside, not deleted.")
     ] = False,
+    trace: Annotated[
+        bool,
+        typer.Option(
+            "--trace",
+            help="Write trace.jsonl for mt diff-trace; waits for the device at every update.",
+        ),
+    ] = False,
 ) -> None:
     """Train a model; the same command again resumes where it stopped.
 
@@ -134,7 +145,7 @@ def train(
     from mt import train as training
 
     settled, _ = recipe.load(config, sets or ())
-    training.train(settled, run or Path("runs") / config.stem, fresh)
+    training.train(settled, run or Path("runs") / config.stem, fresh, trace)
 
 
 @app.command(short_help="Translate lines of text.")
@@ -260,6 +271,33 @@ def show_config(
         _print(line for key in explain for line in recipe.explained(settled, document, key))
     else:
         _print(recipe.rendered(settled, document))
+
+
+@app.command(short_help="Name the first update in which two traced runs differ.")
+def diff_trace(
+    one: Annotated[Path, typer.Argument(metavar="A", help="A run directory, or a trace.jsonl.")],
+    other: Annotated[Path, typer.Argument(metavar="B", help="Another.")],
+) -> None:
+    """Compare two runs that were trained with --trace, update by update, to the last bit.
+
+    Names the first update that differs and in what: its place, its data, its loss, its gradient
+    norm, its learning rate, or (every 50 updates and at the end) the weights after it. Leaves
+    with 0 when the runs are equal, with 8 when they differ.
+
+    \b
+    Example:  mt diff-trace runs/demo runs/again
+    """
+    from mt import trace
+
+    traces = trace.read(one), trace.read(other)
+    difference = trace.first_difference(*traces)
+    if difference is None:
+        _print([trace.compared(*traces)])
+        return
+    values = zip((one, other), difference.values, strict=True)
+    told = [f"  {value}  {printable(path)}" for path, value in values]
+    _print([f"step {difference.step}: {difference.what} differs", *told])
+    raise typer.Exit(DIFFERENT)
 
 
 @app.command(short_help="List or clear the encoded corpora.")

@@ -82,8 +82,12 @@ class DownloadError(MtError):
     exit_code = 7
 
 
-class Stopped(Exception):
-    """A signal asked the program to stop; what was to be saved is saved."""
+class Stopped(BaseException):
+    """A signal asked the program to stop; what was to be saved is saved.
+
+    Like KeyboardInterrupt no Exception: libraries swallow those (tqdm's monitor, for one), and
+    with it the signal that happened to come in their code.
+    """
 
     def __init__(self, signal_number: int, message: str) -> None:
         self.exit_code = 128 + signal_number

@@ -35,16 +35,23 @@ _faults: dict[str, int] = {}
 
 
 def _fault(point: str) -> None:
-    """Tests kill or fail the program at the n-th passage of a point: MT_FAULT=rename:2:kill."""
+    """Tests kill, fail or slow the program at passages of a point: MT_FAULT=POINT:NUMBER:ACTION.
+
+    `rename:2:kill` at the second rename, `write:1:enospc`, `fsync:3:eio`, `fsync:*:sleep0.02` at
+    each fsync; the point `*` is all of them.
+    """
     plan = os.environ.get("MT_FAULT")
     if not plan:
         return
     name, number, action = plan.split(":")
     _faults[point] = _faults.get(point, 0) + 1
-    if name != point or _faults[point] != int(number):
+    if name not in (point, "*") or number not in (str(_faults[point]), "*"):
         return
     if action == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
+    if action.startswith("sleep"):
+        time.sleep(float(action.removeprefix("sleep")))
+        return
     code = {"enospc": errno.ENOSPC, "eio": errno.EIO}[action]
     raise OSError(code, os.strerror(code))
 

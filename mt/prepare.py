@@ -27,6 +27,7 @@ from mt import files, vocabulary
 from mt.config import Section, input_files, plugin
 from mt.contracts import Pair, SourceConfig
 from mt.corpus import SIDES, Corpus, Writer, token_type
+from mt.distributed import physical_cores
 from mt.encoding import (
     CHUNK_PAIRS,
     REASONS,
@@ -91,7 +92,7 @@ def prepare(recipe: Recipe, tell: Callable[[str], None] = _to_screen) -> Prepare
         _sweep(folder)
         if folder.exists():
             try:
-                return _open(folder, tell)
+                return _open(folder, sources, tell)
             except ModelError as error:
                 (where, what), *_ = error.problems
                 tell(f"warning: {where}: {what}; it is built again")
@@ -100,7 +101,7 @@ def prepare(recipe: Recipe, tell: Callable[[str], None] = _to_screen) -> Prepare
             report = _Build(recipe, sources, hidden, tell).run()
         for line in _table(report):
             tell(line)
-        return _open(folder, lambda _: None)
+        return _open(folder, sources, lambda _: None)
 
 
 # ----------------------------------------------------------------------------- the cache
@@ -119,6 +120,17 @@ class _Source:
     def where(self) -> str:
         paths = [file["path"] for file in self.files.values()]
         return f"data.{self.name} ({', '.join(paths) or self.config.kind})"
+
+
+def changed_files(before: dict[str, Any], now: dict[str, Any]) -> list[tuple[str, str]]:
+    """The files whose bytes differ between two reports of a recipe: each path, and both hashes."""
+    old, new = ({**r.get("corpora", {}), **r.get("held_out", {})} for r in (before, now))
+    return [
+        (file["path"], f"sha256 {old[name]['files'][key]['sha256']} -> {file['sha256']}")
+        for name in new if name in old
+        for key, file in new[name]["files"].items()
+        if old[name]["files"].get(key, file)["sha256"] != file["sha256"]
+    ]  # fmt: skip
 
 
 def _sources(recipe: Recipe) -> list[_Source]:
@@ -183,13 +195,16 @@ def _sweep(folder: Path) -> None:
                 files.discard(path)
 
 
-def _open(folder: Path, tell: Callable[[str], None]) -> Prepared:
+def _open(folder: Path, sources: Sequence[_Source], tell: Callable[[str], None]) -> Prepared:
     """What a finished cache folder holds; ModelError when it is damaged."""
     where = folder / "report.json"
     try:
         report = files.read_json(where)
+        for source in sources:  # the same content may have been read from another place
+            part = "held_out" if source.name.startswith("test.") else "corpora"
+            report[part][source.name]["files"] = source.files
         pairs = [Pair(**json.loads(line)) for line in files.lines(folder / "valid.pairs.jsonl")]
-    except (OSError, ValueError, TypeError, DataError) as error:
+    except (OSError, ValueError, TypeError, KeyError, DataError) as error:
         what = f"damaged ({error})"
         raise ModelError("CORPUS-DAMAGED", where, what, "run `mt prepare` again") from None
     known = Vocabulary.load(folder)
@@ -208,9 +223,11 @@ def _open(folder: Path, tell: Callable[[str], None]) -> Prepared:
 def _stoppable() -> Iterator[None]:
     """Turns SIGINT and SIGTERM to an exception, so that everything is cleaned up."""
     owner = os.getpid()
+    asked: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
         if os.getpid() == owner:
+            asked.append(number)
             raise Stopped(number, "stopped while preparing the data; nothing was kept of it")
         if number == signal.SIGTERM:  # a worker inherits this; its parent ends it
             os._exit(128 + number)
@@ -221,6 +238,8 @@ def _stoppable() -> Iterator[None]:
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
+        if asked:  # it came inside a destructor, whose exceptions Python drops
+            raise Stopped(asked[0], "stopped while preparing the data; what was prepared is kept")
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -349,7 +368,7 @@ class _Build:
         datasets = _datasets()
         pairs = sum(self.read)
         wanted = self.recipe.data.processes
-        processes = min(_cores() if wanted == "auto" else wanted, len(chunks))
+        processes = min(physical_cores() if wanted == "auto" else wanted, len(chunks))
         self.tell(f"encoding {pairs:,} pairs in {processes} processes")
         if pairs < _FEW_PAIRS or processes == 1:
             return (
@@ -393,10 +412,6 @@ class _Build:
             },
             "seconds": self.seconds,
         }  # fmt: skip
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _append(writer: Writer, row: dict[str, Any], counts: _Counts) -> None:

@@ -57,8 +57,8 @@ class Reporter:
         """
         self.total_steps = total_steps
         self._first_step, self._started = step, time.monotonic()
-        self._try("metrics.jsonl", lambda: forget(self.metrics, step))
-        self._try("TensorBoard", lambda: self._open_board(step))
+        self.attempt("metrics.jsonl", lambda: forget(self.metrics, step))
+        self.attempt("TensorBoard", lambda: self._open_board(step))
         if self.interactive:
             self._open_progress()
 
@@ -115,7 +115,7 @@ class Reporter:
     def _keep(self, values: Mapping[str, Any], group: str) -> None:
         """One object to `metrics.jsonl` and its numbers to TensorBoard."""
         line = json.dumps({k: _finite(v) for k, v in values.items()}, ensure_ascii=False)
-        self._try("metrics.jsonl", lambda: files.append(self.metrics, line))
+        self.attempt("metrics.jsonl", lambda: files.append(self.metrics, line))
         for key, value in values.items():
             if key != "step" and isinstance(value, (int, float)):
                 tag = f"{group}/{key.removeprefix(group + '_')}"
@@ -152,9 +152,9 @@ class Reporter:
         """Call a method of the TensorBoard writer when there is one."""
         board = self._board
         if board is not None:
-            self._try("TensorBoard", lambda: getattr(board, action)(*arguments, **options))
+            self.attempt("TensorBoard", lambda: getattr(board, action)(*arguments, **options))
 
-    def _try(self, log: str, action: Callable[[], Any]) -> None:
+    def attempt(self, log: str, action: Callable[[], Any]) -> None:
         """Do what writes a log; when it cannot be written, say so once and give it up."""
         if log in self._silent:
             return

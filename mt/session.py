@@ -27,11 +27,12 @@ from mt.errors import ConfigError, DataError, Stopped
 from mt.evaluate import metrics
 from mt.graphs import Graphs, compilations
 from mt.lengths import Rows, Shape, choose_shapes
-from mt.prepare import Prepared, prepare
+from mt.prepare import Prepared, changed_files, prepare
 from mt.recipe import Recipe, dump
 from mt.report import Reporter
 from mt.resident import Resident, fits
 from mt.step import Accumulate, TrainStep, accumulate, backward
+from mt.trace import Trace
 
 CHANGEABLE = (
     "training.max_", "training.report_every", "training.validate_every", "training.save_every",
@@ -88,6 +89,7 @@ class Session:
     meter: Meter = field(default_factory=lambda: Meter())
     unread: list[tuple[int, Rows, Tensor]] = field(default_factory=list)
     """Updates of which the host does not know yet whether they were skipped: step, rows, flag."""
+    trace: Trace | None = None
 
     @property
     def best(self) -> TrainStep:
@@ -118,8 +120,8 @@ class Session:
     @property
     def about(self) -> dict[str, Any]:
         """What a checkpoint belongs to."""
-        train = self.prepared.train.digest
-        return {"data": train, "vocabulary": self.prepared.vocabulary.digest}
+        known, train, valid = self.prepared.vocabulary, self.prepared.train, self.prepared.valid
+        return {"data": train.digest, "valid": valid.digest, "vocabulary": known.digest}
 
 
 class Meter:
@@ -245,20 +247,15 @@ def start(
 
 def resume(session: Session, folder: Path) -> TrainState:
     """Put the session back to a checkpoint."""
-    manifest = files.read_json(folder / checkpoint.MANIFEST)
-    for key, now in session.about.items():
-        if manifest.get(key) != now:
-            what = f"the {key} changed since {folder.name} ({manifest.get(key)} -> {now})"
-            advice = "restore the data and their files, or start over with --fresh"
-            raise DataError("RESUME-DATA", session.run, what, advice)
+    check_data(session, folder)
     averaged = session.average.module if session.average else None
     state = checkpoint.restore(folder, session.step, averaged, session.optimizer)
     if state.scaler:
         session.scaler.load_state_dict(state.scaler)
     if state.best_step is not None:
         best = session.run / "checkpoints" / checkpoint.name_of(state.best_step)
-        if best.is_dir() and not (session.run / "best").exists():
-            checkpoint.mark_best(session.run, best)
+        if best.is_dir() and (session.run / "best").resolve() != best.resolve():
+            checkpoint.mark_best(session.run, best)  # a crash came between the two
     session.report.tell(f"resuming {session.run} after step {state.step}")
     return state
 
@@ -282,6 +279,44 @@ def check_same(run: Path, recipe: Recipe) -> None:
         raise ConfigError("RESUME-CONFIG", where, what, advice, others)
 
 
+def check_data(session: Session, folder: Path) -> None:
+    """A resumed run has the data and the vocabulary of its checkpoint.
+
+    Raises:
+        DataError: names each file that changed or, when none did, what the data are read from.
+    """
+    manifest = files.read_json(folder / checkpoint.MANIFEST)
+    about = session.about
+    changed = [key for key in about if manifest.get(key, about[key]) != about[key]]
+    if not changed:
+        return
+    try:
+        before = files.read_json(session.run / "report.json")
+    except (OSError, ValueError):
+        before = {}
+    since, vocabulary = f"changed since {folder.name}", session.recipe.vocabulary.path
+    found = changed_files(before, session.prepared.report)
+    problems = [(path, f"{since}: {hashes}") for path, hashes in found]
+    if not problems and vocabulary and "vocabulary" in changed:
+        problems = [(vocabulary, f"{since}: {manifest['vocabulary']} -> {about['vocabulary']}")]
+    if not problems:
+        what = f"the {' and '.join(changed)} {since}; read from {read_from(session.recipe)}"
+        problems = [(str(session.run), what)]
+    (where, what), *others = problems
+    advice = "restore the data and their files, or start over with --fresh"
+    raise DataError("RESUME-DATA", where, what, advice, others)
+
+
+def read_from(recipe: Recipe) -> str:
+    """The corpora as the recipe says them: `data.train.0 (kind=huggingface, dataset=...)`."""
+    named = {f"data.train.{number}": source for number, source in enumerate(recipe.data.train)}
+    told = []
+    for key, source in {**named, "data.valid": recipe.data.valid}.items():
+        said = source.model_dump(include=source.model_fields_set - {"languages"})
+        told.append(f"{key} ({', '.join(f'{name}={value}' for name, value in said.items())})")
+    return ", ".join(told)
+
+
 def last_step_of(recipe: Recipe, prepared: Prepared, resolved: dict[str, Any]) -> int | None:
     """The step at which the run ends, when that is known beforehand."""
     plan = recipe.training
@@ -300,6 +335,9 @@ def resolve(
     if (run / "resolved.json").exists():
         kept: dict[str, Any] = files.read_json(run / "resolved.json")
         distributed.use_threads(kept["threads"])
+        if kept.get("torch", torch.__version__) != torch.__version__:
+            what = f"the run began with torch {kept['torch']}, this is {torch.__version__}"
+            report.tell(f"mt: warning[TORCH] {what}: the last bits of its weights may differ")
         return kept
     compiled, precision = recipe.runtime.compile, recipe.runtime.precision
     if device.type == "cuda":  # what fits there depends on it

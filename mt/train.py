@@ -25,22 +25,25 @@ from torch import Tensor, nn
 from mt import checkpoint, files, schedule
 from mt.checkpoint import TrainState
 from mt.contracts import Batch, Objective
-from mt.errors import DivergedError, Stopped
+from mt.errors import DivergedError, MachineError, Stopped
 from mt.lengths import Rows
 from mt.recipe import Recipe
 from mt.report import Reporter
 from mt.session import Session, plan_of, set_aside, start, stop_requests
 from mt.step import advance, gradients, set_rate
+from mt.trace import Trace
 from mt.validate import Validation, validate
 
 MAX_SKIPPED = 20
 """Updates in a row whose gradient may be non-finite before the run counts as diverged."""
+RETRY_SECONDS = (1.0, 5.0, 15.0)
+"""How long to wait before a save that the disk failed is tried again."""
 
 # ------------------------------------------------------------------------------ the loop
 
 
-def train(recipe: Recipe, run: Path, fresh: bool = False) -> None:
-    """Train, or go on training, the recipe in a run directory.
+def train(recipe: Recipe, run: Path, fresh: bool = False, trace: bool = False) -> None:
+    """Train, or go on training, the recipe in a run directory; `trace` writes its trace, too.
 
     Raises:
         MtError: whatever the user can mend.
@@ -56,10 +59,12 @@ def train(recipe: Recipe, run: Path, fresh: bool = False) -> None:
         session, state = start(recipe, run, stop, report)
         reason = ended(session, state)
         if reason and state.finished:
+            prune(session)
             average(session, state)
             report.tell(f"{run} has finished: {reason}; nothing to do (--fresh starts over)")
             return
         report.start(session.last_step, state.step)
+        session.trace = Trace(run, state.step, report) if trace else None
         clock = time.monotonic() - state.seconds
         for micros, after in updates(session, state):
             state = settle(session, state)
@@ -102,6 +107,9 @@ def update(
     rate = schedule.factor(recipe.schedule, number, session.last_step)
     rate *= recipe.optimizer.learning_rate
     norm, finite = apply(session, number, rate)
+    if session.trace:
+        place = (state.epoch, state.window, state.update)
+        session.trace.note(number, place, batches, loss, norm, rate, step)
     rows = np.concatenate(micros)
     session.unread.append((number, rows, finite))
     corpus = session.prepared.train
@@ -163,7 +171,7 @@ def settle(session: Session, state: TrainState, last: bool = False) -> TrainStat
         save(session, state)
         if better:
             checkpoint.mark_best(session.run, saved)
-        checkpoint.prune(session.run, max(plan.keep_last, plan.average))
+        prune(session)
     session.meter.since += time.perf_counter() - began  # not a part of training's speed
     if session.stop.number:
         name = signal.Signals(session.stop.number).name
@@ -173,11 +181,34 @@ def settle(session: Session, state: TrainState, last: bool = False) -> TrainStat
 
 
 def save(session: Session, state: TrainState) -> None:
-    """A checkpoint of everything."""
+    """A checkpoint of everything; a disk that fails, but is not full, is tried again."""
     averaged = session.average.module if session.average else None
     tensors = checkpoint.training_tensors(session.step, averaged, session.optimizer)
     name = checkpoint.name_of(state.step)
-    checkpoint.save(session.run, name, session.best.model, state, session.about, tensors)
+    for seconds in (*RETRY_SECONDS, None):
+        try:
+            checkpoint.save(session.run, name, session.best.model, state, session.about, tensors)
+            return
+        except MachineError as error:
+            if seconds is None or error.code != "DISK":
+                raise
+            (where, what), *_ = error.problems
+            told = f"mt: warning[DISK] {where}: {what}; trying again in {seconds:.0f} s"
+            session.report.tell(told)
+            time.sleep(seconds)
+
+
+def prune(session: Session) -> None:
+    """Delete old checkpoints, and first those that only a signal's coming has made.
+
+    So what is kept, and averaged at the end, does not depend on where a run was stopped.
+    """
+    plan = session.recipe.training
+
+    def planned(state: TrainState) -> bool:
+        return due(state.step, plan.save_every) or state.best_step == state.step
+
+    checkpoint.prune(session.run, max(plan.keep_last, plan.average), planned)
 
 
 def judged(session: Session, state: TrainState, result: Validation) -> tuple[TrainState, bool]:
@@ -210,6 +241,8 @@ def ended(session: Session, state: TrainState) -> str:
 def finish(session: Session, state: TrainState) -> None:
     """The last validation and checkpoint, and the average of the last ones."""
     reason = ended(session, state)
+    if session.trace:
+        session.trace.end(state.step, session.step)
     state = settle(session, replace(state, finished=reason), last=True)
     average(session, state)
     plan = session.recipe.training
@@ -223,19 +256,23 @@ def average(session: Session, state: TrainState) -> None:
     The average becomes the best checkpoint when it validates best.
     """
     plan = session.recipe.training
-    if not plan.average or checkpoint.is_average_of(session.run, state):
+    if not plan.average:
         return
-    mean = copy.deepcopy(session.best)
-    folder = checkpoint.average(session.run, plan.average, state, mean.model, session.about)
-    result = validate(
-        mean, session.prepared, session.recipe, session.device,
-        session.resolved["precision"], lambda: False,
-    )  # fmt: skip
-    assert result is not None
-    value = result.value(plan.monitor)
-    told = f"average of the last {plan.average} checkpoints: {plan.monitor} {abs(value):.2f}"
-    if state.best is None or value > state.best:
-        checkpoint.mark_best(session.run, folder)
+    made = checkpoint.average_of(session.run, state)
+    if made is None:
+        mean = copy.deepcopy(session.best)
+        checkpoint.fit_mean(session.run, plan.average, mean.model)
+        result = validate(
+            mean, session.prepared, session.recipe, session.device,
+            session.resolved["precision"], lambda: False,
+        )  # fmt: skip
+        assert result is not None
+        made = replace(state, best=result.value(plan.monitor), best_step=None)
+        checkpoint.save(session.run, checkpoint.AVERAGE, mean.model, made, session.about)
+    assert made.best is not None
+    told = f"average of the last {plan.average} checkpoints: {plan.monitor} {abs(made.best):.2f}"
+    if state.best is None or made.best > state.best:
+        checkpoint.mark_best(session.run, session.run / "checkpoints" / checkpoint.AVERAGE)
         told += ", the best"
     session.report.tell(told)
 

@@ -20,7 +20,7 @@ LEVELS = [
     {"recipe"},
     {"models", "objectives", "optimizers", "search", "sources", "exporters"},
     {"graphs"},
-    {"layers", "loss", "batching", "averaging", "encoding", "step", "resident"},
+    {"layers", "loss", "batching", "averaging", "encoding", "step", "resident", "trace"},
     {"attention", "corpus", "vocabulary", "schedule", "lines", "lengths", "linear"},
     {"contracts"},
     {"distributed", "report", "memory"},

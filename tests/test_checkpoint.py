@@ -122,8 +122,15 @@ def test_latest_goes_by_number_not_by_time(tmp_path, vocabulary):
 def test_prune_keeps_the_best_and_the_last(tmp_path, vocabulary):
     folders = [saved(tmp_path, vocabulary, number) for number in (1, 2, 3, 4, 5)]
     checkpoint.mark_best(tmp_path, folders[1])
-    checkpoint.prune(tmp_path, 2)
+    checkpoint.prune(tmp_path, 2, lambda state: True)
     assert sorted(p.name[-1] for p in (tmp_path / "checkpoints").iterdir()) == ["2", "4", "5"]
+
+
+def test_prune_forgets_what_was_not_planned_once_there_is_a_newer_one(tmp_path, vocabulary):
+    for number in (1, 2, 3, 4, 5):
+        saved(tmp_path, vocabulary, number)
+    checkpoint.prune(tmp_path, 3, lambda state: state.step < 3)
+    assert sorted(p.name[-1] for p in (tmp_path / "checkpoints").iterdir()) == ["1", "2", "5"]
 
 
 def test_weights_that_are_not_finite_are_never_saved(tmp_path, vocabulary):

@@ -14,7 +14,7 @@ from mt.errors import Stopped
 
 ROOT = Path(__file__).parents[1]
 MT = (sys.executable, "-m", "mt")
-COMMANDS = ("prepare", "train", "translate", "eval", "config", "cache")
+COMMANDS = ("prepare", "train", "translate", "eval", "config", "diff-trace", "cache")
 RECIPE = """\
 languages: {source: en, target: de}
 data:
@@ -56,7 +56,7 @@ def test_the_help_names_every_command_and_exit_code(capsys):
     assert cli.run(["--help"]) == 0
     shown = capsys.readouterr().out
     assert all(f"  {command} " in shown for command in COMMANDS)
-    assert all(f"  {code} " in shown for code in (0, 1, 2, 3, 4, 5, 6, 7))
+    assert all(f"  {code} " in shown for code in (0, 1, 2, 3, 4, 5, 6, 7, 8))
 
 
 def test_mt_alone_prints_the_help(capsys):

@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from mt import files
 from mt.config import InputFile
 from mt.contracts import Pair, Pairs, SourceConfig
-from mt.errors import DataError, DownloadError, MtError, Stopped
+from mt.errors import DataError, DownloadError, MtError
 
 _BATCH = 1000
 _BUILDERS = {"parquet": "parquet", "json": "json", "jsonl": "json", "csv": "csv"}
@@ -157,7 +157,7 @@ def _told(config: Config, where: str) -> Iterator[None]:
     logger.setLevel(logging.CRITICAL + 1)
     try:
         yield
-    except (MtError, Stopped):
+    except MtError:
         raise
     except Exception as error:
         full = [e for e in _chain(error) if getattr(e, "errno", 0) in (errno.ENOSPC, errno.EDQUOT)]

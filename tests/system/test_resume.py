@@ -11,46 +11,13 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
+from resumable_run import bits, written
 
-from mt import recipe, train
+from mt import checkpoint, files, recipe, train
 from mt.checkpoint import TrainState
-from mt.errors import ConfigError, DataError, Stopped
-
-RECIPE = {
-    "languages": {"source": "en", "target": "de"},
-    "data": {
-        "train": [{"kind": "demo", "size": 150}],
-        "valid": {"kind": "demo", "split": "valid", "size": 10},
-        "max_length": 48,
-        "processes": 1,
-    },
-    "vocabulary": {"size": 450, "model": "bpe"},
-    "model": {
-        "d_model": 16, "n_heads": 2, "d_ff": 16, "encoder_layers": 1, "decoder_layers": 1,
-        "dropout": 0.1, "attention_dropout": 0.1, "norm": "pre",
-    },
-    "schedule": {"kind": "linear", "warmup_steps": 3},
-    "batching": {"tokens": 500, "micro_tokens": 400, "window": 4},
-    "training": {
-        "max_epochs": 3, "ema": 0.9, "average": 2, "patience": 50, "report_every": 5,
-        "validate_every": 7, "save_every": 5, "keep_last": 2, "monitor": "loss",
-        "validate_sentences": 2,
-    },
-    "runtime": {"threads": 1, "precision": "fp32", "device": "cpu"},
-    "search": {"kind": "greedy", "max_length_ratio": 0.2, "max_length_extra": 2},
-}  # fmt: skip
-
-
-def written(folder, **changes):
-    """The recipe as a file; `a__b=c` changes a.b."""
-    values = json.loads(json.dumps(RECIPE))
-    for path, value in changes.items():
-        section, _, key = path.partition("__")
-        values.setdefault(section, {})[key] = value
-    path = folder / "recipe.yaml"
-    path.write_text(yaml.safe_dump(values))
-    return path
+from mt.errors import ConfigError, DataError, MachineError, Stopped
+from mt.prepare import prepare
+from mt.session import plan_of
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -58,20 +25,6 @@ def _one_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MT_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
-
-
-def bits(run):
-    """Everything that the last checkpoints hold, but for the time spent."""
-    found = {}
-    for folder in sorted((run / "checkpoints").iterdir()):
-        for name in ("model.safetensors", "training.safetensors"):
-            if (folder / name).exists():
-                data = (folder / name).read_bytes()
-                found[f"{folder.name}/{name}"] = hashlib.sha256(data).hexdigest()
-        state = json.loads((folder / "state.json").read_text())
-        found[f"{folder.name}/state"] = {k: v for k, v in state.items() if k != "seconds"}
-    found["best"] = str((run / "best").readlink())
-    return found
 
 
 def run_to_the_end(path, run, stops, monkeypatch):
@@ -112,7 +65,9 @@ def test_the_run_has_epochs_and_accumulation(whole):
 
 
 @pytest.mark.parametrize(
-    "stops", [[1], [5], [6], [7], [13], [2, 3, 4], [7, 8, 14]], ids=lambda steps: str(steps)
+    "stops",
+    [[1], [5], [6], [7], [13], [17], [2, 3, 4], [7, 8, 14], [11, 16, 17]],
+    ids=lambda steps: str(steps),
 )
 def test_stop_and_resume_equals_uninterrupted(whole, tmp_path, monkeypatch, stops):
     run_to_the_end(written(tmp_path), tmp_path / "run", stops, monkeypatch)
@@ -152,10 +107,10 @@ def command(path, run, fault=None):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("fault", ["fsync:14:kill", "rename:2:kill", "renamed:2:kill"])
-def test_killed_while_saving_and_run_again_equals_uninterrupted(whole, tmp_path, fault):
+def test_killed_while_saving_and_run_again_equals_uninterrupted(whole, tmp_path):
+    """The real command; tests/system/test_torture.py has all the other points."""
     path = written(tmp_path)
-    killed = command(path, tmp_path / "run", fault)
+    killed = command(path, tmp_path / "run", "rename:2:kill")
     assert killed.returncode == -signal.SIGKILL
     again = command(path, tmp_path / "run")
     assert (again.returncode, again.stdout) == (0, "")
@@ -166,6 +121,84 @@ def test_killed_while_saving_and_run_again_equals_uninterrupted(whole, tmp_path,
     assert "has finished" in finished.stderr
 
 
+def test_an_update_has_several_micro_batches(whole):
+    """Else the tests above would not resume an accumulation."""
+    settled = checkpoint.read_recipe(whole)
+    micro = json.loads((whole / "resolved.json").read_text())["micro_tokens"]
+    corpus = prepare(settled, lambda line: None).train
+    updates = plan_of(settled, corpus, micro, 0).updates
+    assert len(updates) == 6
+    assert all(len(micros) > 1 for micros in updates)
+
+
+def test_resume_where_patience_ends_the_run(tmp_path, monkeypatch):
+    changes = {
+        "training__patience": 3, "training__validate_every": 2, "training__max_epochs": 50,
+        "schedule__kind": "constant", "optimizer__learning_rate": 0.3,
+    }  # fmt: skip
+    ends = []
+    for name, stops in (("a", []), ("b", [3, 6, 7])):
+        (tmp_path / name).mkdir()
+        run_to_the_end(
+            written(tmp_path / name, **changes), tmp_path / name / "run", stops, monkeypatch
+        )
+        ends.append(bits(tmp_path / name / "run"))
+    assert ends[0] == ends[1]
+    (last,) = {str(value["finished"]) for value in ends[0].values() if "finished" in value} - {""}
+    assert "training.patience" in last
+
+
+def test_a_disk_that_fails_once_is_tried_again(whole, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(train, "RETRY_SECONDS", (0.0,))
+    monkeypatch.setattr(files, "_faults", {})
+    monkeypatch.setenv("MT_FAULT", "replace:8:eio")  # in the first checkpoint
+    train.train(recipe.load(written(tmp_path))[0], tmp_path / "run")
+    assert capsys.readouterr().err.count("Input/output error; trying again") == 1
+    assert bits(tmp_path / "run") == bits(whole)
+
+
+def test_a_disk_that_goes_on_failing_ends_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "RETRY_SECONDS", (0.0, 0.0))
+    settled, _ = recipe.load(written(tmp_path))
+    prepare(settled, lambda line: None)
+    monkeypatch.setenv("MT_FAULT", "rename:*:eio")
+    with pytest.raises(MachineError, match="DISK"):
+        train.train(settled, tmp_path / "run")
+    assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
+
+
+def test_logs_that_cannot_be_written_change_nothing(whole, tmp_path, capsys):
+    run = tmp_path / "run"
+    (run / "metrics.jsonl").mkdir(parents=True)
+    (run / "trace.jsonl").mkdir()
+    (run / "tensorboard").write_text("in the way")
+    train.train(recipe.load(written(tmp_path))[0], run, trace=True)
+    assert capsys.readouterr().err.count("cannot be written") == 3
+    assert bits(run) == bits(whole)
+
+
+def test_what_cannot_change_the_weights_may_be_changed(tmp_path):
+    changes = {"schedule__kind": "constant", "training__max_epochs": 1}
+    train.train(recipe.load(written(tmp_path, **changes))[0], tmp_path / "run")
+    changes |= {
+        "training__max_epochs": 2, "training__report_every": 2, "training__save_every": 4,
+        "training__keep_last": 3, "training__samples": 1, "search__max_length_extra": 3,
+        "training__patience": None,
+    }  # fmt: skip
+    train.train(recipe.load(written(tmp_path, **changes))[0], tmp_path / "run")
+    assert checkpoint.open_run(tmp_path / "run", "last").state.epoch == 2
+
+
+def test_another_torch_is_told(tmp_path, capsys):
+    settled, _ = recipe.load(written(tmp_path, training__max_epochs=1))
+    train.train(settled, tmp_path / "run")
+    resolved = tmp_path / "run" / "resolved.json"
+    resolved.write_text(json.dumps({**json.loads(resolved.read_text()), "torch": "1.0"}))
+    assert "warning[TORCH]" not in capsys.readouterr().err
+    train.train(settled, tmp_path / "run")
+    assert "warning[TORCH] the run began with torch 1.0" in capsys.readouterr().err
+
+
 def test_a_changed_recipe_is_refused_key_by_key(whole, tmp_path):
     settled, _ = recipe.load(written(tmp_path, model__dropout=0.3, batching__tokens=600))
     with pytest.raises(ConfigError) as error:
@@ -174,20 +207,58 @@ def test_a_changed_recipe_is_refused_key_by_key(whole, tmp_path):
     assert "batching.tokens: 500 -> 600" in str(error.value)
 
 
-def test_changed_data_are_refused(tmp_path):
-    for side in ("source", "target"):
-        (tmp_path / f"text.{side}").write_text("a b c d e f\n" * 40 + "g h\n")
-    text = {"kind": "text", "source": "text.source", "target": "text.target"}
-    changes = {
-        "data__train": [text], "data__drop_overlap": False, "vocabulary__kind": "whitespace",
-        "schedule__kind": "constant", "training__max_epochs": 1, "training__average": 0,
-    }  # fmt: skip
-    path = written(tmp_path, **changes)
-    train.train(recipe.load(path)[0], tmp_path / "run")
-    (tmp_path / "text.source").write_text("a b c d e f\n" * 40 + "g a\n")
-    path = written(tmp_path, **{**changes, "training__max_epochs": 2})
-    with pytest.raises(DataError, match="RESUME-DATA"):
-        train.train(recipe.load(path)[0], tmp_path / "run")
+TEXT_CHANGES = {
+    "data__train": [{"kind": "text", "source": "text.source", "target": "text.target"}],
+    "data__valid": {"kind": "text", "source": "valid.source", "target": "valid.target"},
+    "vocabulary__kind": "whitespace", "schedule__kind": "constant", "training__max_epochs": 1,
+    "training__average": 0,
+}  # fmt: skip
+
+
+@pytest.fixture
+def text_run(tmp_path):
+    """The folder of a run on text files that has made an epoch."""
+    folder = tmp_path
+    for name, lines in (("text", ["a b c d e f"] * 40 + ["g h"]), ("valid", ["a b", "c d g"])):
+        for side in ("source", "target"):
+            (folder / f"{name}.{side}").write_text("".join(f"{line}\n" for line in lines))
+    train.train(recipe.load(written(folder, **TEXT_CHANGES))[0], folder / "run")
+    return folder
+
+
+def resumed(folder, **changes):
+    path = written(folder, **{**TEXT_CHANGES, "training__max_epochs": 2, **changes})
+    train.train(recipe.load(path)[0], folder / "run")
+
+
+@pytest.mark.parametrize("name", ["text.source", "text.target", "valid.source"])
+def test_a_changed_file_is_refused_by_name(text_run, name):
+    folder = text_run
+    before = (folder / name).read_bytes()
+    (folder / name).write_bytes(before.replace(b"g", b"a"))  # one byte
+    old, new = (hashlib.sha256(data).hexdigest() for data in (before, before.replace(b"g", b"a")))
+    saved = bits(folder / "run")
+    with pytest.raises(DataError) as error:
+        resumed(folder)
+    last = sorted((folder / "run" / "checkpoints").glob("step-*"))[-1].name
+    assert str(error.value).splitlines() == [
+        f"mt: error[RESUME-DATA] {folder / name}: changed since {last}: sha256 {old} -> {new}",
+        "restore the data and their files, or start over with --fresh",
+    ]
+    assert bits(folder / "run") == saved
+    (folder / name).write_bytes(before)
+    resumed(folder)
+
+
+def test_data_that_have_no_file_are_told_as_the_recipe_says_them(text_run):
+    """Such as a data set of the hub that was changed there."""
+    folder = text_run
+    (folder / "run" / "report.json").write_text("{")
+    (folder / "text.source").write_text("a b c d e f\n" * 40 + "g a\n")
+    with pytest.raises(
+        DataError, match=r"read from data.train.0 \(kind=text, source=/.*text.source"
+    ):
+        resumed(folder)
 
 
 def test_fresh_moves_the_old_run_aside(tmp_path):
