@@ -524,7 +524,7 @@ TABLE = [
         "undo the change, train into another folder with --run, or start over with --fresh",
     ], 2),
     ("resumed with other data", {"train.de": DATA["train.de"].replace("Haus", "Maus")}, "train recipe.yaml", [
-        "mt: error[RESUME-DATA] runs/recipe: the data changed since step-00000002 (HASH -> HASH)",
+        "mt: error[RESUME-DATA] HERE/train.de: changed since step-00000002: sha256 HASH -> HASH",
         "restore the data and their files, or start over with --fresh",
     ], 3),
     ("resumed from a damaged checkpoint", {f"{STEP}/model.safetensors": "junk"}, "train recipe.yaml", [
