@@ -22,7 +22,7 @@ from mt.contracts import BEGIN, PAD, Batch
 if TYPE_CHECKING:
     import torch
 
-    from mt.corpus import Corpus
+    from mt.corpus import EncodedPairs
 
 Rows = NDArray[np.int64]
 
@@ -108,7 +108,7 @@ def _updates(micros: list[Rows], target: Rows, tokens: int) -> list[list[Rows]]:
     return [*updates, group] if group else updates
 
 
-def collate(corpus: Corpus, rows: Rows) -> Batch:
+def collate(corpus: EncodedPairs, rows: Rows) -> Batch:
     """The pairs at `rows` as padded tensors on the CPU."""
     source = [corpus.source(int(row)) for row in rows]  # each [S], ending in </s>
     target = [corpus.target(int(row)) for row in rows]  # each [T], ending in </s>

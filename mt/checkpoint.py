@@ -64,6 +64,8 @@ class TrainState:
     """Time spent training, over all sessions."""
     scaler: dict[str, float] | None = None
     """The fp16 gradient scaler."""
+    stream: dict[str, Any] | None = None
+    """Where a streamed corpus is read next; in a checkpoint that of each process."""
     finished: str = ""
     """Why training has ended, when it has."""
 

@@ -20,6 +20,7 @@ from mt.averaging import MovingAverage
 from mt.checkpoint import TrainState
 from mt.config import plugin
 from mt.contracts import Batch, Objective
+from mt.corpus import EncodedPairs
 from mt.distributed import Precision
 from mt.errors import ConfigError, DataError, Stopped
 from mt.evaluate import metrics
@@ -27,6 +28,7 @@ from mt.prepare import Prepared, prepare
 from mt.recipe import Recipe, dump
 from mt.report import Reporter
 from mt.step import TrainStep, backward
+from mt.streaming import Processes, Stream
 
 CHANGEABLE = (
     "training.max_", "training.report_every", "training.validate_every", "training.save_every",
@@ -76,6 +78,8 @@ class Session:
     report: Reporter
     stop: StopRequest
     last_step: int | None
+    stream: Stream | None = None
+    """Where updates come from when the training corpora are streamed."""
     meter: Meter = field(default_factory=lambda: Meter())
 
     @property
@@ -84,10 +88,17 @@ class Session:
         return cast(TrainStep, self.average.module) if self.average else self.step
 
     @property
+    def pairs(self) -> EncodedPairs:
+        """What holds the pairs of the update that is being made."""
+        if self.stream is not None:
+            return self.stream.window
+        assert self.prepared.train is not None
+        return self.prepared.train
+
+    @property
     def about(self) -> dict[str, Any]:
         """What a checkpoint belongs to."""
-        train = self.prepared.train.digest
-        return {"data": train, "vocabulary": self.prepared.vocabulary.digest}
+        return {"data": self.prepared.digest, "vocabulary": self.prepared.vocabulary.digest}
 
 
 class Meter:
@@ -183,9 +194,15 @@ def start(
     optimizer = build(recipe.optimizer, list(step.named_parameters()))
     average = MovingAverage(step, recipe.training.ema) if recipe.training.ema else None
     scaler = torch.amp.GradScaler(device.type, enabled=step.precision == "fp16")
+    stream = None
+    if recipe.data.streaming:
+        stream = Stream(
+            recipe, prepared.vocabulary, prepared.held, resolved["micro_tokens"], Processes(),
+            report.tell,
+        )  # fmt: skip
     session = Session(
         recipe, run, prepared, step, optimizer, average, scaler, device, resolved, report, stop,
-        last_step_of(recipe, prepared, resolved["micro_tokens"]),
+        last_step_of(recipe, prepared, resolved["micro_tokens"]), stream,
     )  # fmt: skip
     if last is None:
         checkpoint.begin(run, recipe, prepared.vocabulary, resolved)
@@ -240,7 +257,7 @@ def last_step_of(recipe: Recipe, prepared: Prepared, micro_tokens: int) -> int |
     """The step at which the run ends, when that is known beforehand."""
     plan = recipe.training
     limits = [] if plan.max_steps is None else [plan.max_steps]
-    if plan.max_epochs is not None:
+    if plan.max_epochs is not None and not recipe.data.streaming:
         # Epochs differ by an update or two; the first one stands for all.
         first = plan_of(recipe, prepared.train, micro_tokens, 0)
         limits.append(plan.max_epochs * len(first.updates))
@@ -287,8 +304,8 @@ def fastest_precision(
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
     if not distributed.cpu_has_bf16():
         return "fp32"
-    rows = plan_of(recipe, prepared.train, micro, 0).updates[0][0]
-    batch = batching.collate(prepared.train, rows)
+    pairs = prepared.train or prepared.valid
+    batch = batching.collate(pairs, plan_of(recipe, pairs, micro, 0).updates[0][0])
     no_scaler = torch.amp.GradScaler("cpu", enabled=False)
     seconds: dict[Precision, float] = {}
     tried: tuple[Precision, ...] = ("fp32", "bf16")

@@ -72,6 +72,9 @@ def updates(
     session: Session, state: TrainState
 ) -> Iterator[tuple[list[batching.Rows], TrainState]]:
     """The micro-batches of each update from `state` on, and where the run then stands."""
+    if session.stream is not None:
+        yield from session.stream.updates(state)
+        return
     corpus, recipe = session.prepared.train, session.recipe
     epoch, first = state.epoch, state.update
     while True:
@@ -89,9 +92,7 @@ def update(
     """One update of the weights, from all micro-batches of its group."""
     recipe, step, number = session.recipe, session.step, state.step + 1
     began = time.perf_counter()
-    batches = [
-        batching.moved(batching.collate(session.prepared.train, m), session.device) for m in micros
-    ]
+    batches = [batching.moved(batching.collate(session.pairs, m), session.device) for m in micros]
     loaded = time.perf_counter()
     torch.manual_seed(seed_of(recipe.training.seed, number))
     loss = backward(step, cast(Objective, step.objective), batches, session.scaler)
@@ -117,6 +118,7 @@ def update(
         tokens=state.tokens + tokens,
         epoch=after.epoch,
         update=after.update,
+        stream=after.stream,
         skipped=state.skipped + (not finite),
         skipped_in_a_row=0 if finite else state.skipped_in_a_row + 1,
         scaler=session.scaler.state_dict() or None,
@@ -156,6 +158,8 @@ def settle(session: Session, state: TrainState, last: bool = False) -> TrainStat
 
 def save(session: Session, state: TrainState) -> None:
     """A checkpoint of everything."""
+    if session.stream is not None:
+        state = session.stream.gathered(state)
     averaged = session.average.module if session.average else None
     tensors = checkpoint.training_tensors(session.step, averaged, session.optimizer)
     name = checkpoint.name_of(state.step)

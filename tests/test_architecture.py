@@ -15,6 +15,7 @@ LEVELS = [
     {"train"},
     {"session", "validate"},
     {"prepare", "translate", "evaluate"},
+    {"streaming"},
     {"engines"},
     {"checkpoint"},
     {"recipe"},
