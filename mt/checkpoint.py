@@ -65,7 +65,7 @@ class TrainState:
     scaler: dict[str, float] | None = None
     """The fp16 gradient scaler."""
     stream: dict[str, Any] | None = None
-    """Where a streamed corpus is read next; in a checkpoint that of each process."""
+    """Where this process is in a streamed corpus; in a checkpoint, where each is (`ranks`)."""
     finished: str = ""
     """Why training has ended, when it has."""
 

@@ -224,6 +224,8 @@ def resume(session: Session, folder: Path) -> TrainState:
             raise DataError("RESUME-DATA", session.run, what, advice)
     averaged = session.average.module if session.average else None
     state = checkpoint.restore(folder, session.step, averaged, session.optimizer)
+    if session.stream is not None:
+        state = session.stream.own(state)
     if state.scaler:
         session.scaler.load_state_dict(state.scaler)
     if state.best_step is not None:

@@ -110,6 +110,15 @@ def order_of(*parts: int) -> int:
     return int(np.random.SeedSequence(parts).generate_state(1)[0]) | 1
 
 
+def figures(position: Position | None) -> dict[str, int]:
+    """What a report says of a position in a stream: what was read before its window."""
+    if position is None:
+        return {}
+    counts: Counter[str] = Counter(position["counts"])
+    dropped = sum(counts[reason] for reason in REASONS)
+    return {"pairs_read": counts["pairs"], "pairs_dropped": dropped}
+
+
 # ------------------------------------------------------------------------------- windows
 
 
@@ -170,9 +179,8 @@ class Stream:
 
         Raises:
             DataError, DownloadError: a shard cannot be read, or nothing in it can be used.
-            ConfigError: the checkpoint is of another number of processes.
         """
-        epoch, made, at = state.epoch, state.update, self._own(state)
+        epoch, made, at = state.epoch, state.update, state.stream or self._beginning()
         while True:
             coming = self._epoch(epoch, at)
             now = next(coming, None)
@@ -194,16 +202,19 @@ class Stream:
         """The state with the position of every process, as a checkpoint keeps it."""
         return replace(state, stream={"ranks": self.processes.gather(state.stream or {})})
 
-    def _own(self, state: TrainState) -> Position:
-        if state.stream is None:
-            return self._beginning()
+    def own(self, state: TrainState) -> TrainState:
+        """The state that a checkpoint kept, with the position of this process.
+
+        Raises:
+            ConfigError: the checkpoint is of another number of processes.
+        """
+        assert state.stream is not None, "check_same holds that the run streamed before"
         ranks, now = state.stream["ranks"], self.processes.world_size
         if len(ranks) != now:
             what = f"a stream was left by {len(ranks)} processes, and there are {now}"
             advice = f"resume it with {len(ranks)}, or start over with --fresh"
             raise ConfigError("RESUME-PROCESSES", "data.streaming", what, advice)
-        own: Position = ranks[self.processes.rank]
-        return own
+        return replace(state, stream=ranks[self.processes.rank])
 
     def _beginning(self) -> Position:
         return {"window": 0, "update": 0, "begin": None, "counts": dict(self.counts)}

@@ -21,7 +21,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from mt import batching, checkpoint, files, schedule
+from mt import batching, checkpoint, files, schedule, streaming
 from mt.checkpoint import TrainState
 from mt.contracts import Objective
 from mt.errors import DivergedError, Stopped
@@ -261,4 +261,5 @@ def progress(state: TrainState) -> dict[str, Any]:
         "total_target_tokens": state.tokens,
         "seconds": round(state.seconds, 3),
         "skipped": state.skipped,
+        **streaming.figures(state.stream),
     }

@@ -234,7 +234,8 @@ def _shard(config: Config, error: Exception) -> str | None:
         if path in told:
             return path
     found = re.search(r"hf://datasets/\S+?(?=[\s'\"])|(?<=/resolve/)\S+?(?=[\s'\"?])", f"{told} ")
-    return found[0] if found and _builder(found[0]) else None
+    shard = found[0].rstrip(".,") if found else ""
+    return shard if _builder(shard) else None
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
