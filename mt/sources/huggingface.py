@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -200,8 +201,8 @@ _REACH = (
 def _told(config: Config, where: str) -> Iterator[None]:
     """What `datasets` refuses, in our words."""
     logger = logging.getLogger("datasets")  # it logs failures with their traces, then raises them
-    log, handlers = _Unreadable(), logger.handlers
-    logger.handlers = [log]
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
     try:
         yield
     except (MtError, Stopped):
@@ -211,31 +212,26 @@ def _told(config: Config, where: str) -> Iterator[None]:
         if full:
             with files.told(where):
                 raise full[0] from None
-        raise _meaning(error, config, _shard(config, error) or log.shard or where) from None
+        raise _meaning(error, config, _shard(config, error) or where) from None
     finally:
-        logger.handlers = handlers
-
-
-class _Unreadable(logging.Handler):
-    """Remembers the shard that `datasets` logs as unreadable, as its error does not name it."""
-
-    shard = ""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Look for `file '...'`."""
-        if found := re.search(r"file '([^']+)'", record.getMessage()):
-            self.shard = found[1]
+        logger.setLevel(level)
 
 
 def _shard(config: Config, error: Exception) -> str | None:
-    """The shard that an error names."""
+    """The shard that could not be read, where it is known."""
     told = " ".join(str(cause) for cause in _chain(error))
     for path in config.files:
         if path in told:
             return path
     found = re.search(r"hf://datasets/\S+?(?=[\s'\"])|(?<=/resolve/)\S+?(?=[\s'\"?])", f"{told} ")
     shard = found[0].rstrip(".,") if found else ""
-    return shard if _builder(shard) else None
+    if _builder(shard):
+        return shard
+    # What reads a file says what is wrong with it, but seldom of which: it is the `file` that the
+    # builder of `datasets` was at.
+    frames = [frame for cause in _chain(error) for frame, _ in walk_tb(cause.__traceback__)]
+    named = [str(frame.f_locals.get("file")) for frame in frames]
+    return next((name for name in named if _builder(name)), None)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
