@@ -24,7 +24,7 @@ from mt.lengths import Lengths, Rows, Shape, cut, deal, fill, shape_of
 if TYPE_CHECKING:
     import torch
 
-    from mt.corpus import Corpus
+    from mt.corpus import EncodedPairs
 
 
 class Config(Section):
@@ -101,7 +101,7 @@ def _count(target: Lengths, tokens: int) -> int:
     return max(1, round(int(target.sum()) / max(tokens, int(target.max(initial=0)))))
 
 
-def collate(corpus: Corpus, rows: Rows, shapes: Sequence[Shape] = ()) -> Batch:
+def collate(corpus: EncodedPairs, rows: Rows, shapes: Sequence[Shape] = ()) -> Batch:
     """The pairs at `rows` as padded tensors on the CPU, of one of the shapes if there are any."""
     source = [corpus.source(int(row)) for row in rows]  # each [S], ending in </s>
     target = [corpus.target(int(row)) for row in rows]  # each [T], ending in </s>

@@ -68,6 +68,8 @@ class TrainState:
     """Time spent training, over all sessions."""
     scaler: dict[str, float] | None = None
     """The fp16 gradient scaler."""
+    stream: dict[str, Any] | None = None
+    """Where this process is in a streamed corpus; in a checkpoint, where each is (`ranks`)."""
     finished: str = ""
     """Why training has ended, when it has."""
 

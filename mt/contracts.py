@@ -95,6 +95,16 @@ class Pairs:
 
 
 @dataclass(frozen=True, slots=True)
+class Chunk:
+    """Some pairs of a stream, raw, and where to read on after them."""
+
+    source: list[str | None]
+    target: list[str | None]
+    after: dict[str, Any]
+    """The position, as JSON: whoever streams from it gets what follows."""
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """Sentence pairs as tensors of one rectangle a side, padded on the right with id 0."""
 
@@ -376,6 +386,12 @@ class SourcePlugin(Protocol):
 
     def read(self, config: Any) -> Iterable[Pair]:
         """The pairs, raw; the iterable can be iterated again."""
+
+    # A source whose data come in shards may have a second function. Without it a stream reads
+    # the pairs, those before the position too, and each process keeps its share of them:
+    #
+    # def stream(config, order, rank, world_size, position: dict | None) -> Iterator[Chunk]:
+    #     """The pairs of one process, from a position on, the shards in order number `order`."""
 
 
 class ExporterPlugin(Protocol):

@@ -26,8 +26,51 @@ _VERIFIED_BYTES = 64 << 20
 _ADVICE = "run `mt prepare` again, which rebuilds what is damaged"
 
 
-class Corpus:
-    """Sentence pairs as ids, read from disk as they are needed.
+class EncodedPairs:
+    """Sentence pairs as ids in flat arrays: what batches are planned for and taken from.
+
+    Args:
+        source_tokens, target_tokens: the ids of all sentences end to end, each ending in `</s>`.
+        source_offsets, target_offsets: [pairs + 1] where each begins, and the last one ends.
+    """
+
+    def __init__(
+        self, source_tokens: NDArray[np.unsignedinteger], source_offsets: NDArray[np.int64],
+        target_tokens: NDArray[np.unsignedinteger], target_offsets: NDArray[np.int64],
+    ) -> None:  # fmt: skip
+        self._source_tokens, self._source_offsets = source_tokens, source_offsets
+        self._target_tokens, self._target_offsets = target_tokens, target_offsets
+
+    def __len__(self) -> int:
+        return len(self._source_offsets) - 1
+
+    def source(self, row: int) -> NDArray[np.unsignedinteger]:
+        """[S] source ids of a pair, ending in `</s>`."""
+        return self._source_tokens[self._source_offsets[row] : self._source_offsets[row + 1]]
+
+    def target(self, row: int) -> NDArray[np.unsignedinteger]:
+        """[T] target ids of a pair, without `<s>`, ending in `</s>`."""
+        return self._target_tokens[self._target_offsets[row] : self._target_offsets[row + 1]]
+
+    def arrays(self, side: str) -> tuple[NDArray[np.unsignedinteger], NDArray[np.int64]]:
+        """The ids of a side end to end, and where each sentence begins and the last one ends."""
+        if side == "source":
+            return self._source_tokens, self._source_offsets
+        return self._target_tokens, self._target_offsets
+
+    @cached_property
+    def source_lengths(self) -> NDArray[np.int64]:
+        """[pairs] source ids of each pair, `</s>` included."""
+        return np.diff(self._source_offsets)
+
+    @cached_property
+    def target_lengths(self) -> NDArray[np.int64]:
+        """[pairs] target ids of each pair, `</s>` included."""
+        return np.diff(self._target_offsets)
+
+
+class Corpus(EncodedPairs):
+    """Encoded pairs that are read from disk as they are needed.
 
     Args:
         folder: where its files are.
@@ -38,8 +81,7 @@ class Corpus:
     def __init__(self, folder: Path, name: str, header: dict[str, Any]) -> None:
         self.folder, self.name, self.header = folder, name, header
         self.digest: str = header["digest"]
-        self._source_tokens, self._source_offsets = self._map("source")
-        self._target_tokens, self._target_offsets = self._map("target")
+        super().__init__(*self._map("source"), *self._map("target"))
 
     @classmethod
     def open(cls, folder: Path, name: str) -> Corpus:
@@ -65,33 +107,6 @@ class Corpus:
         stem = self.folder / f"{self.name}.{side}"
         tokens = _mapped(Path(f"{stem}.tokens"), self.header["dtype"], self.header["tokens"][side])
         return tokens, _mapped(Path(f"{stem}.offsets"), "int64", self.header["pairs"] + 1)
-
-    def __len__(self) -> int:
-        return int(self.header["pairs"])
-
-    def source(self, row: int) -> NDArray[np.unsignedinteger]:
-        """[S] source ids of a pair, ending in `</s>`."""
-        return self._source_tokens[self._source_offsets[row] : self._source_offsets[row + 1]]
-
-    def target(self, row: int) -> NDArray[np.unsignedinteger]:
-        """[T] target ids of a pair, without `<s>`, ending in `</s>`."""
-        return self._target_tokens[self._target_offsets[row] : self._target_offsets[row + 1]]
-
-    def arrays(self, side: str) -> tuple[NDArray[np.unsignedinteger], NDArray[np.int64]]:
-        """The ids of a side end to end, and where each sentence begins and the last one ends."""
-        if side == "source":
-            return self._source_tokens, self._source_offsets
-        return self._target_tokens, self._target_offsets
-
-    @cached_property
-    def source_lengths(self) -> NDArray[np.int64]:
-        """[pairs] source ids of each pair, `</s>` included."""
-        return np.diff(self._source_offsets)
-
-    @cached_property
-    def target_lengths(self) -> NDArray[np.int64]:
-        """[pairs] target ids of each pair, `</s>` included."""
-        return np.diff(self._target_offsets)
 
 
 def _verify(path: Path, size: int, sha256: str) -> None:

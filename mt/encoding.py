@@ -17,6 +17,13 @@ from mt.vocabulary import Config, Vocabulary, fold, sample_rows
 CHUNK_PAIRS, _CHUNK_CHARACTERS = 1000, 1 << 20
 REASONS = ("empty", "nul", "overlap", "too_long")
 """Why a pair is dropped; one that could go for several goes for the first."""
+MENDED = {
+    "empty": "see the corpus in the recipe: is it the right file, or column?",
+    "nul": "is it text?",
+    "overlap": "train on other pairs, or set data.drop_overlap=false",
+    "too_long": "raise data.max_length, or split the lines into sentences",
+}
+"""What to do about a corpus of which nothing is left for that reason."""
 Held = dict[str, set[str]]
 """Folded source to folded targets of the pairs that training must not see."""
 _INVISIBLE = ("Zs", "Zl", "Zp", "Cc", "Cf")

@@ -2,6 +2,7 @@
 
 Reading and encoding are done by `datasets` in chunks of about a thousand pairs; a chunk comes
 back as one row of bytes, which is appended to flat files. Memory does not grow with the corpus.
+Of corpora that training will stream only the beginning is read, to learn a vocabulary from.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from mt.corpus import SIDES, Corpus, Writer, token_type
 from mt.distributed import physical_cores
 from mt.encoding import (
     CHUNK_PAIRS,
+    MENDED,
     REASONS,
     Held,
     as_row,
@@ -41,6 +43,7 @@ from mt.encoding import (
 )  # fmt: skip
 from mt.errors import DataError, MachineError, ModelError, MtError, Stopped
 from mt.recipe import Recipe
+from mt.streaming import Processes, order_of, read
 from mt.vocabulary import Vocabulary
 
 FORMAT = 1
@@ -56,13 +59,22 @@ class Prepared:
     """What training needs of the data."""
 
     vocabulary: Vocabulary
-    train: Corpus
+    train: Corpus | None
+    """The training corpora; None where they are streamed."""
     valid: Corpus
     valid_pairs: list[Pair]
     """The raw pairs of `valid`, in the same order."""
     report: dict[str, Any]
     """What was read, kept and dropped, as in `report.json`."""
     folder: Path
+    held: Held
+    """The pairs that a stream must leave out; empty where there is none."""
+
+    @property
+    def digest(self) -> str:
+        """Of the training pairs; of what is known of them beforehand where they are streamed."""
+        told: str = self.train.digest if self.train is not None else self.report["stream"]
+        return told
 
 
 def read_pairs(config: SourceConfig) -> Iterable[Pair]:
@@ -114,7 +126,7 @@ class _Source:
     name: str
     config: SourceConfig
     files: dict[str, dict[str, str]]
-    """For each key that names a file its path and sha256."""
+    """For each key that names a file its path and sha256, or its size where it is streamed."""
 
     @property
     def where(self) -> str:
@@ -135,11 +147,24 @@ def changed_files(before: dict[str, Any], now: dict[str, Any]) -> list[tuple[str
 
 def _sources(recipe: Recipe) -> list[_Source]:
     data = recipe.data
-    named = {f"train.{i}": source for i, source in enumerate(data.train)}
-    named["valid"] = data.valid
+    train = {f"train.{i}": source for i, source in enumerate(data.train)}
+    named = {"valid": data.valid}
     if data.drop_overlap:
         named |= {f"test.{name}": source for name, source in data.test.items()}
-    return [_Source(name, config, _inputs(config)) for name, config in named.items()]
+    facts = _sizes if data.streaming else _inputs
+    return [
+        *(_Source(name, config, facts(config)) for name, config in train.items()),
+        *(_Source(name, config, _inputs(config)) for name, config in named.items()),
+    ]
+
+
+def _sizes(section: Section) -> dict[str, dict[str, str]]:
+    """What is known of input files without reading them."""
+    found = {}
+    for key, path in input_files(section).items():
+        files.open_bytes(Path(path)).close()  # says what is wrong with the path
+        found[key] = {"path": path, "bytes": str(Path(path).stat().st_size)}
+    return found
 
 
 def _inputs(section: Section) -> dict[str, dict[str, str]]:
@@ -159,18 +184,23 @@ def _inputs(section: Section) -> dict[str, dict[str, str]]:
 
 def _key(recipe: Recipe, sources: Sequence[_Source]) -> str:
     """The hash of what decides the result: files by content, all else by value."""
-
-    def told(section: Section, inputs: dict[str, dict[str, str]]) -> dict[str, Any]:
-        values = section.model_dump(mode="json", exclude={key.split(".")[0] for key in inputs})
-        return values | {key: file["sha256"] for key, file in inputs.items()}
-
     everything = [
         FORMAT, vocabulary.FORMAT, recipe.languages.model_dump(),
-        recipe.data.max_length, recipe.data.drop_overlap,
-        told(recipe.vocabulary, _inputs(recipe.vocabulary)),
-        [[s.name, told(s.config, s.files), _code_of(s.config.kind)] for s in sources],
+        recipe.data.max_length, recipe.data.drop_overlap, recipe.data.streaming,
+        _values(recipe.vocabulary, _inputs(recipe.vocabulary)),
+        [[s.name, _values(s.config, s.files), _code_of(s.config.kind)] for s in sources],
     ]  # fmt: skip
-    return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()[:16]
+    return _hash(everything)[:16]
+
+
+def _values(section: Section, inputs: dict[str, dict[str, str]]) -> dict[str, Any]:
+    """The values of a section, its input files by their content, or size where it is streamed."""
+    values = section.model_dump(mode="json", exclude={key.split(".")[0] for key in inputs})
+    return values | {key: file.get("sha256", file.get("bytes")) for key, file in inputs.items()}
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _code_of(kind: str) -> list[str]:
@@ -204,19 +234,23 @@ def _open(folder: Path, sources: Sequence[_Source], tell: Callable[[str], None])
             part = "held_out" if source.name.startswith("test.") else "corpora"
             report[part][source.name]["files"] = source.files
         pairs = [Pair(**json.loads(line)) for line in files.lines(folder / "valid.pairs.jsonl")]
+        held = files.read_json(folder / "held.json") if "stream" in report else {}
     except (OSError, ValueError, TypeError, KeyError, DataError) as error:
         what = f"damaged ({error})"
         raise ModelError("CORPUS-DAMAGED", where, what, "run `mt prepare` again") from None
     known = Vocabulary.load(folder)
-    train, valid = Corpus.open(folder, "train"), Corpus.open(folder, "valid")
-    if {train.header["vocabulary"], valid.header["vocabulary"]} != {known.digest}:
+    train = None if "stream" in report else Corpus.open(folder, "train")
+    valid = Corpus.open(folder, "valid")
+    if {corpus.header["vocabulary"] for corpus in (train or valid, valid)} != {known.digest}:
         what = "the vocabulary is not the one that encoded the corpus"
         raise ModelError("CORPUS-DAMAGED", where, what, "run `mt prepare` again")
     if len(pairs) != len(valid):
         what = f"{len(pairs)} validation pairs, {len(valid)} of them encoded"
         raise ModelError("CORPUS-DAMAGED", where, what, "run `mt prepare` again")
-    tell(f"{len(train):,} pairs, {known.size:,} pieces, from the cache ({folder})")
-    return Prepared(known, train, valid, pairs, report, folder)
+    told = "streamed" if train is None else f"{len(train):,}"
+    tell(f"{told} pairs, {known.size:,} pieces, from the cache ({folder})")
+    texts = {source: set(targets) for source, targets in held.items()}
+    return Prepared(known, train, valid, pairs, report, folder, texts)
 
 
 @contextlib.contextmanager
@@ -282,15 +316,25 @@ class _Build:
             with self._timed("encoding"):
                 dtype = token_type(known.size)
                 valid_counts = self._encode_valid(valid, known, dtype)
-                counts = self._encode_train(chunks, known, held, dtype)
+                counts = []
+                if not self.recipe.data.streaming:
+                    counts = self._encode_train(chunks, known, held, dtype)
         if stamps != self._stamps():
             advice = "run the command again when nothing writes to them"
             what = "a file changed while it was read"
             raise DataError("DATA-CHANGED", "data", what, advice)
         report = self._report(counts, valid_counts, known)
+        if self.recipe.data.streaming:
+            report["stream"] = self._keep_for_streams(held)
         files.write_json(self.folder / "report.json", report)
         files.discard(self.work)
         return report
+
+    def _keep_for_streams(self, held: Held) -> str:
+        """Write what a stream must leave out; the hash of that and of what is to be read."""
+        texts = {source: sorted(targets) for source, targets in held.items()}
+        files.write_json(self.folder / "held.json", texts)
+        return _hash([texts, [_values(s.config, s.files) for s in self.train]])
 
     @contextlib.contextmanager
     def _timed(self, step: str) -> Iterator[None]:
@@ -306,10 +350,12 @@ class _Build:
     def _read(self) -> Any:
         """All training pairs as a `datasets.Dataset` of chunks."""
         datasets = _datasets()
-        self.tell(f"reading {len(self.train)} training corpora")
+        streaming = self.recipe.data.streaming
+        part = "the beginning of " if streaming else ""
+        self.tell(f"reading {part}{len(self.train)} training corpora")
         text = datasets.List(datasets.Value("string"))
         return datasets.Dataset.from_generator(
-            self._chunks,
+            self._beginning if streaming else self._chunks,
             features=datasets.Features(
                 {"corpus": datasets.Value("int32"), "source": text, "target": text}
             ),
@@ -325,6 +371,20 @@ class _Build:
             if not self.read[number]:
                 advice = "see the corpus in the recipe: is it the right file?"
                 raise DataError("DATA-EMPTY", source.where, "there are no pairs in it", advice)
+
+    def _beginning(self) -> Iterator[dict[str, Any]]:
+        """A chunk of each streamed corpus at least, and as much as the vocabulary asks for."""
+        config, corpora = self.recipe.vocabulary, self.recipe.data.train
+        for source in self.train:
+            if next(read([source.config], 1, Processes(), None), None) is None:
+                advice = "see the corpus in the recipe: is it the right file?"
+                raise DataError("DATA-EMPTY", source.where, "there are no pairs in it", advice)
+        wanted = config.sample if config.path is None else 1
+        for chunk, _ in read(corpora, order_of(config.seed), Processes(), None):
+            self.read.append(len(chunk.source))
+            yield {"corpus": 0, "source": chunk.source, "target": chunk.target}
+            if sum(self.read) >= wanted:
+                return
 
     def _learn(self, chunks: Any) -> Vocabulary:
         config = self.recipe.vocabulary
@@ -390,14 +450,18 @@ class _Build:
 
     def _report(self, train: list[_Counts], valid: _Counts, known: Vocabulary) -> dict[str, Any]:
         """What was read, kept and dropped; refuses a corpus of which nothing is left."""
-        corpora = {}
-        for source, counts in zip(self.train, train, strict=True):
-            corpora[source.name] = _told(source, counts)
+        if self.recipe.data.streaming:
+            corpora = {s.name: {"kind": s.config.kind, "files": s.files} for s in self.train}
+        else:
+            each = zip(self.train, train, strict=True)
+            corpora = {source.name: _told(source, counts) for source, counts in each}
         corpora["valid"] = _told(self.sources["valid"], valid)
-        kept = sum(counts["pairs"] - _dropped(counts) for counts in train)
-        assert sum(self.read) == sum(counts["pairs"] for counts in train), "pairs were lost"
-        headers = {n: files.read_json(self.folder / f"{n}.json") for n in ("train", "valid")}
-        assert headers["train"]["pairs"] == kept, "pairs were lost"
+        written = [name for name in ("train", "valid") if (self.folder / f"{name}.json").exists()]
+        headers = {name: files.read_json(self.folder / f"{name}.json") for name in written}
+        if "train" in headers:
+            kept = sum(counts["pairs"] - _dropped(counts) for counts in train)
+            assert sum(self.read) == sum(counts["pairs"] for counts in train), "pairs were lost"
+            assert headers["train"]["pairs"] == kept, "pairs were lost"
         return {
             "format": FORMAT,
             "corpora": corpora,
@@ -433,33 +497,29 @@ def _told(source: _Source, counts: _Counts) -> dict[str, Any]:
     if not kept:
         worst = max(REASONS, key=lambda reason: counts[reason])
         what = f"none of {counts['pairs']} pairs is left; {counts[worst]} dropped as {worst}"
-        raise DataError("DATA-EMPTY", source.where, what, _MENDED[worst])
+        raise DataError("DATA-EMPTY", source.where, what, MENDED[worst])
     return {
         "kind": source.config.kind, "files": source.files, "pairs": counts["pairs"], "kept": kept,
         "dropped": {reason: counts[reason] for reason in REASONS},
     }  # fmt: skip
 
 
-_MENDED = {
-    "empty": "see the corpus in the recipe: is it the right file, or column?",
-    "nul": "is it text?",
-    "overlap": "train on other pairs, or set data.drop_overlap=false",
-    "too_long": "raise data.max_length, or split the lines into sentences",
-}
-
-
 def _table(report: dict[str, Any]) -> Iterator[str]:
     """The report as a few lines for a screen."""
     yield f"{'corpus':<12}{'pairs':>12}{'kept':>12}" + "".join(f"{r:>10}" for r in REASONS)
     for name, corpus in report["corpora"].items():
+        if "pairs" not in corpus:
+            yield f"{name:<12}{'streamed':>12}"
+            continue
         dropped = "".join(f"{corpus['dropped'][reason]:>10,}" for reason in REASONS)
         yield f"{name:<12}{corpus['pairs']:>12,}{corpus['kept']:>12,}{dropped}"
-    known, tokens = report["vocabulary"], report["tokens"]["train"]
+    known, tokens = report["vocabulary"], report["tokens"].get("train")
     sizes = {known["source_size"], known["target_size"]}
-    yield (
-        f"{' and '.join(f'{size:,}' for size in sizes)} pieces; "
-        f"{tokens['source']:,} source and {tokens['target']:,} target tokens"
-    )
+    pieces = " and ".join(f"{size:,}" for size in sizes)
+    if tokens is None:
+        yield f"{pieces} pieces"
+    else:
+        yield f"{pieces} pieces; {tokens['source']:,} source and {tokens['target']:,} target tokens"
 
 
 def _datasets() -> Any:

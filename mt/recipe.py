@@ -46,6 +46,9 @@ class Data(Section):
     """Most pieces of a side, end included; longer pairs are dropped, longer input is split."""
     drop_overlap: bool = True
     """Drop training pairs identical to a validation or test pair."""
+    streaming: bool = False
+    """Read the training corpora while training, from disk or from the hub, rather than encode
+    them first: for those that no disk here holds. All in turn, some pairs of each."""
     processes: Literal["auto"] | int = "auto"
     """Processes that encode; `auto`: one a core."""
 
@@ -163,6 +166,11 @@ class Recipe(Section):
             raise ValueError(
                 f"schedule.kind: {plan.kind} falls to zero at the end and so needs "
                 "training.max_steps or training.max_epochs"
+            )
+        if plan.falls_to_zero and self.data.streaming and training.max_steps is None:
+            raise ValueError(
+                f"schedule.kind: {plan.kind} falls to zero at the end and so needs "
+                "training.max_steps: with data.streaming nobody knows how long an epoch is"
             )
         if training.max_steps is not None and plan.warmup_steps >= training.max_steps:
             raise ValueError(

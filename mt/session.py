@@ -21,7 +21,7 @@ from mt.calibrate import pick_micro_tokens
 from mt.checkpoint import TrainState
 from mt.config import plugin
 from mt.contracts import Batch, Objective
-from mt.corpus import Corpus
+from mt.corpus import Corpus, EncodedPairs
 from mt.distributed import Precision
 from mt.errors import ConfigError, DataError, Stopped
 from mt.evaluate import metrics
@@ -32,6 +32,7 @@ from mt.recipe import Recipe, dump
 from mt.report import Reporter
 from mt.resident import Resident, fits
 from mt.step import Accumulate, TrainStep, accumulate, backward
+from mt.streaming import Processes, Stream
 from mt.trace import Trace
 
 CHANGEABLE = (
@@ -86,6 +87,8 @@ class Session:
     """What replays whole micro-batches on a CUDA device."""
     resident: Resident | None
     """The training corpus on the device, when it fits there."""
+    stream: Stream | None
+    """Where updates come from when the training corpora are streamed."""
     meter: Meter = field(default_factory=lambda: Meter())
     unread: list[tuple[int, Rows, Tensor]] = field(default_factory=list)
     """Updates of which the host does not know yet whether they were skipped: step, rows, flag."""
@@ -111,17 +114,25 @@ class Session:
         """The shapes that batches may have; none: any."""
         return shapes_of(self.resolved)
 
+    @property
+    def pairs(self) -> EncodedPairs:
+        """What holds the pairs of the update that is being made."""
+        if self.stream is not None:
+            return self.stream.window
+        assert self.prepared.train is not None
+        return self.prepared.train
+
     def load(self, rows: Rows) -> Batch:
         """The training pairs at `rows` as a batch on the device."""
         if self.resident is not None:
             return self.resident.collate(rows, self.shapes)
-        return batching.moved(batching.collate(self.prepared.train, rows, self.shapes), self.device)
+        return batching.moved(batching.collate(self.pairs, rows, self.shapes), self.device)
 
     @property
     def about(self) -> dict[str, Any]:
         """What a checkpoint belongs to."""
-        known, train, valid = self.prepared.vocabulary, self.prepared.train, self.prepared.valid
-        return {"data": train.digest, "valid": valid.digest, "vocabulary": known.digest}
+        known, prepared = self.prepared.vocabulary, self.prepared
+        return {"data": prepared.digest, "valid": prepared.valid.digest, "vocabulary": known.digest}
 
 
 class Meter:
@@ -230,10 +241,17 @@ def start(
     average = MovingAverage(step, recipe.training.ema) if recipe.training.ema else None
     scaler = torch.amp.GradScaler(device.type, enabled=step.precision == "fp16")
     graphs = Graphs(step, report.tell) if device.type == "cuda" and resolved["compile"] else None
-    resident = Resident(prepared.train, device) if fits(prepared.train, device) else None
+    train, resident, stream = prepared.train, None, None
+    if train is None:
+        stream = Stream(
+            recipe, prepared.vocabulary, prepared.held, resolved["micro_tokens"], Processes(),
+            report.tell,
+        )  # fmt: skip
+    elif fits(train, device):
+        resident = Resident(train, device)
     session = Session(
         recipe, run, prepared, step, optimizer, average, scaler, device, resolved, report, stop,
-        last_step_of(recipe, prepared, resolved), graphs, resident,
+        last_step_of(recipe, prepared, resolved), graphs, resident, stream,
     )  # fmt: skip
     if last is None:
         checkpoint.begin(run, recipe, prepared.vocabulary, resolved)
@@ -250,6 +268,8 @@ def resume(session: Session, folder: Path) -> TrainState:
     check_data(session, folder)
     averaged = session.average.module if session.average else None
     state = checkpoint.restore(folder, session.step, averaged, session.optimizer)
+    if session.stream is not None:
+        state = session.stream.own(state)
     if state.scaler:
         session.scaler.load_state_dict(state.scaler)
     if state.best_step is not None:
@@ -321,7 +341,7 @@ def last_step_of(recipe: Recipe, prepared: Prepared, resolved: dict[str, Any]) -
     """The step at which the run ends, when that is known beforehand."""
     plan = recipe.training
     limits = [] if plan.max_steps is None else [plan.max_steps]
-    if plan.max_epochs is not None:
+    if plan.max_epochs is not None and prepared.train is not None:
         # Epochs of several windows differ by an update or two; the first one stands for all.
         limits.append(plan.max_epochs * len(plan_of(recipe, prepared.train, resolved, 0)))
     return min(limits, default=None)
@@ -343,10 +363,10 @@ def resolve(
     if device.type == "cuda":  # what fits there depends on it
         step.precision = device_precision() if precision == "auto" else precision
         precision = step.precision
-    digest = prepared.vocabulary.digest
-    micro = pick_micro_tokens(recipe, step, prepared.train, digest, device)
+    pairs = prepared.valid if prepared.train is None else prepared.train
+    micro = pick_micro_tokens(recipe, step, pairs, prepared.vocabulary.digest, device)
     if precision == "auto":
-        precision = fastest_precision(recipe, step, prepared, micro)
+        precision = fastest_precision(recipe, step, pairs, micro)
     return {
         "device": device.type,
         "threads": threads,
@@ -358,9 +378,12 @@ def resolve(
     }
 
 
-def pick_shapes(corpus: Corpus, micro_tokens: int, device: torch.device) -> list[Shape]:
-    """A few shapes for a CUDA device, which starts up for each; any shape will do on a CPU."""
-    if device.type != "cuda":
+def pick_shapes(corpus: Corpus | None, micro_tokens: int, device: torch.device) -> list[Shape]:
+    """A few shapes for a CUDA device, which starts up for each; any shape will do on a CPU.
+
+    So it must where the corpus is streamed: nobody knows its longest pair.
+    """
+    if device.type != "cuda" or corpus is None:
         return []
     return list(choose_shapes(corpus.source_lengths, corpus.target_lengths, micro_tokens))
 
@@ -370,14 +393,12 @@ def device_precision() -> Precision:
     return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
 
 
-def fastest_precision(recipe: Recipe, step: TrainStep, prepared: Prepared, micro: int) -> Precision:
+def fastest_precision(recipe: Recipe, step: TrainStep, pairs: Corpus, micro: int) -> Precision:
     """On a CPU: bf16 where the hardware has it and it is measured to win; else fp32."""
     if not distributed.cpu_has_bf16():
         return "fp32"
-    rows = plan_of(recipe, prepared.train, {"micro_tokens": micro, "shapes": []}, 0).updates(0)[0][
-        0
-    ]
-    batch = batching.collate(prepared.train, rows)
+    epoch = plan_of(recipe, pairs, {"micro_tokens": micro, "shapes": []}, 0)
+    batch = batching.collate(pairs, epoch.updates(0)[0][0])
     no_scaler = torch.amp.GradScaler("cpu", enabled=False)
     seconds: dict[Precision, float] = {}
     tried: tuple[Precision, ...] = ("fp32", "bf16")

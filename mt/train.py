@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mt import checkpoint, files, schedule
+from mt import checkpoint, files, schedule, streaming
 from mt.checkpoint import TrainState
 from mt.contracts import Batch, Objective
 from mt.errors import DivergedError, MachineError, Stopped
@@ -77,6 +77,9 @@ def train(recipe: Recipe, run: Path, fresh: bool = False, trace: bool = False) -
 
 def updates(session: Session, state: TrainState) -> Iterator[tuple[list[Rows], TrainState]]:
     """The micro-batches of each update from `state` on, and where the run then stands."""
+    if session.stream is not None:
+        yield from session.stream.updates(state)
+        return
     recipe, at = session.recipe, state
     while True:
         epoch = plan_of(recipe, session.prepared.train, session.resolved, at.epoch)
@@ -112,9 +115,8 @@ def update(
         session.trace.note(number, place, batches, loss, norm, rate, step)
     rows = np.concatenate(micros)
     session.unread.append((number, rows, finite))
-    corpus = session.prepared.train
-    tokens = int(corpus.target_lengths[rows].sum())
-    real = tokens + int(corpus.source_lengths[rows].sum())
+    tokens = int(session.pairs.target_lengths[rows].sum())
+    real = tokens + int(session.pairs.source_lengths[rows].sum())
     session.meter.add(loss, norm, tokens, real, batches, loaded - began)
     for batch in split:
         note_split(session, number, batch)
@@ -125,6 +127,7 @@ def update(
         epoch=after.epoch,
         window=after.window,
         update=after.update,
+        stream=after.stream,
     )
     reporting = due(number, recipe.training.report_every)
     if reporting or len(session.unread) >= session.read_every:
@@ -182,6 +185,8 @@ def settle(session: Session, state: TrainState, last: bool = False) -> TrainStat
 
 def save(session: Session, state: TrainState) -> None:
     """A checkpoint of everything; a disk that fails, but is not full, is tried again."""
+    if session.stream is not None:
+        state = session.stream.gathered(state)
     averaged = session.average.module if session.average else None
     tensors = checkpoint.training_tensors(session.step, averaged, session.optimizer)
     name = checkpoint.name_of(state.step)
@@ -345,4 +350,5 @@ def progress(state: TrainState) -> dict[str, Any]:
         "total_target_tokens": state.tokens,
         "seconds": round(state.seconds, 3),
         "skipped": state.skipped,
+        **streaming.figures(state.stream),
     }

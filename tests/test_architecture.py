@@ -15,6 +15,7 @@ LEVELS = [
     {"train"},
     {"session", "validate"},
     {"prepare", "translate", "evaluate", "calibrate"},
+    {"streaming"},
     {"engines"},
     {"checkpoint"},
     {"recipe"},

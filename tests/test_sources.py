@@ -8,6 +8,7 @@ import io
 import json
 import lzma
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -259,6 +260,16 @@ REPOSITORIES = {
         "de-en/test-00000.parquet": parquet([{"translation": ROWS[0]}]),
         "fr-en/train-00000.parquet": parquet([{"translation": {"fr": "a", "en": "b"}}]),
     },
+    "lab/shards": {
+        **{
+            f"train-{k}.parquet": parquet(
+                [{"en": f"{k} {i}", "de": f"{k}-{i}"} for i in range(300)]
+            )
+            for k in range(3)
+        },
+    },
+    "lab/torn": {"train-0.parquet": parquet(ROWS), "train-1.parquet": b"no parquet"},
+    "lab/lost": {"train-0.parquet": parquet(ROWS), "train-lost.parquet": parquet(ROWS)},
     "lab/columns": {"train.jsonl": jsonl(ROWS), "test.jsonl": jsonl(ROWS[:1])},
     "lab/script": {"README.md": b"", "script.py": b"raise SystemExit('ran')"},
     "lab/broken": {"README.md": b"", "train.parquet": b"no parquet"},
@@ -293,9 +304,9 @@ class Hub(http.server.BaseHTTPRequestHandler):
         inside = "/".join(rest[1:]).strip("/")
         if api and what == "tree":
             return self.tree(files, f"{inside}/" if inside else "")
-        if not api and what == "resolve" and inside in files:
+        if not api and what == "resolve" and inside in files and "lost" not in inside:
             tag = hashlib.sha256(files[inside]).hexdigest()
-            return self.answer(200, files[inside], {"ETag": f'"{tag}"'})
+            return self.part(files[inside], {"ETag": f'"{tag}"'})
         return self.missing("EntryNotFound")
 
     def tree(self, files, folder):
@@ -312,6 +323,25 @@ class Hub(http.server.BaseHTTPRequestHandler):
         return self.value(
             [*found, *({"type": "directory", "path": folder + n, "oid": COMMIT} for n in inner)]
         )
+
+    def do_POST(self):
+        """What is known of some paths: it is asked before a file is streamed."""
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        _, _, *name, _, _ = urllib.parse.unquote(self.path).strip("/").split("/")
+        files = REPOSITORIES["/".join(name)]
+        asked = [path for path in json.loads(body)["paths"] if path in files]
+        self.value(
+            [{"type": "file", "path": p, "size": len(files[p]), "oid": COMMIT} for p in asked]
+        )
+
+    def part(self, content, headers):
+        """A file, or the range of it that is asked for."""
+        span = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        if span is None:
+            return self.answer(200, content, headers)
+        first, last = int(span[1]), min(int(span[2] or len(content)), len(content) - 1)
+        told = {**headers, "Content-Range": f"bytes {first}-{last}/{len(content)}"}
+        return self.answer(206, content[first : last + 1], told)
 
     def value(self, value):
         self.answer(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
@@ -349,13 +379,18 @@ for section in json.loads(sys.argv[1]):
 
 def read_apart(home, endpoint, sections, **environment):
     sections = [{"kind": "huggingface", "languages": LANGUAGES, **s} for s in sections]
+    return run_apart(READER, home, endpoint, sections, **environment)
+
+
+def run_apart(program, home, endpoint, arguments, **environment):
     kept = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
     environment = {
         **kept, "HF_HOME": str(home), "HF_ENDPOINT": endpoint, "HF_TOKEN": "hf_secretsecret",
+        "HF_UPDATE_DOWNLOAD_COUNTS": "0",  # which would be told to another host
         "PYTHONPATH": str(Path(__file__).parents[1]), **environment,
     }  # fmt: skip
     done = subprocess.run(
-        [sys.executable, "-c", READER, json.dumps(sections)],
+        [sys.executable, "-c", program, json.dumps(arguments)],
         env=environment, capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -439,6 +474,74 @@ def test_local_files_leave_nothing_outside_our_cache(tmp_path):
     assert [pair[:2] for pair in told] == [list(pair) for pair in READ]
     assert not list(home.rglob("*"))
     assert not list(cache.rglob("*.arrow"))
+
+
+STREAMER = """
+import json, sys
+from pydantic import TypeAdapter
+from mt import recipe
+from mt.errors import MtError
+from mt.streaming import Processes, read
+def pairs(rank, position=None):
+    chunks = read([config], 5, Processes(rank, ranks), position)
+    return [[list(zip(chunk.source, chunk.target)), after] for chunk, after in chunks]
+for section, ranks in json.loads(sys.argv[1]):
+    config = TypeAdapter(recipe.Source).validate_python(section)
+    try:
+        found = [pairs(rank) for rank in range(ranks)]
+        print(json.dumps([found, pairs(0, found[0][0][1])]))
+    except MtError as error:
+        print(json.dumps([error.exit_code, *str(error).splitlines()]))
+"""
+"""Streams sections as so many processes, and again from behind the first chunk."""
+
+
+def stream_apart(home, endpoint, *sections, ranks=1):
+    common = {"kind": "huggingface", "languages": LANGUAGES}
+    tasks = [[{**common, **section}, ranks] for section in sections]
+    return run_apart(STREAMER, home, endpoint, tasks)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_the_hub_is_streamed_from_any_position(hub, tmp_path, ranks):
+    ((found, rest),) = stream_apart(tmp_path, hub, {"dataset": "lab/shards"}, ranks=ranks)
+    read = [tuple(pair) for chunks in found for pairs, _ in chunks for pair in pairs]
+    assert sorted(read) == sorted((f"{k} {i}", f"{k}-{i}") for k in range(3) for i in range(300))
+    assert len(rest) >= 1
+    assert [pairs for pairs, _ in rest] == [pairs for pairs, _ in found[0][1:]]
+    kept = {path.suffix for path in tmp_path.rglob("*") if path.is_file()}
+    assert not kept & {".arrow", ".parquet"}
+
+
+def test_a_stream_of_the_hub_takes_a_split_a_config_and_columns(hub, tmp_path):
+    told = stream_apart(
+        tmp_path, hub,
+        {"dataset": "lab/pairs", "config": "de-en", "revision": COMMIT, "split": "test"},
+        {"dataset": "lab/columns", "source": "de", "target": "en"},
+    )  # fmt: skip
+    assert [found[0][0][0] for found, _ in told] == [
+        [["one", "eins"]], [["eins", "one"], ["zw ei", "two"]],
+    ]  # fmt: skip
+
+
+def test_what_a_stream_of_the_hub_cannot_read_is_told(hub, tmp_path):
+    told = stream_apart(
+        tmp_path, hub, {"dataset": "lab/none"}, {"dataset": "lab/pairs", "config": "xx"},
+        {"dataset": "lab/columns", "source": "q"}, {"dataset": "lab/shards", "split": "valid"},
+        {"dataset": "lab/torn"}, {"dataset": "lab/lost"},
+    )  # fmt: skip
+    assert [(code, message) for code, message, _ in told[:4]] == [
+        (7, "mt: error[HUB-NONE] lab/none: Dataset 'lab/none' doesn't exist on the Hub or cannot "
+            "be accessed."),
+        (3, "mt: error[DATA-CONFIG] lab/pairs: there is no configuration 'xx'; there are: "
+            "'de-en', 'fr-en'"),
+        (3, "mt: error[DATA-COLUMN] lab/columns/train: there is no column 'q'; there are: "
+            "en, de, n"),
+        (3, "mt: error[DATA-SPLIT] lab/shards: there is no split 'valid'; there are: 'train'"),
+    ]  # fmt: skip
+    for (code, message, _), shard in zip(told[4:], ("train-1", "train-lost"), strict=True):
+        assert code == 7
+        assert f"{shard}.parquet: cannot be fetched (" in message
 
 
 @pytest.mark.slow

@@ -9,16 +9,17 @@ import re
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from mt import files
 from mt.config import InputFile
-from mt.contracts import Pair, Pairs, SourceConfig
+from mt.contracts import Chunk, Pair, Pairs, SourceConfig
 from mt.errors import DataError, DownloadError, MtError
 
-_BATCH = 1000
+_BATCH, _STREAM_BATCH = 1000, 250
 _BUILDERS = {"parquet": "parquet", "json": "json", "jsonl": "json", "csv": "csv"}
 
 
@@ -70,7 +71,7 @@ def read(config: Config) -> Iterable[Pair]:
 def _pairs(config: Config) -> Iterator[Pair]:
     direction = config.direction
     rows = _local(config) if config.files else _hub(config)
-    name = f"{config.dataset}/{config.split}" if config.dataset else config.files[0]
+    name = _name(config)
     number = 0
     with _told(config, name):
         for batch in rows.iter(batch_size=_BATCH):
@@ -81,12 +82,55 @@ def _pairs(config: Config) -> Iterator[Pair]:
                 yield Pair(a, b, direction.source, direction.target, f"{name}:{number}")
 
 
+def stream(
+    config: Config, order: int, rank: int, world_size: int, position: dict[str, Any] | None
+) -> Iterator[Chunk]:
+    """The pairs of one process, read from disk or from the hub as they are asked for.
+
+    A process has shards of its own where their number is a multiple of `world_size`, and every
+    `world_size`-th pair of all where it is not.
+
+    Args:
+        config: what to read.
+        order: decides the order of the shards; at least 1.
+        rank, world_size: which process of how many.
+        position: of a chunk, to go on after it; the shard that it lies in is read again.
+
+    Raises:
+        DataError, DownloadError: as `read`; names the shard where it is known.
+    """
+    from datasets.distributed import split_dataset_by_node
+
+    direction, name = config.direction, _name(config)
+    rows = _local(config) if config.files else _hub(config, streaming=True)
+    with _told(config, name):
+        rows = split_dataset_by_node(rows, rank, world_size)
+        rows.set_epoch(order)  # shuffles the shards, and keeps no buffer that a resume would lose
+        if position is not None:
+            rows.load_state_dict(position)
+        batches = rows.iter(batch_size=_STREAM_BATCH)
+    while True:
+        with _told(config, name):  # and not around `yield`: several streams may be open at once
+            batch = next(batches, None)
+            if batch is None:
+                return
+            source = _column(batch, config.source, direction.source, name)
+            target = _column(batch, config.target, direction.target, name)
+            position = rows.state_dict()
+        yield Chunk(source, target, position)
+
+
+def _name(config: Config) -> str:
+    return f"{config.dataset}/{config.split}" if config.dataset else config.files[0]
+
+
 def _local(config: Config) -> Any:
     """Local files, streamed: nothing is copied, and what is noted of them is within our cache."""
     import datasets
 
     for path in config.files:
         files.open_bytes(Path(path)).close()  # says what is wrong with the path
+    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # it would tell the hub of each local read
     with _told(config, config.files[0]):
         return datasets.load_dataset(
             _builder(config.files[0]), data_files=list(config.files), split="train",
@@ -94,8 +138,11 @@ def _local(config: Config) -> Any:
         )  # fmt: skip
 
 
-def _hub(config: Config) -> Any:
-    """A data set of the hub, in its user's ordinary cache; it never runs code of the data set."""
+def _hub(config: Config, streaming: bool = False) -> Any:
+    """A data set of the hub, in its user's ordinary cache; it never runs code of the data set.
+
+    Streamed it is in no cache: each pair is fetched when it is read.
+    """
     import datasets
 
     direction = config.direction
@@ -104,8 +151,9 @@ def _hub(config: Config) -> Any:
         for name in [config.config] if config.config else [None, *pair]:
             try:
                 return datasets.load_dataset(
-                    config.dataset, name, revision=config.revision, split=config.split
-                )
+                    config.dataset, name, revision=config.revision, split=config.split,
+                    streaming=streaming,
+                )  # fmt: skip
             except ValueError as error:
                 # Without a name it asks for one; with a guessed one it tells those there are.
                 if "config" not in str(error).lower() or name == pair[1] or config.config:
@@ -164,9 +212,26 @@ def _told(config: Config, where: str) -> Iterator[None]:
         if full:
             with files.told(where):
                 raise full[0] from None
-        raise _meaning(error, config, where) from None
+        raise _meaning(error, config, _shard(config, error) or where) from None
     finally:
         logger.setLevel(level)
+
+
+def _shard(config: Config, error: Exception) -> str | None:
+    """The shard that could not be read, where it is known."""
+    told = " ".join(str(cause) for cause in _chain(error))
+    for path in config.files:
+        if path in told:
+            return path
+    found = re.search(r"hf://datasets/\S+?(?=[\s'\"])|(?<=/resolve/)\S+?(?=[\s'\"?])", f"{told} ")
+    shard = found[0].rstrip(".,") if found else ""
+    if _builder(shard):
+        return shard
+    # What reads a file says what is wrong with it, but seldom of which: it is the `file` that the
+    # builder of `datasets` was at.
+    frames = [frame for cause in _chain(error) for frame, _ in walk_tb(cause.__traceback__)]
+    named = [str(frame.f_locals.get("file")) for frame in frames]
+    return next((name for name in named if _builder(name)), None)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

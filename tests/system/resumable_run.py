@@ -23,7 +23,7 @@ RECIPE = {
         "dropout": 0.1, "attention_dropout": 0.1, "norm": "pre",
     },
     "schedule": {"kind": "linear", "warmup_steps": 3},
-    "batching": {"tokens": 500, "micro_tokens": 400, "window": 4},
+    "batching": {"tokens": 500, "micro_tokens": 400, "window": 3},
     "training": {
         "max_epochs": 3, "ema": 0.9, "average": 2, "patience": 50, "report_every": 5,
         "validate_every": 7, "save_every": 5, "keep_last": 2, "monitor": "loss",
