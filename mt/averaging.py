@@ -8,6 +8,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from mt.distributed import held
+
 
 class MovingAverage:
     """The exponential moving average of a module's weights, as a module of its own.
@@ -24,7 +26,8 @@ class MovingAverage:
     def update(self, module: nn.Module, step: int) -> None:
         """Take in the weights after update number `step`, counted from 1."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(list(self.module.parameters()), list(module.parameters()), 1 - decay)
+        averaged = [held(parameter) for parameter in self.module.parameters()]
+        torch._foreach_lerp_(averaged, [held(p) for p in module.parameters()], 1 - decay)
 
 
 def mean(weights: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ update) need be remembered to go on, and the number of processes does not enter.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from mt.config import Section
-from mt.contracts import BEGIN, PAD, Batch
+from mt.contracts import BEGIN, END, PAD, Batch
 
 if TYPE_CHECKING:
     import torch
@@ -109,7 +109,14 @@ def _updates(micros: list[Rows], target: Rows, tokens: int) -> list[list[Rows]]:
 
 
 def collate(corpus: Corpus, rows: Rows) -> Batch:
-    """The pairs at `rows` as padded tensors on the CPU."""
+    """The pairs at `rows` as padded tensors on the CPU.
+
+    Without rows, a pair of which nothing is asked, whose loss and gradient are zero: with it a
+    process that has nothing to do takes part in what all must do.
+    """
+    if not len(rows):
+        nothing = batch_of([np.array([END])], [np.array([PAD])], np.array([0]))
+        return replace(nothing, target_lengths=nothing.target_lengths * 0)
     source = [corpus.source(int(row)) for row in rows]  # each [S], ending in </s>
     target = [corpus.target(int(row)) for row in rows]  # each [T], ending in </s>
     return batch_of(source, target, rows)

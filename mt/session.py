@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import resource
 import signal
 import sys
@@ -12,15 +13,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mt import batching, checkpoint, distributed, files
 from mt.averaging import MovingAverage
 from mt.checkpoint import TrainState
 from mt.config import plugin
-from mt.contracts import Batch, Objective
-from mt.distributed import Precision
+from mt.contracts import Batch, Objective, Seq2Seq
+from mt.distributed import Precision, World
 from mt.errors import ConfigError, DataError, Stopped
 from mt.evaluate import metrics
 from mt.prepare import Prepared, prepare
@@ -37,21 +39,27 @@ CHANGEABLE = (
 
 
 class StopRequest:
-    """Whether SIGINT or SIGTERM has come; a second one ends the program at once."""
+    """Whether SIGINT or SIGTERM has come; a second one ends a program of one process at once."""
 
     number = 0
+    """The signal that came to this process."""
+    agreed = 0
+    """The signal that came to any process, as all knew it at the last step."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
 
     def handle(self, number: int, frame: object) -> None:
         """Remember the signal."""
-        if self.number:
+        if self.number and self.world.size == 1:  # a launcher may well tell it twice
             raise Stopped(number, "stopped at once, by a second signal; the last save is intact")
         self.number = number
 
 
 @contextlib.contextmanager
-def stop_requests() -> Iterator[StopRequest]:
+def stop_requests(world: World) -> Iterator[StopRequest]:
     """Listen to SIGINT and SIGTERM while inside."""
-    request = StopRequest()
+    request = StopRequest(world)
     before = {s: signal.signal(s, request.handle) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield request
@@ -66,8 +74,14 @@ class Session:
 
     recipe: Recipe
     run: Path
+    world: World
     prepared: Prepared
     step: TrainStep
+    """Model and objective; when sharded, this process's part of them."""
+    shared: nn.Module
+    """What the gradient is taken through: `step`, or what keeps its copies equal."""
+    plain: TrainStep | None
+    """When sharded, room for a whole copy of the weights to translate with."""
     optimizer: torch.optim.Optimizer
     average: MovingAverage | None
     scaler: torch.amp.GradScaler
@@ -76,12 +90,19 @@ class Session:
     report: Reporter
     stop: StopRequest
     last_step: int | None
+    began: float = 0.0
+    """The time, on the monotonic clock, when training would have begun without interruption."""
     meter: Meter = field(default_factory=lambda: Meter())
 
-    @property
     def best(self) -> TrainStep:
-        """Model and objective with the weights to translate with."""
-        return cast(TrainStep, self.average.module) if self.average else self.step
+        """Model and objective with the weights to translate with; all processes must ask."""
+        best = cast(TrainStep, self.average.module) if self.average else self.step
+        if self.plain is None:
+            return best
+        with torch.no_grad():
+            for mine, theirs in zip(self.plain.parameters(), best.parameters(), strict=True):
+                mine.copy_(distributed.whole(theirs))
+        return self.plain
 
     @property
     def about(self) -> dict[str, Any]:
@@ -112,11 +133,15 @@ class Meter:
             self.slots += batch.source.numel() + batch.labels.numel()
             self.real += int(batch.source_lengths.sum() + batch.target_lengths.sum())
 
-    def read(self) -> dict[str, float]:
-        """The figures; and begin anew."""
+    def read(self, world: World) -> dict[str, float]:
+        """The figures; and begin anew.
+
+        Of several processes, padding, waiting and memory are those of the first.
+        """
+        loss = float(distributed.total(world, torch.stack(self.loss).mean()))
         seconds = max(time.perf_counter() - self.since, 1e-9)
         figures = {
-            "loss": float(torch.stack(self.loss).mean()),
+            "loss": loss,
             "grad_norm": self.norm,
             "target_tokens": self.tokens,
             "target_tokens_per_second": self.tokens / seconds,
@@ -155,18 +180,14 @@ def set_aside(run: Path) -> None:
 
 
 def start(
-    recipe: Recipe, run: Path, stop: StopRequest, report: Reporter
+    recipe: Recipe, run: Path, stop: StopRequest, report: Reporter, world: World
 ) -> tuple[Session, TrainState]:
     """Everything made and, when the run has a checkpoint, put back to where it was."""
-    if (run / "config.yaml").exists():
-        check_same(run, recipe)
-    files.make_folder(run / "checkpoints")
-    files.sweep(run / "checkpoints")
-    last = checkpoint.latest(run, report.tell)
-    device = distributed.pick_device(recipe.runtime.device)
-    threads = distributed.use_threads(recipe.runtime.threads)
+    last = distributed.of_first(world, lambda: opened(recipe, run, report))
+    device = distributed.pick_device(recipe.runtime.device, world)
+    threads = distributed.use_threads(recipe.runtime.threads, world)
     metrics(recipe.data.valid.direction.target, recipe.evaluation)  # a missing package: say so now
-    prepared = prepare(recipe, report.tell)
+    prepared = distributed.after_first(world, "prepared", lambda: prepare(recipe, report.tell))
     if stop.number:
         raise Stopped(stop.number, "stopped while preparing; what was prepared is kept")
     torch.manual_seed(recipe.training.seed)
@@ -174,42 +195,87 @@ def start(
     build = plugin("objectives", recipe.objective.kind).build
     objective = build(recipe.objective, model, prepared.vocabulary, None).to(device)
     step = TrainStep(model, objective, "fp32")
-    resolved = resolve(recipe, run, step, prepared, device, threads, report)
+    resolved = distributed.of_first(
+        world, lambda: resolve(recipe, run, step, prepared, device, threads, report, world)
+    )
+    distributed.use_threads(resolved["threads"])
     step.precision = resolved["precision"]
     if resolved["compile"]:
         for block in model.blocks():
             block.compile(dynamic=True)
+    average = MovingAverage(step, recipe.training.ema) if recipe.training.ema else None
+    shared, plain = share(step, average, recipe, prepared, device, world)
     build = plugin("optimizers", recipe.optimizer.kind).build
     optimizer = build(recipe.optimizer, list(step.named_parameters()))
-    average = MovingAverage(step, recipe.training.ema) if recipe.training.ema else None
     scaler = torch.amp.GradScaler(device.type, enabled=step.precision == "fp16")
     session = Session(
-        recipe, run, prepared, step, optimizer, average, scaler, device, resolved, report, stop,
-        last_step_of(recipe, prepared, resolved["micro_tokens"]),
+        recipe, run, world, prepared, step, shared, plain, optimizer, average, scaler, device,
+        resolved, report, stop, last_step_of(recipe, prepared, resolved["micro_tokens"]),
     )  # fmt: skip
     if last is None:
-        checkpoint.begin(run, recipe, prepared.vocabulary, resolved)
-        files.write_json(run / "report.json", prepared.report)
+        if world.first:
+            checkpoint.begin(run, recipe, prepared.vocabulary, resolved)
+            files.write_json(run / "report.json", prepared.report)
         parameters = sum(p.numel() for p in model.parameters())
         report.tell(f"{parameters:,} parameters on {device}, {resolved}")
         return session, TrainState()
-    checkpoint.write_recipe(run, recipe)
-    return session, resume(session, last)
+    if world.first:
+        checkpoint.write_recipe(run, recipe)
+    return session, resume(session, run / "checkpoints" / last)
+
+
+def opened(recipe: Recipe, run: Path, report: Reporter) -> str | None:
+    """The name of the checkpoint to go on from in a run directory, which is made if need be."""
+    if (run / "config.yaml").exists():
+        check_same(run, recipe)
+    files.make_folder(run / "checkpoints")
+    files.sweep(run / "checkpoints")
+    last = checkpoint.latest(run, report.tell)
+    return None if last is None else last.name
+
+
+def share(
+    step: TrainStep, average: MovingAverage | None, recipe: Recipe, prepared: Prepared,
+    device: torch.device, world: World,
+) -> tuple[nn.Module, TrainStep | None]:  # fmt: skip
+    """What the gradient is taken through and, when sharded, a whole copy to translate with."""
+    digests = [prepared.train.digest, prepared.valid.digest, prepared.vocabulary.digest]
+    if digests != distributed.of_first(world, lambda: digests):
+        what = f"prepared other data than rank 0 ({digests})"
+        advice = "give all machines the same files, or one folder for all as $MT_CACHE"
+        raise DataError("RANK-DATA", f"rank {world.rank}", what, advice)
+    if world.size == 1:
+        return step, None
+    if recipe.runtime.sharding == "fsdp":
+        plain = copy.deepcopy(step).eval().requires_grad_(False)
+        for one in (step, cast(TrainStep, average.module)) if average else (step,):
+            distributed.shard(one, cast(Seq2Seq, one.model).blocks(), device, world)
+        return step, plain
+    shared = distributed.replicated(step, world)
+    # The first gradient decides in which order they are sent from then on: let it be a zero
+    # one, so that a resumed run sends, and sums, from its first step as one that never stopped.
+    nothing = batching.moved(batching.collate(prepared.train, np.array([], np.int64)), device)
+    no_scaler = torch.amp.GradScaler(device.type, enabled=False)
+    backward(shared, cast(Objective, step.objective), [nothing], no_scaler, world)
+    step.zero_grad()
+    return shared, None
 
 
 def resume(session: Session, folder: Path) -> TrainState:
     """Put the session back to a checkpoint."""
-    manifest = files.read_json(folder / checkpoint.MANIFEST)
+    manifest = distributed.of_first(
+        session.world, lambda: files.read_json(folder / checkpoint.MANIFEST)
+    )
     for key, now in session.about.items():
         if manifest.get(key) != now:
             what = f"the {key} changed since {folder.name} ({manifest.get(key)} -> {now})"
             advice = "restore the data and their files, or start over with --fresh"
             raise DataError("RESUME-DATA", session.run, what, advice)
     averaged = session.average.module if session.average else None
-    state = checkpoint.restore(folder, session.step, averaged, session.optimizer)
+    state = checkpoint.restore(folder, session.step, averaged, session.optimizer, session.world)
     if state.scaler:
         session.scaler.load_state_dict(state.scaler)
-    if state.best_step is not None:
+    if state.best_step is not None and session.world.first:
         best = session.run / "checkpoints" / checkpoint.name_of(state.best_step)
         if best.is_dir() and not (session.run / "best").exists():
             checkpoint.mark_best(session.run, best)
@@ -249,12 +315,23 @@ def last_step_of(recipe: Recipe, prepared: Prepared, micro_tokens: int) -> int |
 
 def resolve(
     recipe: Recipe, run: Path, step: TrainStep, prepared: Prepared, device: torch.device,
-    threads: int, report: Reporter,
+    threads: int, report: Reporter, world: World,
 ) -> dict[str, Any]:  # fmt: skip
     """What `auto` means here; chosen once by trying and kept for every resume."""
+    sharing = {
+        "processes": world.size,
+        "sharding": "none" if world.size == 1 else recipe.runtime.sharding.replace("none", "ddp"),
+    }
     if (run / "resolved.json").exists():
-        kept: dict[str, Any] = files.read_json(run / "resolved.json")
-        distributed.use_threads(kept["threads"])
+        kept: dict[str, Any] = {"processes": 1, "sharding": "none"}
+        kept |= files.read_json(run / "resolved.json")
+        before = {key: kept[key] for key in sharing}
+        if before == sharing:
+            return kept
+        changed = ", ".join(f"{key} {before[key]} -> {sharing[key]}" for key in sharing)
+        report.tell(f"{changed}: the same data in the same order, other dropout and rounding")
+        kept |= {"threads": threads, **sharing}
+        files.write_json(run / "resolved.json", kept)
         return kept
     micro = pick_micro_tokens(recipe, device)
     compiled, precision = recipe.runtime.compile, recipe.runtime.precision
@@ -266,6 +343,7 @@ def resolve(
         "micro_tokens": micro,
         "compile": device.type == "cuda" if compiled == "auto" else compiled,
         "precision": precision,
+        **sharing,
         "torch": torch.__version__,
     }
 

@@ -6,13 +6,17 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import register_dataclass
 
-from mt.contracts import Batch, Loss, Objective
-from mt.distributed import Precision, autocast
+from mt import distributed
+from mt.contracts import Batch, Loss, Objective, Term
+from mt.distributed import ALONE, Precision, World, autocast
+
+register_dataclass(Term)  # so that a sharded module finds the tensors in what it returns
 
 
 class TrainStep(nn.Module):
-    """Model and objective in one module: what is averaged, compiled and, later, shared out."""
+    """Model and objective in one module: what is averaged, compiled and shared out."""
 
     def __init__(self, model: nn.Module, objective: nn.Module, precision: Precision) -> None:
         super().__init__()
@@ -26,22 +30,25 @@ class TrainStep(nn.Module):
 
 
 def backward(
-    step: TrainStep, objective: Objective, batches: list[Batch], scaler: torch.amp.GradScaler
-) -> Tensor:
-    """Gradients of the mean loss over all micro-batches; the mean itself, [].
+    step: nn.Module, objective: Objective, batches: list[Batch], scaler: torch.amp.GradScaler,
+    world: World = ALONE,
+) -> Tensor:  # fmt: skip
+    """Gradients of the mean loss over all micro-batches; this process's part of the mean, [].
 
-    Each term is a sum, divided by its count over ALL micro-batches: how an update is cut into
-    micro-batches cannot change its gradient.
+    Each term is a sum, divided by its count over ALL micro-batches of all processes: how an
+    update is cut into micro-batches cannot change its gradient.
     """
     step.train()
     counts: dict[str, Tensor] = {}
     for batch in batches:
         for name, count in objective.counts(batch).items():
             counts[name] = counts.get(name, 0) + count
+    counts = distributed.total_counts(world, counts)
     mean = torch.zeros((), device=batches[0].source.device)
-    for batch in batches:
-        terms = step(batch)
-        part = sum(term.weight * term.total / counts[term.name].clamp(min=1) for term in terms)
-        scaler.scale(part).backward()
+    for number, batch in enumerate(batches, start=1):
+        with distributed.synchronised(step, last=number == len(batches)):
+            terms = step(batch)
+            part = sum(term.weight * term.total / counts[term.name].clamp(min=1) for term in terms)
+            scaler.scale(part).backward()
         mean += cast(Tensor, part).detach()
     return mean

@@ -21,12 +21,13 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from mt import batching, checkpoint, files, schedule
+from mt import batching, checkpoint, distributed, files, schedule
 from mt.checkpoint import TrainState
 from mt.contracts import Objective
+from mt.distributed import ALONE, World
 from mt.errors import DivergedError, Stopped
 from mt.recipe import Recipe
-from mt.report import Reporter
+from mt.report import Reporter, Silence
 from mt.session import Session, plan_of, set_aside, start, stop_requests
 from mt.step import backward
 from mt.validate import Validation, validate
@@ -37,34 +38,35 @@ MAX_SKIPPED = 20
 # ------------------------------------------------------------------------------ the loop
 
 
-def train(recipe: Recipe, run: Path, fresh: bool = False) -> None:
+def train(recipe: Recipe, run: Path, fresh: bool = False, world: World = ALONE) -> None:
     """Train, or go on training, the recipe in a run directory.
+
+    Each of several processes calls this; the first alone writes and speaks.
 
     Raises:
         MtError: whatever the user can mend.
         Stopped: a signal came; a checkpoint is saved.
     """
-    if fresh and run.exists():
+    if fresh and world.first and run.exists():
         set_aside(run)
     with (
-        files.lock(run / ".lock"),
-        stop_requests() as stop,
-        contextlib.closing(Reporter(run)) as report,
+        files.lock(run / ".lock") if world.first else contextlib.nullcontext(),
+        stop_requests(world) as stop,
+        contextlib.closing(Reporter(run) if world.first else Silence(run)) as report,
     ):
-        session, state = start(recipe, run, stop, report)
+        session, state = start(recipe, run, stop, report, world)
         reason = ended(session, state)
         if reason and state.finished:
             average(session, state)
             report.tell(f"{run} has finished: {reason}; nothing to do (--fresh starts over)")
             return
         report.start(session.last_step, state.step)
-        clock = time.monotonic() - state.seconds
+        session.began = time.monotonic() - state.seconds
         for micros, after in updates(session, state):
             state = settle(session, state)
             if ended(session, state):
                 break
             state = update(session, micros, state, after)
-            state = replace(state, seconds=time.monotonic() - clock)
         finish(session, settle(session, state))
 
 
@@ -88,16 +90,17 @@ def update(
 ) -> TrainState:
     """One update of the weights, from all micro-batches of its group."""
     recipe, step, number = session.recipe, session.step, state.step + 1
+    world, corpus = session.world, session.prepared.train
     began = time.perf_counter()
-    batches = [
-        batching.moved(batching.collate(session.prepared.train, m), session.device) for m in micros
-    ]
+    shares = distributed.deal(micros, world)
+    batches = [batching.moved(batching.collate(corpus, m), session.device) for m in shares]
     loaded = time.perf_counter()
-    torch.manual_seed(seed_of(recipe.training.seed, number))
-    loss = backward(step, cast(Objective, step.objective), batches, session.scaler)
+    torch.manual_seed(seed_of(recipe.training.seed, number, *([world.rank] if world.rank else [])))
+    objective = cast(Objective, step.objective)
+    loss = backward(session.shared, objective, batches, session.scaler, world)
     session.scaler.unscale_(session.optimizer)
     clip = recipe.training.clip or float("inf")
-    norm = float(nn.utils.clip_grad_norm_(step.parameters(), clip, foreach=True))
+    norm = float(distributed.whole(nn.utils.clip_grad_norm_(step.parameters(), clip, foreach=True)))
     factor = schedule.factor(recipe.schedule, number, session.last_step)
     rate = factor * recipe.optimizer.learning_rate
     finite = norm < float("inf")
@@ -109,7 +112,7 @@ def update(
     session.optimizer.zero_grad()
     if session.average and finite:
         session.average.update(step, number)
-    tokens = sum(int(batch.target_lengths.sum()) for batch in batches)
+    tokens = sum(int(corpus.target_lengths[rows].sum()) for rows in micros)
     session.meter.add(loss, norm, tokens, batches, loaded - began)
     state = replace(
         state,
@@ -124,7 +127,8 @@ def update(
     if not finite:
         note_skipped(session, state)
     if due(number, recipe.training.report_every):
-        session.report.report({**progress(state), "learning_rate": rate, **session.meter.read()})
+        figures = {"learning_rate": rate, **session.meter.read(world)}
+        session.report.report({**progress(state), **figures})
     return state
 
 
@@ -132,34 +136,55 @@ def settle(session: Session, state: TrainState, last: bool = False) -> TrainStat
     """What is due between two updates: validate, save, obey a signal."""
     plan, step = session.recipe.training, state.step
     better, began = False, time.perf_counter()
+    state = agree(session, state)
     if step and (due(step, plan.validate_every) or last) and state.validated != step:
         result = validate(
-            session.best, session.prepared, session.recipe, session.device,
-            session.resolved["precision"], lambda: bool(session.stop.number),
+            session.best(), session.prepared, session.recipe, session.device,
+            session.resolved["precision"], lambda: bool(session.stop.number), session.world,
         )  # fmt: skip
         if result is not None:
             state, better = judged(session, state, result)
-    saved = session.run / "checkpoints" / checkpoint.name_of(step)
-    wanted = better or last or due(step, plan.save_every) or bool(session.stop.number)
-    if wanted and step and (better or last or not saved.is_dir()):
-        save(session, state)
-        if better:
-            checkpoint.mark_best(session.run, saved)
-        checkpoint.prune(session.run, max(plan.keep_last, plan.average))
+        else:
+            state = agree(session, state)
+    wanted = better or last or due(step, plan.save_every) or bool(session.stop.agreed)
+    if wanted and step and (better or last or not is_saved(session, step)):
+        save(session, state, better)
     session.meter.since += time.perf_counter() - began  # not a part of training's speed
-    if session.stop.number:
-        name = signal.Signals(session.stop.number).name
+    if session.stop.agreed:
+        distributed.meet(session.world)  # the launcher ends the others as soon as one has left
+        name = signal.Signals(session.stop.agreed).name
         kept = f"saved in {session.run}" if step else "nothing was trained yet"
-        raise Stopped(session.stop.number, f"stopped by {name} at step {step}, {kept}")
+        raise Stopped(session.stop.agreed, f"stopped by {name} at step {step}, {kept}")
     return state
 
 
-def save(session: Session, state: TrainState) -> None:
-    """A checkpoint of everything."""
+def agree(session: Session, state: TrainState) -> TrainState:
+    """Let all processes know of the same signal and the same time."""
+    seconds = time.monotonic() - session.began
+    stop, seconds = distributed.most(session.world, session.stop.number, seconds)
+    session.stop.agreed = int(stop)
+    return replace(state, seconds=seconds)
+
+
+def is_saved(session: Session, step: int) -> bool:
+    """Whether there is a checkpoint of a step; only the first process sees the run directory."""
+    folder = session.run / "checkpoints" / checkpoint.name_of(step)
+    return distributed.of_first(session.world, folder.is_dir)
+
+
+def save(session: Session, state: TrainState, better: bool) -> None:
+    """A checkpoint of everything: gathered from all processes, written by the first."""
+    plan, run = session.recipe.training, session.run
     averaged = session.average.module if session.average else None
     tensors = checkpoint.training_tensors(session.step, averaged, session.optimizer)
+    best = session.best().model
+    if not session.world.first:
+        return
     name = checkpoint.name_of(state.step)
-    checkpoint.save(session.run, name, session.best.model, state, session.about, tensors)
+    folder = checkpoint.save(run, name, best, state, session.about, tensors)
+    if better:
+        checkpoint.mark_best(run, folder)
+    checkpoint.prune(run, max(plan.keep_last, plan.average))
 
 
 def judged(session: Session, state: TrainState, result: Validation) -> tuple[TrainState, bool]:
@@ -204,20 +229,26 @@ def average(session: Session, state: TrainState) -> None:
 
     The average becomes the best checkpoint when it validates best.
     """
-    plan = session.recipe.training
-    if not plan.average or checkpoint.is_average_of(session.run, state):
+    plan, run, world = session.recipe.training, session.run, session.world
+    if not plan.average:
         return
-    mean = copy.deepcopy(session.best)
-    folder = checkpoint.average(session.run, plan.average, state, mean.model, session.about)
+    if distributed.of_first(world, lambda: checkpoint.is_average_of(run, state)):
+        return
+    mean = copy.deepcopy(session.best())
+    if world.first:
+        checkpoint.average(run, plan.average, state, mean.model, session.about)
+    weights = distributed.tensors_of_first(world, lambda: checkpoint.weights_of(mean.model))
+    checkpoint.fit(mean.model, weights, run)
     result = validate(
         mean, session.prepared, session.recipe, session.device,
-        session.resolved["precision"], lambda: False,
+        session.resolved["precision"], lambda: False, world,
     )  # fmt: skip
     assert result is not None
     value = result.value(plan.monitor)
     told = f"average of the last {plan.average} checkpoints: {plan.monitor} {abs(value):.2f}"
     if state.best is None or value > state.best:
-        checkpoint.mark_best(session.run, folder)
+        if world.first:
+            checkpoint.mark_best(run, run / "checkpoints" / "average")
         told += ", the best"
     session.report.tell(told)
 
