@@ -232,7 +232,9 @@ def _told_once(world: World, error: Exception) -> Exception:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip() or "no details").splitlines()[0]
+    """What torch says first, without the place in its sources and its guesses at a cause."""
+    line = (str(error).strip() or "no details").splitlines()[0]
+    return re.sub(r"^\[[^]]*\]:? *", "", line).split(". ")[0]
 
 
 def prefix() -> str:

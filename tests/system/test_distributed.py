@@ -242,3 +242,17 @@ def test_a_batch_without_rows_adds_nothing(vocabulary):
     for parameter in model.parameters():
         assert parameter.grad is not None
         assert not parameter.grad.any()
+
+
+# ---------------------------------------------------------------------------- the clusters
+
+
+def test_the_cluster_scripts_are_well_formed():
+    folder = ROOT / "scripts" / "cluster"
+    subprocess.run(["bash", "-n", str(folder / "slurm.sh")], check=True)
+    job = yaml.safe_load((folder / "kubernetes.yaml").read_text())
+    for replicas in job["spec"]["pytorchReplicaSpecs"].values():
+        (container,) = replicas["template"]["spec"]["containers"]
+        (command,) = container["args"]
+        assert container["name"] == "pytorch"
+        subprocess.run(["bash", "-n", "-c", command], check=True)
