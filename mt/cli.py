@@ -359,7 +359,13 @@ def _score_table(scores: dict[str, Any]) -> list[str]:
 
 def main() -> None:
     """The command `mt`: does what the command line says and exits with its code."""
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        # Of several processes, torch's threads may outlive Python and abort what has gone well.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def run(arguments: Sequence[str]) -> int:
