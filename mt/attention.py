@@ -32,9 +32,8 @@ def attend(
     Returns:
         [R, H, T, K].
     """
-    if dropout > 0 and query.device.type == "cpu":
-        # Torch's own kernel falls back to slower parts here when there is dropout.
-        return drop(weights(query, key, valid, causal), dropout) @ value
+    if query.device.type == "cpu" and not torch.compiler.is_compiling():
+        return _attend_plainly(query, key, value, valid, causal, dropout)
     mask = None if valid is None else valid[:, None, None, :]  # [R, 1, 1, S]
     square = query.size(2) == key.size(2)
     if causal and query.size(2) > 1 and (mask is not None or not square):
@@ -43,6 +42,21 @@ def attend(
     return F.scaled_dot_product_attention(
         query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=causal and square
     )
+
+
+def _attend_plainly(
+    query: Tensor, key: Tensor, value: Tensor, valid: Tensor | None, causal: bool, dropout: float
+) -> Tensor:
+    """Attention in parts, fp32 at least: of sentences, a CPU's own kernel takes times as long.
+
+    Products of few rows gain little by bf16, where each new size costs a kernel (see `linear`).
+    """
+    wide = torch.promote_types(query.dtype, torch.float32)
+    if valid is not None and bool(valid.all()):
+        valid = None
+    with torch.autocast("cpu", enabled=False):
+        shares = drop(weights(query.to(wide), key.to(wide), valid, causal), dropout)
+        return (shares @ value.to(wide)).to(query.dtype)
 
 
 def _future(queries: int, keys: int, device: torch.device) -> Tensor:
@@ -55,12 +69,12 @@ def weights(
     query: Tensor, key: Tensor, valid: Tensor | None = None, causal: bool = False
 ) -> Tensor:
     """The attention weights [R, H, T, S] themselves: rows sum to 1. See `attend`."""
-    scores = query @ key.transpose(-2, -1) / math.sqrt(query.size(-1))  # [R, H, T, S]
+    scores = (query / math.sqrt(query.size(-1))) @ key.transpose(-2, -1)  # [R, H, T, S]
     if valid is not None:
-        scores = scores.masked_fill(~valid[:, None, None, :], -math.inf)
-    if causal:
+        scores = scores.masked_fill_(~valid[:, None, None, :], -math.inf)
+    if causal and query.size(2) > 1:
         future = _future(query.size(2), key.size(2), query.device)
-        scores = scores.masked_fill(future, -math.inf)
+        scores = scores.masked_fill_(future, -math.inf)
     return scores.softmax(-1)
 
 
@@ -70,7 +84,7 @@ class _ByteDropout(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, threshold: int) -> Tensor:  # type: ignore[no-untyped-def]
         words = torch.empty((x.numel() + 7) // 8, dtype=torch.int64).random_(-(2**63), None)
-        kept = (words.view(torch.uint8)[: x.numel()] >= threshold).view(x.shape)
+        kept = words.view(torch.uint8)[: x.numel()].view(x.shape).ge_(threshold)  # 0 or 1
         ctx.save_for_backward(kept)
         ctx.scale = 256 / (256 - threshold)
         return (x * kept).mul_(ctx.scale)
@@ -89,7 +103,7 @@ def drop(x: Tensor, probability: float) -> Tensor:
     if probability == 0:
         return x
     threshold = round(probability * 256)
-    if x.device.type != "cpu" or not 0 < threshold < 256:
+    if x.device.type != "cpu" or torch.compiler.is_compiling() or not 0 < threshold < 256:
         return F.dropout(x, probability)
     dropped: Tensor = _ByteDropout.apply(x, threshold)  # type: ignore[no-untyped-call]
     return dropped

@@ -1,15 +1,16 @@
 """Token-budget batches of like length: a pure plan of (seed, epoch, lengths, config).
 
-An update is a group of micro-batches. Sentences are shuffled, cut into windows, sorted by
-length within a window and cut into micro-batches of little padding; the micro-batches of a
-window are shuffled and dealt to updates of `tokens` real target tokens. Nothing but (epoch,
-update) need be remembered to go on, and the number of processes does not enter.
+An update is a group of micro-batches. Sentences are shuffled and cut into windows; those of a
+window are cut into micro-batches of little padding, which are shuffled and dealt to updates of
+`tokens` real target tokens. Nothing but (epoch, window, update) need be remembered to go on, and
+the number of processes does not enter.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -18,13 +19,12 @@ from pydantic import Field, field_validator
 
 from mt.config import Section
 from mt.contracts import BEGIN, END, PAD, Batch
+from mt.lengths import Lengths, Rows, Shape, cut, deal, fill, shape_of
 
 if TYPE_CHECKING:
     import torch
 
     from mt.corpus import Corpus
-
-Rows = NDArray[np.int64]
 
 
 class Config(Section):
@@ -46,95 +46,102 @@ class Config(Section):
 
 
 @dataclass(frozen=True)
-class Plan:
-    """The micro-batches of one epoch, grouped into updates."""
+class Epoch:
+    """The batches of one epoch: a pure function of its fields, cut a window at a time.
 
-    updates: list[list[Rows]]
-    """For each update its micro-batches, each the rows [B] of the corpus that it holds."""
-
-
-def plan(
-    source_lengths: NDArray[np.integer], target_lengths: NDArray[np.integer],
-    config: Config, micro_tokens: int, seed: int, epoch: int,
-) -> Plan:  # fmt: skip
-    """The plan of an epoch.
-
-    Args:
-        source_lengths, target_lengths: [pairs] real positions of each pair, end included.
-        config: the token budget of an update.
-        micro_tokens: padded slots of one forward pass.
-        seed: the run's seed.
-        epoch: counted from 0.
+    So a run can go on anywhere knowing no more than (epoch, window, update), at the cost of one
+    window; the number of processes does not enter.
     """
-    generator = np.random.Generator(np.random.PCG64([seed, epoch]))
-    order = generator.permutation(len(source_lengths))
-    source, target = np.asarray(source_lengths), np.asarray(target_lengths)
-    mean = max(1.0, float(target.mean()))
-    window = max(1, round(config.window * config.tokens / mean))
-    micros: list[Rows] = []
-    for start in range(0, len(order), window):
-        rows = order[start : start + window]
-        rows = rows[np.lexsort((source[rows], target[rows]))]
-        cut = micro_batches(rows, source[rows], target[rows], micro_tokens, config.tokens)
-        micros += [cut[i] for i in generator.permutation(len(cut))]
-    return Plan(_updates(micros, target, config.tokens))
+
+    source_lengths: Lengths
+    """[pairs] real source positions of each pair, end included."""
+    target_lengths: Lengths
+    """[pairs] real target positions of each pair, end included."""
+    config: Config
+    micro_tokens: int
+    """Padded slots of one forward pass."""
+    seed: int
+    number: int
+    """Counted from 0."""
+    shapes: tuple[Shape, ...] = ()
+    """The shapes that batches may have, smallest first; none: any."""
+
+    @cached_property
+    def windows(self) -> list[Rows]:
+        """The rows of each window: all pairs, shuffled, in parts of one size."""
+        pairs = len(self.target_lengths)
+        order = self._random().permutation(np.arange(pairs, dtype=np.uint32))
+        of_an_update = self.config.tokens / max(1.0, float(self.target_lengths.mean()))
+        return np.array_split(order, max(1, round(pairs / (self.config.window * of_an_update))))
+
+    def updates(self, window: int) -> list[list[Rows]]:
+        """The micro-batches of each update of a window, each the rows [B] that it holds."""
+        rows = self.windows[window].astype(np.int64)
+        source, target = self.source_lengths[rows], self.target_lengths[rows]
+        budget = self.config.tokens
+        if self.shapes:
+            micros = fill(self.shapes, source, target)
+        else:
+            micros = cut(source, target, self.micro_tokens, budget)
+        self._random(window).shuffle(micros)
+        sizes = [int(target[micro].sum()) for micro in micros]
+        groups = deal(np.array(sizes), _count(target, budget))
+        return [[rows[micros[i]] for i in group] for group in groups]
+
+    def __len__(self) -> int:
+        """Updates of the epoch, known without cutting it."""
+        return sum(_count(self.target_lengths[rows], self.config.tokens) for rows in self.windows)
+
+    def _random(self, *more: int) -> np.random.Generator:
+        return np.random.Generator(np.random.PCG64([self.seed, self.number, *more]))
 
 
-def micro_batches(rows: Rows, source: Rows, target: Rows, slots: int, tokens: int) -> list[Rows]:
-    """Cut sorted rows where the next one would not fit; one that fits nowhere stands alone."""
-    cuts, widest_source, widest_target, real, first = [0], 0, 0, 0, 0
-    for i, (s, t) in enumerate(zip(source.tolist(), target.tolist(), strict=True)):
-        wide_s, wide_t = max(widest_source, s), max(widest_target, t)
-        full = (wide_s + wide_t) * (i - first + 1) > slots or real + t > tokens
-        if full and i > first:
-            cuts.append(i)
-            first, wide_s, wide_t, real = i, s, t, 0
-        widest_source, widest_target, real = wide_s, wide_t, real + t
-    return [rows[a:b] for a, b in zip(cuts, [*cuts[1:], len(rows)], strict=True) if b > a]
+def _count(target: Lengths, tokens: int) -> int:
+    """How many updates the pairs of a window make: never more than it has micro-batches."""
+    return max(1, round(int(target.sum()) / max(tokens, int(target.max(initial=0)))))
 
 
-def _updates(micros: list[Rows], target: Rows, tokens: int) -> list[list[Rows]]:
-    """Deal micro-batches to updates, each closed where it is nearest to `tokens`."""
-    updates: list[list[Rows]] = []
-    group: list[Rows] = []
-    filled = 0
-    for micro in micros:
-        size = int(target[micro].sum())
-        if group and abs(filled - tokens) <= abs(filled + size - tokens):
-            updates.append(group)
-            group, filled = [], 0
-        group.append(micro)
-        filled += size
-    return [*updates, group] if group else updates
+def collate(corpus: Corpus, rows: Rows, shapes: Sequence[Shape] = ()) -> Batch:
+    """The pairs at `rows` as padded tensors on the CPU, of one of the shapes if there are any.
 
-
-def collate(corpus: Corpus, rows: Rows) -> Batch:
-    """The pairs at `rows` as padded tensors on the CPU.
-
-    Without rows, a pair of which nothing is asked, whose loss and gradient are zero: with it a
-    process that has nothing to do takes part in what all must do.
+    Without rows, filling only, whose loss and gradient are zero: with it a process that has
+    nothing to do takes part in what all must do.
     """
     if not len(rows):
-        nothing = batch_of([np.array([END])], [np.array([PAD])], np.array([0]))
-        return replace(nothing, target_lengths=nothing.target_lengths * 0)
+        return batch_of([], [], rows, shapes[0] if shapes else (1, 1, 1))
     source = [corpus.source(int(row)) for row in rows]  # each [S], ending in </s>
     target = [corpus.target(int(row)) for row in rows]  # each [T], ending in </s>
-    return batch_of(source, target, rows)
+    if not shapes:
+        return batch_of(source, target, rows)
+    held = len(rows), max(map(len, source)), max(map(len, target))
+    return batch_of(source, target, rows, shape_of(shapes, *held))
 
 
 def batch_of(
-    source: Sequence[NDArray[np.integer]], target: Sequence[NDArray[np.integer]], rows: Rows
-) -> Batch:
-    """A batch of encoded pairs, each side ending in `</s>`."""
+    source: Sequence[NDArray[np.integer]], target: Sequence[NDArray[np.integer]], rows: Rows,
+    shape: Shape | None = None,
+) -> Batch:  # fmt: skip
+    """A batch of encoded pairs, each side ending in `</s>`.
+
+    Rows that only fill a shape have lengths 0 and row -1. They hold no label, so they count
+    nothing, and one source token, since attention to nothing at all is not a number.
+    """
     import torch
 
     begin = [np.concatenate(([BEGIN], ids)) for ids in target]
+    filler = [
+        [np.array([token])] * (shape[0] - len(source) if shape else 0) for token in (END, BEGIN)
+    ]
+    lengths = np.zeros((2, len(source) + len(filler[0])), np.int64)
+    lengths[:, : len(source)] = [[len(ids) for ids in side] for side in (source, target)]
+    numbers = np.full(lengths.shape[1], -1, np.int64)
+    numbers[: len(source)] = rows
     return Batch(
-        source=torch.from_numpy(pad(source)),
-        target=torch.from_numpy(pad(begin)),
-        source_lengths=torch.tensor([len(ids) for ids in source]),
-        target_lengths=torch.tensor([len(ids) for ids in target]),
-        rows=torch.from_numpy(np.asarray(rows, dtype=np.int64)),
+        source=torch.from_numpy(pad([*source, *filler[0]], shape[1] if shape else 0)),
+        target=torch.from_numpy(pad([*begin, *filler[1]], shape[2] + 1 if shape else 0)),
+        source_lengths=torch.from_numpy(lengths[0]),
+        target_lengths=torch.from_numpy(lengths[1]),
+        rows=torch.from_numpy(numbers),
     )
 
 
@@ -146,9 +153,9 @@ def moved(batch: Batch, device: torch.device) -> Batch:
     return Batch(**{k: t.pin_memory().to(device, non_blocking=True) for k, t in tensors.items()})
 
 
-def pad(sequences: Sequence[NDArray[np.integer]]) -> NDArray[np.int64]:
-    """[B, longest] with id 0 to the right."""
-    width = max((len(ids) for ids in sequences), default=0)
+def pad(sequences: Sequence[NDArray[np.integer]], width: int = 0) -> NDArray[np.int64]:
+    """[B, longest] with id 0 to the right; at least `width` wide."""
+    width = max([width, *map(len, sequences)])
     padded = np.full((len(sequences), width), PAD, dtype=np.int64)
     for row, ids in zip(padded, sequences, strict=True):
         row[: len(ids)] = ids

@@ -49,8 +49,10 @@ class TrainState:
     """Real target tokens seen."""
     epoch: int = 0
     """The epoch of the next update, counted from 0."""
+    window: int = 0
+    """The window within its epoch of the next update, counted from 0."""
     update: int = 0
-    """The number within its epoch of the next update, counted from 0."""
+    """The number within its window of the next update, counted from 0."""
     best: float | None = None
     """The best value of what is monitored, larger is better."""
     best_step: int | None = None

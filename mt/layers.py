@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mt.attention import KeyValueCache, attend, drop, weights
+from mt.linear import Linear
 
 
 class Dropout(nn.Module):
@@ -33,9 +34,9 @@ class MultiHeadAttention(nn.Module):
     def __init__(self, d_model: int, n_heads: int, dropout: float) -> None:
         super().__init__()
         self.n_heads, self.dropout = n_heads, dropout
-        self.query = nn.Linear(d_model, d_model)
-        self.key_value = nn.Linear(d_model, 2 * d_model)
-        self.output = nn.Linear(d_model, d_model)
+        self.query = Linear(d_model, d_model)
+        self.key_value = Linear(d_model, 2 * d_model)
+        self.output = Linear(d_model, d_model)
         self.watch: list[Tensor] | None = None
         """A list here receives the weights [B, H, T, S] of each call."""
 
@@ -88,9 +89,9 @@ class FeedForward(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         self.activation = activation
-        self.inner = nn.Linear(d_model, d_ff)
-        self.gate = nn.Linear(d_model, d_ff) if activation == "swiglu" else None
-        self.outer = nn.Linear(d_ff, d_model)
+        self.inner = Linear(d_model, d_ff)
+        self.gate = Linear(d_model, d_ff) if activation == "swiglu" else None
+        self.outer = Linear(d_ff, d_model)
         self.drop = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -9,88 +9,135 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mt.linear import rounded
+
 CHUNK = 512
-"""Rows whose logits are held at one time: 512 x 32,000 floats are 64 MB."""
+"""Rows whose logits are held at one time: twice 512 x 32,000 in bf16 are 64 MB."""
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
-    """Forms the gradients while a chunk's logits are at hand, so they are computed only once."""
+    """Forms the gradients while a chunk's probabilities are at hand, so they are computed once.
+
+    A chunk's logits and probabilities stay in the type of the products and in the same two
+    buffers; one fused softmax reads and writes each row while it is in cache. That smoothed
+    labels have a uniform part is left to `_spread_evenly`.
+    """
 
     @staticmethod
     def forward(  # type: ignore[no-untyped-def]
         ctx, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor,
-        smoothing: float, dtype: torch.dtype,
+        smoothing: float, kept: Tensor | None, dtype: torch.dtype,
     ) -> Tensor:  # fmt: skip
         wanted = any(ctx.needs_input_grad[:3])
-        w = weight.to(dtype)
+        gradients = [torch.zeros_like(t) if wanted else None for t in (hidden, weight)]
+        gradients += [torch.zeros_like(bias) if wanted and bias is not None else None]
+        h, w, b = rounded(hidden, dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+        logits, slopes = (h.new_empty(min(CHUNK, len(h)), len(w)) for _ in range(2))
+        # Where each row's label lies in the flat buffer: scatter_add_ is slow in bf16 on a CPU.
+        label_at = torch.arange(len(slopes), device=h.device) * len(w)
+        less = h.new_full((len(slopes),), smoothing - 1)
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
-        grad_hidden = torch.empty_like(hidden) if wanted else None
-        grad_weight = torch.zeros_like(weight) if wanted else None
-        grad_bias = torch.zeros_like(bias) if wanted and bias is not None else None
-        # The sum of all logits of a row is one dot product, not a pass over V logits.
-        weight_sum = weight.sum(0) if smoothing else None
-        bias_sum = bias.sum() if smoothing and bias is not None else 0.0
-        for start in range(0, len(labels), CHUNK):
+        for start in range(0, len(hidden), CHUNK):
             rows = slice(start, start + CHUNK)
-            h, y = hidden[rows].to(dtype), labels[rows, None]
-            logits = (h @ w.t()).float()  # [CHUNK, V]
-            if bias is not None:
-                logits += bias
-            normaliser = logits.logsumexp(-1, keepdim=True)
-            chosen = logits.gather(1, y)
-            total += (normaliser - (1 - smoothing) * chosen).sum()
-            if weight_sum is not None:
-                sums = hidden[rows].float() @ weight_sum.float() + bias_sum
-                total -= smoothing / weight.size(0) * sums.sum()
-            if not wanted:
-                continue
-            slope = logits.sub_(normaliser).exp_()  # softmax - smoothed target, [CHUNK, V]
-            if smoothing:
-                slope -= smoothing / weight.size(0)
-            slope.scatter_add_(1, y, torch.full_like(chosen, smoothing - 1))
-            if grad_bias is not None:
-                grad_bias += slope.sum(0)
-            slope = slope.to(dtype)
-            grad_hidden[rows] = slope @ w  # type: ignore[index]
-            grad_weight += slope.t() @ h  # type: ignore[operator]
-        ctx.gradients = (grad_hidden, grad_weight, grad_bias)
+            x, y = h[rows], labels[rows]
+            z, p = logits[: len(x)], slopes[: len(x)]
+            torch.mm(x, w.t(), out=z) if b is None else torch.addmm(b, x, w.t(), out=z)
+            torch.softmax(z, -1, out=p)
+            real_z, real_p = z[: len(y)], p[: len(y)]  # without the rows that round up
+            # In one row the logits and log(p) differ by a constant, the normaliser. It is read
+            # off the largest p, which is never so small that its logarithm is unsafe.
+            normaliser = real_z.amax(-1, True).float() - real_p.amax(-1, True).float().log()
+            losses = normaliser - (1 - smoothing) * real_z.gather(1, y[:, None]).float()
+            total += (losses if kept is None else losses * kept[rows]).sum()
+            if wanted:
+                p.flatten().index_add_(0, label_at[: len(y)] + y, less[: len(y)])
+                if kept is not None:
+                    real_p *= kept[rows]
+                p[len(y) :] = 0
+                _add_gradients(gradients, rows, p, x, w)
+        if smoothing:
+            total -= _spread_evenly(gradients, hidden, weight, bias, kept, smoothing)
+        ctx.gradients = gradients
         return total
 
     @staticmethod
     def backward(ctx, gradient: Tensor):  # type: ignore[no-untyped-def]
-        parts = [None if g is None else g * gradient.to(g.dtype) for g in ctx.gradients]
+        parts = [None if g is None else g.mul_(gradient.to(g.dtype)) for g in ctx.gradients]
         ctx.gradients = ()
-        return *parts, None, None, None
+        return *parts, None, None, None, None
+
+
+def _add_gradients(
+    gradients: list[Tensor | None], rows: slice, slope: Tensor, x: Tensor, w: Tensor
+) -> None:
+    """Add what the slope [CHUNK, V] of the loss by the logits says of hidden, weight and bias."""
+    hidden, weight, bias = gradients
+    assert hidden is not None
+    assert weight is not None
+    part = hidden[rows]
+    part[:] = (slope @ w)[: len(part)]
+    weight += slope.t() @ x
+    if bias is not None:
+        bias += slope.sum(0, dtype=bias.dtype)
+
+
+def _spread_evenly(
+    gradients: list[Tensor | None], hidden: Tensor, weight: Tensor, bias: Tensor | None,
+    kept: Tensor | None, smoothing: float,
+) -> Tensor:  # fmt: skip
+    """What smoothing / V on every label takes off the loss, []; the gradients get theirs.
+
+    It is the same for every logit, so sums of rows suffice, in fp32, not a pass over P x V.
+    """
+    share = smoothing / len(weight)
+    real = hidden if kept is None else hidden * kept
+    count = len(hidden) if kept is None else kept.sum()
+    row, column = real.sum(0, dtype=torch.float32), weight.sum(0, dtype=torch.float32)  # [D] each
+    part = row @ column
+    if bias is not None:
+        part = part + count * bias.sum(dtype=torch.float32)
+    for gradient, sums in zip(gradients, (column, row, count), strict=True):
+        if gradient is not None:
+            each = sums * kept if gradient is gradients[0] and kept is not None else sums
+            gradient -= share * each
+    return share * part
 
 
 def linear_cross_entropy(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, smoothing: float = 0.0
-) -> Tensor:
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor,
+    smoothing: float = 0.0, ignored: int | None = None,
+) -> Tensor:  # fmt: skip
     """The sum over P positions of the cross-entropy with smoothed labels (section 5.4).
 
     A label y stands for the distribution (1 - smoothing) onehot(y) + smoothing / V
     (Szegedy et al. 2015). Products are taken in the autocast type, sums in fp32.
 
     Args:
-        hidden: [P, D] of real positions only.
+        hidden: [P, D]; best of real positions only, where finding them costs nothing.
         weight: [V, D]. bias: [V] or None.
         labels: [P] ids.
         smoothing: share of the probability spread over the vocabulary.
+        ignored: positions with this label count nothing.
     """
     device = hidden.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
     if dtype not in (torch.bfloat16, torch.float16):
         dtype = torch.promote_types(hidden.dtype, weight.dtype)
+    kept = None if ignored is None else (labels != ignored)[:, None].to(hidden.dtype)  # [P, 1]
     with torch.autocast(device, enabled=False):
         total: Tensor = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
-            hidden, weight, bias, labels, smoothing, dtype
+            hidden, weight, bias, labels, smoothing, kept, dtype
         )
     return total
 
 
 def plain_cross_entropy(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, smoothing: float = 0.0
-) -> Tensor:
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor,
+    smoothing: float = 0.0, ignored: int | None = None,
+) -> Tensor:  # fmt: skip
     """What `linear_cross_entropy` must equal, written as torch's own loss over all logits."""
     logits = F.linear(hidden, weight, bias)
-    return F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="sum")
+    ignored = -100 if ignored is None else ignored  # torch's own default: no label at all
+    return F.cross_entropy(
+        logits, labels, ignore_index=ignored, label_smoothing=smoothing, reduction="sum"
+    )

@@ -161,10 +161,12 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def plan_of(recipe: Recipe, corpus: Any, micro_tokens: int, epoch: int) -> batching.Plan:
+def plan_of(recipe: Recipe, corpus: Any, resolved: dict[str, Any], epoch: int) -> batching.Epoch:
     """The batches of an epoch."""
-    source, target = corpus.source_lengths, corpus.target_lengths
-    return batching.plan(source, target, recipe.batching, micro_tokens, recipe.training.seed, epoch)
+    return batching.Epoch(
+        corpus.source_lengths, corpus.target_lengths, recipe.batching, resolved["micro_tokens"],
+        recipe.training.seed, epoch, tuple(map(tuple, resolved.get("shapes", ()))),
+    )  # fmt: skip
 
 
 # ------------------------------------------------------------------------------- starting
@@ -210,7 +212,7 @@ def start(
     scaler = torch.amp.GradScaler(device.type, enabled=step.precision == "fp16")
     session = Session(
         recipe, run, world, prepared, step, shared, plain, optimizer, average, scaler, device,
-        resolved, report, stop, last_step_of(recipe, prepared, resolved["micro_tokens"]),
+        resolved, report, stop, last_step_of(recipe, prepared, resolved),
     )  # fmt: skip
     if last is None:
         if world.first:
@@ -302,14 +304,13 @@ def check_same(run: Path, recipe: Recipe) -> None:
         raise ConfigError("RESUME-CONFIG", where, what, advice, others)
 
 
-def last_step_of(recipe: Recipe, prepared: Prepared, micro_tokens: int) -> int | None:
+def last_step_of(recipe: Recipe, prepared: Prepared, resolved: dict[str, Any]) -> int | None:
     """The step at which the run ends, when that is known beforehand."""
     plan = recipe.training
     limits = [] if plan.max_steps is None else [plan.max_steps]
     if plan.max_epochs is not None:
-        # Epochs differ by an update or two; the first one stands for all.
-        first = plan_of(recipe, prepared.train, micro_tokens, 0)
-        limits.append(plan.max_epochs * len(first.updates))
+        # Epochs of several windows differ by an update or two; the first one stands for all.
+        limits.append(plan.max_epochs * len(plan_of(recipe, prepared.train, resolved, 0)))
     return min(limits, default=None)
 
 
@@ -365,7 +366,7 @@ def fastest_precision(
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
     if not distributed.cpu_has_bf16():
         return "fp32"
-    rows = plan_of(recipe, prepared.train, micro, 0).updates[0][0]
+    rows = plan_of(recipe, prepared.train, {"micro_tokens": micro}, 0).updates(0)[0][0]
     batch = batching.collate(prepared.train, rows)
     no_scaler = torch.amp.GradScaler("cpu", enabled=False)
     seconds: dict[Precision, float] = {}

@@ -26,6 +26,7 @@ from mt.checkpoint import TrainState
 from mt.contracts import Objective
 from mt.distributed import ALONE, World
 from mt.errors import DivergedError, Stopped
+from mt.lengths import Rows
 from mt.recipe import Recipe
 from mt.report import Reporter, Silence
 from mt.session import Session, plan_of, set_aside, start, stop_requests
@@ -70,23 +71,25 @@ def train(recipe: Recipe, run: Path, fresh: bool = False, world: World = ALONE) 
         finish(session, settle(session, state))
 
 
-def updates(
-    session: Session, state: TrainState
-) -> Iterator[tuple[list[batching.Rows], TrainState]]:
+def updates(session: Session, state: TrainState) -> Iterator[tuple[list[Rows], TrainState]]:
     """The micro-batches of each update from `state` on, and where the run then stands."""
-    corpus, recipe = session.prepared.train, session.recipe
-    epoch, first = state.epoch, state.update
+    recipe, at = session.recipe, state
     while True:
-        plan = plan_of(recipe, corpus, session.resolved["micro_tokens"], epoch)
-        for number in range(first, len(plan.updates)):
-            last = number + 1 == len(plan.updates)
-            position = (epoch + 1, 0) if last else (epoch, number + 1)
-            yield plan.updates[number], TrainState(epoch=position[0], update=position[1])
-        epoch, first = epoch + 1, 0
+        epoch = plan_of(recipe, session.prepared.train, session.resolved, at.epoch)
+        for window in range(at.window, len(epoch.windows)):
+            made = epoch.updates(window)
+            for number in range(at.update, len(made)):
+                if number + 1 < len(made):
+                    at = TrainState(epoch=at.epoch, window=window, update=number + 1)
+                elif window + 1 < len(epoch.windows):
+                    at = TrainState(epoch=at.epoch, window=window + 1)
+                else:
+                    at = TrainState(epoch=at.epoch + 1)
+                yield made[number], at
 
 
 def update(
-    session: Session, micros: list[batching.Rows], state: TrainState, after: TrainState
+    session: Session, micros: list[Rows], state: TrainState, after: TrainState
 ) -> TrainState:
     """One update of the weights, from all micro-batches of its group."""
     recipe, step, number = session.recipe, session.step, state.step + 1
@@ -119,6 +122,7 @@ def update(
         step=number,
         tokens=state.tokens + tokens,
         epoch=after.epoch,
+        window=after.window,
         update=after.update,
         skipped=state.skipped + (not finite),
         skipped_in_a_row=0 if finite else state.skipped_in_a_row + 1,

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mt import batching, distributed
+from mt import batching, distributed, lengths
 from mt.config import plugin
 from mt.contracts import Engine, Seq2Seq
 from mt.distributed import ALONE, Precision, World
@@ -122,10 +122,8 @@ def _sums(
 ) -> Sums | None:  # fmt: skip
     """The weighted sums of the objective's terms over a share of the validation corpus."""
     corpus = prepared.valid
-    order = np.argsort(corpus.target_lengths, kind="stable")
-    source, target = corpus.source_lengths[order], corpus.target_lengths[order]
     sums: Sums = {}
-    micros = batching.micro_batches(order, source, target, SLOTS, SLOTS)
+    micros = lengths.cut(corpus.source_lengths, corpus.target_lengths, SLOTS, SLOTS)
     for rows in micros[world.rank :: world.size]:
         if stopping():
             return None

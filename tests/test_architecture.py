@@ -20,7 +20,7 @@ LEVELS = [
     {"recipe"},
     {"models", "objectives", "optimizers", "search", "sources", "exporters"},
     {"layers", "loss", "batching", "averaging", "encoding", "step"},
-    {"attention", "corpus", "vocabulary", "schedule", "lines"},
+    {"attention", "corpus", "vocabulary", "schedule", "lines", "lengths", "linear"},
     {"contracts"},
     {"distributed", "report"},
     {"config"},

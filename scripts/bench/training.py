@@ -126,11 +126,12 @@ def main() -> None:
     }
     micro = settings.batching.micro_tokens
     corpus = prepared.train
-    plan = batching.plan(
+    epoch = batching.Epoch(
         corpus.source_lengths, corpus.target_lengths, settings.batching,
         4608 if micro == "auto" else micro, 1, 0,
     )  # fmt: skip
-    updates = [[batching.collate(corpus, m) for m in u] for u in plan.updates[: given.updates]]
+    some = epoch.updates(0)[: given.updates]
+    updates = [[batching.collate(corpus, m) for m in u] for u in some]
     tokens = sum(int(batch.target_lengths.sum()) for update in updates for batch in update)
     for side in sides.values():
         side.update(updates[0])  # warm-up

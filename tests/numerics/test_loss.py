@@ -10,18 +10,22 @@ from mt import loss
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("with_bias", [False, True])
-def test_chunked_loss_and_gradients_equal_the_plain_ones(monkeypatch, smoothing, with_bias):
+@pytest.mark.parametrize("ignored", [None, 3])
+def test_chunked_loss_and_gradients_equal_the_plain_ones(
+    monkeypatch, smoothing, with_bias, ignored
+):
     monkeypatch.setattr(loss, "CHUNK", 7)  # several chunks, the last one short
     hidden = torch.randn(23, 6, dtype=torch.float64)
     weight = torch.randn(11, 6, dtype=torch.float64)
     bias = torch.randn(11, dtype=torch.float64) if with_bias else None
     labels = torch.randint(0, 11, (23,))
+    labels[5] = 3
     results = []
     for function in (loss.linear_cross_entropy, loss.plain_cross_entropy):
         inputs = [
             t.clone().requires_grad_() if t is not None else None for t in (hidden, weight, bias)
         ]
-        total = function(*inputs, labels, smoothing)
+        total = function(*inputs, labels, smoothing, ignored)
         (total * 0.25).backward()
         results.append([total.detach().double(), *(t.grad for t in inputs if t is not None)])
     for fast, plain in zip(*results, strict=True):

@@ -1,0 +1,74 @@
+"""Linear maps whose matrix products come in few sizes on a CPU.
+
+In bf16 a CPU's library compiles a kernel for each size of a product and keeps about a megabyte of
+it. Sentences make thousands of sizes, so that compiling would take a good part of the time and
+hundreds of kernels would be held. Rows rounded up to a multiple of 128 make a few dozen.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+STEP = 128
+"""Rows of a product come in multiples of this."""
+
+
+def rounded(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """x [..., K] as a matrix [P, K] of that type.
+
+    For bf16 on a CPU P is a multiple of STEP, with zeros in the rows added.
+    """
+    rows = x.numel() // x.size(-1)
+    step = STEP if x.device.type == "cpu" and dtype == torch.bfloat16 else 1
+    matrix = x.new_empty(-(-rows // step) * step, x.size(-1), dtype=dtype)
+    matrix[:rows] = x.reshape(rows, x.size(-1))
+    matrix[rows:] = 0
+    return matrix
+
+
+class _RoundedLinear(torch.autograd.Function):
+    """x W^T + b in the type of the autocast, forward and backward with rows rounded up."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # type: ignore[no-untyped-def]
+        dtype = torch.get_autocast_dtype("cpu")
+        matrix, w = rounded(x, dtype), weight.to(dtype)
+        ctx.save_for_backward(matrix, w)
+        ctx.has_bias = bias is not None
+        product = (
+            torch.mm(matrix, w.t()) if bias is None else torch.addmm(bias.to(dtype), matrix, w.t())
+        )
+        return product[: x.numel() // x.size(-1)].view(*x.shape[:-1], len(w))
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):  # type: ignore[no-untyped-def]
+        matrix, w = ctx.saved_tensors
+        slope = rounded(gradient, w.dtype)
+        rows = gradient.numel() // len(w)
+        of_x = (slope @ w)[:rows].view(*gradient.shape[:-1], w.size(1))
+        of_bias = slope.sum(0, dtype=torch.float32) if ctx.has_bias else None
+        return of_x, slope.t() @ matrix, of_bias
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """x [..., K] times weight [N, K], plus bias [N]: [..., N], as `F.linear`, its plain twin."""
+    training_in_bf16 = (
+        x.device.type == "cpu"
+        and torch.is_grad_enabled()
+        and torch.is_autocast_enabled("cpu")
+        and torch.get_autocast_dtype("cpu") == torch.bfloat16
+    )
+    if not training_in_bf16 or torch.compiler.is_compiling():
+        return F.linear(x, weight, bias)
+    product: Tensor = _RoundedLinear.apply(x, weight, bias)  # type: ignore[no-untyped-call]
+    return product
+
+
+class Linear(nn.Linear):
+    """torch's linear layer, by `linear`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., K] -> [..., N]."""
+        return linear(x, self.weight, self.bias)
