@@ -8,6 +8,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from mt.distributed import held
+
 
 class MovingAverage:
     """The exponential moving average of a module's weights, as a module of its own.
@@ -24,8 +26,8 @@ class MovingAverage:
     def update(self, module: nn.Module, step: int, finite: Tensor) -> None:
         """Take in the weights after update number `step`, counted from 1, if it was `finite` []."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        averages: list[Tensor] = list(self.module.parameters())
-        weights: list[Tensor] = list(module.parameters())
+        averages = [held(parameter) for parameter in self.module.parameters()]
+        weights = [held(parameter) for parameter in module.parameters()]
         weight = finite * (1 - decay)  # a tensor: whether it is 0 is known on the device only
         torch._foreach_lerp_(averages, weights, [weight] * len(averages))
 

@@ -102,7 +102,13 @@ def _count(target: Lengths, tokens: int) -> int:
 
 
 def collate(corpus: EncodedPairs, rows: Rows, shapes: Sequence[Shape] = ()) -> Batch:
-    """The pairs at `rows` as padded tensors on the CPU, of one of the shapes if there are any."""
+    """The pairs at `rows` as padded tensors on the CPU, of one of the shapes if there are any.
+
+    Without rows, filling only, whose loss and gradient are zero: with it a process that has
+    nothing to do takes part in what all must do.
+    """
+    if not len(rows):
+        return batch_of([], [], rows, shapes[0] if shapes else (1, 1, 1))
     source = [corpus.source(int(row)) for row in rows]  # each [S], ending in </s>
     target = [corpus.target(int(row)) for row in rows]  # each [T], ending in </s>
     if not shapes:

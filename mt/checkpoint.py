@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from mt import files, recipe
+from mt import distributed, files, recipe
 from mt.config import parse, validate
+from mt.distributed import ALONE, World
 from mt.errors import ModelError
 from mt.recipe import Recipe
 from mt.vocabulary import Vocabulary
@@ -129,8 +130,15 @@ def save(
 
 
 def weights_of(model: nn.Module) -> dict[str, Tensor]:
-    """Every parameter once, a shared one under its owner's name, contiguous on the CPU."""
-    return {k: p.detach().cpu().contiguous() for k, p in model.named_parameters()}
+    """Every parameter once, a shared one under its owner's name, contiguous on the CPU.
+
+    Parts that several processes hold are put together: all of them must call this.
+    """
+    return {k: _stored(p) for k, p in model.named_parameters()}
+
+
+def _stored(tensor: Tensor) -> Tensor:
+    return distributed.whole(tensor.detach()).cpu().contiguous()
 
 
 def training_tensors(
@@ -145,7 +153,7 @@ def training_tensors(
     tensors = {f"weights/{name}": tensor for name, tensor in weights_of(step).items()}
     for name, parameter in named.items():
         for key, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"optimizer/{name}/{key}"] = value.detach().cpu().contiguous()
+            tensors[f"optimizer/{name}/{key}"] = _stored(value)
     if averaged is not None:
         for name, tensor in weights_of(averaged).items():
             if not name.startswith("model."):
@@ -353,13 +361,16 @@ def fit(model: nn.Module, weights: dict[str, Tensor], where: Path) -> None:
         raise ModelError("CKPT-SHAPE", place, what, advice, others)
     with torch.no_grad():
         for key, parameter in named.items():
-            parameter.copy_(weights[key])
+            parameter.copy_(distributed.like(weights[key], parameter))
 
 
 def restore(
-    folder: Path, step: nn.Module, averaged: nn.Module | None, optimizer: Optimizer
-) -> TrainState:
+    folder: Path, step: nn.Module, averaged: nn.Module | None, optimizer: Optimizer,
+    world: World = ALONE,
+) -> TrainState:  # fmt: skip
     """Put what trains, its moving average and its optimizer back to where they were saved.
+
+    Only the first of several processes reads the checkpoint.
 
     Args:
         folder: a sound checkpoint.
@@ -369,16 +380,17 @@ def restore(
     """
     from safetensors.torch import load_file
 
-    training = load_file(folder / TRAINING)
+    training = distributed.tensors_of_first(world, lambda: load_file(folder / TRAINING))
     fit(step, _below("weights/", training), folder)
     if averaged is not None:
-        weights = {f"model.{name}": tensor for name, tensor in load_weights(folder).items()}
+        loaded = distributed.tensors_of_first(world, lambda: load_weights(folder))
+        weights = {f"model.{name}": tensor for name, tensor in loaded.items()}
         fit(averaged, {**weights, **_below("average/", training)}, folder)
     named = dict(step.named_parameters())
     for path, tensor in _below("optimizer/", training).items():
         name, _, key = path.rpartition("/")
-        optimizer.state[named[name]][key] = tensor.to(named[name].device).clone()
-    return read_state(folder)
+        optimizer.state[named[name]][key] = distributed.like(tensor, named[name]).clone()
+    return TrainState(**distributed.of_first(world, lambda: asdict(read_state(folder))))
 
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -409,13 +421,13 @@ def fit_mean(run: Path, count: int, model: nn.Module) -> None:
     fit(model, mean(load_weights(folder) for folder in _steps(run)[-count:]), run)
 
 
-def average_of(run: Path, state: TrainState) -> TrainState | None:
-    """What checkpoints/average was saved with, if it is sound and of the end of this very run."""
+def average_of(run: Path, state: TrainState) -> float | None:
+    """How checkpoints/average validated, if it is sound and of the end of this very run."""
     folder = run / "checkpoints" / AVERAGE
     if not folder.is_dir() or fault(folder) is not None:
         return None
     made = read_state(folder)
-    return made if made.step == state.step and made.best_step is None else None
+    return made.best if made.step == state.step and made.best_step is None else None
 
 
 def mark_best(run: Path, folder: Path) -> None:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mt import memory
-from mt.errors import ConfigError, MachineError, MtError, Stopped, printable
+from mt.errors import ConfigError, Elsewhere, MachineError, MtError, Stopped, printable
 
 if TYPE_CHECKING:
     from mt.contracts import EngineOptions
@@ -140,12 +140,15 @@ def train(
 
     \b
     Example:  mt train configs/demo.yaml --set training.max_minutes=10 --run runs/short
+              torchrun --nproc-per-node 2 -m mt train configs/demo.yaml
     """
-    from mt import recipe
-    from mt import train as training
+    from mt import distributed, recipe
 
-    settled, _ = recipe.load(config, sets or ())
-    training.train(settled, run or Path("runs") / config.stem, fresh, trace)
+    with distributed.processes() as world:
+        settled, _ = recipe.load(config, sets or ())
+        from mt import train as training
+
+        training.train(settled, run or Path("runs") / config.stem, fresh, trace, world)
 
 
 @app.command(short_help="Translate lines of text.")
@@ -395,7 +398,13 @@ def _score_table(scores: dict[str, Any]) -> list[str]:
 
 def main() -> None:
     """The command `mt`: does what the command line says and exits with its code."""
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        # Of several processes, torch's threads may outlive Python and abort what has gone well.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -415,14 +424,18 @@ def run(arguments: Sequence[str]) -> int:
         # Whoever read our output has gone; nothing must be flushed to it when Python ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except Elsewhere as error:
+        return error.exit_code
     except Stopped as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
     except Exception as error:
         if os.environ.get("MT_DEBUG") == "1":
             traceback.print_exception(error)
+        from mt import distributed
+
         told = _told(error)
-        sys.stderr.write(f"{told or _bug(error)}\n")
+        sys.stderr.write(f"{distributed.prefix()}{told or _bug(error)}\n")
         return told.exit_code if told else 1
 
 

@@ -92,3 +92,11 @@ class Stopped(BaseException):
     def __init__(self, signal_number: int, message: str) -> None:
         self.exit_code = 128 + signal_number
         super().__init__(message)
+
+
+class Elsewhere(Exception):
+    """Another process of this run has failed and has told why; nothing is to be said here."""
+
+    def __init__(self, exit_code: int) -> None:
+        self.exit_code = exit_code
+        super().__init__(f"another process ended with exit code {exit_code}")

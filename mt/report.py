@@ -166,6 +166,27 @@ class Reporter:
             self.tell(f"mt: warning: {log} cannot be written ({reason}); training goes on")
 
 
+class Silence(Reporter):
+    """What all processes but the first report to."""
+
+    def start(self, total_steps: int | None, step: int) -> None:
+        """Say nothing, as all the others."""
+
+    def report(self, values: Mapping[str, Any]) -> None:  # noqa: D102
+        pass
+
+    def validation(  # noqa: D102
+        self, values: Mapping[str, Any], samples: Sequence[Sample] = ()
+    ) -> None:
+        pass
+
+    def figure(self, *arguments: Any, **options: Any) -> None:  # noqa: D102
+        pass
+
+    def tell(self, line: str) -> None:  # noqa: D102
+        pass
+
+
 # ---------------------------------------------------------------------------- the lines
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import resource
 import signal
 import sys
@@ -12,21 +13,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mt import batching, checkpoint, distributed, files
 from mt.averaging import MovingAverage
 from mt.calibrate import pick_micro_tokens
 from mt.checkpoint import TrainState
 from mt.config import plugin
-from mt.contracts import Batch, Objective
+from mt.contracts import Batch, Objective, Seq2Seq
 from mt.corpus import Corpus, EncodedPairs
-from mt.distributed import Precision
+from mt.distributed import Precision, World
 from mt.errors import ConfigError, DataError, Stopped
 from mt.evaluate import metrics
 from mt.graphs import Graphs, compilations
-from mt.lengths import Rows, Shape, choose_shapes
+from mt.lengths import Lengths, Rows, Shape, choose_shapes
 from mt.prepare import Prepared, changed_files, prepare
 from mt.recipe import Recipe, dump
 from mt.report import Reporter
@@ -44,21 +46,27 @@ CHANGEABLE = (
 
 
 class StopRequest:
-    """Whether SIGINT or SIGTERM has come; a second one ends the program at once."""
+    """Whether SIGINT or SIGTERM has come; a second one ends a program of one process at once."""
 
     number = 0
+    """The signal that came to this process."""
+    agreed = 0
+    """The signal that came to any process, as all knew it at the last step."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
 
     def handle(self, number: int, frame: object) -> None:
         """Remember the signal."""
-        if self.number:
+        if self.number and self.world.size == 1:  # a launcher may well tell it twice
             raise Stopped(number, "stopped at once, by a second signal; the last save is intact")
         self.number = number
 
 
 @contextlib.contextmanager
-def stop_requests() -> Iterator[StopRequest]:
+def stop_requests(world: World) -> Iterator[StopRequest]:
     """Listen to SIGINT and SIGTERM while inside."""
-    request = StopRequest()
+    request = StopRequest(world)
     before = {s: signal.signal(s, request.handle) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield request
@@ -73,8 +81,14 @@ class Session:
 
     recipe: Recipe
     run: Path
+    world: World
     prepared: Prepared
     step: TrainStep
+    """Model and objective; when sharded, this process's part of them."""
+    shared: nn.Module
+    """What the gradient is taken through: `step`, or what keeps its copies equal."""
+    plain: TrainStep | None
+    """When sharded, room for a whole copy of the weights to translate with."""
     optimizer: torch.optim.Optimizer
     average: MovingAverage | None
     scaler: torch.amp.GradScaler
@@ -89,15 +103,24 @@ class Session:
     """The training corpus on the device, when it fits there."""
     stream: Stream | None
     """Where updates come from when the training corpora are streamed."""
+    began: float = 0.0
+    """The time, on the monotonic clock, when training would have begun without interruption."""
     meter: Meter = field(default_factory=lambda: Meter())
     unread: list[tuple[int, Rows, Tensor]] = field(default_factory=list)
     """Updates of which the host does not know yet whether they were skipped: step, rows, flag."""
+    tracing: bool = False
+    """Whether a trace is written: by the first process, but all must tell it of their losses."""
     trace: Trace | None = None
 
-    @property
     def best(self) -> TrainStep:
-        """Model and objective with the weights to translate with."""
-        return cast(TrainStep, self.average.module) if self.average else self.step
+        """Model and objective with the weights to translate with; all processes must ask."""
+        best = cast(TrainStep, self.average.module) if self.average else self.step
+        if self.plain is None:
+            return best
+        with torch.no_grad():
+            for mine, theirs in zip(self.plain.parameters(), best.parameters(), strict=True):
+                mine.copy_(distributed.whole(theirs))
+        return self.plain
 
     @property
     def read_every(self) -> int:
@@ -122,9 +145,14 @@ class Session:
         assert self.prepared.train is not None
         return self.prepared.train
 
+    @property
+    def sides(self) -> tuple[Lengths, Lengths]:
+        """[pairs] real positions of each side of `pairs`."""
+        return self.pairs.source_lengths, self.pairs.target_lengths
+
     def load(self, rows: Rows) -> Batch:
         """The training pairs at `rows` as a batch on the device."""
-        if self.resident is not None:
+        if self.resident is not None and len(rows):
             return self.resident.collate(rows, self.shapes)
         return batching.moved(batching.collate(self.pairs, rows, self.shapes), self.device)
 
@@ -157,9 +185,12 @@ class Meter:
         self.real += real
         self.slots += sum(batch.source.numel() + batch.labels.numel() for batch in batches)
 
-    def read(self) -> dict[str, float]:
-        """The figures; and begin anew."""
-        loss = float(torch.stack(self.loss).mean())  # the device has done its work now
+    def read(self, world: World) -> dict[str, float]:
+        """The figures; and begin anew.
+
+        Of several processes, padding, waiting and memory are those of the first.
+        """
+        loss = float(distributed.total(world, torch.stack(self.loss).mean()))  # work is done now
         seconds = max(time.perf_counter() - self.since, 1e-9)
         figures = {
             "loss": loss,
@@ -210,20 +241,16 @@ def set_aside(run: Path) -> None:
 
 
 def start(
-    recipe: Recipe, run: Path, stop: StopRequest, report: Reporter
+    recipe: Recipe, run: Path, stop: StopRequest, report: Reporter, world: World
 ) -> tuple[Session, TrainState]:
     """Everything made and, when the run has a checkpoint, put back to where it was."""
-    if (run / "config.yaml").exists():
-        check_same(run, recipe)
-    files.make_folder(run / "checkpoints")
-    files.sweep(run / "checkpoints")
-    last = checkpoint.latest(run, report.tell)
-    device = distributed.pick_device(recipe.runtime.device)
+    last = distributed.of_first(world, lambda: opened(recipe, run, report))
+    device = distributed.pick_device(recipe.runtime.device, world)
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32 where a product is taken in fp32
-    threads = distributed.use_threads(recipe.runtime.threads)
+    threads = distributed.use_threads(recipe.runtime.threads, world)
     metrics(recipe.data.valid.direction.target, recipe.evaluation)  # a missing package: say so now
-    prepared = prepare(recipe, report.tell)
+    prepared = distributed.after_first(world, "prepared", lambda: prepare(recipe, report.tell))
     if stop.number:
         raise Stopped(stop.number, "stopped while preparing; what was prepared is kept")
     torch.manual_seed(recipe.training.seed)
@@ -231,48 +258,106 @@ def start(
     build = plugin("objectives", recipe.objective.kind).build
     objective = build(recipe.objective, model, prepared.vocabulary, None).to(device)
     step = TrainStep(model, objective, "fp32")
-    resolved = resolve(recipe, run, step, prepared, device, threads, report)
+    resolved = distributed.of_first(
+        world, lambda: resolve(recipe, run, step, prepared, device, threads, report, world)
+    )
+    distributed.use_threads(resolved["threads"])
     step.precision = resolved["precision"]
     if resolved["compile"]:
         for block in model.blocks():
             block.compile(dynamic=True)
+    average = MovingAverage(step, recipe.training.ema) if recipe.training.ema else None
+    shared, plain = share(step, average, recipe, prepared, device, world)
     build = plugin("optimizers", recipe.optimizer.kind).build
     optimizer = build(recipe.optimizer, list(step.named_parameters()))
-    average = MovingAverage(step, recipe.training.ema) if recipe.training.ema else None
     scaler = torch.amp.GradScaler(device.type, enabled=step.precision == "fp16")
-    graphs = Graphs(step, report.tell) if device.type == "cuda" and resolved["compile"] else None
+    graphed = device.type == "cuda" and resolved["compile"] and world.size == 1
+    graphs = Graphs(step, report.tell) if graphed else None
     train, resident, stream = prepared.train, None, None
     if train is None:
         stream = Stream(
-            recipe, prepared.vocabulary, prepared.held, resolved["micro_tokens"], Processes(),
-            report.tell,
+            recipe, prepared.vocabulary, prepared.held, resolved["micro_tokens"],
+            processes_of(world), report.tell,
         )  # fmt: skip
     elif fits(train, device):
         resident = Resident(train, device)
     session = Session(
-        recipe, run, prepared, step, optimizer, average, scaler, device, resolved, report, stop,
-        last_step_of(recipe, prepared, resolved), graphs, resident, stream,
+        recipe, run, world, prepared, step, shared, plain, optimizer, average, scaler, device,
+        resolved, report, stop, last_step_of(recipe, prepared, resolved), graphs, resident, stream,
     )  # fmt: skip
     if last is None:
-        checkpoint.begin(run, recipe, prepared.vocabulary, resolved)
-        files.write_json(run / "report.json", prepared.report)
+        if world.first:
+            checkpoint.begin(run, recipe, prepared.vocabulary, resolved)
+            files.write_json(run / "report.json", prepared.report)
         parameters = sum(p.numel() for p in model.parameters())
         report.tell(f"{parameters:,} parameters on {device}, {resolved}")
         return session, TrainState()
-    checkpoint.write_recipe(run, recipe)
-    return session, resume(session, last)
+    if world.first:
+        checkpoint.write_recipe(run, recipe)
+    return session, resume(session, run / "checkpoints" / last)
+
+
+def opened(recipe: Recipe, run: Path, report: Reporter) -> str | None:
+    """The name of the checkpoint to go on from in a run directory, which is made if need be."""
+    if (run / "config.yaml").exists():
+        check_same(run, recipe)
+    files.make_folder(run / "checkpoints")
+    files.sweep(run / "checkpoints")
+    last = checkpoint.latest(run, report.tell)
+    return None if last is None else last.name
+
+
+def share(
+    step: TrainStep, average: MovingAverage | None, recipe: Recipe, prepared: Prepared,
+    device: torch.device, world: World,
+) -> tuple[nn.Module, TrainStep | None]:  # fmt: skip
+    """What the gradient is taken through and, when sharded, a whole copy to translate with."""
+    digests = [prepared.digest, prepared.valid.digest, prepared.vocabulary.digest]
+    if digests != distributed.of_first(world, lambda: digests):
+        what = f"prepared other data than rank 0 ({digests})"
+        advice = "give all machines the same files, or one folder for all as $MT_CACHE"
+        raise DataError("RANK-DATA", f"rank {world.rank}", what, advice)
+    if world.size == 1:
+        return step, None
+    if recipe.runtime.sharding == "fsdp":
+        if recipe.optimizer.kind == "muon":
+            what = "muon needs whole matrices, and fsdp leaves each process a part of them"
+            advice = "set runtime.sharding=ddp, or optimizer.kind=adamw"
+            raise ConfigError("CONFIG", "optimizer.kind", what, advice)
+        plain = copy.deepcopy(step).eval().requires_grad_(False)
+        for one in (step, cast(TrainStep, average.module)) if average else (step,):
+            distributed.shard(one, cast(Seq2Seq, one.model).blocks(), device, world)
+        return step, plain
+    shared = distributed.replicated(step, world)
+    # The first gradient decides in which order they are sent from then on: let it be a zero
+    # one, so that a resumed run sends, and sums, from its first step as one that never stopped.
+    nothing = batching.moved(batching.collate(prepared.valid, np.array([], np.int64)), device)
+    no_scaler = torch.amp.GradScaler(device.type, enabled=False)
+    backward(shared, cast(Objective, step.objective), [nothing], no_scaler, world)
+    step.zero_grad()
+    return shared, None
+
+
+def processes_of(world: World) -> Processes:
+    """The same processes as a stream speaks to them."""
+    return Processes(
+        world.rank, world.size,
+        agree=lambda flag: not distributed.most(world, not flag)[0],
+        gather=lambda own: distributed.gathered(world, own),
+    )  # fmt: skip
 
 
 def resume(session: Session, folder: Path) -> TrainState:
     """Put the session back to a checkpoint."""
-    check_data(session, folder)
+    if session.world.first:
+        check_data(session, folder)
     averaged = session.average.module if session.average else None
-    state = checkpoint.restore(folder, session.step, averaged, session.optimizer)
+    state = checkpoint.restore(folder, session.step, averaged, session.optimizer, session.world)
     if session.stream is not None:
         state = session.stream.own(state)
     if state.scaler:
         session.scaler.load_state_dict(state.scaler)
-    if state.best_step is not None:
+    if state.best_step is not None and session.world.first:
         best = session.run / "checkpoints" / checkpoint.name_of(state.best_step)
         if best.is_dir() and (session.run / "best").resolve() != best.resolve():
             checkpoint.mark_best(session.run, best)  # a crash came between the two
@@ -349,15 +434,26 @@ def last_step_of(recipe: Recipe, prepared: Prepared, resolved: dict[str, Any]) -
 
 def resolve(
     recipe: Recipe, run: Path, step: TrainStep, prepared: Prepared, device: torch.device,
-    threads: int, report: Reporter,
+    threads: int, report: Reporter, world: World,
 ) -> dict[str, Any]:  # fmt: skip
     """What `auto` means here; chosen once by trying and kept for every resume."""
+    sharing = {
+        "processes": world.size,
+        "sharding": "none" if world.size == 1 else recipe.runtime.sharding.replace("none", "ddp"),
+    }
     if (run / "resolved.json").exists():
-        kept: dict[str, Any] = files.read_json(run / "resolved.json")
-        distributed.use_threads(kept["threads"])
+        kept: dict[str, Any] = {"processes": 1, "sharding": "none", "shapes": []}
+        kept |= files.read_json(run / "resolved.json")
         if kept.get("torch", torch.__version__) != torch.__version__:
             what = f"the run began with torch {kept['torch']}, this is {torch.__version__}"
             report.tell(f"mt: warning[TORCH] {what}: the last bits of its weights may differ")
+        before = {key: kept[key] for key in sharing}
+        if before == sharing:
+            return kept
+        changed = ", ".join(f"{key} {before[key]} -> {sharing[key]}" for key in sharing)
+        report.tell(f"{changed}: the same data in the same order, other dropout and rounding")
+        kept |= {"threads": threads, **sharing}
+        files.write_json(run / "resolved.json", kept)
         return kept
     compiled, precision = recipe.runtime.compile, recipe.runtime.precision
     if device.type == "cuda":  # what fits there depends on it
@@ -374,6 +470,7 @@ def resolve(
         "shapes": pick_shapes(prepared.train, micro, device),
         "compile": device.type == "cuda" if compiled == "auto" else compiled,
         "precision": precision,
+        **sharing,
         "torch": torch.__version__,
     }
 

@@ -12,15 +12,18 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import register_dataclass
 
-from mt import memory
-from mt.contracts import Batch, Loss, Objective
-from mt.distributed import Precision, autocast
+from mt import distributed, memory
+from mt.contracts import Batch, Loss, Objective, Term
+from mt.distributed import ALONE, Precision, World, autocast
 from mt.errors import MachineError
+
+register_dataclass(Term)  # so that a sharded module finds the tensors in what it returns
 
 
 class TrainStep(nn.Module):
-    """Model and objective in one module: what is averaged, compiled and, later, shared out."""
+    """Model and objective in one module: what is averaged, compiled and shared out."""
 
     def __init__(self, model: nn.Module, objective: nn.Module, precision: Precision) -> None:
         super().__init__()
@@ -64,12 +67,12 @@ def accumulate(
 
 def backward(
     step: nn.Module, objective: Objective, batches: list[Batch], scaler: torch.amp.GradScaler,
-    accumulate: Accumulate = accumulate,
+    world: World = ALONE, accumulate: Accumulate = accumulate,
 ) -> Tensor:  # fmt: skip
-    """Gradients of the mean loss over all micro-batches; the mean itself, [].
+    """Gradients of the mean loss over all micro-batches; this process's part of the mean, [].
 
-    Each term is a sum, divided by its count over ALL micro-batches: how an update is cut into
-    micro-batches cannot change its gradient.
+    Each term is a sum, divided by its count over ALL micro-batches of all processes: how an
+    update is cut into micro-batches cannot change its gradient.
 
     Raises:
         NoMemory: in one of the micro-batches; the gradients are then of no use.
@@ -79,13 +82,15 @@ def backward(
     for batch in batches:
         for name, count in objective.counts(batch).items():
             counts[name] = counts.get(name, 0) + count
+    counts = distributed.total_counts(world, counts)
     mean = torch.zeros((), device=batches[0].source.device)
     for number, batch in enumerate(batches):
         try:
-            mean += accumulate(step, batch, counts, scaler)
+            with distributed.synchronised(step, last=number + 1 == len(batches)):
+                mean += accumulate(step, batch, counts, scaler)
         except (MemoryError, RuntimeError) as error:
-            if not memory.exhausted(error):
-                raise
+            if not memory.exhausted(error) or world.size > 1:
+                raise  # one of several processes cannot do an update again alone
             told = (str(error).splitlines() or ["no details"])[0]
             raise NoMemory(number, told) from None
     return mean
@@ -93,7 +98,8 @@ def backward(
 
 def gradients(
     step: nn.Module, objective: Objective, batches: list[Batch], scaler: torch.amp.GradScaler,
-    seed: int, accumulate: Accumulate = accumulate, keep_buffers: bool = False,
+    seed: int, world: World = ALONE, accumulate: Accumulate = accumulate,
+    keep_buffers: bool = False,
 ) -> tuple[Tensor, list[Batch]]:  # fmt: skip
     """`backward`, and when memory does not suffice, again with the micro-batch cut in two.
 
@@ -114,7 +120,7 @@ def gradients(
     while True:
         torch.manual_seed(seed)
         try:
-            return backward(step, objective, batches, scaler, accumulate), split
+            return backward(step, objective, batches, scaler, world, accumulate), split
         except NoMemory as error:
             failed, told = error.number, error.told
         # Out here the error, and with it the frames that hold the partial graph, is gone.

@@ -51,7 +51,8 @@ class Trace:
 
     def note(
         self, step: int, place: tuple[int, int, int], batches: Iterable[Batch],
-        loss: Tensor | float, norm: Tensor | float, rate: float, module: nn.Module,
+        loss: Tensor | float, norm: Tensor | float, rate: float,
+        module: nn.Module | None,
     ) -> None:  # fmt: skip
         """One update: its number, (epoch, window, update within it), what it saw, what came of it.
 
@@ -65,7 +66,7 @@ class Trace:
         }
         line["data"] = digest(t for b in batches for t in (b.rows, b.source, b.target))[:16]
         line |= {"loss": float(loss).hex(), "norm": float(norm).hex(), "rate": rate.hex()}
-        if step % WEIGHTS_EVERY == 0:
+        if module is not None and step % WEIGHTS_EVERY == 0:
             line["weights"] = weights_digest(module)
         self._append(line)
 

@@ -22,13 +22,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mt import checkpoint, files, schedule, streaming
+from mt import checkpoint, distributed, files, schedule, streaming
 from mt.checkpoint import TrainState
 from mt.contracts import Batch, Objective
+from mt.distributed import ALONE, World
 from mt.errors import DivergedError, MachineError, Stopped
 from mt.lengths import Rows
 from mt.recipe import Recipe
-from mt.report import Reporter
+from mt.report import Reporter, Silence
 from mt.session import Session, plan_of, set_aside, start, stop_requests
 from mt.step import advance, gradients, set_rate
 from mt.trace import Trace
@@ -42,36 +43,41 @@ RETRY_SECONDS = (1.0, 5.0, 15.0)
 # ------------------------------------------------------------------------------ the loop
 
 
-def train(recipe: Recipe, run: Path, fresh: bool = False, trace: bool = False) -> None:
+def train(
+    recipe: Recipe, run: Path, fresh: bool = False, trace: bool = False, world: World = ALONE
+) -> None:
     """Train, or go on training, the recipe in a run directory; `trace` writes its trace, too.
+
+    Each of several processes calls this; the first alone writes and speaks.
 
     Raises:
         MtError: whatever the user can mend.
         Stopped: a signal came; a checkpoint is saved.
     """
-    if fresh and run.exists():
+    if fresh and world.first and run.exists():
         set_aside(run)
     with (
-        files.lock(run / ".lock"),
-        stop_requests() as stop,
-        contextlib.closing(Reporter(run)) as report,
+        files.lock(run / ".lock") if world.first else contextlib.nullcontext(),
+        stop_requests(world) as stop,
+        contextlib.closing(Reporter(run) if world.first else Silence(run)) as report,
     ):
-        session, state = start(recipe, run, stop, report)
+        session, state = start(recipe, run, stop, report, world)
         reason = ended(session, state)
         if reason and state.finished:
-            prune(session)
+            if world.first:
+                prune(session)
             average(session, state)
             report.tell(f"{run} has finished: {reason}; nothing to do (--fresh starts over)")
             return
         report.start(session.last_step, state.step)
-        session.trace = Trace(run, state.step, report) if trace else None
-        clock = time.monotonic() - state.seconds
+        session.tracing = trace
+        session.trace = Trace(run, state.step, report) if trace and world.first else None
+        session.began = time.monotonic() - state.seconds
         for micros, after in updates(session, state):
             state = settle(session, state)
             if ended(session, state):
                 break
             state = update(session, micros, state, after)
-            state = replace(state, seconds=time.monotonic() - clock)
         finish(session, settle(session, state))
 
 
@@ -100,23 +106,25 @@ def update(
 ) -> TrainState:
     """One update of the weights, from all micro-batches of its group."""
     recipe, step, number = session.recipe, session.step, state.step + 1
+    world = session.world
     began = time.perf_counter()
-    batches = [session.load(rows) for rows in micros]
+    shares = shares_of(session, micros)
+    batches = [session.load(rows) for rows in shares]
     loaded = time.perf_counter()
+    seed = seed_of(recipe.training.seed, number, *([world.rank] if world.rank else []))
     loss, split = gradients(
-        step, cast(Objective, step.objective), batches, session.scaler,
-        seed_of(recipe.training.seed, number), *session.graphed,
+        session.shared, cast(Objective, step.objective), batches, session.scaler, seed, world,
+        *session.graphed,
     )  # fmt: skip
     rate = schedule.factor(recipe.schedule, number, session.last_step)
     rate *= recipe.optimizer.learning_rate
     norm, finite = apply(session, number, rate)
-    if session.trace:
-        place = (state.epoch, state.window, state.update)
-        session.trace.note(number, place, batches, loss, norm, rate, step)
-    rows = np.concatenate(micros)
+    if session.tracing:
+        note(session, state, batches, (loss, norm, rate))
+    rows = np.concatenate(shares)
     session.unread.append((number, rows, finite))
-    tokens = int(session.pairs.target_lengths[rows].sum())
-    real = tokens + int(session.pairs.source_lengths[rows].sum())
+    tokens = tokens_of(session, micros)
+    real = sum(int(side[rows].sum()) for side in session.sides)
     session.meter.add(loss, norm, tokens, real, batches, loaded - began)
     for batch in split:
         note_split(session, number, batch)
@@ -133,8 +141,35 @@ def update(
     if reporting or len(session.unread) >= session.read_every:
         state = read_skipped(session, state)
     if reporting:
-        session.report.report({**progress(state), "learning_rate": rate, **session.meter.read()})
+        figures = {"learning_rate": rate, **session.meter.read(world)}
+        session.report.report({**progress(state), **figures})
     return state
+
+
+def shares_of(session: Session, micros: list[Rows]) -> list[Rows]:
+    """This process's part of an update; of a stream, what it read, and as many as any other."""
+    if session.stream is None:
+        return distributed.deal(micros, session.world)
+    (most,) = distributed.most(session.world, len(micros))
+    return micros + [np.array([], dtype=np.int64)] * (int(most) - len(micros))
+
+
+def tokens_of(session: Session, micros: list[Rows]) -> int:
+    """The real target tokens of an update, over all processes."""
+    tokens = int(session.pairs.target_lengths[np.concatenate(micros)].sum())
+    return tokens if session.stream is None else sum(distributed.gathered(session.world, tokens))
+
+
+def note(
+    session: Session, state: TrainState, batches: list[Batch], made: tuple[Tensor, Tensor, float]
+) -> None:
+    """A line of the trace: the first process's batches, and the loss, norm and rate of all."""
+    loss, norm, rate = made
+    loss = distributed.total(session.world, loss)
+    if session.trace:
+        place = (state.epoch, state.window, state.update)
+        step = session.step if session.plain is None else None  # sharded: only parts are here
+        session.trace.note(state.step + 1, place, batches, loss, norm, rate, step)
 
 
 def apply(session: Session, number: int, rate: float) -> tuple[Tensor, Tensor]:
@@ -146,6 +181,7 @@ def apply(session: Session, number: int, rate: float) -> tuple[Tensor, Tensor]:
     session.scaler.unscale_(session.optimizer)
     clip = session.recipe.training.clip or float("inf")
     norm = nn.utils.clip_grad_norm_(session.step.parameters(), clip, foreach=True)
+    norm = distributed.whole(norm)
     finite = norm.isfinite()
     set_rate(session.optimizer, rate)
     advance(session.optimizer, finite)
@@ -160,41 +196,67 @@ def settle(session: Session, state: TrainState, last: bool = False) -> TrainStat
     """What is due between two updates: validate, save, obey a signal."""
     plan, step = session.recipe.training, state.step
     better, began = False, time.perf_counter()
+    state = agree(session, state)
     if step and (due(step, plan.validate_every) or last) and state.validated != step:
         result = validate(
-            session.best, session.prepared, session.recipe, session.device,
-            session.resolved["precision"], lambda: bool(session.stop.number),
+            session.best(), session.prepared, session.recipe, session.device,
+            session.resolved["precision"], lambda: bool(session.stop.number), session.world,
         )  # fmt: skip
         if result is not None:
             state, better = judged(session, read_skipped(session, state), result)
-    saved = session.run / "checkpoints" / checkpoint.name_of(step)
-    wanted = better or last or due(step, plan.save_every) or bool(session.stop.number)
-    if wanted and step and (better or last or not saved.is_dir()):
+        else:
+            state = agree(session, state)
+    wanted = better or last or due(step, plan.save_every) or bool(session.stop.agreed)
+    if wanted and step and (better or last or not is_saved(session, step)):
         state = replace(read_skipped(session, state), scaler=session.scaler.state_dict() or None)
-        save(session, state)
-        if better:
-            checkpoint.mark_best(session.run, saved)
-        prune(session)
+        save(session, state, better)
     session.meter.since += time.perf_counter() - began  # not a part of training's speed
-    if session.stop.number:
-        name = signal.Signals(session.stop.number).name
+    if session.stop.agreed:
+        distributed.meet(session.world)  # the launcher ends the others as soon as one has left
+        name = signal.Signals(session.stop.agreed).name
         kept = f"saved in {session.run}" if step else "nothing was trained yet"
-        raise Stopped(session.stop.number, f"stopped by {name} at step {step}, {kept}")
+        raise Stopped(session.stop.agreed, f"stopped by {name} at step {step}, {kept}")
     return state
 
 
-def save(session: Session, state: TrainState) -> None:
-    """A checkpoint of everything; a disk that fails, but is not full, is tried again."""
+def agree(session: Session, state: TrainState) -> TrainState:
+    """Let all processes know of the same signal and the same time."""
+    seconds = time.monotonic() - session.began
+    stop, seconds = distributed.most(session.world, session.stop.number, seconds)
+    session.stop.agreed = int(stop)
+    return replace(state, seconds=seconds)
+
+
+def is_saved(session: Session, step: int) -> bool:
+    """Whether there is a checkpoint of a step; only the first process sees the run directory."""
+    folder = session.run / "checkpoints" / checkpoint.name_of(step)
+    return distributed.of_first(session.world, folder.is_dir)
+
+
+def save(session: Session, state: TrainState, better: bool) -> None:
+    """A checkpoint of everything: gathered from all processes, written by the first."""
     if session.stream is not None:
         state = session.stream.gathered(state)
     averaged = session.average.module if session.average else None
     tensors = checkpoint.training_tensors(session.step, averaged, session.optimizer)
+    best = session.best().model
+    if not session.world.first:
+        return
+    folder = write(session, state, best, tensors)
+    if better:
+        checkpoint.mark_best(session.run, folder)
+    prune(session)
+
+
+def write(session: Session, state: TrainState, best: nn.Module, tensors: dict[str, Tensor]) -> Path:
+    """Write a checkpoint; a disk that fails, but is not full, is tried again."""
     name = checkpoint.name_of(state.step)
-    for seconds in (*RETRY_SECONDS, None):
+    waits = iter(RETRY_SECONDS)
+    while True:
         try:
-            checkpoint.save(session.run, name, session.best.model, state, session.about, tensors)
-            return
+            return checkpoint.save(session.run, name, best, state, session.about, tensors)
         except MachineError as error:
+            seconds = next(waits, None)
             if seconds is None or error.code != "DISK":
                 raise
             (where, what), *_ = error.problems
@@ -246,7 +308,7 @@ def ended(session: Session, state: TrainState) -> str:
 def finish(session: Session, state: TrainState) -> None:
     """The last validation and checkpoint, and the average of the last ones."""
     reason = ended(session, state)
-    if session.trace:
+    if session.trace and session.plain is None:
         session.trace.end(state.step, session.step)
     state = settle(session, replace(state, finished=reason), last=True)
     average(session, state)
@@ -260,24 +322,29 @@ def average(session: Session, state: TrainState) -> None:
 
     The average becomes the best checkpoint when it validates best.
     """
-    plan = session.recipe.training
+    plan, run, world = session.recipe.training, session.run, session.world
     if not plan.average:
         return
-    made = checkpoint.average_of(session.run, state)
-    if made is None:
-        mean = copy.deepcopy(session.best)
-        checkpoint.fit_mean(session.run, plan.average, mean.model)
+    value = distributed.of_first(world, lambda: checkpoint.average_of(run, state))
+    if value is None:
+        mean = copy.deepcopy(session.best())
+        if world.first:
+            checkpoint.fit_mean(run, plan.average, mean.model)
+        weights = distributed.tensors_of_first(world, lambda: checkpoint.weights_of(mean.model))
+        checkpoint.fit(mean.model, weights, run)
         result = validate(
             mean, session.prepared, session.recipe, session.device,
-            session.resolved["precision"], lambda: False,
+            session.resolved["precision"], lambda: False, world,
         )  # fmt: skip
         assert result is not None
-        made = replace(state, best=result.value(plan.monitor), best_step=None)
-        checkpoint.save(session.run, checkpoint.AVERAGE, mean.model, made, session.about)
-    assert made.best is not None
-    told = f"average of the last {plan.average} checkpoints: {plan.monitor} {abs(made.best):.2f}"
-    if state.best is None or made.best > state.best:
-        checkpoint.mark_best(session.run, session.run / "checkpoints" / checkpoint.AVERAGE)
+        value = result.value(plan.monitor)
+        if world.first:
+            made = replace(state, best=value, best_step=None)
+            checkpoint.save(run, checkpoint.AVERAGE, mean.model, made, session.about)
+    told = f"average of the last {plan.average} checkpoints: {plan.monitor} {abs(value):.2f}"
+    if state.best is None or value > state.best:
+        if world.first:
+            checkpoint.mark_best(run, run / "checkpoints" / checkpoint.AVERAGE)
         told += ", the best"
     session.report.tell(told)
 

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mt import batching, lengths
+from mt import batching, distributed, lengths
 from mt.config import plugin
-from mt.contracts import Seq2Seq
-from mt.distributed import Precision
+from mt.contracts import Engine, Seq2Seq
+from mt.distributed import ALONE, Precision, World
 from mt.evaluate import bleu_and_chrf
 from mt.prepare import Prepared
 from mt.recipe import Recipe
@@ -22,6 +22,8 @@ from mt.step import TrainStep
 
 SLOTS = 8192
 """Padded slots of one validation batch."""
+Sums = dict[str, tuple[float, float]]
+"""For each term of the loss its weighted total and its count."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,11 @@ class Validation:
 
 def validate(
     step: TrainStep, prepared: Prepared, recipe: Recipe, device: torch.device,
-    precision: Precision, stopping: Callable[[], bool],
+    precision: Precision, stopping: Callable[[], bool], world: World = ALONE,
 ) -> Validation | None:  # fmt: skip
-    """Validate the model of `step`; None when asked to stop in the middle.
+    """Validate the model of `step`; None when any process is asked to stop in the middle.
+
+    Of several processes each takes a share, and all get the same result.
 
     Args:
         step: model and objective, whose weights may be an average of those that train.
@@ -52,8 +56,8 @@ def validate(
     """
     step.eval()
     with torch.inference_mode():
-        loss = _loss(step, prepared, device, stopping)
-        heat_map = None if loss is None else _heat_map(step.model, prepared, device)
+        sums = _sums(step, prepared, device, stopping, world)
+    loss = _mean(distributed.gathered(world, sums))
     if loss is None:
         return None
     pairs = prepared.valid_pairs[: recipe.training.validate_sentences]
@@ -63,13 +67,21 @@ def validate(
     decoding: Precision = precision if device.type == "cuda" else "fp32"
     build = plugin("engines", "native").native_engine
     engine = build(step.model, prepared.vocabulary, recipe, device, decoding)
-    hypotheses = []
-    for translation in engine.translate(sources):
-        hypotheses.append(translation.text)
-        if stopping():
+    share = _translated(engine, sources[world.rank :: world.size], stopping)
+    shares = distributed.gathered(world, share)
+    hypotheses = [""] * len(sources)
+    for rank, texts in enumerate(shares):
+        if texts is None:
             return None
+        hypotheses[rank :: world.size] = texts
     language = recipe.data.valid.direction.target
-    bleu, chrf = bleu_and_chrf(hypotheses, references, language, recipe.evaluation)
+    bleu, chrf = distributed.of_first(
+        world, lambda: list(bleu_and_chrf(hypotheses, references, language, recipe.evaluation))
+    )
+    heat_map = None
+    if world.first:
+        with torch.inference_mode():
+            heat_map = _heat_map(step.model, prepared, device)
     values = {
         "valid_loss": loss,
         "valid_perplexity": math.exp(min(loss, 700)),
@@ -79,21 +91,48 @@ def validate(
     return Validation(values, list(zip(sources, references, hypotheses, strict=True)), heat_map)
 
 
-def _loss(
-    step: TrainStep, prepared: Prepared, device: torch.device, stopping: Callable[[], bool]
-) -> float | None:
-    """The weighted mean of the objective's terms over the validation corpus."""
-    corpus = prepared.valid
+def _translated(
+    engine: Engine, sources: list[str], stopping: Callable[[], bool]
+) -> list[str] | None:
+    """The translations of `sources`, or None when asked to stop."""
+    texts = []
+    for translation in engine.translate(sources):
+        texts.append(translation.text)
+        if stopping():
+            return None
+    return texts
+
+
+def _mean(shares: list[Sums | None]) -> float | None:
+    """The sum over terms of weighted totals by counts, or None when a share is missing."""
     totals: dict[str, float] = {}
     counts: dict[str, float] = {}
-    for rows in lengths.cut(corpus.source_lengths, corpus.target_lengths, SLOTS, SLOTS):
+    for share in shares:
+        if share is None:
+            return None
+        for name, (total, count) in share.items():
+            totals[name] = totals.get(name, 0.0) + total
+            counts[name] = counts.get(name, 0.0) + count
+    return sum(totals[name] / max(1.0, counts[name]) for name in totals)
+
+
+def _sums(
+    step: TrainStep, prepared: Prepared, device: torch.device, stopping: Callable[[], bool],
+    world: World,
+) -> Sums | None:  # fmt: skip
+    """The weighted sums of the objective's terms over a share of the validation corpus."""
+    corpus = prepared.valid
+    sums: Sums = {}
+    micros = lengths.cut(corpus.source_lengths, corpus.target_lengths, SLOTS, SLOTS)
+    for rows in micros[world.rank :: world.size]:
         if stopping():
             return None
         batch = batching.moved(batching.collate(corpus, rows), device)
         for term in step(batch):
-            totals[term.name] = totals.get(term.name, 0.0) + term.weight * float(term.total)
-            counts[term.name] = counts.get(term.name, 0.0) + float(term.count)
-    return sum(totals[name] / max(1.0, counts[name]) for name in totals)
+            total, count = sums.get(term.name, (0.0, 0.0))
+            total += term.weight * float(term.total)
+            sums[term.name] = (total, count + float(term.count))
+    return sums
 
 
 def _heat_map(

@@ -39,6 +39,12 @@ if arguments[:1] == ["train"] or arguments[:1] == ["prepare"]:
     arguments[2:2] = [part for each in sets for part in ("--set", each)]
 sys.exit(run(arguments))
 """
+# The launcher, which begins the small `mt` above instead of the module.
+LAUNCHER = f"""#!{sys.executable}
+import sys
+from torch.distributed.run import main
+main(["--no-python" if argument == "-m" else argument for argument in sys.argv[1:]])
+"""
 
 
 def blocks(page, language):
@@ -70,10 +76,11 @@ def folder(tmp_path):
             text = "".join(pair[side] + "\n" for pair in pairs)
             (tmp_path / f"{name}.{language}").write_text(text, encoding="utf-8")
         (tmp_path / f"{name}.tmx").write_text(tmx(pairs), encoding="utf-8")
-    shim = tmp_path / "bin" / "mt"
-    shim.parent.mkdir()
-    shim.write_text(SHIM, encoding="utf-8")
-    shim.chmod(0o755)
+    (tmp_path / "bin").mkdir()
+    for name, text in (("mt", SHIM), ("torchrun", LAUNCHER)):
+        shim = tmp_path / "bin" / name
+        shim.write_text(text, encoding="utf-8")
+        shim.chmod(0o755)
     return tmp_path
 
 

@@ -1,0 +1,258 @@
+"""Several processes train what one would, stop together, and lose nothing with one of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from resumable_run import RECIPE, bits
+from safetensors.torch import load_file
+
+from mt import batching, recipe, train
+from mt.distributed import World, deal
+from mt.models import transformer
+from mt.objectives import cross_entropy
+
+ROOT = Path(__file__).parents[2]
+STEPS = 8
+# AdamW which does something to its own process, or to the launcher, after a given update:
+# HURT=rank:update:what.
+OPTIMIZER = """
+import os
+import signal
+
+from mt.errors import DataError
+from mt.optimizers import adamw
+
+
+class Config(adamw.Config):
+    kind: str = "faults.hurting"
+
+
+def build(config, named_parameters):
+    optimizer = adamw.build(config, named_parameters)
+    rank, update, what = os.environ.get("HURT", "none:0:none").split(":")
+    if rank == os.environ.get("RANK"):
+        optimizer.register_step_post_hook(lambda *_: count(int(update), what))
+    return optimizer
+
+
+seen = 0
+
+
+def count(update, what):
+    global seen
+    seen += 1
+    if seen != update:
+        return
+    if what == "raise":
+        raise DataError("DATA-MADE-UP", "shard 7", "made up", "nothing to do")
+    if what != "launcher":
+        os.kill(os.getpid(), getattr(signal, what))
+        return
+    come, told = os.pipe()
+    os.set_blocking(told, False)
+    signal.set_wakeup_fd(told)
+    os.kill(os.getppid(), signal.SIGTERM)
+    os.read(come, 1)  # until the launcher has passed it on
+    signal.set_wakeup_fd(-1)
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The recipes `exact` (without dropout) and `noisy`, and a cache that all runs share."""
+    folder = tmp_path_factory.mktemp("distributed")
+    (folder / "faults").mkdir()
+    (folder / "faults" / "hurting.py").write_text(OPTIMIZER)
+    for name, dropout, save_every in (("exact", 0.0, 100), ("noisy", 0.1, 1)):
+        values = json.loads(json.dumps(RECIPE))
+        values["model"] |= {"dropout": dropout, "attention_dropout": dropout}
+        values["optimizer"] = {"kind": "faults.hurting"}
+        # 3 or 4 micro-batches an update: whole rounds of two, and sometimes one that is cut.
+        values["batching"] = {"tokens": 500, "micro_tokens": 300, "window": 4}
+        values["training"] |= {
+            "max_steps": STEPS, "max_epochs": None, "report_every": 1, "validate_every": 4,
+            "save_every": save_every, "keep_last": 10, "validate_sentences": 5,
+        }  # fmt: skip
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(values))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MT_CACHE", str(folder / "cache"))
+        patch.syspath_prepend(str(folder))
+        yield folder
+
+
+def launch(folder, name, run, *sets, hurt="none:0:none", processes=2):
+    """`torchrun` of a recipe; what it said and its exit code."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", str(processes), "-m", "--", "mt", "train"]
+    command += [str(folder / f"{name}.yaml"), "--run", str(folder / run)]
+    command += [part for each in sets for part in ("--set", each)]
+    environment = {
+        **os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{folder}", "OMP_NUM_THREADS": "1",
+        "HURT": hurt,
+    }  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    assert done.stdout == ""
+    assert orphans(folder / run) == []
+    return done
+
+
+def orphans(run):
+    """The processes that still work on a run."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if str(run).encode() in (process / "cmdline").read_bytes().split(b"\0"):
+                found.append(process.name)
+        except OSError:
+            continue
+    return found
+
+
+def ours(done):
+    """What mt itself said, without what the launcher adds."""
+    return done.stderr.split("torch/distributed/elastic")[0]
+
+
+def trace(run):
+    """The figures of each update and each validation that cannot depend on the machine."""
+    kept = ("step", "epoch", "loss", "grad_norm", "target_tokens", "total_target_tokens")
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [
+        {key: value for key, value in line.items() if key in kept or key.startswith("valid_")}
+        for line in lines
+    ]
+
+
+def assert_same_training(run, other):
+    assert len(trace(run)) == len(trace(other))
+    for mine, theirs in zip(trace(run), trace(other), strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-5)
+    last = f"checkpoints/step-{STEPS:08d}"
+    for name in ("model.safetensors", "training.safetensors"):
+        mine, theirs = load_file(run / last / name), load_file(other / last / name)
+        assert mine.keys() == theirs.keys()
+        for key, tensor in theirs.items():
+            assert (mine[key].dtype, mine[key].shape) == (tensor.dtype, tensor.shape)
+            # A key's bias changes no attention weight: its gradient is rounding, which Adam
+            # makes as large as any.
+            if not key.endswith("key_value.bias"):
+                torch.testing.assert_close(mine[key], tensor, rtol=1e-3, atol=1e-4)
+
+
+def stopped(folder, name, run, *, hurt):
+    """Train in one process until a signal."""
+    command = [sys.executable, "-m", "mt", "train", str(folder / f"{name}.yaml"), "--run", str(run)]
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{folder}", "HURT": hurt}
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**environment, "RANK": "0"}, timeout=120
+    )
+    assert done.returncode == 143
+
+
+@pytest.fixture(scope="module")
+def alone(folder):
+    """The recipe without dropout, trained by one process."""
+    train.train(recipe.load(folder / "exact.yaml")[0], folder / "alone")
+    return folder / "alone"
+
+
+def test_two_copies_train_what_one_process_does(folder, alone):
+    done = launch(folder, "exact", "copies")
+    assert done.returncode == 0, done.stderr
+    assert_same_training(folder / "copies", alone)
+    assert done.stderr.count("finished: ") == 1
+    assert "Warning" not in done.stderr
+
+
+def test_shards_take_up_and_hand_on_what_one_process_does(folder, alone):
+    """One process, then two that share the weights, then one again: the same training."""
+    run = folder / "shards"
+    stopped(folder, "exact", run, hurt="0:2:SIGTERM")
+    done = launch(folder, "exact", "shards", "runtime.sharding=fsdp", hurt="1:4:SIGTERM")
+    assert "processes 1 -> 2, sharding none -> fsdp" in done.stderr
+    assert "stopped by SIGTERM at step 6" in done.stderr
+    assert set(re.findall(r"exitcode +: (-?\d+)", done.stderr)) == {"143"}
+    assert "Warning" not in done.stderr
+    assert sorted(path.name[-1] for path in run.glob("checkpoints/step-*")) == ["4", "6"]
+    train.train(recipe.load(folder / "exact.yaml")[0], run)
+    assert json.loads((run / "resolved.json").read_text())["processes"] == 1
+    assert_same_training(run, alone)
+
+
+def test_stopped_killed_and_resumed_equals_uninterrupted(folder):
+    assert launch(folder, "noisy", "whole").returncode == 0
+    first = launch(folder, "noisy", "broken", hurt="0:2:SIGTERM")
+    assert first.returncode != 0
+    assert ours(first).count("stopped by SIGTERM at step 2") == 1
+    killed = launch(folder, "noisy", "broken", hurt="1:3:SIGKILL")
+    assert killed.returncode != 0
+    assert "rank 0: mt: error[RANK-LOST] rank 0 of 2: another process is gone" in killed.stderr
+    assert re.search(r"Root Cause.*rank +: 1 .*Signal 9 \(SIGKILL\)", killed.stderr, re.DOTALL)
+    assert "Traceback" not in ours(killed)
+    ended = launch(folder, "noisy", "broken", hurt="0:3:launcher")
+    assert "stopped by SIGTERM at step 7" in ended.stderr
+    assert launch(folder, "noisy", "broken").returncode == 0
+    assert bits(folder / "broken") == bits(folder / "whole")
+
+
+def test_the_process_that_fails_is_the_one_that_tells(folder):
+    done = launch(folder, "exact", "failing", hurt="1:2:raise")
+    assert done.returncode != 0
+    told = [line for line in ours(done).splitlines() if "error" in line]
+    assert told == ["rank 1: mt: error[DATA-MADE-UP] shard 7: made up"]
+    assert set(re.findall(r"exitcode +: (-?\d+)", done.stderr)) == {"3"}
+    assert "Traceback" not in ours(done)
+
+
+# ------------------------------------------------------------------------------ the shares
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+@pytest.mark.parametrize("sizes", [[4], [4, 4], [7, 1, 3], [1, 1, 1, 1, 9, 2, 5]], ids=str)
+def test_every_row_goes_to_one_process(sizes, size):
+    ends = np.cumsum(sizes)
+    micros = [np.arange(end - n, end) for n, end in zip(sizes, ends, strict=True)]
+    shares = [deal(micros, World(rank, size)) for rank in range(size)]
+    rows = [row for share in shares for part in share for row in part.tolist()]
+    assert sorted(rows) == list(range(ends[-1]))
+    assert len({len(share) for share in shares}) == 1
+    if size == 1:
+        assert all(a is b for a, b in zip(shares[0], micros, strict=True))
+
+
+def test_a_batch_without_rows_adds_nothing(vocabulary):
+    config = transformer.Config(d_model=8, n_heads=2, d_ff=8, encoder_layers=1, decoder_layers=1)
+    model = transformer.build(config, vocabulary)
+    objective = cross_entropy.build(cross_entropy.Config(), model, vocabulary, None)
+    batch = batching.collate(None, np.array([], dtype=np.int64))
+    assert {name: int(count) for name, count in objective.counts(batch).items()} == {"loss": 0}
+    (term,) = objective(batch)
+    assert (float(term.total.detach()), int(term.count)) == (0.0, 0)
+    term.total.backward()
+    for parameter in model.parameters():
+        assert parameter.grad is not None
+        assert not parameter.grad.any()
+
+
+# ---------------------------------------------------------------------------- the clusters
+
+
+def test_the_cluster_scripts_are_well_formed():
+    folder = ROOT / "scripts" / "cluster"
+    subprocess.run(["bash", "-n", str(folder / "slurm.sh")], check=True)
+    job = yaml.safe_load((folder / "kubernetes.yaml").read_text())
+    for replicas in job["spec"]["pytorchReplicaSpecs"].values():
+        (container,) = replicas["template"]["spec"]["containers"]
+        (command,) = container["args"]
+        assert container["name"] == "pytorch"
+        subprocess.run(["bash", "-n", "-c", command], check=True)
