@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import yaml
 
@@ -9,7 +10,7 @@ from peers import Command, Job, Line, Peer, Update, sizes
 
 BATCH = round(1.11 * sizes.TOKENS)
 """Tokens of a batch, padding included, the longer side; about sizes.TOKENS of them are real."""
-_LINE = re.compile(r"Step (\d+)/ *\d+;.*sents: *\d+; bsz: *\d+/ *(\d+)/ *\d+;")
+_LINE = re.compile(r"Step +(\d+)/ *\d+;.*sents: *\d+; bsz: *\d+/ *(\d+)/ *\d+;")
 
 
 def settings(job: Job) -> dict:
@@ -28,8 +29,8 @@ def settings(job: Job) -> dict:
         "param_init": 0, "param_init_glorot": True, "position_encoding": True,
         "encoder_type": "transformer", "decoder_type": "transformer",
         "layers": sizes.LAYERS, "heads": sizes.HEADS, "hidden_size": sizes.WIDTH,
-        "word_vec_size": sizes.WIDTH, "transformer_ff": sizes.FEED_FORWARD, "share_embeddings": True,
-        "share_decoder_embeddings": True,
+        "word_vec_size": sizes.WIDTH, "transformer_ff": sizes.FEED_FORWARD,
+        "share_embeddings": True, "share_decoder_embeddings": True,
         "dropout_steps": [0], "dropout": [sizes.DROPOUT], "attention_dropout": [sizes.DROPOUT],
     }  # fmt: skip
 
@@ -42,6 +43,12 @@ def corpora(job: Job) -> dict:
         }
         for name, split in (("corpus_1", "train"), ("valid", "valid"))
     }
+
+
+def mend(packages: Path) -> None:
+    """Takes away two transforms, not used here, that need what is large or must be compiled."""
+    for name in ("clean", "terminology"):  # fasttext; spacy
+        (packages / "onmt" / "transforms" / f"{name}.py").unlink()
 
 
 def train(job: Job) -> Command:
@@ -65,6 +72,7 @@ PEER = Peer(
         ("configargparse", "ctranslate2", "flask", "pyahocorasick", "pyonmttok", "pyyaml",
          "rapidfuzz", "sentencepiece", "six", "tensorboard", "waitress"),
     ),
+    mend=mend,
     train=train,
     read=read,
     variables={"TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"},

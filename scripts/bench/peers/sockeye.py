@@ -6,7 +6,7 @@ from pathlib import Path
 from peers import Command, Job, Peer, jsonlines, sizes
 
 PROGRAM = Path(__file__).parent / "programs" / "sockeye_train.py"
-BATCH = round(1.17 * sizes.TOKENS)
+BATCH = round(1.29 * sizes.TOKENS)
 """Target tokens of a batch, padded to the bucket; about sizes.TOKENS of them are real."""
 
 

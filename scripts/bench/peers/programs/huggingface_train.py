@@ -47,9 +47,13 @@ def collate(rows: list[dict]) -> dict:
         tensors = [torch.tensor(row[key]) for row in rows]
         return torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=value)
 
-    source = padded("input_ids", PAD)
+    source, labels = padded("input_ids", PAD), padded("labels", -100)
+    start = torch.full((len(rows), 1), PAD)
+    inputs = torch.cat([start, labels[:, :-1].clamp(min=PAD)], 1)  # Marian starts from padding
     mask = (source != PAD).long()
-    return {"input_ids": source, "attention_mask": mask, "labels": padded("labels", -100)}
+    return {
+        "input_ids": source, "attention_mask": mask, "decoder_input_ids": inputs, "labels": labels,
+    }  # fmt: skip
 
 
 class CountingTrainer(Seq2SeqTrainer):
@@ -100,8 +104,9 @@ def main() -> None:
     mean = sum(map(len, pairs.target)) / len(pairs)
     settings = Seq2SeqTrainingArguments(
         output_dir=str(given.work / "run"), max_steps=given.updates, use_cpu=True,
-        # It counts sentences; so many have about TOKENS target tokens on average.
-        per_device_train_batch_size=round(TOKENS / mean),
+        # It counts sentences, and begins with the longest of each 50 batches: of those so many
+        # have about TOKENS target tokens.
+        per_device_train_batch_size=round(0.73 * TOKENS / mean),
         train_sampling_strategy="group_by_length", bf16=given.precision == "bf16",
         learning_rate=1e-3, lr_scheduler_type="inverse_sqrt", warmup_steps=200,
         label_smoothing_factor=0.1, adam_beta2=0.98, adam_epsilon=1e-9, weight_decay=0.0,
