@@ -48,7 +48,8 @@ gpu: $(READY) ## The tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu
 
 bench: $(READY) ## Measure the speed of this machine
-	set -e; for script in scripts/bench/*.py; do echo "$$script"; $(BIN)/python "$$script"; done
+	$(BIN)/python scripts/bench/training.py
+	$(BIN)/python scripts/bench/preparing.py
 
 clean: ## Delete caches and build output; runs/ and .venv stay
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -17,9 +17,10 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
+
+import memory
 
 ROOT = Path(__file__).parents[2]
 MOST_RATIO, MOST_MEGABYTES = 2.0, 300
@@ -57,42 +58,11 @@ def prepare_apart(pairs: int, cache: str, arguments: argparse.Namespace) -> tupl
     environment = {**os.environ, "MT_CACHE": cache, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, __file__, *sys.argv[1:], "--child", str(pairs)]
     child = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
-    peak = [0.0]
-    done = threading.Event()
-    watcher = threading.Thread(target=watch, args=(child.pid, peak, done))
-    watcher.start()
-    told, _ = child.communicate()
-    done.set()
-    watcher.join()
+    with memory.Watch(child, memory.unshared) as watch:
+        told, _ = child.communicate()
     if child.returncode:
         raise SystemExit(f"preparing {pairs} pairs failed ({child.returncode})")
-    return json.loads(told), peak[0]
-
-
-def watch(pid: int, peak: list[float], done: threading.Event) -> None:
-    while not done.wait(0.05):
-        peak[0] = max(peak[0], sum(unshared(process) for process in tree(pid)) / 1024)
-
-
-def tree(pid: int) -> list[int]:
-    """A process and all below it."""
-    found = [pid]
-    for process in found:
-        for task in Path(f"/proc/{process}/task").glob("*/children"):
-            try:
-                found += map(int, task.read_text().split())
-            except OSError:
-                continue
-    return found
-
-
-def unshared(pid: int) -> int:
-    """The kB of a process that no other one shares."""
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except OSError:
-        return 0
-    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
+    return json.loads(told), watch.peak
 
 
 # ------------------------------------------------------------------------------------ bare
