@@ -12,7 +12,9 @@ from torch.nn import functional as F
 from mt.linear import rounded
 
 CHUNK = 512
-"""Rows whose logits are held at one time: twice 512 x 32,000 in bf16 are 64 MB."""
+"""Rows whose logits a CPU holds at one time: twice 512 x 32,000 in bf16 are 64 MB."""
+DEVICE_CHUNKS = 8
+"""As many chunks does a GPU hold, which is idle in small products."""
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -32,13 +34,14 @@ class _LinearCrossEntropy(torch.autograd.Function):
         gradients = [torch.zeros_like(t) if wanted else None for t in (hidden, weight)]
         gradients += [torch.zeros_like(bias) if wanted and bias is not None else None]
         h, w, b = rounded(hidden, dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
-        logits, slopes = (h.new_empty(min(CHUNK, len(h)), len(w)) for _ in range(2))
+        chunk = CHUNK if h.device.type == "cpu" else DEVICE_CHUNKS * CHUNK
+        logits, slopes = (h.new_empty(min(chunk, len(h)), len(w)) for _ in range(2))
         # Where each row's label lies in the flat buffer: scatter_add_ is slow in bf16 on a CPU.
         label_at = torch.arange(len(slopes), device=h.device) * len(w)
         less = h.new_full((len(slopes),), smoothing - 1)
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
-        for start in range(0, len(hidden), CHUNK):
-            rows = slice(start, start + CHUNK)
+        for start in range(0, len(hidden), chunk):
+            rows = slice(start, start + chunk)
             x, y = h[rows], labels[rows]
             z, p = logits[: len(x)], slopes[: len(x)]
             torch.mm(x, w.t(), out=z) if b is None else torch.addmm(b, x, w.t(), out=z)

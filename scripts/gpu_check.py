@@ -139,7 +139,8 @@ def gradient(step: TrainStep, batches: list[Batch], run: Callable[..., Any]) -> 
     for parameter in step.parameters():
         if parameter.grad is not None:
             parameter.grad.zero_()
-    loss = backward(step, step.objective, batches, no_scaler(batches[0].source.device), run)
+    scaler = no_scaler(batches[0].source.device)
+    loss = backward(step, step.objective, batches, scaler, accumulate=run)
     return [loss.detach().clone(), *(p.grad.detach().clone() for p in step.parameters())]
 
 
@@ -242,8 +243,8 @@ class Loop:
         batches = [self.resident.collate(rows, self.shapes) for rows in micros]
         run = self.session.graphs or accumulate
         gradients(
-            self.step, self.step.objective, batches, self.session.scaler, self.number, run,
-            self.session.graphs is not None,
+            self.step, self.step.objective, batches, self.session.scaler, self.number,
+            accumulate=run, keep_buffers=self.session.graphs is not None,
         )  # fmt: skip
         train.apply(self.session, self.number, 1e-5)
         return np.concatenate(micros)
