@@ -57,8 +57,9 @@ def _attend_plainly(
     if valid is not None and bool(valid.all()):
         valid = None
     with torch.autocast("cpu", enabled=False):
-        shares = drop(weights(query.to(wide), key.to(wide), valid, causal), dropout)
-        return (shares @ value.to(wide)).to(query.dtype)
+        # The products want heads apart: one copy to that end and to the other type.
+        q, k, v = (t.to(wide, memory_format=torch.contiguous_format) for t in (query, key, value))
+        return (drop(weights(q, k, valid, causal), dropout) @ v).to(query.dtype)
 
 
 def _future(queries: int, keys: int, device: torch.device) -> Tensor:

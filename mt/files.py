@@ -63,7 +63,7 @@ def told(path: Path | str) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            free = _free_megabytes(Path(path))
+            free = _free(Path(path)) >> 20
             what = f"the disk is full ({free} MB free)"
             advice = "free some space and run the same command again; what was saved is intact"
             raise MachineError("DISK-FULL", path, what, advice) from None
@@ -74,10 +74,23 @@ def told(path: Path | str) -> Iterator[None]:
         raise MachineError("DISK", path, error.strerror or str(error), advice) from None
 
 
-def _free_megabytes(path: Path) -> int:
+def _free(path: Path) -> int:
+    """Free bytes of the disk on which a path lies, or will lie."""
     while not path.exists() and path != path.parent:
         path = path.parent
-    return shutil.disk_usage(path).free >> 20
+    return shutil.disk_usage(path).free
+
+
+def need_room(path: Path, needed: int) -> None:
+    """Say now, and not in an hour, that a disk will be full.
+
+    Raises:
+        MachineError: there are fewer than `needed` bytes free where `path` lies.
+    """
+    free = _free(path)
+    if free < needed:
+        what = f"{needed >> 20} MB will be needed there, and {free >> 20} MB are free"
+        raise MachineError("DISK-FULL", path, what, "free some space, or choose another --run")
 
 
 def make_folder(path: Path) -> Path:

@@ -248,6 +248,8 @@ def start(
     device = distributed.pick_device(recipe.runtime.device, world)
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32 where a product is taken in fp32
+    else:
+        distributed.keep_freed_memory()
     threads = distributed.use_threads(recipe.runtime.threads, world)
     metrics(recipe.data.valid.direction.target, recipe.evaluation)  # a missing package: say so now
     prepared = distributed.after_first(world, "prepared", lambda: prepare(recipe, report.tell))
@@ -286,10 +288,13 @@ def start(
         resolved, report, stop, last_step_of(recipe, prepared, resolved), graphs, resident, stream,
     )  # fmt: skip
     if last is None:
+        weights = list(model.parameters())
         if world.first:
+            # The model, what trains, and two moments of it; a new one stands beside the last.
+            files.need_room(run, 2 * sum(4 * p.numel() * p.element_size() for p in weights))
             checkpoint.begin(run, recipe, prepared.vocabulary, resolved)
             files.write_json(run / "report.json", prepared.report)
-        parameters = sum(p.numel() for p in model.parameters())
+        parameters = sum(p.numel() for p in weights)
         report.tell(f"{parameters:,} parameters on {device}, {resolved}")
         return session, TrainState()
     if world.first:

@@ -48,7 +48,9 @@ class CrossEntropy(nn.Module):
         labels, ignored = batch.labels, None
         real = labels != PAD  # [B, T]
         if hidden.device.type == "cpu":
-            hidden, labels = hidden[real], labels[real]
+            at = real.flatten().nonzero()[:, 0]  # whose gradient is cheaper than a mask's
+            hidden = hidden.flatten(0, 1).index_select(0, at)
+            labels = labels.flatten().index_select(0, at)
         else:  # a gather would have to wait for its size: padding goes along and counts nothing
             hidden, labels, ignored = hidden.flatten(0, 1), labels.flatten(), PAD
         total = linear_cross_entropy(hidden, weight, bias, labels, smoothing, ignored)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -175,6 +176,14 @@ def test_logs_that_cannot_be_written_change_nothing(whole, tmp_path, capsys):
     train.train(recipe.load(written(tmp_path))[0], run, trace=True)
     assert capsys.readouterr().err.count("cannot be written") == 3
     assert bits(run) == bits(whole)
+
+
+def test_a_disk_too_small_for_checkpoints_is_told_before_training(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    with pytest.raises(MachineError, match=r"DISK-FULL.*will be needed there, and 0 MB are free"):
+        train.train(recipe.load(written(tmp_path))[0], tmp_path / "run")
+    assert not list((tmp_path / "run" / "checkpoints").iterdir())
 
 
 def test_what_cannot_change_the_weights_may_be_changed(tmp_path):
