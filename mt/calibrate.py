@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mt import files, memory
+from mt import files, loss, memory
 from mt.contracts import END, Batch, Objective
 from mt.corpus import Corpus
 from mt.errors import MachineError
@@ -48,6 +48,10 @@ def pick_micro_tokens(
         return cpu_slots(step, corpus, least, max(least, min(CPU_SLOTS, update)))
     about = {
         "model": dump(recipe)["model"],
+        "objective": dump(recipe)["objective"],
+        "compile": recipe.runtime.compile,
+        "chunk": loss.CHUNK * loss.DEVICE_CHUNKS,
+        "free_gib": torch.cuda.mem_get_info(device)[0] >> 30,
         "vocabulary": vocabulary,
         "longest": [int(corpus.source_lengths.max()), int(corpus.target_lengths.max())],
         "range": [least, update],
@@ -120,13 +124,16 @@ def fits_device(step: TrainStep, batch: Batch) -> bool:
     try:
         held = torch.empty(3 * parameter_bytes(step), dtype=torch.uint8, device=device)
         no_scaler = torch.amp.GradScaler(device.type, enabled=False)
+        before = torch.cuda.memory_allocated(device)
         backward(step, cast(Objective, step.objective), [batch], no_scaler)
+        # A captured graph keeps as much to itself as a plain pass needs beside it.
+        graph = torch.cuda.max_memory_allocated(device) - before
         del held
     except (NoMemory, torch.OutOfMemoryError):
         return False
     finally:
         step.zero_grad()
-    return torch.cuda.max_memory_reserved(device) <= (1 - RESERVE) * room
+    return torch.cuda.max_memory_reserved(device) + graph <= (1 - RESERVE) * room
 
 
 def parameter_bytes(step: nn.Module) -> int:

@@ -54,7 +54,7 @@ class TrainState:
     window: int = 0
     """The window within its epoch of the next update, counted from 0."""
     update: int = 0
-    """The number within its window of the next update, counted from 0."""
+    """The number within its window, or its epoch when streamed, of the next update, from 0."""
     best: float | None = None
     """The best value of what is monitored, larger is better."""
     best_step: int | None = None
@@ -120,12 +120,12 @@ def save(
         for part, data in parts.items()
     }
     final = run / "checkpoints" / name
-    files.discard(final)
     with files.new_folder(final) as folder:
         for part, data in parts.items():
             files.write(folder / part, data)
         manifest = {"format": FORMAT, "step": state.step, **about, "files": listed}
         files.write_json(folder / MANIFEST, manifest)
+        files.discard(final)  # one of the same step, and only now that the new one is whole
     return final
 
 

@@ -117,6 +117,7 @@ def pick_device(name: str, world: World = ALONE) -> torch.device:
         if number >= seen:
             what = f"cuda:{number} is not there; torch {torch.__version__} sees {seen} CUDA devices"
             raise MachineError("NO-GPU", "runtime.device", what, "set runtime.device=cpu or auto")
+        torch.cuda.set_device(number)  # streams, graphs and shards go by the current device
         return torch.device("cuda", number)
     return torch.device(name)
 
@@ -152,7 +153,9 @@ def keep_freed_memory() -> None:
     Each batch frees what the next one needs. To give it back to the kernel and get it again,
     cleared, costs more than a dropout does.
     """
-    library = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if sys.platform != "linux":
+        return
+    library = ctypes.CDLL(None)
     if hasattr(library, "mallopt"):  # glibc; the numbers are of its malloc.h
         trim_threshold, mmap_threshold = -1, -3
         library.mallopt(mmap_threshold, 1 << 30)
@@ -209,7 +212,12 @@ def processes() -> Iterator[World]:
     from torch.distributed import PrefixStore  # type: ignore[attr-defined]
     from torch.distributed.rendezvous import rendezvous
 
-    store, _, _ = next(rendezvous("env://", timeout=TIMEOUT))
+    try:
+        store, _, _ = next(rendezvous("env://", timeout=TIMEOUT))
+    except (ValueError, RuntimeError) as error:
+        advice = "begin them with torchrun; see docs/distributed.md"
+        where = f"rank {rank} of {size}"
+        raise MachineError("RENDEZVOUS", where, _first_line(error), advice) from None
     world = World(rank, size, local_rank, local_size, PrefixStore("mt", store))
     try:
         distributed.init_process_group(
@@ -261,7 +269,7 @@ def prefix() -> str:
 def after_first(world: World, name: str, action: Callable[[], Value]) -> Value:
     """What `action` gives, done by the first process of each machine and then by the others.
 
-    They wait as long as it takes: to prepare a large corpus is a matter of hours.
+    All wait for all, as long as it takes: to prepare a large corpus is a matter of hours.
     """
     if world.size == 1:
         return action()
@@ -273,6 +281,11 @@ def after_first(world: World, name: str, action: Callable[[], Value]) -> Value:
         time.sleep(0.1)
     value = action()
     world.store.set(key, "done")
+    world.store.add(f"{name}/all", 1)
+    while world.store.add(f"{name}/all", 0) < world.size:
+        if world.store.check(["failed"]):
+            raise Elsewhere(1)
+        time.sleep(0.1)
     return value
 
 

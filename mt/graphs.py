@@ -70,10 +70,11 @@ class Graphs:
             self.seen.add(shape)
         # On the stream of the captures: autograd adds gradients on the stream that it first saw.
         self.stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self.stream):
-            part = accumulate(step, batch, counts, scaler)
-        torch.cuda.current_stream().wait_stream(self.stream)
-        return part
+        try:
+            with torch.cuda.stream(self.stream):
+                return accumulate(step, batch, counts, scaler)
+        finally:
+            torch.cuda.current_stream().wait_stream(self.stream)
 
     def _try_to_capture(
         self, shape: Shape, step: nn.Module, batch: Batch, counts: Mapping[str, Tensor],
@@ -84,12 +85,19 @@ class Graphs:
         own = {name: count.clone() for name, count in counts.items()}
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(
-                graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"
+            # The outer context puts back the stream, which a capture that fails does not.
+            with (
+                torch.cuda.stream(torch.cuda.current_stream()),
+                torch.cuda.graph(
+                    graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"
+                ),
             ):
                 part = accumulate(step, static, own, scaler)
         except RuntimeError as error:
             self.broken = True
+            self.captured.clear()  # with their memory
+            random = torch.cuda.default_generators[torch.cuda.current_device()]
+            random.graphsafe_set_state(random.clone_state())  # one that nobody is capturing
             told = (str(error).splitlines() or ["no details"])[0]
             self.tell(f"mt: warning[GRAPHS] no CUDA graph of {shape} ({told}); running without")
             return

@@ -14,7 +14,7 @@ from mt.linear import rounded
 CHUNK = 512
 """Rows whose logits a CPU holds at one time: twice 512 x 32,000 in bf16 are 64 MB."""
 DEVICE_CHUNKS = 8
-"""As many chunks does a GPU hold, which is idle in small products."""
+"""A GPU takes so many times as many rows at once: small products leave it idle."""
 
 
 class _LinearCrossEntropy(torch.autograd.Function):

@@ -287,6 +287,8 @@ def start(
         recipe, run, world, prepared, step, shared, plain, optimizer, average, scaler, device,
         resolved, report, stop, last_step_of(recipe, prepared, resolved), graphs, resident, stream,
     )  # fmt: skip
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)  # what was tried until now does not count
     if last is None:
         weights = list(model.parameters())
         if world.first:
@@ -297,9 +299,11 @@ def start(
         parameters = sum(p.numel() for p in weights)
         report.tell(f"{parameters:,} parameters on {device}, {resolved}")
         return session, TrainState()
+    state = resume(session, run / "checkpoints" / last)
     if world.first:
+        files.write_json(run / "resolved.json", resolved)
         checkpoint.write_recipe(run, recipe)
-    return session, resume(session, run / "checkpoints" / last)
+    return session, state
 
 
 def opened(recipe: Recipe, run: Path, report: Reporter) -> str | None:
@@ -457,9 +461,7 @@ def resolve(
             return kept
         changed = ", ".join(f"{key} {before[key]} -> {sharing[key]}" for key in sharing)
         report.tell(f"{changed}: the same data in the same order, other dropout and rounding")
-        kept |= {"threads": threads, **sharing}
-        files.write_json(run / "resolved.json", kept)
-        return kept
+        return kept | {"threads": threads, **sharing}
     compiled, precision = recipe.runtime.compile, recipe.runtime.precision
     if device.type == "cuda":  # what fits there depends on it
         step.precision = device_precision() if precision == "auto" else precision

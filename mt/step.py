@@ -89,9 +89,12 @@ def backward(
             with distributed.synchronised(step, last=number + 1 == len(batches)):
                 mean += accumulate(step, batch, counts, scaler)
         except (MemoryError, RuntimeError) as error:
-            if not memory.exhausted(error) or world.size > 1:
-                raise  # one of several processes cannot do an update again alone
+            if not memory.exhausted(error):
+                raise
             told = (str(error).splitlines() or ["no details"])[0]
+            if world.size > 1:  # one of several processes cannot do an update again alone
+                advice = "lower it, and train into another folder with --run"
+                raise MachineError("OOM", "batching.micro_tokens", told, advice) from None
             raise NoMemory(number, told) from None
     return mean
 

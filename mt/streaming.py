@@ -254,14 +254,14 @@ class Stream:
             yield Window(rows, dtype), after
 
     def _planned(self, window: Window, epoch: int, number: int) -> list[list[Rows]]:
-        """The updates of a window, planned as an epoch of one window."""
+        """The updates of a window, planned as a small epoch."""
         everything = {"tokens": self.tokens, "window": len(window.target_lengths)}
         plan = batching.Epoch(
             window.source_lengths, window.target_lengths,
             self.recipe.batching.model_copy(update=everything), self.micro_tokens,
             order_of(self.recipe.training.seed, epoch, self.processes.rank), number,
         )  # fmt: skip
-        return plan.updates(0)
+        return [update for part in range(len(plan.windows)) for update in plan.updates(part)]
 
     def _nothing(self) -> DataError:
         read, worst = self.counts["pairs"], max(REASONS, key=lambda reason: self.counts[reason])

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import hashlib
+import math
 import signal
 import time
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ from mt import checkpoint, distributed, files, schedule, streaming
 from mt.checkpoint import TrainState
 from mt.contracts import Batch, Objective
 from mt.distributed import ALONE, World
-from mt.errors import DivergedError, MachineError, Stopped
+from mt.errors import DivergedError, MachineError, ModelError, Stopped
 from mt.lengths import Rows
 from mt.recipe import Recipe
 from mt.report import Reporter, Silence
@@ -91,6 +92,10 @@ def updates(session: Session, state: TrainState) -> Iterator[tuple[list[Rows], T
         epoch = plan_of(recipe, session.prepared.train, session.resolved, at.epoch)
         for window in range(at.window, len(epoch.windows)):
             made = epoch.updates(window)
+            if at.update >= len(made):
+                what = f"window {window} of epoch {at.epoch} has no update {at.update}"
+                advice = "another version of mt began this run; start over with --fresh"
+                raise ModelError("RESUME-PLAN", session.run, what, advice)
             for number in range(at.update, len(made)):
                 if number + 1 < len(made):
                     at = TrainState(epoch=at.epoch, window=window, update=number + 1)
@@ -204,8 +209,8 @@ def settle(session: Session, state: TrainState, last: bool = False) -> TrainStat
         )  # fmt: skip
         if result is not None:
             state, better = judged(session, read_skipped(session, state), result)
-        else:
-            state = agree(session, state)
+        else:  # asked to stop: the validation is still to come, and with it the end
+            state = replace(agree(session, state), finished="")
     wanted = better or last or due(step, plan.save_every) or bool(session.stop.agreed)
     if wanted and step and (better or last or not is_saved(session, step)):
         state = replace(read_skipped(session, state), scaler=session.scaler.state_dict() or None)
@@ -286,7 +291,7 @@ def judged(session: Session, state: TrainState, result: Validation) -> tuple[Tra
         session.report.figure("cross_attention", *result.heat_map, step=state.step)
     value = result.value(plan.monitor)
     state = replace(state, validated=state.step)
-    if state.best is None or value > state.best:
+    if math.isfinite(value) and (state.best is None or value > state.best):
         return replace(state, best=value, best_step=state.step, since_best=0), True
     return replace(state, since_best=state.since_best + 1), False
 
@@ -339,10 +344,11 @@ def average(session: Session, state: TrainState) -> None:
         assert result is not None
         value = result.value(plan.monitor)
         if world.first:
-            made = replace(state, best=value, best_step=None)
+            known = value if math.isfinite(value) else None
+            made = replace(state, best=known, best_step=None)
             checkpoint.save(run, checkpoint.AVERAGE, mean.model, made, session.about)
     told = f"average of the last {plan.average} checkpoints: {plan.monitor} {abs(value):.2f}"
-    if state.best is None or value > state.best:
+    if math.isfinite(value) and (state.best is None or value > state.best):
         if world.first:
             checkpoint.mark_best(run, run / "checkpoints" / checkpoint.AVERAGE)
         told += ", the best"
@@ -383,10 +389,12 @@ def note_skipped(session: Session, state: TrainState, number: int, rows: Rows) -
     if session.scaler.is_enabled() and state.skipped_in_a_row < MAX_SKIPPED:
         return  # how fp16 finds its scale
     some = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
+    part = "" if session.world.size == 1 else " of rank 0"
+    whose = "as prepared" if session.stream is None else "within their window"
     what = f"the gradient is not finite at step {number}; update skipped"
     session.report.tell(
         f"mt: warning[NONFINITE] {what} ({state.skipped} so far); "
-        f"its {len(rows)} pairs, numbered as prepared: {some}"
+        f"its {len(rows)} pairs{part}, numbered {whose}: {some}"
     )
     if state.skipped_in_a_row >= MAX_SKIPPED:
         advice = (

@@ -167,6 +167,20 @@ def test_a_full_disk_leaves_the_earlier_checkpoint_and_no_litter(
     assert not list((tmp_path / "checkpoints").glob(".tmp-*"))
 
 
+def test_a_full_disk_leaves_the_checkpoint_that_was_to_be_saved_again(
+    tmp_path, vocabulary, monkeypatch
+):
+    folder = saved(tmp_path, vocabulary)
+
+    def full(*arguments):
+        raise MachineError("DISK-FULL", folder, "the disk is full", "free some space")
+
+    monkeypatch.setattr(files, "write", full)
+    with pytest.raises(MachineError):
+        saved(tmp_path, vocabulary, seed=2)
+    assert checkpoint.fault(folder) is None
+
+
 def test_open_run_names_what_there_is(tmp_path, vocabulary):
     with pytest.raises(ModelError, match="no such run"):
         checkpoint.open_run(tmp_path / "nowhere")

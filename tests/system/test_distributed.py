@@ -17,9 +17,12 @@ from resumable_run import RECIPE, bits
 from safetensors.torch import load_file
 
 from mt import batching, recipe, train
+from mt.contracts import Languages
 from mt.distributed import World, deal
+from mt.errors import ConfigError
 from mt.models import transformer
 from mt.objectives import cross_entropy
+from mt.sources import demo
 
 ROOT = Path(__file__).parents[2]
 STEPS = 8
@@ -187,6 +190,27 @@ def test_shards_take_up_and_hand_on_what_one_process_does(folder, alone):
     train.train(recipe.load(folder / "exact.yaml")[0], run)
     assert json.loads((run / "resolved.json").read_text())["processes"] == 1
     assert_same_training(run, alone)
+
+
+def test_streams_are_shared_out_and_resumed_to_the_bit(folder):
+    """Three shards for two processes: each reads every second pair."""
+    pairs = demo.read(demo.Config(size=300, languages=Languages(source="en", target="de")))
+    lines = [json.dumps({"en": pair.source, "de": pair.target}) + "\n" for pair in pairs]
+    for number in range(3):
+        shard = "".join(lines[100 * number : 100 * (number + 1)])
+        (folder / f"{number}.jsonl").write_text(shard)
+    values = yaml.safe_load((folder / "noisy.yaml").read_text())
+    source = {"kind": "huggingface", "files": [f"{n}.jsonl" for n in range(3)]}
+    values["data"] |= {"train": [source], "streaming": True}
+    values["vocabulary"]["sample"] = 200
+    (folder / "streamed.yaml").write_text(yaml.safe_dump(values))
+    assert launch(folder, "streamed", "streamed-whole").returncode == 0
+    assert launch(folder, "streamed", "streamed", hurt="1:3:SIGTERM").returncode != 0
+    assert launch(folder, "streamed", "streamed").returncode == 0
+    assert bits(folder / "streamed") == bits(folder / "streamed-whole")
+    settled, _ = recipe.load(folder / "streamed.yaml")
+    with pytest.raises(ConfigError, match="left by 2 processes, and there are 1"):
+        train.train(settled, folder / "streamed")
 
 
 def test_stopped_killed_and_resumed_equals_uninterrupted(folder):

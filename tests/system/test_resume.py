@@ -178,6 +178,38 @@ def test_logs_that_cannot_be_written_change_nothing(whole, tmp_path, capsys):
     assert bits(run) == bits(whole)
 
 
+def test_a_signal_in_the_last_validation_loses_nothing(whole, tmp_path, monkeypatch):
+    lines = (whole / "metrics.jsonl").read_text().splitlines()
+    validations, calls, real = sum("valid_loss" in line for line in lines), [], train.validate
+
+    def validate(*arguments):
+        calls.append(1)
+        if len(calls) == validations:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(*arguments)
+
+    monkeypatch.setattr(train, "validate", validate)
+    settled, _ = recipe.load(written(tmp_path))
+    with pytest.raises(Stopped):
+        train.train(settled, tmp_path / "run")
+    train.train(settled, tmp_path / "run")
+    assert bits(tmp_path / "run") == bits(whole)
+
+
+def test_a_run_whose_validation_loss_is_no_number_still_ends(tmp_path, monkeypatch):
+    real = train.validate
+
+    def validate(*arguments):
+        result = real(*arguments)
+        result.values["valid_loss"] = float("nan")
+        return result
+
+    monkeypatch.setattr(train, "validate", validate)
+    settled, _ = recipe.load(written(tmp_path, training__max_epochs=1))
+    train.train(settled, tmp_path / "run")
+    assert not (tmp_path / "run" / "best").exists()
+
+
 def test_a_disk_too_small_for_checkpoints_is_told_before_training(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
