@@ -59,14 +59,14 @@ class EncodedPairs:
         return self._target_tokens, self._target_offsets
 
     @cached_property
-    def source_lengths(self) -> NDArray[np.int64]:
+    def source_lengths(self) -> NDArray[np.int32]:
         """[pairs] source ids of each pair, `</s>` included."""
-        return np.diff(self._source_offsets)
+        return np.diff(self._source_offsets).astype(np.int32)
 
     @cached_property
-    def target_lengths(self) -> NDArray[np.int64]:
+    def target_lengths(self) -> NDArray[np.int32]:
         """[pairs] target ids of each pair, `</s>` included."""
-        return np.diff(self._target_offsets)
+        return np.diff(self._target_offsets).astype(np.int32)
 
 
 class Corpus(EncodedPairs):

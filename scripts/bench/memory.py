@@ -25,6 +25,11 @@ def unshared(pid: int) -> int:
     return _kilobytes(Path(f"/proc/{pid}/smaps_rollup"), "Private_")
 
 
+def own(pid: int) -> int:
+    """The kB of that which the process wrote itself: pages of files that it maps are left out."""
+    return _kilobytes(Path(f"/proc/{pid}/smaps_rollup"), "Private_Dirty")
+
+
 def resident(pid: int) -> int:
     """The kB of a process that are in memory."""
     return _kilobytes(Path(f"/proc/{pid}/status"), "VmRSS")
@@ -43,7 +48,7 @@ class Watch:
 
     Args:
         child: the process.
-        measure: `unshared` or `resident`.
+        measure: `unshared`, `own` or `resident`.
         every: seconds from one look to the next.
     """
 

@@ -25,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,9 @@ def demo(pairs: int, split: str = "train") -> dict[str, Any]:
     return {"kind": "demo", "split": split, "size": pairs, "seed": 1}
 
 
-def run(folder: Path, command: str, *arguments: str) -> tuple[float, float]:
+def run(
+    folder: Path, command: str, *arguments: str, measure: Callable[[int], int] = memory.unshared
+) -> tuple[float, float]:
     """The seconds and the peak of unshared MB of an `mt` command on a folder's recipe."""
     environment = {**os.environ, "MT_CACHE": str(folder / "cache"), "PYTHONPATH": str(ROOT)}
     began = time.perf_counter()
@@ -89,7 +91,7 @@ def run(folder: Path, command: str, *arguments: str) -> tuple[float, float]:
         [sys.executable, "-m", "mt", command, str(folder / "recipe.yaml"), *arguments],
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
-    with memory.Watch(child, memory.unshared, 0.1) as watch:
+    with memory.Watch(child, measure, 0.1) as watch:
         told, _ = child.communicate()
     if child.returncode:
         raise SystemExit(f"mt {command} failed ({child.returncode}):\n{told}")
@@ -100,7 +102,7 @@ def speed(folder: Path, number: int, updates: int) -> tuple[float, float]:
     """Real target tokens a second after the warm-up, and the peak MB, of so many updates."""
     name = folder / f"run-{number}"
     sets = ("--set", f"training.max_steps={updates}", "--set", "training.max_epochs=null")
-    _, peak = run(folder, "train", "--run", str(name), *sets)
+    _, peak = run(folder, "train", "--run", str(name), *sets, measure=memory.own)
     lines = (name / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [row for row in map(json.loads, lines) if "target_tokens_per_second" in row]
     rows = rows[int(WARM_UP * len(rows)) :]
@@ -128,6 +130,8 @@ class Size:
     preparing_peak: float = 0.0
     epoch_peak: float = 0.0
     speeds: list[float] = field(default_factory=list)
+    peaks: list[float] = field(default_factory=list)
+    """MB that a run of a fixed number of updates wrote itself."""
 
     @property
     def whole(self) -> float:
@@ -153,7 +157,9 @@ def measure_corpus(plan: Plan, base: Path) -> None:
     for number in range(plan.rounds):
         for size in ends:
             say(f"round {number + 1} of {plan.rounds}: {size.pairs:,} pairs")
-            size.speeds.append(speed(size.folder, number, plan.updates)[0])
+            tokens, peak = speed(size.folder, number, plan.updates)
+            size.speeds.append(tokens)
+            size.peaks.append(peak)
     print_sizes(sizes)
     print_ends(*ends, plan)
 
@@ -215,6 +221,9 @@ def print_ends(small: Size, large: Size, plan: Plan) -> None:
         print(f"| {size.pairs:,} | {statistics.median(size.speeds):,.0f} | {spread(size.speeds)} |")
     print(f"\n- tokens/s, {times}x against 1x: {statistics.median(ratio):.3f} "
           f"({min(ratio):.3f} to {max(ratio):.3f})")  # fmt: skip
+    owns = [statistics.median(size.peaks) for size in (small, large)]
+    print(f"- peak memory but for mapped pages, {plan.updates} updates, {times}x against 1x: "
+          f"{owns[1] / owns[0]:.3f} ({owns[1] - owns[0]:,.0f} MB more)")  # fmt: skip
     for name in ("preparing", "epoch"):
         peaks = [getattr(size, f"{name}_peak") for size in (small, large)]
         print(f"- peak memory, {name}, {times}x against 1x: {peaks[1] / peaks[0]:.2f} "
