@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-import yaml
+from resumable_run import written
 
 from mt import recipe, train
 from mt.errors import DivergedError, MachineError, Stopped
@@ -40,28 +40,15 @@ def build(config, model, vocabulary, teacher):
     made.config = config
     return made
 '''
-RECIPE = {
-    "languages": {"source": "en", "target": "de"},
-    "data": {
-        "train": [{"kind": "demo", "size": 150}],
-        "valid": {"kind": "demo", "split": "valid", "size": 10},
-        "max_length": 48,
-        "processes": 1,
-    },
-    "vocabulary": {"size": 450, "model": "bpe"},
-    "model": {
-        "d_model": 16, "n_heads": 2, "d_ff": 16, "encoder_layers": 1, "decoder_layers": 1,
-        "dropout": 0, "norm": "pre",
-    },
-    "schedule": {"kind": "constant", "warmup_steps": 0},
-    "batching": {"tokens": 300, "micro_tokens": 400, "window": 4},
-    "training": {
-        "max_epochs": 2, "ema": 0.9, "report_every": 5, "validate_every": 50, "save_every": 50,
-        "monitor": "loss", "validate_sentences": 2,
-    },
-    "runtime": {"threads": 1, "precision": "fp32", "device": "cpu"},
-    "search": {"kind": "greedy", "max_length_ratio": 0.2, "max_length_extra": 2},
+CHANGES = {
+    "model__dropout": 0, "model__attention_dropout": 0,
+    "schedule__kind": "constant", "schedule__warmup_steps": 0,
+    "batching__tokens": 300, "batching__window": 4,
+    "training__max_epochs": 2, "training__average": 0, "training__patience": None,
+    "training__validate_every": 50, "training__save_every": 50,
+    "objective__kind": "faulty_lab.objective",
 }  # fmt: skip
+"""To the resumable run."""
 
 
 @pytest.fixture(autouse=True)
@@ -72,9 +59,8 @@ def _lab(tmp_path, monkeypatch):
 
 
 def settled(folder, **objective):
-    values = {**RECIPE, "objective": {"kind": "faulty_lab.objective", **objective}}
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(values))
-    return recipe.load(folder / "recipe.yaml")[0]
+    changes = {f"objective__{key}": value for key, value in objective.items()}
+    return recipe.load(written(folder, **CHANGES, **changes))[0]
 
 
 def last_state(run):
