@@ -184,6 +184,13 @@ class Seq2Seq(Protocol):
         With a cache, `target` [B*N, t] holds the tokens after those already cached.
         """
 
+    def attention(self, source: Tensor, target: Tensor) -> Tensor:
+        """The attention [B, T, S] over source ids [B, S] that aligns target inputs [B, T] best.
+
+        Raises:
+            ConfigError: the model has none.
+        """
+
     def output(self) -> tuple[Tensor, Tensor | None]:
         """The projection weight [V, D] and bias [V] (or None) that turn hidden states to logits."""
 
@@ -222,6 +229,12 @@ class Decoder(Protocol):
     def keep(self, state: Any, sentences: Tensor) -> None:
         """Keep only these sentences [B'] (ascending)."""
 
+    def align(self, source: Tensor, tokens: Tensor) -> Tensor:
+        """Attention [B, N, T, S] of hypotheses [B, N, T] over source ids [B, S]; rows sum to 1.
+
+        All positions at once, by teacher forcing: what each step of the decoding attended to.
+        """
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -235,12 +248,10 @@ class Request:
     """Tokens that each hypothesis of a sentence must begin with."""
     n_best: int = 1
     """How many hypotheses a sentence are wanted."""
-    seed: int = 1
-    """Seed of searches that sample."""
-    alignments: bool = False
-    """Whether attention over the source is wanted."""
-    vocabulary: Any = None
-    """The target vocabulary, for searches that compare texts."""
+    seeds: Sequence[int] | None = None
+    """[B] for searches that sample: what is drawn for a sentence depends on its own seed only."""
+    texts: Callable[[Sequence[Sequence[int]]], list[str]] | None = None
+    """Tokens to text, for searches that compare texts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,8 +264,6 @@ class Hypotheses:
     """[B, N] length-penalised log-probability, descending; -inf where there is no hypothesis."""
     log_probabilities: Tensor
     """[B, N, T] of each token, 0 at padding."""
-    alignments: Tensor | None = None
-    """[B, N, T, S] attention over the source, when asked for."""
 
 
 class Search(Protocol):
@@ -265,6 +274,62 @@ class Search(Protocol):
 
 
 # -------------------------------------------------------------------------------- engines
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """One sentence to be searched, in ids."""
+
+    source: Sequence[int]
+    """Ends in `</s>`."""
+    max_length: int
+    """Most tokens of its translation, `</s>` included."""
+    prefix: Sequence[int] = ()
+    """Tokens that its translation must begin with."""
+    seed: int = 1
+    """Of searches that sample."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hypothesis:
+    """One translation of a sentence, in ids."""
+
+    tokens: Sequence[int]
+    """Without `<s>`, ending in `</s>`."""
+    score: float
+    """Length-penalised log-probability (natural logarithm)."""
+    log_probabilities: Sequence[float]
+    """Of each token."""
+    alignment: Sequence[Sequence[float]] | None = None
+    """A row a token over the source's ids, when asked for."""
+
+
+class Searcher(Protocol):
+    """What finds translations of sentences in ids: where engines differ. No torch in its interface.
+
+    `mt.text_engine.TextEngine` makes an engine of it.
+    """
+
+    ahead: int
+    """How many windows of sentences it likes to be given before the results of one are read."""
+
+    def search(
+        self, sentences: Sequence[Sentence], config: SearchConfig, options: EngineOptions
+    ) -> Iterator[list[Hypothesis]]:
+        """The `options.n_best` best hypotheses of each sentence, in order, the best first.
+
+        Work may begin at the call; the iterator waits for it.
+
+        Raises:
+            ConfigError: the search, or an option, is not one of this searcher's.
+            ModelError: a sentence has no hypothesis: the probabilities are not numbers.
+        """
+
+    def force(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
+        """The log-probability of each token of each target, given (source, target) ids.
+
+        Both sides end in `</s>`.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,8 +345,11 @@ class Translation:
     """Of each token, and of the end."""
     alternatives: tuple[Translation, ...] = ()
     """The n-best list, this one first, when more than one was asked for."""
+    source_tokens: tuple[str, ...] = ()
+    """Source pieces, `</s>` left out."""
     alignment: tuple[tuple[float, ...], ...] | None = None
-    """A row a target token over the source pieces, when asked for."""
+    """A row a target token over the source pieces, when asked for; `</s>` is in neither, so that
+    a row sums to at most 1."""
     prefix: str = ""
     """The target text that was forced, when one was."""
 
@@ -308,8 +376,14 @@ class EngineOptions:
     device: str | None = None
     precision: str | None = None
     threads: int | None = None
+    processes: int = 1
+    """How many processes share the work, each with its own copy of the model."""
+    others: tuple[Path, ...] = ()
+    """Further models of an ensemble: the log-probabilities of all are averaged."""
     batch_tokens: int = 4096
     """Padded source positions times beams of one batch."""
+    line_buffered: bool = False
+    """Translate each line before the next is read."""
     n_best: int = 1
     alignments: bool = False
     prefixes: Iterable[str] | None = None

@@ -21,12 +21,12 @@ NO_SPACES = {"zh", "ja", "yue", "lzh", "cmn", "zho", "jpn"}
 Item = TypeVar("Item")
 
 
-def windows(items: Iterable[Item]) -> Iterator[list[Item]]:
-    """The items in lists that grow from FIRST_WINDOW to LARGEST_WINDOW."""
-    iterator, size = iter(items), FIRST_WINDOW
-    while window := list(islice(iterator, size)):
+def windows(items: Iterable[Item], size: int | None = None) -> Iterator[list[Item]]:
+    """The items in lists of `size`; by default growing from FIRST_WINDOW to LARGEST_WINDOW."""
+    iterator, count = iter(items), size or FIRST_WINDOW
+    while window := list(islice(iterator, count)):
         yield window
-        size = min(2 * size, LARGEST_WINDOW)
+        count = size or min(4 * count, LARGEST_WINDOW)
 
 
 def batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
@@ -75,4 +75,19 @@ def joined(parts: Sequence[Translation], space: str) -> Translation:
         tokens=tuple(token for part in parts for token in part.tokens),
         log_probabilities=tuple(gain for part in parts for gain in part.log_probabilities),
         alternatives=tuple(joined(each, space) for each in ranked),
+        source_tokens=tuple(token for part in parts for token in part.source_tokens),
+        alignment=_beside(parts),
+        prefix=parts[0].prefix if parts else "",
     )
+
+
+def _beside(parts: Sequence[Translation]) -> tuple[tuple[float, ...], ...] | None:
+    """The alignments of parts as one: no token of a part is aligned with another part."""
+    if not parts or any(part.alignment is None for part in parts):
+        return None
+    total, before, rows = sum(len(part.source_tokens) for part in parts), 0, []
+    for part in parts:
+        after = total - before - len(part.source_tokens)
+        rows += [(*[0.0] * before, *row, *[0.0] * after) for row in part.alignment or ()]
+        before += len(part.source_tokens)
+    return tuple(rows)

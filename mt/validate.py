@@ -138,19 +138,12 @@ def _sums(
 def _heat_map(
     model: nn.Module, prepared: Prepared, device: torch.device
 ) -> tuple[Tensor, list[str], list[str]] | None:
-    """The last cross-attention over the first validation pair, its heads averaged."""
-    watched = [m for name, m in model.named_modules() if name.endswith("cross_attention")]
-    if not watched or not hasattr(watched[-1], "watch"):
+    """The attention that aligns the first validation pair, when the model has such."""
+    if not hasattr(model, "attention"):
         return None
     batch = batching.moved(batching.collate(prepared.valid, np.array([0])), device)
-    seen: list[Tensor] = []
-    watched[-1].watch = seen
-    try:
-        seq2seq = cast(Seq2Seq, model)
-        seq2seq.decode(batch.inputs, seq2seq.encode(batch.source))
-    finally:
-        watched[-1].watch = None
+    attention = cast(Seq2Seq, model).attention(batch.source, batch.inputs)  # [1, T, S]
     vocabulary = prepared.vocabulary
     rows = vocabulary.pieces_target(batch.labels[0].tolist())
     columns = vocabulary.pieces_source(batch.source[0].tolist())
-    return seen[0][0].mean(0).float().cpu(), rows, columns
+    return attention[0].float().cpu(), rows, columns

@@ -39,6 +39,7 @@ from mt.contracts import (
     Term,
     Translation,
 )
+from mt.errors import ConfigError
 
 
 class Ensemble:
@@ -62,6 +63,9 @@ class Ensemble:
         for member, inner in zip(self.members, state, strict=True):
             member.keep(inner, sentences)
 
+    def align(self, source: Tensor, tokens: Tensor) -> Tensor:
+        return torch.stack([member.align(source, tokens) for member in self.members]).mean(0)
+
 
 def ensemble(members: Sequence[Decoder]) -> Decoder:
     return Ensemble(members)
@@ -72,7 +76,7 @@ class Sampling:
 
     def __call__(self, decoder: Decoder, request: Request) -> Hypotheses:
         rows, beams = request.source.shape[0], request.n_best
-        random = torch.Generator().manual_seed(request.seed)
+        random = torch.Generator().manual_seed((request.seeds or [1])[0])
         state = decoder.start(request.source, beams, request.max_lengths)
         drawn = [torch.full((rows, beams), BEGIN)]
         for t in range(int(request.max_lengths.max())):
@@ -83,13 +87,7 @@ class Sampling:
                 if t < len(prefix):
                     drawn[-1][row] = prefix[t]
         tokens = torch.stack(drawn[1:], dim=-1)  # [B, N, T]
-        attention = tokens.new_zeros(*tokens.shape, request.source.shape[1]).float()
-        return Hypotheses(
-            tokens,
-            scores=torch.zeros(rows, beams),
-            log_probabilities=torch.zeros(tokens.shape),
-            alignments=attention if request.alignments else None,
-        )
+        return Hypotheses(tokens, torch.zeros(rows, beams), torch.zeros(tokens.shape))
 
 
 class SamplingConfig(Variant):
@@ -104,7 +102,7 @@ class SamplingPlugin:
         return Sampling()
 
 
-forced = Request(torch.ones(2, 3), torch.tensor([9, 9]), prefixes=[[5, 6], []], alignments=True)
+forced = Request(torch.ones(2, 3), torch.tensor([9, 9]), prefixes=[[5, 6], []], seeds=[1, 2])
 aligned = Translation("Haus", tokens=("Haus",), alignment=((1.0, 0.0),), prefix="H")
 
 
@@ -195,6 +193,9 @@ class Rnn(nn.Module):
             cache.state = last[0]
         assert isinstance(hidden, Tensor)
         return hidden
+
+    def attention(self, source: Tensor, target: Tensor) -> Tensor:
+        raise ConfigError("ATTENTION", "alignments", "this model has none", "do without")
 
     def output(self) -> tuple[Tensor, Tensor | None]:
         return self.embedding.weight, None

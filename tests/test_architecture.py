@@ -18,7 +18,7 @@ LEVELS = [
     {"streaming"},
     {"engines"},
     {"checkpoint"},
-    {"recipe"},
+    {"recipe", "text_engine"},
     {"models", "objectives", "optimizers", "search", "sources", "exporters"},
     {"graphs"},
     {"layers", "loss", "batching", "averaging", "encoding", "step", "resident", "trace"},

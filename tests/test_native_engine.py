@@ -10,8 +10,17 @@ import torch
 
 from mt import checkpoint
 from mt.config import plugin
-from mt.contracts import END, FIRST_PIECE, EngineOptions, Pair, Request
+from mt.contracts import (
+    END,
+    FIRST_PIECE,
+    EngineOptions,
+    Hypothesis,
+    Pair,
+    Request,
+    Sentence,
+)
 from mt.errors import ConfigError, DataError, MachineError, ModelError
+from mt.text_engine import translation
 
 native = plugin("engines", "native")
 ONE = EngineOptions(threads=1)
@@ -91,7 +100,7 @@ def test_output_comes_before_all_input_was_read(engine):
 )
 def test_a_blank_line_stays_blank_and_never_meets_the_model(run, line):
     engine = native.open(run, ONE)
-    engine.model = None
+    engine.searcher.model = None
     (found,) = engine.translate([line])
     assert (found.text, found.score, found.tokens) == ("", 0.0, ())
     assert list(engine.translate([])) == []
@@ -101,8 +110,9 @@ def test_no_translation_holds_what_ends_a_line(run):
     engine = native.open(run, ONE)
     ids = engine.vocabulary.encode_target(["a\nb\rc"])[0]
     assert engine.vocabulary.decode_target([ids]) == ["a\nb\rc"]
-    text = native.translation(engine.vocabulary, [*ids, END], "a\nb\rc", -1.0, [0.0] * 20).text
-    assert text == "a b c"
+    found = Hypothesis([*ids, END], -1.0, [0.0] * 20)
+    told = translation(engine.vocabulary, (), found, "a\nb\rc", Sentence([END], 9))
+    assert told.text == "a b c"
 
 
 def test_a_long_line_is_split_at_its_sentences(engine, capsys):
@@ -123,7 +133,7 @@ def test_a_long_line_is_split_at_its_sentences(engine, capsys):
 
 def _parts(engine, sentences):
     """The translations of sentences, each with as many of those after it as fit."""
-    parts, room = [], engine.longest - 1
+    parts, room = [], engine.profile.longest - 1
     for text in sentences:
         joined = f"{parts[-1]} {text}" if parts else text
         if parts and len(engine.vocabulary.encode_source([joined])[0]) <= room:
@@ -136,11 +146,12 @@ def _parts(engine, sentences):
 
 def test_a_long_line_without_sentence_ends_is_cut(engine, capsys):
     line = "dogs play " * 40
-    cut = engine.vocabulary.encode_source([line])[0][: engine.longest - 1]
+    cut = engine.vocabulary.encode_source([line])[0][: engine.profile.longest - 1]
     (found,) = engine.translate([line])
     assert "lines 1\n" in capsys.readouterr().err
-    job = native._Job(engine, ONE)
-    assert job._batch([cut]) == [found]
+    sentence = Sentence([*cut, END], len(found.log_probabilities))  # it ran to its limit
+    ((best, *_),) = engine.searcher.search([sentence], engine.profile.search, ONE)
+    assert found.score == best.score
 
 
 def test_the_warning_names_ten_lines_and_counts_all(engine, capsys):
@@ -178,7 +189,7 @@ def test_scores_do_not_depend_on_batch_mates(engine):
 
 def test_what_is_too_long_to_score_is_cut_with_a_warning(engine, capsys):
     (found,) = engine.score([pair("Dogs.", "Hunde " * 50)])
-    assert found.tokens == engine.longest
+    assert found.tokens == engine.profile.longest
     assert "LINE-LONG" in capsys.readouterr().err
 
 
@@ -191,7 +202,7 @@ def test_the_decoder_gives_what_full_decoding_gives(engine):
     """Cache, reordering and dropping, as a search uses them, against no cache at all."""
     source = torch.randint(FIRST_PIECE, 408, (4, 6), generator=torch.Generator().manual_seed(1))
     source[2, 4:] = 0
-    model, width, steps = engine.model.eval(), 3, 7
+    model, width, steps = engine.searcher.model.eval(), 3, 7
     decoder = native.ModelDecoder(model)
     generator = torch.Generator().manual_seed(2)
     with torch.inference_mode():
@@ -238,6 +249,30 @@ def test_n_best_lists_are_sorted_and_begin_with_the_translation(engine):
     assert all(not each.alternatives for each in engine.translate(tiny_run.SOURCES))
 
 
+def test_a_forced_prefix_begins_the_translation(engine):
+    prefixes = ["Zwei Hunde", "", "ein Haus"] * 4
+    found = list(engine.translate(tiny_run.SOURCES[:3] * 4, options(prefixes=prefixes)))
+    for each, prefix in zip(found, prefixes, strict=True):
+        assert each.text.startswith(prefix)
+        assert each.prefix == prefix
+    free = list(engine.translate(tiny_run.SOURCES[:3] * 4))
+    assert [a.text == b.text for a, b in zip(found, free, strict=True)] == [False, True, False] * 4
+
+
+def test_too_few_prefixes_are_told(engine):
+    with pytest.raises(DataError, match="line 2: there is no prefix for it"):
+        list(engine.translate(["Dogs.", "Girls."], options(prefixes=["Ein"])))
+
+
+def test_an_alignment_has_a_row_a_token_over_the_source_pieces(engine):
+    for each in engine.translate(tiny_run.SOURCES, options(alignments=True, n_best=2)):
+        for one in each.alternatives:
+            assert len(one.alignment) == len(one.tokens)
+            for row in one.alignment:
+                assert len(row) == len(one.source_tokens)
+                assert 0 < sum(row) < 1 + 1e-5
+
+
 def test_settings_replace_those_of_the_run(engine):
     greedy = texts(engine, LINES, search={"kind": "greedy"})
     assert texts(engine, LINES, search={"beams": 1}) == greedy
@@ -275,8 +310,6 @@ def test_a_wrong_setting_is_told_by_its_key(run, engine, settings, line):
 @pytest.mark.parametrize(
     "more",
     [
-        {"prefixes": ["Ein"]},
-        {"alignments": True},
         {"target_language": "zh"},
         {"n_best": 4},
         {"search": {"kind": "greedy"}, "n_best": 2},
@@ -289,31 +322,37 @@ def test_what_is_not_there_yet_is_refused(engine, more):
 
 def test_bf16_translates_and_leaves_the_weights_alone(run):
     engine = native.open(run, options(precision="bf16"))
-    before = {k: v.clone() for k, v in engine.model.state_dict().items()}
+    before = {k: v.clone() for k, v in engine.searcher.model.state_dict().items()}
     assert len(texts(engine, LINES)) == len(LINES)
-    assert engine.model.output()[0].dtype == torch.float32
-    assert all(torch.equal(v, before[k]) for k, v in engine.model.state_dict().items())
+    assert engine.searcher.model.output()[0].dtype == torch.float32
+    assert all(torch.equal(v, before[k]) for k, v in engine.searcher.model.state_dict().items())
 
 
-def test_a_model_in_training_is_translated_without_dropout_and_trains_on(engine):
+def test_a_model_in_training_is_translated_without_dropout_and_trains_on(run, engine):
     expected = texts(engine, LINES)
     device = torch.device("cpu")
-    live = native.native_engine(engine.model, engine.vocabulary, engine.recipe, device, "fp32")
-    engine.model.train()
+    live = native.native_engine(
+        engine.searcher.model, engine.vocabulary, checkpoint.read_recipe(run), device, "fp32"
+    )
+    engine.searcher.model.train()
     try:
         assert texts(live, LINES) == expected
-        assert engine.model.training
-        loss = engine.model(torch.full((1, 2), 70), torch.full((1, 2), 70)).logsumexp(-1).sum()
+        assert engine.searcher.model.training
+        loss = (
+            engine.searcher.model(torch.full((1, 2), 70), torch.full((1, 2), 70))
+            .logsumexp(-1)
+            .sum()
+        )
         loss.backward()
     finally:
-        engine.model.eval()
-        engine.model.zero_grad()
+        engine.searcher.model.eval()
+        engine.searcher.model.zero_grad()
 
 
 def test_a_model_that_diverged_is_told(run):
     engine = native.open(run, ONE)
     with torch.no_grad():
-        next(engine.model.parameters()).fill_(math.nan)
+        next(engine.searcher.model.parameters()).fill_(math.nan)
     with pytest.raises(ModelError, match="MODEL-NAN"):
         list(engine.translate(["Dogs."]))
 

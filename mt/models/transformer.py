@@ -207,6 +207,20 @@ class Transformer(nn.Module):
         hidden: Tensor = self.decoder_norm(x)
         return hidden
 
+    def attention(self, source: Tensor, target: Tensor) -> Tensor:
+        """Cross-attention [B, T, S] of target inputs, its heads averaged.
+
+        Of the last layer but one, which aligns words best (Garg et al. 2019, section 3).
+        """
+        layer = cast(DecoderLayer, self.decoder[max(0, len(self.decoder) - 2)])
+        seen: list[Tensor] = []
+        layer.cross_attention.watch = seen
+        try:
+            self.decode(target, self.encode(source))
+        finally:
+            layer.cross_attention.watch = None
+        return seen[0].mean(dim=1)
+
     def output(self) -> tuple[Tensor, Tensor | None]:
         """The projection weight [V, D] and its bias: logits = hidden W^T + b (section 3.4)."""
         if self.projection is not None:

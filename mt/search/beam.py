@@ -83,7 +83,7 @@ def search(config: Config, decoder: Decoder, request: Request) -> Hypotheses:
     """The `n_best` best hypotheses of each sentence.
 
     Raises:
-        ConfigError: more hypotheses than beams, or alignments, or a prefix too long are asked for.
+        ConfigError: more hypotheses than beams, or a prefix too long are asked for.
     """
     import torch
 
@@ -141,9 +141,6 @@ def _start(width: int, request: Request) -> _Beams:
     if request.n_best > width:
         what = f"{width} beams cannot give {request.n_best} hypotheses"
         raise ConfigError("SEARCH", "search.beams", what, "ask for fewer, or set more beams")
-    if request.alignments:
-        what = "beam search gives no alignments yet"
-        raise ConfigError("SEARCH", "search.kind", what, "translate without alignments")
     lengths = request.max_lengths
     count, longest = len(lengths), int(lengths.max()) if len(lengths) else 0
     forced = torch.full((count, longest), -1, dtype=torch.long, device=lengths.device)

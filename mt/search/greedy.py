@@ -36,13 +36,12 @@ def search(config: Config, decoder: Decoder, request: Request) -> Hypotheses:
     """The one hypothesis of each sentence.
 
     Raises:
-        ConfigError: several hypotheses, alignments or prefixes are asked for.
+        ConfigError: several hypotheses or prefixes are asked for.
     """
     import torch
 
     for asked, what in (
         (request.n_best > 1, f"greedy search cannot give {request.n_best} hypotheses"),
-        (request.alignments, "greedy search gives no alignments"),
         (request.prefixes is not None, "greedy search takes no prefixes"),
     ):
         if asked:

@@ -314,7 +314,7 @@ def test_a_prefix_is_forced_and_counts(kind, settings):
 @every
 def test_what_a_search_cannot_do_is_refused(kind):
     plain = request()
-    for more in ({"n_best": 9}, {"alignments": True}, {"prefixes": [[FIRST_PIECE] * 9] * 4}):
+    for more in ({"n_best": 9}, {"prefixes": [[FIRST_PIECE] * 9] * 4}):
         asked = Request(source=plain.source, max_lengths=plain.max_lengths, **more)
         with pytest.raises(ConfigError):
             make(kind, beams=4)(Table(0), asked)

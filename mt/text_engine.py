@@ -1,0 +1,273 @@
+"""An engine over anything that searches ids: lines to sentences, hypotheses to translations.
+
+Lines are read in windows, cut into sentences that fit the model, encoded, searched, decoded and
+given back in their order. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+from mt import report
+from mt.config import Document, Location, Plugin, Section, validate
+from mt.contracts import (
+    END,
+    EngineOptions,
+    Hypothesis,
+    Languages,
+    Pair,
+    Score,
+    SearchConfig,
+    Searcher,
+    Sentence,
+    Translation,
+)
+from mt.errors import ConfigError, DataError
+from mt.lines import is_blank, joined, space_between, split_sentences, windows
+
+if TYPE_CHECKING:
+    from mt.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What translating with a model needs to know of it besides its weights."""
+
+    languages: Languages
+    longest: int
+    """Most pieces of a side, end included."""
+    positions: int | None
+    """Most positions that the model knows; None: any number."""
+    search: SearchConfig
+    """The search of its recipe."""
+
+
+class TextEngine:
+    """Translates and scores text with a searcher; see `mt.contracts.Engine`.
+
+    Raises:
+        ConfigError: the options hold a wrong search setting.
+    """
+
+    def __init__(
+        self, searcher: Searcher, vocabulary: Vocabulary, profile: Profile, options: EngineOptions
+    ) -> None:
+        self.searcher, self.vocabulary, self.profile = searcher, vocabulary, profile
+        self.options = options
+        self.space = space_between(profile.languages.target)
+        search_config(profile.search, options.search)  # a wrong setting is told at once
+
+    def translate(
+        self, lines: Iterable[str], options: EngineOptions | None = None
+    ) -> Iterator[Translation]:
+        """A translation for each line, in order, lazily."""
+        job = _Job(self, options or self.options)
+        yield from job.translate(lines)
+        tell_long(job.long, self.profile.longest - 1)
+
+    def score(self, pairs: Iterable[Pair]) -> Iterator[Score]:
+        """The forced score of each pair's target; what is too long is cut, with a warning."""
+        long: list[int] = []
+        first = 1
+        for window in windows(pairs):
+            yield from self._score(window, long, first)
+            first += len(window)
+        tell_long(long, self.profile.longest - 1)
+
+    def _score(self, window: Sequence[Pair], long: list[int], first: int) -> list[Score]:
+        for pair in window:
+            if pair.source is None or pair.target is None:
+                advice = "give pairs of a source and a target"
+                raise DataError("SCORE-SIDE", pair.origin, "a side is missing", advice)
+        sources = self.vocabulary.encode_source([cast(str, pair.source) for pair in window])
+        targets = self.vocabulary.encode_target([cast(str, pair.target) for pair in window])
+        both = list(zip(sources, targets, strict=True))
+        room = self.profile.longest - 1
+        long += [first + i for i, (s, t) in enumerate(both) if max(len(s), len(t)) > room]
+        gains = self.searcher.force([([*s[:room], END], [*t[:room], END]) for s, t in both])
+        return [Score(math.fsum(each), len(each), tuple(each)) for each in gains]
+
+
+@dataclass(frozen=True)
+class _Window:
+    """Lines whose sentences are being searched."""
+
+    lines: Sequence[int]
+    """For each sentence its line in the window."""
+    count: int
+    """How many lines."""
+    sentences: Sequence[Sentence]
+    found: Iterator[list[Hypothesis]]
+
+
+class _Job:
+    """One call of `translate`: its search, its place in the stream, what was too long."""
+
+    def __init__(self, engine: TextEngine, options: EngineOptions) -> None:
+        refuse(options, engine.profile)
+        self.engine, self.options = engine, options
+        self.config = search_config(engine.profile.search, options.search)
+        self.prefixes = None if options.prefixes is None else iter(options.prefixes)
+        self.read, self.long = 0, list[int]()
+
+    def translate(self, lines: Iterable[str]) -> Iterator[Translation]:
+        """The translations of lines, in order."""
+        ahead = 0 if self.options.line_buffered else self.engine.searcher.ahead
+        waiting: deque[_Window] = deque()
+        for window in windows(lines, 1 if self.options.line_buffered else None):
+            waiting.append(self._begin(window))
+            while len(waiting) > ahead:
+                yield from self._end(waiting.popleft())
+        while waiting:
+            yield from self._end(waiting.popleft())
+
+    def _begin(self, window: Sequence[str]) -> _Window:
+        lines, sentences = self._sentences(window)
+        self.read += len(window)
+        found = self.engine.searcher.search(sentences, self.config, self.options)
+        return _Window(lines, len(window), sentences, found)
+
+    def _end(self, window: _Window) -> Iterator[Translation]:
+        parts: list[list[Translation]] = [[] for _ in range(window.count)]
+        for line, sentence, found in zip(window.lines, window.sentences, window.found, strict=True):
+            parts[line].append(self._told(sentence, found))
+        for each in parts:
+            yield each[0] if len(each) == 1 else joined(each, self.engine.space)
+
+    def _sentences(self, window: Sequence[str]) -> tuple[list[int], list[Sentence]]:
+        """What is to be searched: for each sentence its line in the window, and itself."""
+        wanted = [i for i, line in enumerate(window) if not is_blank(line)]
+        encoded = self.engine.vocabulary.encode_source([window[i] for i in wanted])
+        prefixes = self._prefixes(len(window))
+        lines, sentences = list[int](), list[Sentence]()
+        for i, ids in zip(wanted, encoded, strict=True):
+            parts = [ids]
+            if len(ids) >= self.engine.profile.longest:
+                parts = self._split(window[i])
+                self.long.append(self.read + i + 1)
+            for number, part in enumerate(filter(None, parts)):
+                lines.append(i)
+                prefix = prefixes[i] if number == 0 else []
+                sentences.append(self._sentence(part, prefix, self.read + i))
+        return lines, sentences
+
+    def _sentence(self, ids: Sequence[int], prefix: Sequence[int], line: int) -> Sentence:
+        config, known = self.config, self.engine.profile.positions or 1 << 30
+        room = int(config.max_length_ratio * len(ids)) + config.max_length_extra + 1
+        length = min(max(room, len(prefix) + 2), known)
+        if len(prefix) >= length:
+            what = f"a prefix of {len(prefix)} pieces leaves no room in {length}"
+            advice = "give a shorter one"
+            raise DataError("PREFIX-LONG", f"prefix {line + 1}", what, advice)
+        return Sentence([*ids, END], length, prefix, self.options.seed + line)
+
+    def _prefixes(self, count: int) -> list[list[int]]:
+        """The forced beginnings of the next `count` lines, in ids."""
+        if self.prefixes is None:
+            return [[] for _ in range(count)]
+        texts = [next(self.prefixes, None) for _ in range(count)]
+        if None in texts:
+            line = self.read + texts.index(None) + 1
+            advice = "give one for each line; an empty one forces nothing"
+            raise DataError("PREFIX-LINES", f"line {line}", "there is no prefix for it", advice)
+        return self.engine.vocabulary.encode_target(cast(list[str], texts))
+
+    def _split(self, line: str) -> list[list[int]]:
+        """The pieces of a line as parts that fit, each of as many sentences as fit."""
+        encode, room = self.engine.vocabulary.encode_source, self.engine.profile.longest - 1
+        sentences = split_sentences(line)
+        parts: list[str] = []
+        length = room + 1  # of the last part, so that the first sentence begins one
+        for text, ids in zip(sentences, encode(sentences), strict=True):
+            if length + len(ids) <= room:
+                parts[-1] += text
+                length += len(ids)
+            else:
+                parts.append(text)
+                length = len(ids)
+        return [ids[:room] for ids in encode(parts)]
+
+    def _told(self, sentence: Sentence, found: Sequence[Hypothesis]) -> Translation:
+        """Hypotheses as text: the best one, and within it all when several were asked for."""
+        vocabulary = self.engine.vocabulary
+        texts = vocabulary.decode_target([each.tokens for each in found])
+        pieces = tuple(vocabulary.pieces_source(sentence.source[:-1]))
+        nbest = [
+            translation(vocabulary, pieces, hypothesis, text, sentence)
+            for hypothesis, text in zip(found, texts, strict=True)
+        ]
+        return replace(nbest[0], alternatives=tuple(nbest)) if self.options.n_best > 1 else nbest[0]
+
+
+def translation(
+    vocabulary: Vocabulary, pieces: tuple[str, ...], found: Hypothesis, text: str,
+    sentence: Sentence,
+) -> Translation:  # fmt: skip
+    """One hypothesis; what would end a line in its text becomes a space."""
+    rows = found.alignment and found.alignment[:-1]
+    return Translation(
+        text=one_line(text),
+        score=found.score,
+        tokens=tuple(vocabulary.pieces_target(found.tokens[:-1])),
+        log_probabilities=tuple(found.log_probabilities),
+        source_tokens=pieces,
+        alignment=None if rows is None else tuple(tuple(row[: len(pieces)]) for row in rows),
+        prefix=vocabulary.decode_target([sentence.prefix])[0] if sentence.prefix else "",
+    )
+
+
+def one_line(text: str) -> str:
+    """A text without anything that would end a line."""
+    return text.replace("\n", " ").replace("\r", " ")
+
+
+def tell_long(lines: Sequence[int], pieces: int) -> None:
+    """Warn once of all lines that were too long for the model."""
+    if lines:
+        named = ", ".join(map(str, lines[:10])) + (", ..." if len(lines) > 10 else "")
+        report.say(
+            f"mt: warning[LINE-LONG] {len(lines)} lines of more than {pieces} pieces were split "
+            f"at sentence ends, or cut where there are none: lines {named}"
+        )
+
+
+# ------------------------------------------------------------------------------- settings
+
+
+class _Settings(Section):
+    """Wraps the search section, so that problems are told with their whole key."""
+
+    search: Annotated[SearchConfig, Plugin("search")]
+
+
+def search_config(own: SearchConfig, settings: Any) -> SearchConfig:
+    """The recipe's search with `settings` replaced; of another kind, with its own defaults.
+
+    Raises:
+        ConfigError: an unknown key or a wrong value.
+    """
+    kept = own.model_dump(mode="json")
+    if settings.get("kind", own.kind) != own.kind:
+        kept = {key: kept[key] for key in SearchConfig.model_fields}
+    said: dict[Location, str] = {
+        ("search", key): f"--set search.{key}={value}" for key, value in settings.items()
+    }
+    said["search",] = said.get(("search", "kind"), "--set")
+    document = Document({"search": {**kept, **settings}}, said, name="--set")
+    return validate(_Settings, document).search
+
+
+def refuse(options: EngineOptions, profile: Profile) -> None:
+    """Say what a model cannot do.
+
+    Raises:
+        ConfigError: it is asked for.
+    """
+    target = profile.languages.target
+    if options.target_language not in (None, target):
+        what = f"this model translates to {target}, not to {options.target_language}"
+        raise ConfigError("ENGINE", "translate", what, "translate without")
