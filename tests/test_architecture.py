@@ -21,14 +21,17 @@ LEVELS = [
     {"recipe", "text_engine"},
     {"models", "objectives", "optimizers", "search", "sources", "exporters"},
     {"graphs"},
-    {"layers", "loss", "batching", "averaging", "encoding", "step", "resident", "trace"},
+    {
+        "layers", "loss", "batching", "averaging", "encoding", "step", "resident", "trace",
+        "candidates",
+    },
     {"attention", "corpus", "vocabulary", "schedule", "lines", "lengths", "linear"},
     {"contracts"},
     {"distributed", "report", "memory"},
     {"config"},
     {"files"},
     {"errors"},
-]
+]  # fmt: skip
 """From the top of the house down: a module imports only from lower levels."""
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
 FILES = sorted(MT.rglob("*.py"))

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from mt.candidates import best_of, forced_tokens
 from mt.contracts import BEGIN, END, FIRST_PIECE, Decoder, Hypotheses, Request, Search, SearchConfig
 from mt.errors import ConfigError
 
@@ -141,19 +142,12 @@ def _start(width: int, request: Request) -> _Beams:
     if request.n_best > width:
         what = f"{width} beams cannot give {request.n_best} hypotheses"
         raise ConfigError("SEARCH", "search.beams", what, "ask for fewer, or set more beams")
-    lengths = request.max_lengths
-    count, longest = len(lengths), int(lengths.max()) if len(lengths) else 0
-    forced = torch.full((count, longest), -1, dtype=torch.long, device=lengths.device)
-    for row, prefix in enumerate(request.prefixes or ()):
-        if len(prefix) >= int(lengths[row]):
-            what = f"a prefix of {len(prefix)} tokens leaves no room in {int(lengths[row])}"
-            raise ConfigError("SEARCH", "search.max_length_extra", what, "allow more length")
-        forced[row, : len(prefix)] = torch.tensor(prefix, dtype=torch.long)
-    forced.scatter_(1, lengths[:, None].long() - 1, END)
-    scores = torch.full((count, width), NONE, device=lengths.device)
+    forced = forced_tokens(request)
+    count, longest = forced.shape
+    scores = torch.full((count, width), NONE, device=forced.device)
     scores[:, :1] = 0
-    tokens = torch.zeros((count, width, longest), dtype=torch.long, device=lengths.device)
-    rows = torch.arange(count, device=lengths.device)
+    tokens = torch.zeros((count, width, longest), dtype=torch.long, device=forced.device)
+    rows = torch.arange(count, device=forced.device)
     return _Beams(rows, torch.zeros_like(rows), scores, tokens, tokens.float(), forced)
 
 
@@ -180,31 +174,6 @@ def _candidates(logits: Tensor, width: int, forced: Tensor | None) -> tuple[Tens
         values[..., :1] = value.where(only, values[..., :1])
         ids[..., :1] = wanted.where(only, ids[..., :1])
     return values - total, ids
-
-
-def best_of(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The `count` largest of `values` [..., V] and their places, of equal ones the first.
-
-    `topk` alone chooses among equal values as it likes, which bf16 makes common.
-    """
-    import torch
-
-    size = values.shape[-1]
-    if count >= size:
-        ordered = values.sort(dim=-1, descending=True, stable=True)
-        return ordered.values, ordered.indices
-    top, places = values.topk(count + 1)
-    least, places = top[..., count - 1, None], places[..., :count]
-    tied = ((least == top[..., count:]) & (least != NONE)).any()
-    if tied:
-        later = torch.arange(size, device=values.device).neg().expand_as(values)
-        equal = later.masked_fill(values != least, -size).topk(count).values.neg()
-        above = (top[..., :count] > least).sum(dim=-1, keepdim=True)  # [..., 1] not in question
-        rank = torch.arange(count, device=values.device).expand_as(places)
-        places = places.where(rank < above, equal.gather(-1, (rank - above).clamp(min=0)))
-    places = places.sort(dim=-1).values
-    ordered = values.gather(-1, places).sort(dim=-1, descending=True, stable=True)
-    return ordered.values, places.gather(-1, ordered.indices)
 
 
 def _rank(scores: Tensor, gains: Tensor, ids: Tensor, count: int) -> _Choice:
