@@ -12,7 +12,7 @@ rows there are, so that batching cannot change a translation.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -87,6 +87,11 @@ def can_pack() -> bool:
         return False
 
 
+def has_bf16() -> bool:
+    """Whether this processor multiplies bf16 by itself, so that packed products are faster."""
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
 class Packed:
     """A weight [N, K] and its bias, packed for products on a CPU in one type; no gradients."""
 
@@ -120,11 +125,18 @@ class Linear(nn.Linear):
         return linear(x, self.weight, self.bias)
 
 
+class Packable(Protocol):
+    """A part of a model that infers faster when packed."""
+
+    def pack(self, dtype: torch.dtype | None) -> None:
+        """Pack the weights of now; None: undo it."""
+
+
 def pack(model: nn.Module, dtype: torch.dtype | None) -> None:
     """Pack every part of a model that can be; None: undo it.
 
     Whoever changes weights afterwards packs again.
     """
     for module in model.modules():
-        if isinstance(getattr(module, "pack", None), Callable):
-            module.pack(dtype)
+        if hasattr(module, "pack"):
+            cast(Packable, module).pack(dtype)
