@@ -15,10 +15,18 @@ from dataclasses import dataclass, fields
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from mt.candidates import best_of, forced_tokens
-from mt.contracts import BEGIN, END, FIRST_PIECE, Decoder, Hypotheses, Request, Search, SearchConfig
+from mt.candidates import (
+    RankingConfig,
+    best_of,
+    forced_tokens,
+    length_divisor,
+    less_repetitive,
+    ranked_by_coverage,
+    unbeatable,
+)
+from mt.contracts import BEGIN, END, FIRST_PIECE, Decoder, Hypotheses, Request, Search
 from mt.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -27,16 +35,22 @@ if TYPE_CHECKING:
 NONE = float("-inf")
 
 
-class Config(SearchConfig):
+class Config(RankingConfig):
     """Keeps several hypotheses and ranks those that ended by length-penalised probability."""
 
     kind: str = "beam"
     beams: int = Field(5, ge=1)
     """Hypotheses kept a sentence."""
-    length_penalty: float = Field(1.0, ge=0)
-    """Exponent a of the length: higher favours longer translations, 0 ignores length."""
-    length_norm: Literal["power", "gnmt"] = "power"
-    """The log-probability is divided by length**a (`power`) or ((5 + length) / 6)**a (`gnmt`)."""
+    stop: Literal["finished", "bound"] = "finished"
+    """A sentence ends with as many finished hypotheses as beams, or when none can be bettered."""
+    patience: float = Field(1.0, gt=0)
+    """With `stop: finished`: that many times as many finished hypotheses end a sentence."""
+
+    @model_validator(mode="after")
+    def _patience_counts(self) -> Config:
+        if self.stop == "bound" and self.patience != 1.0:
+            raise ValueError("patience: counts finished hypotheses, which `stop: bound` does not")
+        return self
 
 
 def build(config: Config) -> Search:
@@ -89,6 +103,7 @@ def search(config: Config, decoder: Decoder, request: Request) -> Hypotheses:
     import torch
 
     width = config.beams
+    enough = max(1, round(width * config.patience))
     live = _start(width, request)
     finished = Hypotheses(  # nothing yet
         live.tokens.clone(), torch.full_like(live.scores, NONE), live.gains.clone()
@@ -101,13 +116,21 @@ def search(config: Config, decoder: Decoder, request: Request) -> Hypotheses:
     for step, is_limited in enumerate(limited):
         end = step + 1
         logits = decoder.step(state, last).float()  # [B, N, V]
+        if config.against_repetition:
+            held = live.tokens[:, :, :step]
+            logits = less_repetitive(config, logits, held, live.forced[:, step])
         gains, ids = _candidates(logits, width, live.forced[:, step] if is_limited else None)
         best = _rank(live.scores, gains, ids, 2 * width)
         ending = best.tokens == END  # [B, 2N]
         closing = ending[:, :width] & (best.scores[:, :width] != NONE)  # [B, N]
         chosen = best.take(ending.int().argsort(dim=1, stable=True)[:, :width])  # [B, N] each
         live.found = live.found + closing.sum(dim=1)
-        stopped = (live.found >= width) | (chosen.scores == NONE).all(dim=1)  # [B]
+        if config.stop == "finished":
+            done = live.found >= enough  # [B]
+        else:
+            best_yet, longest = finished.scores[live.rows], request.max_lengths[live.rows]
+            done = unbeatable(config, best_yet, chosen.scores, longest)
+        stopped = done | (chosen.scores == NONE).all(dim=1)  # [B]
         chosen.scores = chosen.scores.masked_fill(stopped[:, None], NONE)
         chosen.origins = chosen.origins.where(chosen.scores != NONE, own)
         moved = (chosen.origins != own).any()
@@ -127,12 +150,13 @@ def search(config: Config, decoder: Decoder, request: Request) -> Hypotheses:
         if moves:
             decoder.reorder(state, origins)
         last = live.tokens[:, :, step]
-    n = request.n_best
-    return Hypotheses(
-        tokens=finished.tokens[:, :n, :end],
-        scores=finished.scores[:, :n],
-        log_probabilities=finished.log_probabilities[:, :n, :end],
+    found = Hypotheses(
+        finished.tokens[:, :, :end], finished.scores, finished.log_probabilities[:, :, :end]
     )
+    if config.coverage_penalty:
+        found = ranked_by_coverage(config.coverage_penalty, decoder, request.source, found)
+    n = request.n_best
+    return Hypotheses(found.tokens[:, :n], found.scores[:, :n], found.log_probabilities[:, :n])
 
 
 def _start(width: int, request: Request) -> _Beams:
@@ -209,8 +233,7 @@ def _finish(
     """Add those of `ends` [B, N] that `closing` [B, N] marks to the finished; the best N stay."""
     import torch
 
-    length = step + 1.0 if config.length_norm == "power" else (6.0 + step) / 6
-    scores = (ends.scores / length**config.length_penalty).masked_fill(~closing, NONE)
+    scores = (ends.scores / length_divisor(config, step + 1.0)).masked_fill(~closing, NONE)
     pool = torch.cat((finished.scores[live.rows], scores), dim=1)  # [B, 2N]
     order = pool.argsort(dim=1, descending=True, stable=True)[:, : scores.shape[1]]  # [B, N]
     for done, kept, news in (

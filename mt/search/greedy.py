@@ -12,7 +12,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from mt.contracts import BEGIN, END, FIRST_PIECE, Decoder, Hypotheses, Request, Search, SearchConfig
+from mt.candidates import RepetitionConfig, forced_tokens, less_repetitive
+from mt.contracts import BEGIN, END, FIRST_PIECE, Decoder, Hypotheses, Request, Search
 from mt.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 NONE = float("-inf")
 
 
-class Config(SearchConfig):
+class Config(RepetitionConfig):
     """Takes the most probable token at each step; the score is the log-probability."""
 
     kind: str = "greedy"
@@ -36,16 +37,15 @@ def search(config: Config, decoder: Decoder, request: Request) -> Hypotheses:
     """The one hypothesis of each sentence.
 
     Raises:
-        ConfigError: several hypotheses or prefixes are asked for.
+        ConfigError: several hypotheses are asked for, or a prefix is too long.
     """
     import torch
 
-    for asked, what in (
-        (request.n_best > 1, f"greedy search cannot give {request.n_best} hypotheses"),
-        (request.prefixes is not None, "greedy search takes no prefixes"),
-    ):
-        if asked:
-            raise ConfigError("SEARCH", "search.kind", what, "set search.kind=beam, or do without")
+    if request.n_best > 1:
+        what = f"greedy search cannot give {request.n_best} hypotheses"
+        raise ConfigError("SEARCH", "search.kind", what, "set search.kind=beam, or do without")
+    forced = forced_tokens(request)  # [B, T]
+    prefixed = max(map(len, request.prefixes or ()), default=0)
     lengths = request.max_lengths  # [B]
     count, longest = len(lengths), int(lengths.max()) if len(lengths) else 0
     tokens = torch.zeros((count, longest), dtype=torch.long, device=lengths.device)
@@ -58,7 +58,12 @@ def search(config: Config, decoder: Decoder, request: Request) -> Hypotheses:
     for step in range(longest):
         end = step + 1
         logits = decoder.step(state, last[:, None])[:, 0].float()  # [B, V]
+        if config.against_repetition:
+            held = tokens[rows, None, :step]  # [B, 1, t]
+            logits = less_repetitive(config, logits[:, None], held, forced[rows, step])[:, 0]
         gain, last = _choose(logits, scores[rows], lengths[rows] == end)
+        if step < prefixed:
+            gain, last = _prefer(forced[rows, step], logits, gain, last)
         live = ~ended[rows]
         tokens[rows, step] = last.where(live, 0)
         gains[rows, step] = gain.where(live, 0)
@@ -93,3 +98,11 @@ def _choose(logits: Tensor, scores: Tensor, must_end: Tensor) -> tuple[Tensor, T
     end, other = logits[:, END] - total, value - total
     ends = must_end | (scores + end >= scores + other)
     return end.where(ends, other), (piece + FIRST_PIECE).masked_fill(ends, END)
+
+
+def _prefer(forced: Tensor, logits: Tensor, gain: Tensor, token: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-probability and id [B] of the forced token, where it is not -1, else those given."""
+    wanted = forced.clamp(min=0)  # [B]
+    total = logits.logsumexp(dim=-1)
+    own = logits.gather(1, wanted[:, None])[:, 0] - total.masked_fill(total == NONE, 0.0)
+    return own.where(forced >= 0, gain), wanted.where(forced >= 0, token)
