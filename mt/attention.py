@@ -168,21 +168,18 @@ class KeyValueCache:
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Append keys and values and attend to all of the past, each [R, t, H, K]; [R, t, H*K]."""
-        new, tokens, heads, width = query.shape
-        count = new // self.beams
-
-        def cells(x: Tensor) -> Tensor:  # [R, t, H, K] -> [B, H, t*N, K]
-            x = x.view(count, self.beams, tokens, heads, width).permute(0, 3, 2, 1, 4)
-            return x.reshape(count, heads, tokens * self.beams, width)
-
+        rows, tokens, heads, width = query.shape
+        shape = (rows // self.beams, self.beams, tokens, heads, width)
         keys, values = self.own[layer]
         start, end = self.length * self.beams, (self.length + tokens) * self.beams
-        keys[:, :, start:end], values[:, :, start:end] = cells(key), cells(value)
+        for kept, new in ((keys, key), (values, value)):  # into cells [B, H, t, N, K]
+            cells = kept[:, :, start:end].unflatten(2, (tokens, self.beams))
+            cells.copy_(new.view(shape).permute(0, 3, 2, 1, 4))
         bias = self._bias(tokens) if self.beams > 1 or tokens > 1 else None
-        query = cells(query).to(keys.dtype)
-        mixed = attend_cells(query, keys[:, :, :end], values[:, :, :end], bias)
-        mixed = mixed.view(count, heads, tokens, self.beams, width).permute(0, 3, 2, 1, 4)
-        return mixed.reshape(new, tokens, heads * width)
+        query = query.to(keys.dtype).view(shape).permute(0, 3, 2, 1, 4).flatten(2, 3)
+        mixed = attend_cells(query, keys[:, :, :end], values[:, :, :end], bias)  # [B, H, t*N, K]
+        mixed = mixed.unflatten(2, (tokens, self.beams)).permute(0, 3, 2, 1, 4)
+        return mixed.reshape(rows, tokens, heads * width)
 
     def _bias(self, tokens: int) -> Tensor:
         """[B, 1, t*N, C] which cells each of the last `tokens` new positions sees."""
