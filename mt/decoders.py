@@ -21,6 +21,8 @@ from mt.linear import Packed
 class _State:
     memory: Memory
     cache: Cache
+    fresh: bool = True
+    """Whether nothing was decoded yet."""
 
 
 class ModelDecoder:
@@ -42,13 +44,15 @@ class ModelDecoder:
 
     def step(self, state: _State, tokens: Tensor) -> Tensor:
         """Logits [B, N, V] after feeding tokens [B, N]."""
-        rows = tokens.reshape(-1, 1)  # [B*N, 1]
-        hidden = self.model.decode(rows, state.memory, state.cache)[:, 0]  # [B*N, D]
+        # At first all beams are alike: one of each sentence stands for all.
+        fed = tokens[:, :1] if state.fresh else tokens
+        state.fresh = False
+        hidden = self.model.decode(fed.reshape(-1, 1), state.memory, state.cache)[:, 0]
         if self.project is None:
-            logits = F.linear(hidden, *self.model.output())
+            logits = F.linear(hidden, *self.model.output())  # [B*n, V]
         else:
             logits = self.project(hidden)
-        return logits.view(*tokens.shape, -1)
+        return logits.view(*fed.shape, -1).expand(*tokens.shape, -1)
 
     def reorder(self, state: _State, beams: Tensor) -> None:
         """Beam n of sentence b continues what beam `beams[b, n]` was; beams [B, N]."""

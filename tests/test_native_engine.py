@@ -11,6 +11,7 @@ import torch
 from mt import checkpoint
 from mt.config import plugin
 from mt.contracts import (
+    BEGIN,
     END,
     FIRST_PIECE,
     EngineOptions,
@@ -211,6 +212,8 @@ def test_the_decoder_gives_what_full_decoding_gives(engine):
         prefixes = torch.empty((4, width, 0), dtype=torch.long)
         for step in range(steps):
             tokens = torch.randint(FIRST_PIECE, 408, prefixes.shape[:2], generator=generator)
+            if step == 0:
+                tokens.fill_(BEGIN)
             prefixes = torch.cat((prefixes, tokens[..., None]), dim=2)
             logits = decoder.step(state, tokens)
             rows = source.repeat_interleave(width, dim=0)

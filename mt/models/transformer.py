@@ -198,7 +198,7 @@ class Transformer(nn.Module):
             kept = cast(KeyValueCache, cache)
             for number, layer in enumerate(self.decoder):
                 x = cast(DecoderLayer, layer).extend(x, kept, number)
-            kept.advance(target.size(1))
+            kept.advance(*target.shape)
         hidden: Tensor = self.decoder_norm(x)
         return hidden
 
