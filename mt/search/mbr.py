@@ -118,7 +118,6 @@ def _fastchrf() -> Callable[[list[list[str]], list[list[str]]], list[list[list[f
     try:
         from fastchrf import pairwise_chrf
     except ImportError:
-        advice = "install it: pip install fastchrf"
         what = "mbr needs the package fastchrf, which is not installed"
-        raise ConfigError("SEARCH", "search.kind", what, advice) from None
+        raise ConfigError("SEARCH", "search.kind", what, "pip install 'mt[mbr]'") from None
     return pairwise_chrf

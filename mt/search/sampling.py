@@ -71,6 +71,7 @@ def search(config: Config, decoder: Decoder, request: Request) -> Hypotheses:
     uniforms = _uniforms(request, longest)  # [B, N, T]
     tokens = torch.zeros((count, samples, longest), dtype=torch.long, device=forced.device)
     gains = torch.zeros((count, samples, longest), device=forced.device)
+    scores = torch.zeros((count, samples), device=forced.device)
     rows = torch.arange(count, device=forced.device)  # [B] sentence of each row
     ended = torch.zeros((count, samples), dtype=torch.bool, device=forced.device)
     lost = torch.zeros_like(ended)
@@ -83,12 +84,15 @@ def search(config: Config, decoder: Decoder, request: Request) -> Hypotheses:
         shaped, now = logits, forced[rows, step]  # now [B]
         if config.against_repetition:
             shaped = less_repetitive(config, logits, tokens[rows, :, :step], now)
-        last = _draw(config, allowed(shaped, now), uniforms[rows, :, step])  # [B, N]
-        gain = _log_probability(logits, last)  # [B, N]
+        choices = allowed(shaped, now)  # [B, N, V]
+        last = _draw(config, choices, uniforms[rows, :, step])  # [B, N]
+        nothing = choices.amax(dim=-1) == NONE  # [B, N]
+        gain = _log_probability(logits, last).masked_fill(nothing, NONE)  # [B, N]
         live = ~ended[rows]
         tokens[rows, :, step] = last.where(live, PAD)
         gains[rows, :, step] = gain.where(live, 0)
-        lost[rows] |= live & (gain == NONE)  # nothing could follow
+        scores[rows] += gains[rows, :, step]  # in turn: a sum's rounding depends on its length
+        lost[rows] |= live & (gain == NONE)
         ended[rows] |= lost[rows] | (last == END)
         stopped = ended[rows].all(dim=1)  # [B]
         stops = int(stopped.sum())
@@ -98,7 +102,6 @@ def search(config: Config, decoder: Decoder, request: Request) -> Hypotheses:
             left = stopped.logical_not().nonzero()[:, 0]
             rows, last = rows[left], last[left]
             decoder.keep(state, left)
-    scores = gains.sum(dim=-1)
     return sorted_by(scores, Hypotheses(tokens[..., :end], scores, gains[..., :end]))
 
 
