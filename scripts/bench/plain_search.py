@@ -26,7 +26,7 @@ def next_token(model: Seq2Seq, source: Sequence[int]) -> NextToken:
         count = len(prefixes)
         shared = Memory(memory.states.expand(count, -1, -1), memory.valid.expand(count, -1))
         hidden = model.decode(torch.tensor([[BEGIN, *p] for p in prefixes]), shared)[:, -1]
-        return F.linear(hidden, *model.output()).float().log_softmax(dim=-1)
+        return F.linear(hidden, *model.output()).float().log_softmax(dim=-1).detach()
 
     return follow
 
