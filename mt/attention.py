@@ -112,10 +112,32 @@ def drop(x: Tensor, probability: float) -> Tensor:
     return dropped
 
 
-class KeyValueCache:
-    """Keys and values of what was decoded (one row a beam) and of the source (one a sentence).
+def attend_cells(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
+    """Attention in decoding: few queries, what each may see told by a bias.
 
-    Everything is allocated at the start, for `max_length` tokens; nothing grows.
+    Args:
+        query: [B, H, Q, K].
+        key, value: [B, H, C, K].
+        bias: added to the scores, 0 or -inf, broadcast to [B, H, Q, C]; None: all is seen.
+
+    Returns:
+        [B, H, Q, K].
+    """
+    if query.device.type != "cpu":
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+    # The parts are faster here than a CPU's own kernel, as in training (`_attend_plainly`).
+    scores = (query * query.size(-1) ** -0.5) @ key.transpose(-2, -1)  # [B, H, Q, C]
+    if bias is not None:
+        scores += bias
+    return scores.softmax(-1) @ value
+
+
+class KeyValueCache:
+    """Keys and values of what was decoded and of the source; everything allocated at the start.
+
+    What beam n of a sentence decoded at time t stays for good in the sentence's cell t*N + n.
+    When beams are reordered nothing moves: a bias tells which cells are a beam's own past, so that
+    all beams of a sentence attend to the same keys in one product.
     """
 
     def __init__(
@@ -129,34 +151,74 @@ class KeyValueCache:
             beams: N.
             max_length: most tokens that will be decoded.
         """
-        self.source, self.valid, self.beams, self.length = source, valid, beams, 0
-        shape = [(k.size(0) * beams, k.size(1), max_length, k.size(3)) for k, _ in source]
-        self.own = [
-            (k.new_zeros(s), v.new_zeros(s)) for (k, v), s in zip(source, shape, strict=True)
-        ]
+        first = source[0][0]
+        # On a CPU attention is in fp32 at least: see `_attend_plainly`.
+        wide = torch.promote_types(first.dtype, torch.float32)
+        kept = wide if first.device.type == "cpu" else first.dtype
+        self.source = [(k.to(kept).contiguous(), v.to(kept).contiguous()) for k, v in source]
+        self.beams, self.length = beams, 0
+        padding = torch.zeros(valid.shape, dtype=kept, device=valid.device)
+        padding = padding.masked_fill_(~valid, -math.inf)[:, None, None]
+        self.padding = None if bool(valid.all()) else padding  # [B, 1, 1, S]
+        sentences, cells = len(valid), max_length * beams
+        shape = (sentences, first.size(1), cells, first.size(3))
+        self.own = [(k.new_empty(shape), k.new_empty(shape)) for k, _ in self.source]
+        alone = torch.eye(beams, dtype=kept, device=valid.device).log_()  # 0 at itself, else -inf
+        self.past = alone.repeat(1, max_length).expand(sentences, 1, beams, cells).contiguous()
 
-    def append(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Store keys and values [R, H, t, K] at the end; all so far [R, H, length + t, K]."""
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Append keys and values and attend to all of the past, each [R, t, H, K]; [R, t, H*K]."""
+        rows, tokens, heads, width = query.shape
+        shape = (rows // self.beams, self.beams, tokens, heads, width)
         keys, values = self.own[layer]
-        end = self.length + key.size(2)
-        keys[:, :, self.length : end] = key
-        values[:, :, self.length : end] = value
-        return keys[:, :, :end], values[:, :, :end]
+        start, end = self.length * self.beams, (self.length + tokens) * self.beams
+        for kept, new in ((keys, key), (values, value)):  # into cells [B, H, t, N, K]
+            cells = kept[:, :, start:end].unflatten(2, (tokens, self.beams))
+            cells.copy_(new.view(shape).permute(0, 3, 2, 1, 4))
+        bias = self._bias(tokens) if self.beams > 1 or tokens > 1 else None
+        query = query.to(keys.dtype).view(shape).permute(0, 3, 2, 1, 4).flatten(2, 3)
+        mixed = attend_cells(query, keys[:, :, :end], values[:, :, :end], bias)  # [B, H, t*N, K]
+        mixed = mixed.unflatten(2, (tokens, self.beams)).permute(0, 3, 2, 1, 4)
+        return mixed.reshape(rows, tokens, heads * width)
+
+    def _bias(self, tokens: int) -> Tensor:
+        """[B, 1, t*N, C] which cells each of the last `tokens` new positions sees."""
+        end = (self.length + tokens) * self.beams
+        if tokens == 1:
+            return self.past[..., :end]
+        later = torch.arange(end, device=self.past.device).div(self.beams, rounding_mode="floor")
+        steps = [
+            self.past[..., :end].masked_fill(later > self.length + step, -math.inf)
+            for step in range(tokens)
+        ]
+        return torch.cat(steps, dim=2)
+
+    def attend_source(self, layer: int, query: Tensor) -> Tensor:
+        """Attend to the source from [R, t, H, K]; [R, t, H*K]."""
+        new, tokens, heads, width = query.shape
+        keys, values = self.source[layer]
+        grouped = query.view(-1, self.beams * tokens, heads, width).transpose(1, 2)
+        mixed = attend_cells(grouped.to(keys.dtype), keys, values, self.padding)  # [B, H, N*t, K]
+        return mixed.transpose(1, 2).reshape(new, tokens, heads * width)
 
     def advance(self, tokens: int) -> None:
         """All layers have appended `tokens` positions."""
         self.length += tokens
 
     def reorder(self, rows: Tensor) -> None:
-        """Row r becomes what row `rows[r]` [B*N] was; only what is filled is moved."""
-        for keys, values in self.own:
-            keys[:, :, : self.length] = keys[rows, :, : self.length]
-            values[:, :, : self.length] = values[rows, :, : self.length]
+        """Row r becomes what row `rows[r]` [B*N] was: its past is now that one's."""
+        origins = rows.view(-1, 1, self.beams, 1) % self.beams
+        past = self.past[..., : self.length * self.beams]
+        past.copy_(past.gather(2, origins.expand_as(past)))
 
     def keep(self, sentences: Tensor) -> None:
-        """Keep only these sentences [B'], with their beams."""
-        every = torch.arange(self.beams, device=sentences.device)
-        rows = (sentences[:, None] * self.beams + every).flatten()  # [B'*N]
-        self.own = [(k[rows], v[rows]) for k, v in self.own]
+        """Keep only these sentences [B'], ascending, with their beams."""
+        count, end = len(sentences), self.length * self.beams
+        for kept in self.own:  # into the front of the same room
+            for x in kept:
+                x[:count, :, :end] = x[sentences, :, :end]
+        self.own = [(k[:count], v[:count]) for k, v in self.own]
         self.source = [(k[sentences], v[sentences]) for k, v in self.source]
-        self.valid = self.valid[sentences]
+        self.past = self.past[sentences]
+        if self.padding is not None:
+            self.padding = self.padding[sentences]

@@ -19,11 +19,12 @@ from mt.contracts import (
     Request,
     Sentence,
 )
+from mt.decoders import ModelDecoder
 from mt.errors import ConfigError, DataError, MachineError, ModelError
 from mt.text_engine import translation
 
 native = plugin("engines", "native")
-ONE = EngineOptions(threads=1)
+ONE = EngineOptions(threads=1, precision="fp32")
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,7 @@ def words(tmp_path_factory):
 
 
 def options(**more):
-    return EngineOptions(threads=1, **more)
+    return EngineOptions(threads=1, **{"precision": "fp32", **more})
 
 
 def texts(engine, lines, **more):
@@ -203,7 +204,7 @@ def test_the_decoder_gives_what_full_decoding_gives(engine):
     source = torch.randint(FIRST_PIECE, 408, (4, 6), generator=torch.Generator().manual_seed(1))
     source[2, 4:] = 0
     model, width, steps = engine.searcher.model.eval(), 3, 7
-    decoder = native.ModelDecoder(model)
+    decoder = ModelDecoder(model)
     generator = torch.Generator().manual_seed(2)
     with torch.inference_mode():
         state = decoder.start(source, width, torch.full((4,), steps))

@@ -23,6 +23,7 @@ from mt.candidates import (
     forced_tokens,
     length_divisor,
     less_repetitive,
+    log_probabilities,
     ranked_by_coverage,
     unbeatable,
 )
@@ -115,7 +116,7 @@ def search(config: Config, decoder: Decoder, request: Request) -> Hypotheses:
     end = 0
     for step, is_limited in enumerate(limited):
         end = step + 1
-        logits = decoder.step(state, last).float()  # [B, N, V]
+        logits = decoder.step(state, last)  # [B, N, V]
         if config.against_repetition:
             held = live.tokens[:, :, :step]
             logits = less_repetitive(config, logits, held, live.forced[:, step])
@@ -185,19 +186,18 @@ def _candidates(logits: Tensor, width: int, forced: Tensor | None) -> tuple[Tens
     """
     import torch
 
-    total = logits.logsumexp(dim=-1, keepdim=True)  # [B, N, 1]
-    total = total.masked_fill(total == NONE, 0.0)  # a row without any token stays -inf, not NaN
-    values, ids = best_of(logits[..., FIRST_PIECE:], width)
-    values = torch.cat((logits[..., END, None], values), dim=-1)
+    every = log_probabilities(logits)  # [B, N, V]
+    values, ids = best_of(every[..., FIRST_PIECE:], width)
+    values = torch.cat((every[..., END, None], values), dim=-1)
     ids = torch.cat((torch.full_like(ids[..., :1], END), ids + FIRST_PIECE), dim=-1)
     if forced is not None:
         only = (forced >= 0)[:, None, None]  # [B, 1, 1]
         wanted = forced.clamp(min=0)[:, None, None].expand_as(ids[..., :1])  # [B, N, 1]
-        value = logits.gather(-1, wanted)
+        value = every.gather(-1, wanted)
         values = values.masked_fill(only, NONE)
         values[..., :1] = value.where(only, values[..., :1])
         ids[..., :1] = wanted.where(only, ids[..., :1])
-    return values - total, ids
+    return values.nan_to_num_(nan=NONE, neginf=NONE), ids
 
 
 def _rank(scores: Tensor, gains: Tensor, ids: Tensor, count: int) -> _Choice:
