@@ -9,7 +9,7 @@ import tiny_run
 from mt.config import plugin
 from mt.contracts import END, EngineOptions, Sentence
 
-OPTIONS = EngineOptions(threads=1, n_best=1)
+OPTIONS = EngineOptions(threads=1, precision="fp32")
 
 
 @pytest.fixture(scope="module")

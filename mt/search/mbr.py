@@ -19,15 +19,13 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from mt.candidates import sorted_by
+from mt.candidates import NONE, sorted_by
 from mt.config import Plugin, plugin
 from mt.contracts import PAD, Decoder, Hypotheses, Request, Search, SearchConfig
 from mt.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-NONE = float("-inf")
 
 
 class Config(SearchConfig):
