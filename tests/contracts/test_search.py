@@ -438,8 +438,8 @@ def test_a_beam_finds_what_a_plain_search_finds(plain, kind, width, patience):
 @pytest.mark.parametrize("penalty", [0.0, 0.6, 1.0, 2.0])
 def test_stopping_at_the_bound_loses_nothing_and_saves_steps(penalty, norm):
     steps = Counter()
-    for seed, settings, width in itertools.product(range(5), models, (1, 3)):
-        asked = request(seed=seed, longest=9, n_best=width)
+    for seed, settings, width in itertools.product(range(6), models[:4], (2, 5)):
+        asked = request(seed=seed, longest=14, n_best=width)
         ways = {"bound": {"stop": "bound"}, "never": {"patience": 1e9}, "finished": {}}
         found = {}
         for name, rule in ways.items():
