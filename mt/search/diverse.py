@@ -2,8 +2,8 @@
 
 The beams are shared out to groups. At a step the groups choose one after another, each as beam
 search does; but a candidate loses `diversity` for each beam of an earlier group that has just
-grown by the same token (Hamming diversity, section 4 of the paper). This decides only which
-beams live: scores are the model's own. Ends are not counted: a group may end when others do.
+grown by the same token (Hamming diversity). This decides only which beams live: scores are the
+model's own. Ends are not counted: a group may end when others do.
 
 One group is beam search. A hypothesis that several groups found is given once.
 

@@ -2,10 +2,10 @@
 
 The candidates of another search stand for what the model believes. Each is compared with all of
 them, itself included, and its expected utility is the mean chrF (chrF2, as sacreBLEU computes it)
-with them as references (Eikema and Aziz 2020, equation 4; the utility as in their 2022 paper). A
-text that was sampled several times is one hypothesis and as many references. Hypotheses are
-ranked by expected utility, 0 to 100, which is their score; the log-probabilities are those of the
-candidate search, for the most probable tokens that make the text.
+with them as references (Eikema and Aziz 2020). A text that was sampled several times is one
+hypothesis and as many references. Hypotheses are ranked by expected utility, 0 to 100, which is
+their score; the log-probabilities are those of the candidate search, for the first of its
+candidates with this text.
 
 Legend: B sentences, N candidates, T most tokens.
 """
