@@ -125,7 +125,7 @@ class NativeSearcher:
     ) -> Iterator[list[Hypothesis]]:
         """The best hypotheses of each sentence, in order."""
         search: Search = plugin("search", config.kind).build(config)
-        budget = options.batch_tokens // getattr(config, "beams", 1)
+        budget = options.batch_tokens // max(options.n_best, getattr(config, "beams", 1))
         found: dict[int, list[Hypothesis]] = {}
         for rows in batches([len(each.source) for each in sentences], budget):
             batch = [sentences[row] for row in rows]

@@ -2,8 +2,8 @@
 
 The beams are shared out to groups. At a step the groups choose one after another, each as beam
 search does; but a candidate loses `diversity` for each beam of an earlier group that has just
-grown by the same token (Hamming diversity, section 4 of the paper). This decides only which
-beams live: scores are the model's own. Ends are not counted: a group may end when others do.
+grown by the same token (Hamming diversity). This decides only which beams live: scores are the
+model's own. Ends are not counted: a group may end when others do.
 
 One group is beam search. A hypothesis that several groups found is given once.
 
@@ -20,12 +20,14 @@ from typing import TYPE_CHECKING
 from pydantic import Field, model_validator
 
 from mt.candidates import (
+    NONE,
     RankingConfig,
     allowed,
     best_of,
     forced_tokens,
     length_divisor,
     less_repetitive,
+    log_probabilities,
     ranked_by_coverage,
     sorted_by,
 )
@@ -34,8 +36,6 @@ from mt.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-NONE = float("-inf")
 
 
 class Config(RankingConfig):
@@ -114,12 +114,11 @@ def search(config: Config, decoder: Decoder, request: Request) -> Hypotheses:
     end = 0
     for step in range(live.tokens.shape[-1]):
         end = step + 1
-        logits, forced = decoder.step(state, last).float(), live.forced[:, step]
+        logits, forced = decoder.step(state, last), live.forced[:, step]
         if config.against_repetition:
             held = live.tokens[..., :step].flatten(1, 2)  # [B, N, t]
             logits = less_repetitive(config, logits, held, forced)
-        total = logits.logsumexp(dim=-1, keepdim=True)
-        gains = allowed(logits, forced) - total.masked_fill(total == NONE, 0.0)  # [B, N, V]
+        gains = allowed(log_probabilities(logits), forced).nan_to_num_(nan=NONE, neginf=NONE)
         gains = gains.unflatten(1, (groups, width))  # [B, G, W, V]
         taken = torch.zeros_like(gains[:, 0, 0])  # [B, V] how often at this step
         choices = [_extend(config, live, finished, gains, taken, g, step) for g in range(groups)]

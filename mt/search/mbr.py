@@ -2,10 +2,10 @@
 
 The candidates of another search stand for what the model believes. Each is compared with all of
 them, itself included, and its expected utility is the mean chrF (chrF2, as sacreBLEU computes it)
-with them as references (Eikema and Aziz 2020, equation 4; the utility as in their 2022 paper). A
-text that was sampled several times is one hypothesis and as many references. Hypotheses are
-ranked by expected utility, 0 to 100, which is their score; the log-probabilities are those of the
-candidate search, for the most probable tokens that make the text.
+with them as references (Eikema and Aziz 2020). A text that was sampled several times is one
+hypothesis and as many references. Hypotheses are ranked by expected utility, 0 to 100, which is
+their score; the log-probabilities are those of the candidate search, for the first of its
+candidates with this text.
 
 Legend: B sentences, N candidates, T most tokens.
 """
@@ -19,15 +19,13 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from mt.candidates import sorted_by
+from mt.candidates import NONE, sorted_by
 from mt.config import Plugin, plugin
 from mt.contracts import PAD, Decoder, Hypotheses, Request, Search, SearchConfig
 from mt.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-NONE = float("-inf")
 
 
 class Config(SearchConfig):
@@ -118,7 +116,6 @@ def _fastchrf() -> Callable[[list[list[str]], list[list[str]]], list[list[list[f
     try:
         from fastchrf import pairwise_chrf
     except ImportError:
-        advice = "install it: pip install fastchrf"
         what = "mbr needs the package fastchrf, which is not installed"
-        raise ConfigError("SEARCH", "search.kind", what, advice) from None
+        raise ConfigError("SEARCH", "search.kind", what, "pip install 'mt[mbr]'") from None
     return pairwise_chrf

@@ -23,19 +23,19 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from mt.candidates import (
+    NONE,
     RepetitionConfig,
     allowed,
     best_of,
     forced_tokens,
     less_repetitive,
+    log_probabilities,
     sorted_by,
 )
 from mt.contracts import BEGIN, END, PAD, Decoder, Hypotheses, Request, Search
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-NONE = float("-inf")
 
 
 class Config(RepetitionConfig):
@@ -71,6 +71,7 @@ def search(config: Config, decoder: Decoder, request: Request) -> Hypotheses:
     uniforms = _uniforms(request, longest)  # [B, N, T]
     tokens = torch.zeros((count, samples, longest), dtype=torch.long, device=forced.device)
     gains = torch.zeros((count, samples, longest), device=forced.device)
+    scores = torch.zeros((count, samples), device=forced.device)
     rows = torch.arange(count, device=forced.device)  # [B] sentence of each row
     ended = torch.zeros((count, samples), dtype=torch.bool, device=forced.device)
     lost = torch.zeros_like(ended)
@@ -79,16 +80,20 @@ def search(config: Config, decoder: Decoder, request: Request) -> Hypotheses:
     end = 0
     for step in range(longest):
         end = step + 1
-        logits = decoder.step(state, last).float()  # [B, N, V]
+        logits = decoder.step(state, last)  # [B, N, V]
         shaped, now = logits, forced[rows, step]  # now [B]
         if config.against_repetition:
             shaped = less_repetitive(config, logits, tokens[rows, :, :step], now)
-        last = _draw(config, allowed(shaped, now), uniforms[rows, :, step])  # [B, N]
-        gain = _log_probability(logits, last)  # [B, N]
+        choices = allowed(shaped.float(), now)  # [B, N, V]
+        last = _draw(config, choices, uniforms[rows, :, step])  # [B, N]
+        nothing = choices.amax(dim=-1) == NONE  # [B, N]
+        gain = log_probabilities(logits).gather(-1, last[..., None])[..., 0]  # [B, N]
+        gain = gain.nan_to_num(nan=NONE, neginf=NONE).masked_fill(nothing, NONE)
         live = ~ended[rows]
         tokens[rows, :, step] = last.where(live, PAD)
         gains[rows, :, step] = gain.where(live, 0)
-        lost[rows] |= live & (gain == NONE)  # nothing could follow
+        scores[rows] += gains[rows, :, step]  # in turn: a sum's rounding depends on its length
+        lost[rows] |= live & (gain == NONE)
         ended[rows] |= lost[rows] | (last == END)
         stopped = ended[rows].all(dim=1)  # [B]
         stops = int(stopped.sum())
@@ -98,7 +103,6 @@ def search(config: Config, decoder: Decoder, request: Request) -> Hypotheses:
             left = stopped.logical_not().nonzero()[:, 0]
             rows, last = rows[left], last[left]
             decoder.keep(state, left)
-    scores = gains.sum(dim=-1)
     return sorted_by(scores, Hypotheses(tokens[..., :end], scores, gains[..., :end]))
 
 
@@ -148,10 +152,3 @@ def _chances(config: Config, logits: Tensor) -> Tensor:
         floor = chances.amax(dim=-1, keepdim=True).clamp(max=config.epsilon)
         chances = chances.masked_fill(chances < floor, 0)
     return chances
-
-
-def _log_probability(logits: Tensor, tokens: Tensor) -> Tensor:
-    """[B, N] of tokens [B, N] by logits [B, N, V]; -inf, not NaN, where no token has any."""
-    total = logits.logsumexp(dim=-1)
-    chosen = logits.gather(-1, tokens[..., None])[..., 0]
-    return chosen - total.masked_fill(total == NONE, 0.0)

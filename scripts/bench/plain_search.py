@@ -13,21 +13,20 @@ from torch.nn import functional as F
 
 from mt.contracts import BEGIN, END, FIRST_PIECE, Memory, Seq2Seq
 
-NextToken = Callable[[list[tuple[int, ...]]], torch.Tensor]
+Tokens = tuple[int, ...]
+NextToken = Callable[[list[Tokens]], torch.Tensor]
 """Log-probabilities [N, V] of what follows prefixes of one length."""
 
 
-@torch.inference_mode()
 def next_token(model: Seq2Seq, source: Sequence[int]) -> NextToken:
     """What follows prefixes of a translation of source ids that end in `</s>`."""
     memory = model.encode(torch.tensor([source]))
 
-    @torch.inference_mode()
-    def follow(prefixes: list[tuple[int, ...]]) -> torch.Tensor:
+    def follow(prefixes: list[Tokens]) -> torch.Tensor:
         count = len(prefixes)
         shared = Memory(memory.states.expand(count, -1, -1), memory.valid.expand(count, -1))
         hidden = model.decode(torch.tensor([[BEGIN, *p] for p in prefixes]), shared)[:, -1]
-        return F.linear(hidden, *model.output()).float().log_softmax(dim=-1)
+        return F.linear(hidden, *model.output()).float().log_softmax(dim=-1).detach()
 
     return follow
 
@@ -35,10 +34,9 @@ def next_token(model: Seq2Seq, source: Sequence[int]) -> NextToken:
 def beam(
     follow: NextToken, beams: int, longest: int,
     divisor: Callable[[int], float] = float, enough: int | None = None,
-) -> list[tuple[float, tuple[int, ...]]]:  # fmt: skip
+) -> list[tuple[float, Tokens]]:  # fmt: skip
     """The finished hypotheses, best first: (log-probability / divisor(length), tokens)."""
-    live: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
-    ended: list[tuple[float, tuple[int, ...]]] = []
+    live, ended = list[tuple[float, Tokens]]([(0.0, ())]), list[tuple[float, Tokens]]()
     for length in range(1, longest + 1):
         grown = []
         for place, gains in enumerate(follow([prefix for _, prefix in live])):
@@ -47,17 +45,16 @@ def beam(
             for token in (allowed[i] for i in best.tolist()):
                 if (total := live[place][0] + float(gains[token])) > float("-inf"):
                     grown.append((-total, place, token))
-        grown.sort()
-        for total, place, token in grown[:beams]:
+        for total, place, token in sorted(grown)[:beams]:
             if token == END:
                 ended.append((-total / divisor(length), (*live[place][1], END)))
-        going = [candidate for candidate in grown if candidate[2] != END][:beams]
+        going = [each for each in sorted(grown) if each[2] != END][:beams]
         live = [(-total, (*live[place][1], token)) for total, place, token in going]
         if not live or len(ended) >= (enough or beams):
             break
     return sorted(ended, key=lambda each: -each[0])
 
 
-def greedy(follow: NextToken, longest: int) -> list[tuple[float, tuple[int, ...]]]:
+def greedy(follow: NextToken, longest: int) -> list[tuple[float, Tokens]]:
     """The one hypothesis and its log-probability."""
     return beam(follow, 1, longest, lambda length: 1.0)
