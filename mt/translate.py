@@ -102,35 +102,37 @@ class _Lines:
             yield line
 
 
-def score_files(
-    engine: Engine, source: Path, target: Path, out: IO[str], as_json: bool = False,
-    normalise: bool = False,
-) -> None:  # fmt: skip
-    """Force each line of `target` as the translation of that line of `source`: a line out for each.
-
-    Both are read once before, to see that they are sound and equally long. A summary goes to
-    standard error.
+def refuse_unequal(source: Path, target: Path) -> None:
+    """Read two files to the end, to see that they are sound and equally long.
 
     Raises:
-        DataError: a file is missing or not UTF-8, or they differ in their number of lines; then
-            nothing is scored.
+        DataError: one is missing or not UTF-8, or they differ in their number of lines.
     """
     counts = [sum(1 for _ in files.lines(path)) for path in (source, target)]
     if counts[0] != counts[1]:
         what = f"{counts[0]} lines against {counts[1]}"
         advice = "line n of one must translate line n of the other; mend the files"
         raise DataError("DATA-LINES", f"{source} and {target}", what, advice)
+
+
+def score_files(
+    engine: Engine, source: Path, target: Path, out: IO[str], as_json: bool = False,
+    normalise: bool = False,
+) -> None:  # fmt: skip
+    """Force each line of `target` as the translation of that line of `source`: a line out for each.
+
+    The files are of equally many lines, see `refuse_unequal`. A summary goes to standard error.
+    """
     rendering = formats.score_json if as_json else formats.score_text
     ours, theirs = tee(zip(files.lines(source), files.lines(target), strict=True))
-    total, tokens = 0.0, 0
+    pairs, tokens, total = 0, 0, 0.0
     for (line, other), score in zip(ours, engine.score(pairs_of(theirs)), strict=True):
         out.write(rendering(normalise, line, other, score) + "\n")
-        total += score.log_probability
-        tokens += score.tokens
+        pairs, tokens, total = pairs + 1, tokens + score.tokens, total + score.log_probability
     out.flush()
     if tokens:
         perplexity = math.exp(min(-total / tokens, 700.0))
-        told = f"{counts[0]} pairs, {tokens} tokens, log-probability {total:.2f}"
+        told = f"{pairs} pairs, {tokens} tokens, log-probability {total:.2f}"
         report.say(f"mt: {told}, perplexity {perplexity:.3f}")
 
 
