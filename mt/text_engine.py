@@ -76,7 +76,7 @@ class TextEngine:
         for window in windows(pairs):
             yield from self._score(window, long, first)
             first += len(window)
-        tell_long(long)
+        tell_long(long, "cut")
 
     def _score(self, window: Sequence[Pair], long: _Long, first: int) -> list[Score]:
         for pair in window:
@@ -261,12 +261,15 @@ def one_line(text: str) -> str:
     return text.replace("\n", " ").replace("\r", " ")
 
 
-def tell_long(long: _Long) -> None:
-    """Warn once of all lines that were too long for the model."""
+SPLIT = "split at sentence ends, or cut where there are none"
+
+
+def tell_long(long: _Long, done: str = SPLIT) -> None:
+    """Warn once of all lines that were too long for the model, and say what was done to them."""
     if long.count:
         report.say(
-            f"mt: warning[LINE-LONG] {long.count} lines of more than {long.room} pieces were split "
-            f"at sentence ends, or cut where there are none: {long}"
+            f"mt: warning[LINE-LONG] {long.count} lines of more than {long.room} pieces were "
+            f"{done}: {long}"
         )
 
 
