@@ -364,6 +364,8 @@ class Score:
     tokens: int
     """How many tokens were scored, `</s>` included."""
     token_log_probabilities: tuple[float, ...] = ()
+    pieces: tuple[str, ...] = ()
+    """The tokens that were scored; the last is `</s>`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -389,6 +391,8 @@ class EngineOptions:
     alignments: bool = False
     prefixes: Iterable[str] | None = None
     """A target beginning for each line, when decoding is forced."""
+    strict: bool = False
+    """Refuse a line that is too long for the model, instead of splitting it."""
     seed: int = 1
     target_language: str | None = None
     """The target language asked of a multilingual model."""

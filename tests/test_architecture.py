@@ -14,11 +14,11 @@ LEVELS = [
     {"cli", "__main__", "__init__"},
     {"train"},
     {"session", "validate"},
-    {"prepare", "translate", "evaluate", "calibrate"},
+    {"prepare", "translate", "evaluate", "calibrate", "interactive"},
     {"streaming"},
     {"engines"},
     {"checkpoint"},
-    {"recipe", "text_engine"},
+    {"recipe", "text_engine", "formats"},
     {"models", "objectives", "optimizers", "search", "sources", "exporters"},
     {"graphs"},
     {
