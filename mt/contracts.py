@@ -299,7 +299,7 @@ class Hypothesis:
     score: float
     """Length-penalised log-probability (natural logarithm)."""
     log_probabilities: Sequence[float]
-    """Of each token."""
+    """Of each token; none where an engine has to work for them and nobody asked."""
     alignment: Sequence[Sequence[float]] | None = None
     """A row a token over the source's ids, when asked for."""
 
@@ -386,6 +386,8 @@ class EngineOptions:
     """Translate each line before the next is read."""
     n_best: int = 1
     alignments: bool = False
+    token_scores: bool = False
+    """Whether the log-probability of each token is asked for; an engine may tell it anyway."""
     prefixes: Iterable[str] | None = None
     """A target beginning for each line, when decoding is forced."""
     seed: int = 1
