@@ -11,15 +11,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from mt import distributed, files, recipe
-from mt.config import parse, validate
+from mt.config import parse, plugin, validate
 from mt.distributed import ALONE, World
 from mt.errors import ModelError
 from mt.recipe import Recipe
@@ -247,11 +248,30 @@ class Opened:
     state: TrainState
     resolved: dict[str, Any]
     """What was chosen by trying: precision, threads, micro_tokens."""
+    report: dict[str, Any] = field(default_factory=dict)
+    """What preparing the data counted, with their hashes."""
+    scores: dict[str, Any] = field(default_factory=dict)
+    """Of its test sets, where they are known."""
+    serialised: bytes | None = None
+    """The weights as safetensors, when they lie in no folder: those of a bundle."""
 
     @property
     def step(self) -> int:
         """The checkpoint's step."""
         return self.state.step
+
+    def model(self) -> nn.Module:
+        """The model with the weights to translate with.
+
+        Raises:
+            ModelError: the weights are of another model.
+        """
+        from safetensors.torch import load
+
+        model = plugin("models", self.recipe.model.kind).build(self.recipe.model, self.vocabulary)
+        weights = load_weights(self.folder) if self.serialised is None else load(self.serialised)
+        fit(model, weights, self.folder)
+        return model
 
 
 def is_run(path: Path) -> bool:
@@ -290,6 +310,7 @@ def open_run(path: Path, choice: str | None = None) -> Opened:
         vocabulary=Vocabulary.load(run),
         state=read_state(folder),
         resolved=json.loads(_read(run / "resolved.json")),
+        report=json.loads(_read(run / "report.json")) if (run / "report.json").exists() else {},
     )
 
 
@@ -327,9 +348,9 @@ def _read(path: Path) -> str:
         raise ModelError("RUN-DAMAGED", path, f"cannot be read ({error})", advice) from None
 
 
-def read_state(folder: Path) -> TrainState:
+def read_state(folder: Path | zipfile.Path) -> TrainState:
     """The state of a sound checkpoint."""
-    known = {field.name for field in fields(TrainState)}
+    known = {each.name for each in fields(TrainState)}
     return TrainState(**{k: v for k, v in files.read_json(folder / STATE).items() if k in known})
 
 
@@ -410,8 +431,13 @@ def begin(run: Path, made: Recipe, vocabulary: Vocabulary, resolved: dict[str, A
 
 def write_recipe(run: Path, made: Recipe) -> None:
     """Write the recipe of a run, which a resume may have changed a little."""
+    files.write(run / "config.yaml", recipe_text(made))
+
+
+def recipe_text(made: Recipe) -> str:
+    """A recipe as YAML, every default filled in."""
     text = yaml.safe_dump(recipe.dump(made), allow_unicode=True, sort_keys=False)
-    files.write(run / "config.yaml", "# the resolved recipe of this run\n" + text)
+    return "# the resolved recipe of this run\n" + text
 
 
 def fit_mean(run: Path, count: int, model: nn.Module) -> None:

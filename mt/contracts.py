@@ -475,10 +475,23 @@ class ExporterPlugin(Protocol):
 
     Config: type[Variant]
 
-    def export(
-        self, model: Seq2Seq, recipe: Any, vocabulary: Any, folder: Path, config: Any
-    ) -> None:
-        """Write the model for another program; says before any work what it cannot express."""
+    def check(self, opened: Any, config: Any) -> None:
+        """Refuse, by name and before any work, what the target cannot express."""
+
+    def export(self, model: Seq2Seq, opened: Any, path: Path, config: Any) -> None:
+        """Write a model for another program.
+
+        Args:
+            model: with the weights to translate with.
+            opened: the `mt.checkpoint.Opened` that it is of.
+            path: a folder or a file; it does not exist yet.
+            config: this exporter's.
+        """
+
+    # What no engine of ours opens has a third function, to be tried by:
+    #
+    # def open(path, vocabulary) -> Engine:
+    #     """What was exported, as its users will use it."""
 
 
 class EnginePlugin(Protocol):

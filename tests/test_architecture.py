@@ -13,10 +13,11 @@ FOLDERS = ("models", "objectives", "optimizers", "search", "sources", "exporters
 LEVELS = [
     {"cli", "__main__", "__init__"},
     {"train"},
-    {"session", "validate"},
+    {"session", "validate", "export"},
     {"prepare", "translate", "evaluate", "calibrate"},
     {"streaming"},
     {"engines", "exporters"},
+    {"bundle"},
     {"checkpoint"},
     {"recipe", "text_engine"},
     {"models", "objectives", "optimizers", "search", "sources"},

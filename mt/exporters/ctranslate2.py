@@ -55,15 +55,15 @@ def check(opened: checkpoint.Opened, config: Config) -> None:
 
 
 def export(model: Seq2Seq, opened: checkpoint.Opened, folder: Path, config: Config) -> None:
-    """Write the model into an empty folder.
+    """Write the model into a new folder.
 
     Args:
         model: a Transformer with the weights to translate with.
         opened: the run, or what else the model is from.
-        folder: where to write.
+        folder: where to write; it is made.
         config: how to store it.
     """
-    check(opened, config)
+    files.make_folder(folder)
     recipe, vocabulary = opened.recipe, opened.vocabulary
     wanted: Any = recipe.model
     rows = wanted.max_length or max(POSITIONS, 4 * recipe.data.max_length)
