@@ -137,6 +137,14 @@ def _scores(scores: dict[str, Any]) -> list[str]:
 # ------------------------------------------------------------------------------- reading
 
 
+def is_bundle(path: Path) -> bool:
+    """Whether a file lies at `path` that is called or begins like a bundle."""
+    if not path.is_file():
+        return False
+    with open(path, "rb") as stream:
+        return path.suffix == ".mt" or stream.read(4) == b"PK\x03\x04"
+
+
 def open_model(path: Path, choice: str | None = None) -> Opened:
     """Open a run, a checkpoint folder in one, or a bundle.
 
@@ -196,7 +204,7 @@ def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
     except (zipfile.BadZipFile, EOFError, NotImplementedError, OSError) as error:
         what = f"not a run, and no sound bundle ({error})"
         raise ModelError("BUNDLE-DAMAGED", path, what, _AGAIN) from None
-    except (KeyError, ValueError, TypeError, RuntimeError, RecursionError) as error:
+    except (LookupError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         what = f"a part is missing or damaged ({error})"
         raise ModelError("BUNDLE-DAMAGED", path, what, _AGAIN) from None
 

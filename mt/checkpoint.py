@@ -266,10 +266,16 @@ class Opened:
         Raises:
             ModelError: the weights are of another model.
         """
+        from safetensors import SafetensorError
         from safetensors.torch import load
 
         model = plugin("models", self.recipe.model.kind).build(self.recipe.model, self.vocabulary)
-        weights = load_weights(self.folder) if self.serialised is None else load(self.serialised)
+        held = self.serialised
+        try:
+            weights = load_weights(self.folder) if held is None else load(held)
+        except SafetensorError as error:
+            advice = "restore the file from a copy"
+            raise ModelError("CKPT-DAMAGED", self.folder, f"{MODEL}: {error}", advice) from None
         fit(model, weights, self.folder)
         return model
 

@@ -17,8 +17,8 @@ from typing import Annotated, Any
 
 from mt import bundle, checkpoint, evaluate, files
 from mt.checkpoint import Opened
-from mt.config import Document, Location, Plugin, Section, Variant, plugin, validate
-from mt.contracts import Engine, EngineOptions, Pair
+from mt.config import Document, Location, Plugin, Section, Variant, plugin, plugins, validate
+from mt.contracts import Engine, EngineOptions, Pair, SearchConfig, Translation
 from mt.errors import ConfigError, ModelError, MtError
 from mt.lines import is_blank
 from mt.recipe import Recipe
@@ -67,7 +67,7 @@ class Row:
     name: str
     bytes: int
     """On disk."""
-    lines_per_second: float
+    lines_per_second: float | None
     """Of the sample, by the search of the recipe."""
     bleu: float | None
     """By the search of the recipe; None without references."""
@@ -81,8 +81,8 @@ class Done:
     rows: tuple[Row, Row]
     """The model, then its export."""
     sample: Sample
-    worst: float
-    """Largest relative difference of a forced score."""
+    worst: float | None
+    """Largest relative difference of a forced score; None when nothing opens the export."""
     ties: tuple[int, ...]
     """Lines of the sample, counted from 1, whose greedy output differs by a tie."""
 
@@ -125,18 +125,28 @@ def export(
     ours = open_engine(path, EngineOptions(checkpoint=choice, device="cpu", precision="fp32"))
     with files.new_path(out, replace=force) as hidden:
         exporter.export(opened.model().eval(), opened, hidden, config)
-        if hasattr(exporter, "open"):
-            theirs = exporter.open(hidden, opened.vocabulary)
-        else:
-            theirs = open_engine(hidden, EngineOptions())
-        tolerance = TOLERANCES[getattr(config, "quantization", "float32")]
-        worst, ties = _compare(ours, theirs, opened, tried, tolerance)
+        theirs = _open(exporter, hidden, opened)
+        worst: float | None = None
+        ties: tuple[int, ...] = ()
+        if theirs is not None:
+            tolerance = TOLERANCES[getattr(config, "quantization", "float32")]
+            worst, ties = _compare(ours, theirs, opened, tried, tolerance)
         weights = opened.folder / checkpoint.MODEL if opened.folder.is_dir() else opened.folder
         rows = (
             _measure("mt", weights, ours, opened.recipe, tried),
             _measure(_name(config), hidden, theirs, opened.recipe, tried),
         )
     return Done(out, rows, tried, worst, ties)
+
+
+def _open(exporter: Any, path: Path, opened: Opened) -> Engine | None:
+    """What was exported, to be tried; None when nothing opens it."""
+    if hasattr(exporter, "open"):
+        tried: Engine = exporter.open(path, opened.vocabulary)
+        return tried
+    kinds = [plugin("engines", kind) for kind in plugins("engines")]
+    known = any(kind.accepts(path) for kind in kinds)
+    return open_engine(path, EngineOptions()) if known else None
 
 
 def _config(kind: str, settings: dict[str, str]) -> Variant:
@@ -240,7 +250,8 @@ def _compare(
     Raises:
         ModelError: the export is not the model.
     """
-    mine, other = (_texts(engine, sample.lines, GREEDY) for engine in (ours, theirs))
+    greedy = list(ours.translate(sample.lines, GREEDY))
+    mine, other = [each.text for each in greedy], _texts(theirs, sample.lines, GREEDY)
     pairs = [
         _pair(a, b, sample) for a, b in zip(sample.lines, sample.references or mine, strict=True)
     ]
@@ -257,7 +268,9 @@ def _compare(
             what = f"its greedy translations have chrF2 {chrf:.1f} against those of mt, "
             _differs(f"{what}at least {tolerance.chrf:g} is wanted", 0, [mine, other])
         return worst, ()
-    differing = [i for i, (a, b) in enumerate(zip(mine, other, strict=True)) if a != b]
+    # Where ours was cut at its limit, another program may have gone on.
+    whole = [not _cut(each, opened.recipe.search) for each in greedy]
+    differing = [i for i in range(len(mine)) if mine[i] != other[i] and whole[i]]
     for line in differing:
         if not _tied(ours, opened, sample.lines[line], mine[line], other[line]):
             _differs("its greedy translations, and not by a tie", line, [mine, other])
@@ -276,14 +289,20 @@ def _apart(a: float, b: float) -> float:
     return abs(a - b) / max(abs(a), 1e-9)
 
 
+def _cut(found: Translation, search: SearchConfig) -> bool:
+    """Whether a translation ended because it was as long as it may be."""
+    most = int(search.max_length_ratio * len(found.source_tokens)) + search.max_length_extra
+    return len(found.tokens) >= most
+
+
 def _tied(engine: Engine, opened: Opened, source: str, one: str, other: str) -> bool:
     """Whether the first token in which two translations differ could be either."""
     ids = opened.vocabulary.encode_target([one, other])
     place = next((i for i, (a, b) in enumerate(zip(*ids, strict=False)) if a != b), None)
-    place = min(map(len, ids)) if place is None else place
+    place = min(map(len, ids)) if place is None else place  # where one of them ends
     pairs = [Pair(source, text, "", "", "tie") for text in (one, other)]
     gains = [score.token_log_probabilities for score in engine.score(pairs)]
-    return abs(gains[0][place] - gains[1][place]) < TIE
+    return max(map(len, ids)) > place and abs(gains[0][place] - gains[1][place]) < TIE
 
 
 def _differs(what: str, line: int, values: Sequence[Sequence[Any]]) -> None:
@@ -293,8 +312,14 @@ def _differs(what: str, line: int, values: Sequence[Sequence[Any]]) -> None:
     raise ModelError("EXPORT-DIFFERS", "the export", told, advice)
 
 
-def _measure(name: str, path: Path, engine: Engine, recipe: Recipe, sample: Sample) -> Row:
+def _measure(
+    name: str, path: Path, engine: Engine | None, recipe: Recipe, sample: Sample
+) -> Row:  # fmt: skip
     """Size, speed and BLEU."""
+    parts = [path] if path.is_file() else [part for part in path.rglob("*") if part.is_file()]
+    size = sum(part.stat().st_size for part in parts)
+    if engine is None:
+        return Row(name, size, None, None)
     start = time.perf_counter()
     texts = _by_recipe(engine, sample)
     seconds = time.perf_counter() - start
@@ -303,8 +328,6 @@ def _measure(name: str, path: Path, engine: Engine, recipe: Recipe, sample: Samp
         bleu, _ = evaluate.bleu_and_chrf(
             texts, sample.references, sample.language, recipe.evaluation
         )
-    parts = [path] if path.is_file() else [part for part in path.rglob("*") if part.is_file()]
-    size = sum(part.stat().st_size for part in parts)
     return Row(name, size, len(texts) / seconds, bleu)
 
 
@@ -319,11 +342,15 @@ def table(done: Done) -> Iterator[str]:
     """What was found, as lines."""
     yield f"{'':24} {'MB':>8} {'lines/s':>9} {'BLEU':>6}"
     for row in done.rows:
+        speed = "-" if row.lines_per_second is None else f"{row.lines_per_second:.1f}"
         bleu = "-" if row.bleu is None else f"{row.bleu:.2f}"
-        yield f"{row.name:24} {row.bytes / 1e6:8.1f} {row.lines_per_second:9.1f} {bleu:>6}"
+        yield f"{row.name:24} {row.bytes / 1e6:8.1f} {speed:>9} {bleu:>6}"
     count = len(done.sample.lines)
     yield f"sample: {count} lines of {done.sample.name}, by the search of the recipe"
-    yield f"forced scores: at most {done.worst:.1e} apart"
+    if done.worst is None:
+        yield "not compared: nothing here opens it"
+    else:
+        yield f"forced scores: at most {done.worst:.1e} apart"
     if done.ties:
         yield f"greedy output equal but for ties in lines {', '.join(map(str, done.ties))}"
     yield f"written: {done.path}"

@@ -54,7 +54,7 @@ SCORED = 4096
 
 def accepts(path: Path) -> bool:
     """Whether a run directory, a checkpoint folder in one, or a bundle lies at `path`."""
-    return checkpoint.is_run(path) or path.is_file()
+    return checkpoint.is_run(path) or bundle.is_bundle(path)
 
 
 def open(path: Path, options: EngineOptions) -> Engine:

@@ -54,16 +54,16 @@ def check(opened: checkpoint.Opened, config: Config) -> None:
         raise MachineError("CTRANSLATE2", "--to", "it is not installed", advice) from None
 
 
-def export(model: Seq2Seq, opened: checkpoint.Opened, folder: Path, config: Config) -> None:
+def export(model: Seq2Seq, opened: checkpoint.Opened, path: Path, config: Config) -> None:
     """Write the model into a new folder.
 
     Args:
         model: a Transformer with the weights to translate with.
         opened: the run, or what else the model is from.
-        folder: where to write; it is made.
+        path: the folder to write; it is made.
         config: how to store it.
     """
-    files.make_folder(folder)
+    files.make_folder(path)
     recipe, vocabulary = opened.recipe, opened.vocabulary
     wanted: Any = recipe.model
     rows = wanted.max_length or max(POSITIONS, 4 * recipe.data.max_length)
@@ -76,9 +76,9 @@ def export(model: Seq2Seq, opened: checkpoint.Opened, folder: Path, config: Conf
     spec.register_target_vocabulary(target)
     spec.validate()
     spec.optimize(quantization=config.quantization)
-    spec.save(str(folder))
-    vocabulary.save(folder)
-    checkpoint.write_recipe(folder, recipe)
+    spec.save(str(path))
+    vocabulary.save(path)
+    checkpoint.write_recipe(path, recipe)
     about = {
         "format": FORMAT,
         "languages": recipe.languages.model_dump(),
@@ -88,9 +88,9 @@ def export(model: Seq2Seq, opened: checkpoint.Opened, folder: Path, config: Conf
         "vocabulary": vocabulary.digest,
         "quantization": config.quantization,
         "step": opened.step,
-        "sha256": files.sha256(folder / "model.bin"),
+        "sha256": files.sha256(path / "model.bin"),
     }
-    files.write_json(folder / "mt.json", about)
+    files.write_json(path / "mt.json", about)
 
 
 def _distinct(pieces: list[str]) -> list[str]:

@@ -81,24 +81,24 @@ def check(opened: checkpoint.Opened, config: Config) -> None:
         raise MachineError("HUGGINGFACE", "--to", "it is not installed", advice) from None
 
 
-def export(model: Seq2Seq, opened: checkpoint.Opened, folder: Path, config: Config) -> None:
+def export(model: Seq2Seq, opened: checkpoint.Opened, path: Path, config: Config) -> None:
     """Write the model and its tokenizer into a new folder.
 
     Args:
         model: a Transformer with the weights to translate with.
         opened: the run, or what else the model is from.
-        folder: where to write; it is made.
+        path: the folder to write; it is made.
         config: of no consequence.
     """
-    files.make_folder(folder)
+    files.make_folder(path)
     _quiet()
     ours: Any = opened.recipe.model
     theirs = _empty(opened)
     loaded = theirs.load_state_dict(weights(model, ours, theirs.config), strict=True)
     assert not loaded.missing_keys
     theirs.generation_config = _generation(opened)
-    theirs.save_pretrained(folder)
-    tokenizer(opened.vocabulary, theirs.config.max_position_embeddings).save_pretrained(folder)
+    theirs.save_pretrained(path)
+    tokenizer(opened.vocabulary, theirs.config.max_position_embeddings).save_pretrained(path)
 
 
 def _empty(opened: checkpoint.Opened) -> Any:
