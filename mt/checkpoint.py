@@ -12,8 +12,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import zipfile
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -248,11 +249,36 @@ class Opened:
     state: TrainState
     resolved: dict[str, Any]
     """What was chosen by trying: precision, threads, micro_tokens."""
+    report: dict[str, Any] = field(default_factory=dict)
+    """What preparing the data counted, with their hashes."""
+    scores: dict[str, Any] = field(default_factory=dict)
+    """Of its test sets, where they are known."""
+    serialised: bytes | None = None
+    """The weights as safetensors, when they lie in no folder: those of a bundle."""
 
     @property
     def step(self) -> int:
         """The checkpoint's step."""
         return self.state.step
+
+    def model(self) -> nn.Module:
+        """The model with the weights to translate with.
+
+        Raises:
+            ModelError: the weights are of another model.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load
+
+        model = plugin("models", self.recipe.model.kind).build(self.recipe.model, self.vocabulary)
+        held = self.serialised
+        try:
+            weights = load_weights(self.folder) if held is None else load(held)
+        except SafetensorError as error:
+            advice = "restore the file from a copy"
+            raise ModelError("CKPT-DAMAGED", self.folder, f"{MODEL}: {error}", advice) from None
+        fit(model, weights, self.folder)
+        return model
 
 
 def is_run(path: Path) -> bool:
@@ -291,6 +317,7 @@ def open_run(path: Path, choice: str | None = None) -> Opened:
         vocabulary=Vocabulary.load(run),
         state=read_state(folder),
         resolved=json.loads(_read(run / "resolved.json")),
+        report=json.loads(_read(run / "report.json")) if (run / "report.json").exists() else {},
     )
 
 
@@ -328,9 +355,9 @@ def _read(path: Path) -> str:
         raise ModelError("RUN-DAMAGED", path, f"cannot be read ({error})", advice) from None
 
 
-def read_state(folder: Path) -> TrainState:
+def read_state(folder: Path | zipfile.Path) -> TrainState:
     """The state of a sound checkpoint."""
-    known = {field.name for field in fields(TrainState)}
+    known = {each.name for each in fields(TrainState)}
     return TrainState(**{k: v for k, v in files.read_json(folder / STATE).items() if k in known})
 
 
@@ -411,8 +438,13 @@ def begin(run: Path, made: Recipe, vocabulary: Vocabulary, resolved: dict[str, A
 
 def write_recipe(run: Path, made: Recipe) -> None:
     """Write the recipe of a run, which a resume may have changed a little."""
+    files.write(run / "config.yaml", recipe_text(made))
+
+
+def recipe_text(made: Recipe) -> str:
+    """A recipe as YAML, every default filled in."""
     text = yaml.safe_dump(recipe.dump(made), allow_unicode=True, sort_keys=False)
-    files.write(run / "config.yaml", "# the resolved recipe of this run\n" + text)
+    return "# the resolved recipe of this run\n" + text
 
 
 def last_steps(run: Path, count: int) -> list[Path]:

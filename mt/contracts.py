@@ -300,7 +300,7 @@ class Hypothesis:
     score: float
     """Length-penalised log-probability (natural logarithm)."""
     log_probabilities: Sequence[float]
-    """Of each token."""
+    """Of each token; none where an engine has to work for them and nobody asked."""
     alignment: Sequence[Sequence[float]] | None = None
     """A row a token over the source's ids, when asked for."""
 
@@ -389,6 +389,8 @@ class EngineOptions:
     """Translate each line before the next is read."""
     n_best: int = 1
     alignments: bool = False
+    token_scores: bool = False
+    """Whether the log-probability of each token is asked for; an engine may tell it anyway."""
     prefixes: Iterable[str] | None = None
     """A target beginning for each line, when decoding is forced."""
     strict: bool = False
@@ -478,10 +480,23 @@ class ExporterPlugin(Protocol):
 
     Config: type[Variant]
 
-    def export(
-        self, model: Seq2Seq, recipe: Any, vocabulary: Any, folder: Path, config: Any
-    ) -> None:
-        """Write the model for another program; says before any work what it cannot express."""
+    def check(self, opened: Any, config: Any) -> None:
+        """Refuse, by name and before any work, what the target cannot express."""
+
+    def export(self, model: Seq2Seq, opened: Any, path: Path, config: Any) -> None:
+        """Write a model for another program.
+
+        Args:
+            model: with the weights to translate with.
+            opened: the `mt.checkpoint.Opened` that it is of.
+            path: a folder or a file; it does not exist yet.
+            config: this exporter's.
+        """
+
+    # What no engine of ours opens has a third function, to be tried by:
+    #
+    # def open(path, vocabulary) -> Engine:
+    #     """What was exported, as its users will use it."""
 
 
 class EnginePlugin(Protocol):

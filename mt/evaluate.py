@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from mt import checkpoint, files
+from mt import bundle, checkpoint, files
 from mt.config import plugin
 from mt.contracts import Engine, SourceConfig
 from mt.errors import ConfigError, DataError, DownloadError, ModelError
 from mt.lines import plain_code, space_between
-from mt.recipe import Evaluation
+from mt.recipe import Evaluation, Recipe
 
 if TYPE_CHECKING:
     from sacrebleu.metrics.base import Metric
@@ -38,10 +38,11 @@ def evaluate(
     path: Path, engine: Engine, names: Iterable[str] = (), source: Path | None = None,
     references: Sequence[Path] = (),
 ) -> dict[str, Scores]:  # fmt: skip
-    """Translate test sets and score the translations, which are kept in RUN/hypotheses/.
+    """Translate test sets and score the translations, which are kept; see `kept_in`.
 
     Args:
-        path: the run directory, or a checkpoint folder in it, that the engine has opened.
+        path: the run directory, a checkpoint folder in it, a bundle or an exported folder: what
+            the engine has opened.
         engine: what translates.
         names: test sets of the recipe; all of them when there are none.
         source: a file to translate instead.
@@ -54,28 +55,47 @@ def evaluate(
         ConfigError: there is no such test set, or source and references are not given together.
         DataError: source and references differ in their number of lines.
     """
-    if not checkpoint.is_run(path):
-        advice = "give the run directory that it came from"
-        raise ModelError("RUN-NONE", path, "not a run; there is no recipe to evaluate by", advice)
-    run = _run_of(path)
-    recipe = checkpoint.read_recipe(run)
+    recipe = recipe_of(path)
     if source is not None or references:
         sets = {_name(source): _from_files(source, references)}
         languages = dict.fromkeys(sets, recipe.languages.target)
     else:
-        chosen = _chosen(recipe.data.test, names, run)
+        chosen = _chosen(recipe.data.test, names, path)
         sets = {name: _from_source(config) for name, config in chosen.items()}
         languages = {name: config.direction.target for name, config in chosen.items()}
     for language in set(languages.values()):
         metrics(language, recipe.evaluation)  # what is missing is told before the work
     result = {}
-    files.make_folder(run / "hypotheses")
+    files.make_folder(kept_in(path))
     for name, (lines, wanted) in sets.items():
         found = [translation.text for translation in engine.translate(lines)]
         for part, texts in (("", found), (".source", lines), (".reference", wanted[0])):
-            _keep(_kept(run, name, part), texts)
+            _keep(kept(path, name, part), texts)
         result[name] = score(found, wanted, languages[name], recipe.evaluation)
     return result
+
+
+def recipe_of(path: Path) -> Recipe:
+    """The recipe of a run, of a bundle, or of a folder that holds one (as exported ones do).
+
+    Raises:
+        ModelError: there is none.
+    """
+    if path.is_file():
+        return bundle.read_recipe(path)
+    if checkpoint.is_run(path):
+        return checkpoint.read_recipe(_run_of(path))
+    if (path / "config.yaml").is_file():
+        return checkpoint.read_recipe(path)
+    advice = "give the run directory that it came from"
+    raise ModelError("RUN-NONE", path, "not a run; there is no recipe to evaluate by", advice)
+
+
+def kept_in(path: Path) -> Path:
+    """Where translations are kept: RUN/hypotheses, FOLDER/hypotheses, X.mt.hypotheses."""
+    if path.is_file():
+        return path.with_name(f"{path.name}.hypotheses")
+    return (_run_of(path) if checkpoint.is_run(path) else path) / "hypotheses"
 
 
 def _run_of(path: Path) -> Path:
@@ -84,7 +104,7 @@ def _run_of(path: Path) -> Path:
 
 
 def _chosen(
-    sets: dict[str, SourceConfig], names: Iterable[str], run: Path
+    sets: dict[str, SourceConfig], names: Iterable[str], where: Path
 ) -> dict[str, SourceConfig]:
     names = list(names)
     for name in names:
@@ -95,7 +115,7 @@ def _chosen(
             raise ConfigError("TEST-NONE", f"--on {name}", what, known)
     if not sets:
         advice = "name some under data.test, or give --source FILE --reference FILE"
-        raise ConfigError("TEST-NONE", run, "its recipe has no test sets", advice)
+        raise ConfigError("TEST-NONE", where, "its recipe has no test sets", advice)
     return {name: sets[name] for name in names} if names else sets
 
 
@@ -132,9 +152,9 @@ def _name(source: Path | None) -> str:
     return source.name if source else ""
 
 
-def _kept(run: Path, name: str, part: str) -> Path:
+def kept(path: Path, name: str, part: str) -> Path:
     """Where the translations (part "") of a test set, its `.source` and its `.reference` lie."""
-    return run / "hypotheses" / f"{name.replace('/', '_')}{part}.txt"
+    return kept_in(path) / f"{name.replace('/', '_')}{part}.txt"
 
 
 def _keep(path: Path, lines: Iterable[str]) -> None:
@@ -146,7 +166,7 @@ def _keep(path: Path, lines: Iterable[str]) -> None:
 def examples(path: Path, name: str, count: int) -> list[tuple[str, ...]]:
     """(source, reference, translation) of lines spread over a test set that was evaluated."""
     parts = (".source", ".reference", "")
-    texts = [list(files.lines(_kept(_run_of(path), name, part))) for part in parts]
+    texts = [list(files.lines(kept(path, name, part))) for part in parts]
     rows = list(zip(*texts, strict=True))
     return rows[:: max(1, len(rows) // count)][:count] if count else []
 

@@ -22,6 +22,7 @@ import signal
 import socket
 import sys
 import time
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -136,6 +137,31 @@ def new_folder(final: Path) -> Iterator[Path]:
         discard(hidden)
 
 
+@contextlib.contextmanager
+def new_path(final: Path, replace: bool = False) -> Iterator[Path]:
+    """A hidden path for a file or a folder, which becomes `final` at the end, whole or not at all.
+
+    Args:
+        final: its name; the folder that holds it is made when it is not there.
+        replace: whether what bears this name by then is deleted; else it must not be there.
+    """
+    make_folder(final.parent)
+    hidden = final.parent / f".tmp-{final.name}-{os.getpid()}"
+    discard(hidden)
+    try:
+        with told(final):
+            yield hidden
+            for file in sorted([hidden, *hidden.rglob("*")]):
+                sync(file)
+            if replace:
+                discard(final)
+            _fault("rename")
+            hidden.rename(final)
+            sync(final.parent)
+    finally:
+        discard(hidden)
+
+
 def create(path: Path) -> BinaryIO:
     """A new file, open for writing bytes; it must not exist."""
     _fault("create")
@@ -159,8 +185,13 @@ def write(path: Path, data: bytes | str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a value as JSON, readable; a number that is not finite is refused."""
-    write(path, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+    """Write a value as JSON."""
+    write(path, as_json(value))
+
+
+def as_json(value: Any) -> str:
+    """A value as JSON, readable; a number that is not finite is refused."""
+    return json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
 
 
 @contextlib.contextmanager
@@ -298,7 +329,7 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path | zipfile.Path) -> Any:
     """The value in a JSON file; OSError and ValueError are the caller's to tell."""
     return json.loads(path.read_text(encoding="utf-8"))
 

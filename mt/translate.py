@@ -30,7 +30,7 @@ def open_engine(path: Path, options: EngineOptions) -> Engine:
         if engine.accepts(path):
             return cast(Engine, engine.open(path, options))
     what = "not a run (no checkpoints in it)" if path.exists() else "no such run"
-    advice = "give a run directory, such as runs/demo, or a checkpoint folder in it"
+    advice = "give a run directory, a checkpoint folder in it, or what mt export made"
     raise ModelError("RUN-NONE", path, what, advice)
 
 

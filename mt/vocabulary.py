@@ -13,6 +13,7 @@ import io
 import json
 import re
 import unicodedata
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
@@ -281,23 +282,26 @@ class Vocabulary:
 
     def save(self, folder: Path) -> None:
         """Write it into a folder, `vocabulary.json` last."""
+        for name, content in self.parts().items():
+            files.write(folder / name, content)
+
+    def parts(self) -> dict[str, bytes]:
+        """Its files, `vocabulary.json` last."""
         named = {"": self.source} if self.joint else _sides(self.source, self.target)
         told = {
             f"vocabulary{side}{cutter.suffix}": cutter.content for side, cutter in named.items()
         }
-        for name, content in told.items():
-            files.write(folder / name, content)
         header = {
             "format": FORMAT, "kind": self.kind, "joint": self.joint,
             "source_size": self.source_size, "target_size": self.target_size,
             "controls": self.controls, "digest": self.digest,
             "files": {n: hashlib.sha256(content).hexdigest() for n, content in told.items()},
         }  # fmt: skip
-        files.write_json(folder / "vocabulary.json", header)
+        return {**told, "vocabulary.json": files.as_json(header).encode()}
 
     @classmethod
-    def load(cls, folder: Path) -> Vocabulary:
-        """The vocabulary in a folder.
+    def load(cls, folder: Path | zipfile.Path) -> Vocabulary:
+        """The vocabulary in a folder, or in an archive.
 
         Raises:
             ModelError: missing, damaged, of a newer format, or not what it was when saved.
@@ -321,7 +325,7 @@ class Vocabulary:
         return loaded
 
     @classmethod
-    def _loaded(cls, folder: Path, header: dict[str, Any]) -> Vocabulary:
+    def _loaded(cls, folder: Path | zipfile.Path, header: dict[str, Any]) -> Vocabulary:
         cut = _CUTTERS[header["kind"]]
         sides = []
         for side in [""] if header["joint"] else [".source", ".target"]:

@@ -243,12 +243,13 @@ class CTranslate2Plugin:
 class Exporter:
     Config: type[Variant] = Variant
 
-    def export(
-        self, model: Seq2Seq, recipe: Any, vocabulary: Any, folder: Path, config: Variant
-    ) -> None:
-        weight, bias = model.output()
-        assert bias is None, "says what it cannot express before any work"
-        folder.joinpath("model.bin").write_bytes(bytes(weight.numel()))
+    def check(self, opened: Any, config: Variant) -> None:
+        if opened.recipe.model.kind != "transformer":
+            raise ConfigError("EXPORT-KIND", "model.kind", "cannot be expressed", "take another")
+
+    def export(self, model: Seq2Seq, opened: Any, path: Path, config: Variant) -> None:
+        weight, _ = model.output()
+        path.write_bytes(bytes(weight.numel()))
 
 
 models: list[ModelPlugin] = [RnnPlugin()]

@@ -13,13 +13,14 @@ FOLDERS = ("models", "objectives", "optimizers", "search", "sources", "exporters
 LEVELS = [
     {"cli", "__main__", "__init__"},
     {"train"},
-    {"session", "validate"},
+    {"session", "validate", "export"},
     {"prepare", "translate", "evaluate", "calibrate", "interactive"},
     {"streaming"},
-    {"engines"},
+    {"engines", "exporters"},
+    {"bundle"},
     {"checkpoint"},
     {"recipe", "text_engine", "formats"},
-    {"models", "objectives", "optimizers", "search", "sources", "exporters"},
+    {"models", "objectives", "optimizers", "search", "sources"},
     {"graphs"},
     {
         "layers", "loss", "batching", "averaging", "encoding", "step", "resident", "trace",

@@ -152,16 +152,14 @@ def test_the_recipes_of_a_page_are_valid(tmp_path, page, monkeypatch):
 
 CHECK = """
 from pathlib import Path
-from mt import checkpoint
-from mt.config import plugin
+from mt import export
 from mt.contracts import EngineOptions
 from mt.translate import Translator
-from my_lab import dictionary, vectors
+from my_lab import dictionary
 
-opened = checkpoint.open_run(Path("runs/recipe"))
-model = plugin("models", opened.recipe.model.kind).build(opened.recipe.model, opened.vocabulary)
-vectors.export(model, opened.recipe, opened.vocabulary, Path("vectors"), vectors.Config())
-head, *rows = Path("vectors/vectors.txt").read_text(encoding="utf-8").splitlines()
+done = export.export(Path("runs/recipe"), "my_lab.vectors", Path("vectors.txt"))
+assert done.worst is None
+head, *rows = Path("vectors.txt").read_text(encoding="utf-8").splitlines()
 assert head == f"{len(rows)} 64", head
 assert {len(row.split(" ")) for row in rows} == {65}
 

@@ -24,7 +24,7 @@ from mt.contracts import EngineOptions, Score, Translation
 from mt.errors import ConfigError, DataError, ModelError
 
 REPOSITORY = Path(__file__).parents[1]
-ONE = EngineOptions(threads=1)
+ONE = EngineOptions(threads=1, precision="fp32")
 
 
 @pytest.fixture(scope="module")

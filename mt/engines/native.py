@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from mt import checkpoint, distributed, linear
+from mt import bundle, checkpoint, distributed, linear
 from mt.batching import batch_of, moved, pad
 from mt.config import plugin
 from mt.contracts import (
@@ -50,23 +50,22 @@ SCORED = 4096
 
 
 def accepts(path: Path) -> bool:
-    """Whether a run directory, or a checkpoint folder in one, lies at `path`."""
-    return checkpoint.is_run(path)
+    """Whether a run directory, a checkpoint folder in one, or a bundle lies at `path`."""
+    return checkpoint.is_run(path) or bundle.is_bundle(path)
 
 
 def open(path: Path, options: EngineOptions) -> Engine:
-    """The engine of a run: its best checkpoint, or the one that is asked for.
+    """The engine of a run, its best checkpoint or the one that is asked for, or of a bundle.
 
     Raises:
         ModelError: no such checkpoint, a damaged one, or weights of another model.
         MachineError: the device is not there.
     """
-    opened = checkpoint.open_run(path, options.checkpoint)
+    opened = bundle.open_model(path, options.checkpoint)
     device = distributed.pick_device(options.device or "auto")
     distributed.use_threads(options.threads or "auto")
     recipe = opened.recipe
-    model = plugin("models", recipe.model.kind).build(recipe.model, opened.vocabulary)
-    checkpoint.fit(model, checkpoint.load_weights(opened.folder), opened.folder)
+    model = opened.model()
     precision = pick_precision(options.precision or "auto", device)
     return native_engine(model.to(device), opened.vocabulary, recipe, device, precision, options)
 
