@@ -9,10 +9,11 @@ A checkpoint is a folder whose MANIFEST.json, written last, agrees with every fi
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -446,11 +447,56 @@ def recipe_text(made: Recipe) -> str:
     return "# the resolved recipe of this run\n" + text
 
 
-def fit_mean(run: Path, count: int, model: nn.Module) -> None:
-    """Put the mean of the weights of the last `count` sound checkpoints into `model`."""
+def last_steps(run: Path, count: int) -> list[Path]:
+    """The checkpoint folders of the last `count` steps, oldest first."""
+    return _steps(run)[-count:]
+
+
+def fit_mean(folders: Sequence[Path], model: nn.Module) -> None:
+    """Put the mean of the weights of these sound checkpoints into `model`."""
     from mt.averaging import mean
 
-    fit(model, mean(load_weights(folder) for folder in _steps(run)[-count:]), run)
+    fit(model, mean(load_weights(folder) for folder in folders), folders[-1])
+
+
+def average(run: Path, names: Sequence[str], last: int, replace: bool = False) -> list[str]:
+    """Save the mean of checkpoints' weights as checkpoints/average, whole or not at all.
+
+    Args:
+        run: a run directory in which nobody trains.
+        names: its checkpoints (`step-N`); when there are none, the `last` ones.
+        last: how many of the last ones.
+        replace: an average that is there already is replaced.
+
+    Returns:
+        The folder names of the checkpoints that were averaged.
+
+    Raises:
+        ModelError: there are fewer than two, one is missing or damaged, or there is an average.
+        MachineError: the run is in training.
+    """
+    run = open_run(run, names[0] if names else "last").run  # what is none is told, not made one
+    with files.lock(run / ".lock"):
+        if (run / "checkpoints" / AVERAGE).exists() and not replace:
+            advice = f"translate with --checkpoint {AVERAGE}, or replace it with --force"
+            raise ModelError("AVERAGE-EXISTS", run, "it has an average already", advice)
+        folders = sorted({_chosen(run, name) for name in names}) or last_steps(run, last)
+        if len(folders) < 2:
+            what = f"{len(folders)} checkpoint is no more than itself"
+            advice = "name two or more, or keep more with training.keep_last"
+            raise ModelError("AVERAGE-FEW", run, what, advice)
+        opened = [open_run(folder) for folder in folders]
+        newest = opened[-1]
+        model = plugin("models", newest.recipe.model.kind).build(
+            newest.recipe.model, newest.vocabulary
+        )
+        fit_mean(folders, model)
+        about = files.read_json(newest.folder / MANIFEST)
+        about = {key: about[key] for key in about.keys() - {"format", "step", "files"}}
+        made = [folder.name for folder in folders]
+        state = dataclasses.replace(newest.state, best=None, best_step=None)
+        save(run, AVERAGE, model, state, {**about, "averaged": made})
+    return made
 
 
 def average_of(run: Path, state: TrainState) -> float | None:

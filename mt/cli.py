@@ -14,8 +14,10 @@ import tempfile
 import time
 import traceback
 from collections.abc import Sequence
+from dataclasses import replace
+from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
@@ -31,6 +33,7 @@ ABOUT = """Train a machine-translation Transformer from parallel text, and trans
   mt train configs/demo.yaml                  prepare, train, resume when run again
   echo "Hello." | mt translate runs/demo      lines in, lines out
   mt eval runs/demo                           BLEU, chrF and TER of every test set
+  mt score runs/demo --source a --target b    how probable given translations are
 
 Standard output is data, standard error is everything else.
 
@@ -80,6 +83,35 @@ Checkpoint = Annotated[
 Device = Annotated[
     str | None, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:N; auto if left out.")
 ]
+RuntimeSets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Replace a runtime.* value of the run."),
+]
+Processes = Annotated[
+    int,
+    typer.Option(metavar="N", min=1, help="Share the work among N processes, a model in each."),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=1, help="CPU threads of a process; one a core if left out."),
+]
+Precision = Annotated[
+    str | None, typer.Option(metavar="NAME", help="auto, fp32, bf16 or fp16; auto if left out.")
+]
+
+
+class BadBytes(Enum):
+    """What is done at a line that is not UTF-8."""
+
+    stop = "stop"
+    replace = "replace"
+
+
+class ScoreFormat(Enum):
+    """How scores are written."""
+
+    text = "text"
+    json = "json"
 
 
 @app.callback(invoke_without_command=True)
@@ -153,7 +185,13 @@ def train(
 
 @app.command(short_help="Translate lines of text.")
 def translate(
-    run: RunFolder,
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN",
+            help="A run directory, or one checkpoint folder in it; several are an ensemble.",
+        ),
+    ],
     source: Annotated[
         Path | None,
         typer.Option("-i", "--input", metavar="FILE", help="Text to read; standard input if none."),
@@ -162,6 +200,55 @@ def translate(
         Path | None,
         typer.Option("-o", "--output", metavar="FILE", help="Where to write; standard output."),
     ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace the -o file if it is there already.")
+    ] = False,
+    n_best: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Write the N best translations of each line.")
+    ] = 1,
+    form: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="NAME",
+            help="text, moses (line ||| translation ||| features ||| score) or json (an object a "
+            "line, everything in it); moses for n-best lists, else text.",
+        ),
+    ] = None,
+    scores: Annotated[
+        bool,
+        typer.Option("--scores", help="In text, the score and a tab before each translation."),
+    ] = False,
+    alignments: Annotated[
+        bool,
+        typer.Option(
+            "--alignments",
+            help="In text, a tab and word alignments i-j (source-target, from 0) after each "
+            "translation; in moses a last field; in json the matrix, too.",
+        ),
+    ] = False,
+    prefix: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="What each translation must begin with, line by line."),
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="Of searches that sample.")] = 1,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="Leave with 3 at a line too long for the model; else split."),
+    ] = False,
+    on_bad_utf8: Annotated[
+        BadBytes,
+        typer.Option(
+            help="At a line that is not UTF-8: stop with 3, or read U+FFFD for the bytes."
+        ),
+    ] = BadBytes.stop,
+    line_buffered: Annotated[
+        bool,
+        typer.Option("--line-buffered", help="Answer each line before the next is read; slower."),
+    ] = False,
+    processes: Processes = 1,
+    threads: Threads = None,
+    precision: Precision = None,
     sets: EngineSets = None,
     checkpoint: Checkpoint = None,
     device: Device = None,
@@ -169,20 +256,85 @@ def translate(
     """Translate text: one line in, one line out, in order; blank lines stay blank.
 
     The input is UTF-8, plain or compressed, raw: no tokenisation before or after. A file named
-    by -o appears when it is complete.
+    by -o appears when it is complete. Of several models the log-probabilities are averaged;
+    they must share one vocabulary. At a terminal, without -i, it is a conversation: a prompt,
+    the translation coloured by confidence, and a map of the attention; Ctrl-D ends it.
 
     \b
     Example:  mt translate runs/demo -i test.en -o test.de --set search.beams=8
+              mt translate runs/one runs/two --n-best 5 --format json < test.en
+    """
+    from mt import files, formats
+    from mt import translate as translating
+
+    _refuse(
+        (force and target is None, "--force", "there is no -o file to replace"),
+        (line_buffered and target is not None, "--line-buffered", "an -o file appears at the end"),
+        (line_buffered and processes > 1, "--line-buffered", "one line is no work for several"),
+    )
+    if target is not None and not force:
+        files.refuse_existing(target, "choose another name, or replace it with --force")
+    rendering = formats.rendering(form, n_best, scores, alignments)
+    options = replace(
+        _options(sets, checkpoint, device, precision, threads, processes),
+        others=tuple(runs[1:]), n_best=n_best, alignments=alignments, seed=seed, strict=strict,
+        line_buffered=line_buffered, prefixes=files.lines(prefix) if prefix else None,
+    )  # fmt: skip
+    plain = source or target or form or scores or alignments or prefix or line_buffered
+    if not plain and _at_terminal():
+        from mt import interactive
+
+        interactive.converse(translating.open_engine(runs[0], options), options)
+        return
+    with _input(source) as stream:  # a file that is missing is told before a model is opened
+        engine = translating.open_engine(runs[0], options)
+        with files.output(target) as out:
+            name, replaced = str(source or "standard input"), on_bad_utf8 is BadBytes.replace
+            translating.translate_stream(engine, stream, out, options, name, rendering, replaced)
+
+
+@app.command(short_help="Score given translations with a model.")
+def score(
+    run: RunFolder,
+    source: Annotated[Path, typer.Option(metavar="FILE", help="The source text.")],
+    target: Annotated[Path, typer.Option(metavar="FILE", help="Its translation, line by line.")],
+    form: Annotated[
+        ScoreFormat,
+        typer.Option("--format", help="text: a number a line; json: that of each token, too."),
+    ] = ScoreFormat.text,
+    normalize: Annotated[
+        bool, typer.Option("--normalize", help="Divide by the number of tokens, end included.")
+    ] = False,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="Leave with 3 at a line too long for the model; else cut."),
+    ] = False,
+    processes: Processes = 1,
+    threads: Threads = None,
+    precision: Precision = None,
+    sets: RuntimeSets = None,
+    checkpoint: Checkpoint = None,
+    device: Device = None,
+) -> None:
+    """Score given translations: the log-probability (natural logarithm) of each, one a line.
+
+    The model is made to say each target line, its end included (forced decoding). Both files
+    are UTF-8, plain or compressed, of equally many lines. The number of tokens and the
+    perplexity of all go to standard error.
+
+    \b
+    Example:  mt score runs/demo --source test.en --target test.de
+              mt score runs/demo --source test.en --target test.de --format json
     """
     from mt import files
     from mt import translate as translating
 
-    options = _options(sets, checkpoint, device)
-    engine = translating.open_engine(run, options)
-    read = files.open_bytes(source) if source else contextlib.nullcontext(sys.stdin.buffer)
-    with read as stream, files.output(target) as out:
-        name = str(source or "standard input")
-        translating.translate_stream(engine, stream, out, name=name)
+    options = _options(sets, checkpoint, device, precision, threads, processes, ("runtime",))
+    translating.refuse_unequal(source, target)  # told before a model is opened
+    engine = translating.open_engine(run, replace(options, strict=strict))
+    with files.output(None) as out:
+        as_json = form is ScoreFormat.json
+        translating.score_files(engine, source, target, out, as_json, normalize)
 
 
 @app.command("eval", short_help="Score a model: BLEU, chrF2, TER.")
@@ -205,6 +357,9 @@ def evaluate(
     show: Annotated[
         int, typer.Option(metavar="N", help="Show N translations of each test set, too.", min=0)
     ] = 0,
+    processes: Processes = 1,
+    threads: Threads = None,
+    precision: Precision = None,
     sets: EngineSets = None,
     checkpoint: Checkpoint = None,
     device: Device = None,
@@ -221,7 +376,8 @@ def evaluate(
     from mt import evaluate as evaluating
     from mt import report, translate
 
-    engine = translate.open_engine(run, _options(sets, checkpoint, device))
+    options = _options(sets, checkpoint, device, precision, threads, processes)
+    engine = translate.open_engine(run, options)
     scores = evaluating.evaluate(run, engine, on or (), source, reference or ())
     for name in scores:
         for example in evaluating.examples(run, name, show):
@@ -285,6 +441,37 @@ def export(
     settings = {} if quantization is None else {"quantization": quantization}
     done = exporting.export(run, to, out, settings, checkpoint, sample, force)
     _print(exporting.table(done))
+
+
+@app.command(short_help="Average the weights of checkpoints.")
+def average(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")],
+    checkpoints: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[step-A step-B ...]", help="Which; the last ones if left out."),
+    ] = None,
+    last: Annotated[
+        int, typer.Option(metavar="N", min=2, help="Of the last N checkpoints, or all there are.")
+    ] = 5,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace an average that is there already.")
+    ] = False,
+) -> None:
+    """Average the weights of checkpoints of one run, into its checkpoints/average.
+
+    The average often translates a little better than each of them; `--checkpoint average` of
+    the other commands takes it. A run in training is refused; training.average does the same
+    at the end of a training, and validates the result.
+
+    \b
+    Example:  mt average runs/demo --last 4
+              mt average runs/demo step-400 step-600
+              mt eval runs/demo --checkpoint average
+    """
+    from mt import checkpoint, report
+
+    made = checkpoint.average(run, checkpoints or (), last, force)
+    report.say(f"mt: averaged {', '.join(made)}; --checkpoint {checkpoint.AVERAGE} takes it")
 
 
 @app.command("config", short_help="Show and explain a recipe.")
@@ -401,8 +588,37 @@ def _version() -> str:
         return "(not installed)"
 
 
-def _options(sets: list[str] | None, checkpoint: str | None, device: str | None) -> EngineOptions:
-    """What an engine is asked for, from `--set search.*=...` and `--set runtime.*=...`."""
+def _input(path: Path | None) -> contextlib.AbstractContextManager[BinaryIO]:
+    """The bytes to read: of a file, else of standard input."""
+    from mt import files
+
+    if path is not None:
+        return files.open_bytes(path)
+    if sys.stdin is None:
+        advice = "give it something to read, or a file with -i"
+        raise ConfigError("USAGE", "standard input", "it is closed", advice)
+    return contextlib.nullcontext(sys.stdin.buffer)
+
+
+def _at_terminal() -> bool:
+    return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout))
+
+
+def _refuse(*wrong: tuple[bool, str, str]) -> None:
+    """Refuse what makes no sense together: (whether it is so, option, why)."""
+    for is_so, option, why in wrong:
+        if is_so:
+            raise ConfigError("USAGE", option, why, "leave it out")
+
+
+def _options(
+    sets: list[str] | None, checkpoint: str | None, device: str | None,
+    precision: str | None = None, threads: int | None = None, processes: int = 1,
+    sections: Sequence[str] = ("search", "runtime"),
+) -> EngineOptions:  # fmt: skip
+    """What an engine is asked for, from the options that stand for `runtime.*` and from --set."""
+    import json
+
     from pydantic import Field
 
     from mt import config, distributed
@@ -415,14 +631,17 @@ def _options(sets: list[str] | None, checkpoint: str | None, device: str | None)
     document = config.Document({}, name="--set")
     for assignment in sets or ():
         section = assignment.partition("=")[0].split(".")[0].strip()
-        if section not in ("search", "runtime"):
-            what = "a trained model has its own; only search.* and runtime.* can be set here"
-            advice = "for instance --set search.beams=8"
+        if section not in sections:
+            known = " and ".join(f"{name}.*" for name in sections)
+            what = f"a trained model has its own; only {known} can be set here"
+            example = "search.beams=8" if "search" in sections else "runtime.threads=2"
+            advice = f"for instance --set {example}"
             raise ConfigError("CONFIG-SET", f"--set {assignment}", what, advice)
         document = config.override(document, assignment)
-    if device is not None:
-        document = config.override(document, f"runtime.device='{device}'")
-        document.places[("runtime", "device")] = f"--device {device}"
+    for key, value in (("device", device), ("precision", precision), ("threads", threads)):
+        if value is not None:
+            document = config.override(document, f"runtime.{key}={json.dumps(value)}")
+            document.places["runtime", key] = f"--{key} {value}"
     settings = config.validate(Settings, document)
     runtime, given = settings.runtime, settings.runtime.model_fields_set
     return EngineOptions(
@@ -431,6 +650,7 @@ def _options(sets: list[str] | None, checkpoint: str | None, device: str | None)
         device=runtime.device if "device" in given else None,
         precision=runtime.precision if "precision" in given else None,
         threads=runtime.threads if isinstance(runtime.threads, int) else None,
+        processes=processes,
     )
 
 

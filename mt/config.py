@@ -374,6 +374,8 @@ class Plugin:
 
     folder: str
     default: str | None = None
+    without: tuple[str, ...] = ()
+    """Kinds that do not fit here."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
         return core_schema.with_info_plain_validator_function(
@@ -384,8 +386,11 @@ class Plugin:
         )
 
     def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
-        configs = [plugin(self.folder, kind).Config for kind in plugins(self.folder)]
+        configs = [plugin(self.folder, kind).Config for kind in self._kinds()]
         return {"anyOf": [handler(config.__pydantic_core_schema__) for config in configs]}
+
+    def _kinds(self) -> list[str]:
+        return [kind for kind in plugins(self.folder) if kind not in self.without]
 
     def _validate(self, value: Any, info: ValidationInfo) -> Variant:
         if isinstance(value, Variant):
@@ -394,7 +399,9 @@ class Plugin:
             raise ValueError(f"should be a mapping with a kind, got {_told(value)}")
         kind = value.get("kind", self.default)
         if not isinstance(kind, str):
-            raise ValueError(f"kind: missing; one of {', '.join(plugins(self.folder))}")
+            raise ValueError(f"kind: missing; one of {', '.join(self._kinds())}")
+        if kind in self.without:
+            raise ValueError(f"kind: {kind} does not fit here; one of {', '.join(self._kinds())}")
         schema = plugin(self.folder, kind).Config
         try:
             config: Variant = schema.model_validate({**value, "kind": kind}, context=info.context)

@@ -181,7 +181,8 @@ class Seq2Seq(Protocol):
     def decode(self, target: Tensor, memory: Memory, cache: Cache | None = None) -> Tensor:
         """Hidden states [B, T, D] of the target inputs [B, T].
 
-        With a cache, `target` [B*N, t] holds the tokens after those already cached.
+        With a cache, `target` [B*N, t] holds the tokens after those already cached. The first
+        may be [B, t]: of all beams of a sentence, which are alike then.
         """
 
     def attention(self, source: Tensor, target: Tensor) -> Tensor:
@@ -363,6 +364,8 @@ class Score:
     tokens: int
     """How many tokens were scored, `</s>` included."""
     token_log_probabilities: tuple[float, ...] = ()
+    pieces: tuple[str, ...] = ()
+    """The tokens that were scored; the last is `</s>`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -390,6 +393,8 @@ class EngineOptions:
     """Whether the log-probability of each token is asked for; an engine may tell it anyway."""
     prefixes: Iterable[str] | None = None
     """A target beginning for each line, when decoding is forced."""
+    strict: bool = False
+    """Refuse a line that is too long for the model, instead of splitting it."""
     seed: int = 1
     target_language: str | None = None
     """The target language asked of a multilingual model."""

@@ -24,11 +24,11 @@ import sys
 import time
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
-from mt.errors import DataError, MachineError
+from mt.errors import ConfigError, DataError, MachineError
 
 # ------------------------------------------------------------------------------- writing
 
@@ -196,10 +196,20 @@ def as_json(value: Any) -> str:
 
 @contextlib.contextmanager
 def output(path: Path | None) -> Iterator[IO[str]]:
-    """Where lines go: standard output, or a file that appears under its name when complete."""
+    """Where lines go: standard output, or a file that appears under its name when complete.
+
+    What is no regular file (a pipe, /dev/null) is written into as it stands.
+    """
     if path is None:
+        if sys.stdout is None:
+            what, advice = "it is closed", "send it somewhere, or to /dev/null"
+            raise MachineError("OUTPUT", "standard output", what, advice)
         sys.stdout.reconfigure(encoding="utf-8", newline="\n")  # type: ignore[union-attr]
         yield sys.stdout
+        return
+    if path.exists() and not path.is_file():
+        with told(path), open(path, "w", encoding="utf-8", newline="\n") as stream:
+            yield stream
         return
     with told(path):
         hidden = path.parent / f".tmp-{path.name}-{os.getpid()}"
@@ -210,6 +220,16 @@ def output(path: Path | None) -> Iterator[IO[str]]:
             hidden.replace(path)
         finally:
             hidden.unlink(missing_ok=True)
+
+
+def refuse_existing(path: Path, advice: str) -> None:
+    """Say that a file of the user's is not replaced.
+
+    Raises:
+        ConfigError: there is one at `path`.
+    """
+    if path.is_file():
+        raise ConfigError("OUTPUT-EXISTS", path, "the file is there already", advice)
 
 
 def append(path: Path, line: str) -> None:
@@ -353,8 +373,16 @@ def lines(path: Path) -> Iterator[str]:
         yield from decoded(stream, str(path))
 
 
-def decoded(stream: BinaryIO, name: str) -> Iterator[str]:
+def decoded(
+    stream: BinaryIO, name: str, replaced: Callable[[int], None] | None = None
+) -> Iterator[str]:
     """The lines of a byte stream, cut at `\\n` only; one `\\r` before it and a BOM are dropped.
+
+    Args:
+        stream: the bytes.
+        name: what the stream is called in an error.
+        replaced: told the number of each line that is not UTF-8, whose bad bytes then become
+            U+FFFD; without it such a line is an error.
 
     Raises:
         DataError: damaged compressed data, or a line is not UTF-8; names line and column.
@@ -363,11 +391,18 @@ def decoded(stream: BinaryIO, name: str) -> Iterator[str]:
     try:
         for number, raw in enumerate(stream, start=1):
             if number == 1:
-                if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+                if raw.startswith((b"\xff\xfe", b"\xfe\xff")) and replaced is None:
                     what, advice = "looks like UTF-16, not UTF-8", "iconv -f UTF-16 -t UTF-8"
                     raise DataError("DATA-ENCODING", name, what, f"convert it: {advice}")
                 raw = raw.removeprefix(b"\xef\xbb\xbf")
-            yield _text(raw.removesuffix(b"\n").removesuffix(b"\r"), f"{name}:{number}")
+            raw = raw.removesuffix(b"\n").removesuffix(b"\r")
+            try:
+                yield _text(raw, f"{name}:{number}")
+            except DataError:
+                if replaced is None:
+                    raise
+                replaced(number)
+                yield raw.decode("utf-8", errors="replace")
     except _damaged() as error:
         what = f"the compressed data are damaged or cut short ({error})"
         advice = "fetch or compress the file again"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mt.attention import KeyValueCache, attend, drop, weights
-from mt.linear import Linear
+from mt.linear import Linear, Packed
 
 
 class Dropout(nn.Module):
@@ -60,8 +60,16 @@ class MultiHeadAttention(nn.Module):
             self.watch.append(weights(query, key, valid, causal))
         return attend(query, key, value, valid, causal, self.dropout if self.training else 0.0)
 
+    def attend_source(self, x: Tensor, cache: KeyValueCache, layer: int) -> Tensor:
+        """Attend from new positions x [R, t, D] to the source in the cache."""
+        merged: Tensor = self.output(cache.attend_source(layer, self._heads(self.query(x))))
+        return merged
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.n_heads, -1))  # [B, T, D] -> [B, T, H, K]
+
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)  # [B, T, D] -> [B, H, T, K]
+        return self._heads(x).transpose(1, 2)  # [B, T, D] -> [B, H, T, K]
 
     def _merge(self, heads: Tensor) -> Tensor:
         merged: Tensor = self.output(heads.transpose(1, 2).flatten(2))  # -> [B, T, D]
@@ -71,13 +79,33 @@ class MultiHeadAttention(nn.Module):
 class SelfAttention(MultiHeadAttention):
     """Attention of a sequence to itself, cached when decoding."""
 
+    packed: Packed | None = None
+    """Query, key and value in one product, when packed."""
+
+    def pack(self, dtype: torch.dtype | None) -> None:
+        """See `mt.linear.pack`."""
+        self.packed = None
+        if dtype is not None:
+            parts = (self.query, self.key_value)
+            weight, bias = (torch.cat([getattr(p, n) for p in parts]) for n in ("weight", "bias"))
+            self.packed = Packed(weight, bias, dtype)
+
     def attend_self(self, x: Tensor, valid: Tensor | None, causal: bool) -> Tensor:
         """All positions [B, T, D] at once."""
-        return self(x, self.keys_values(x), valid, causal)
+        query, key, value = map(self._split, self._projected(x))
+        return self._merge(self._attend(query, (key, value), valid, causal))
 
     def attend_cached(self, x: Tensor, cache: KeyValueCache, layer: int) -> Tensor:
         """New positions [R, t, D] after those in the cache."""
-        return self(x, cache.append(layer, *self.keys_values(x)), causal=True)
+        query, key, value = map(self._heads, self._projected(x))
+        merged: Tensor = self.output(cache.attend(layer, query, key, value))
+        return merged
+
+    def _projected(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Query, key and value, each [B, T, D]."""
+        if self.packed is not None and not torch.is_grad_enabled():
+            return self.packed(x).chunk(3, dim=-1)
+        return (self.query(x), *self.key_value(x).chunk(2, dim=-1))
 
 
 class FeedForward(nn.Module):

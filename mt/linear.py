@@ -3,9 +3,16 @@
 In bf16 a CPU's library compiles a kernel for each size of a product and keeps about a megabyte of
 it. Sentences make thousands of sizes, so that compiling would take a good part of the time and
 hundreds of kernels would be held. Rows rounded up to a multiple of 128 make a few dozen.
+
+For inference weights are packed once into the layout of oneDNN's kernels, in fp32 too: they use
+all of a CPU's vector units whoever made it, and the result of a row does not depend on how many
+rows there are, so that batching cannot change a translation.
 """
 
 from __future__ import annotations
+
+import functools
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +20,8 @@ from torch.nn import functional as F
 
 STEP = 128
 """Rows of a product come in multiples of this."""
+ROWS = 256
+"""For how many rows a packed weight is laid out; others go as well."""
 
 
 def rounded(x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -66,9 +75,68 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return product
 
 
+@functools.cache
+def can_pack() -> bool:
+    """Whether this torch and this processor have the kernels; they are what compiled code calls."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    try:
+        weight, x = torch.eye(16), torch.ones(1, 16)
+        return torch.equal(Packed(weight, None, torch.float32)(x), x)
+    except (AttributeError, RuntimeError):
+        return False
+
+
+def has_bf16() -> bool:
+    """Whether this processor multiplies bf16 by itself, so that packed products are faster."""
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+class Packed:
+    """A weight [N, K] and its bias, packed for products on a CPU in one type; no gradients."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
+        with torch.no_grad():
+            self.weight = torch.ops.mkldnn._reorder_linear_weight(weight.detach().to(dtype), ROWS)
+            self.bias = None if bias is None else bias.detach().to(dtype)
+        self.dtype = dtype
+
+    def __call__(self, x: Tensor, activation: str = "none") -> Tensor:
+        """x [..., K] -> [..., N] in the packed type; `activation` may be `relu`."""
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(
+            x.to(self.dtype), self.weight, self.bias, activation, [], ""
+        )
+        return product
+
+
 class Linear(nn.Linear):
-    """torch's linear layer, by `linear`."""
+    """torch's linear layer, by `linear`; packed when it shall only infer."""
+
+    packed: Packed | None = None
+
+    def pack(self, dtype: torch.dtype | None) -> None:
+        """Infer with a packed copy of the weights of now; None: with the weights themselves."""
+        self.packed = None if dtype is None else Packed(self.weight, self.bias, dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., K] -> [..., N]."""
+        if self.packed is not None and not torch.is_grad_enabled():
+            return self.packed(x)
         return linear(x, self.weight, self.bias)
+
+
+class Packable(Protocol):
+    """A part of a model that infers faster when packed."""
+
+    def pack(self, dtype: torch.dtype | None) -> None:
+        """Pack the weights of now; None: undo it."""
+
+
+def pack(model: nn.Module, dtype: torch.dtype | None) -> None:
+    """Pack every part of a model that can be; None: undo it.
+
+    Whoever changes weights afterwards packs again.
+    """
+    for module in model.modules():
+        if hasattr(module, "pack"):
+            cast(Packable, module).pack(dtype)

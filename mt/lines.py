@@ -21,6 +21,23 @@ NO_SPACES = {"zh", "ja", "yue", "lzh", "cmn", "zho", "jpn"}
 Item = TypeVar("Item")
 
 
+class Noted:
+    """Lines of which something is told at the end: how many they are, and the first ten."""
+
+    def __init__(self) -> None:
+        self.count, self.first = 0, list[int]()
+
+    def add(self, line: int) -> None:
+        """Note the line of this number, counted from 1."""
+        self.count += 1
+        if len(self.first) < 10:
+            self.first.append(line)
+
+    def __str__(self) -> str:
+        more = ", ..." if self.count > len(self.first) else ""
+        return f"lines {', '.join(map(str, self.first))}{more}"
+
+
 def windows(items: Iterable[Item], size: int | None = None) -> Iterator[list[Item]]:
     """The items in lists of `size`; by default growing from FIRST_WINDOW to LARGEST_WINDOW."""
     iterator, count = iter(items), size or FIRST_WINDOW

@@ -26,8 +26,8 @@ from mt.contracts import (
     Sentence,
     Translation,
 )
-from mt.errors import ConfigError, DataError
-from mt.lines import is_blank, joined, space_between, split_sentences, windows
+from mt.errors import ConfigError, DataError, ModelError
+from mt.lines import Noted, is_blank, joined, space_between, split_sentences, windows
 
 if TYPE_CHECKING:
     from mt.vocabulary import Vocabulary
@@ -67,18 +67,18 @@ class TextEngine:
         """A translation for each line, in order, lazily."""
         job = _Job(self, options or self.options)
         yield from job.translate(lines)
-        tell_long(job.long, self.profile.longest - 1)
+        tell_long(job.long)
 
     def score(self, pairs: Iterable[Pair]) -> Iterator[Score]:
         """The forced score of each pair's target; what is too long is cut, with a warning."""
-        long: list[int] = []
+        long = _Long(self.profile.longest - 1, self.options.strict)
         first = 1
         for window in windows(pairs):
             yield from self._score(window, long, first)
             first += len(window)
-        tell_long(long, self.profile.longest - 1)
+        tell_long(long, "cut")
 
-    def _score(self, window: Sequence[Pair], long: list[int], first: int) -> list[Score]:
+    def _score(self, window: Sequence[Pair], long: _Long, first: int) -> list[Score]:
         for pair in window:
             if pair.source is None or pair.target is None:
                 advice = "give pairs of a source and a target"
@@ -86,10 +86,43 @@ class TextEngine:
         sources = self.vocabulary.encode_source([cast(str, pair.source) for pair in window])
         targets = self.vocabulary.encode_target([cast(str, pair.target) for pair in window])
         both = list(zip(sources, targets, strict=True))
+        for line, (source, target) in enumerate(both, start=first):
+            long.see(line, max(len(source), len(target)))
         room = self.profile.longest - 1
-        long += [first + i for i, (s, t) in enumerate(both) if max(len(s), len(t)) > room]
-        gains = self.searcher.force([([*s[:room], END], [*t[:room], END]) for s, t in both])
-        return [Score(math.fsum(each), len(each), tuple(each)) for each in gains]
+        ids = [([*source[:room], END], [*target[:room], END]) for source, target in both]
+        forced = self.searcher.force(ids)
+        return [self._told(target, gains) for (_, target), gains in zip(ids, forced, strict=True)]
+
+    def _told(self, target: Sequence[int], gains: Sequence[float]) -> Score:
+        total = math.fsum(gains)
+        if math.isnan(total):
+            what = "the model's probabilities are not numbers"
+            advice = "its training diverged; choose another checkpoint with --checkpoint"
+            raise ModelError("MODEL-NAN", "the model", what, advice)
+        pieces = tuple(self.vocabulary.pieces_target(target))
+        return Score(total, len(gains), tuple(gains), pieces)
+
+
+class _Long(Noted):
+    """The lines that are too long for the model, which has room for so many pieces."""
+
+    def __init__(self, room: int, strict: bool) -> None:
+        super().__init__()
+        self.room, self.strict = room, strict
+
+    def see(self, line: int, pieces: int) -> bool:
+        """Whether this line, counted from 1, is one of them.
+
+        Raises:
+            DataError: it is, and such lines are not wanted.
+        """
+        if pieces <= self.room:
+            return False
+        if self.strict:
+            what = f"{pieces} pieces, the model has room for {self.room}"
+            raise DataError("LINE-LONG", f"line {line}", what, "shorten it, or leave out --strict")
+        self.add(line)
+        return True
 
 
 @dataclass(frozen=True)
@@ -109,10 +142,11 @@ class _Job:
 
     def __init__(self, engine: TextEngine, options: EngineOptions) -> None:
         refuse(options, engine.profile)
-        self.engine, self.options = engine, options
+        self.engine = engine
+        self.options = replace(options, prefixes=None)  # they go with the sentences
         self.config = search_config(engine.profile.search, options.search)
         self.prefixes = None if options.prefixes is None else iter(options.prefixes)
-        self.read, self.long = 0, list[int]()
+        self.read, self.long = 0, _Long(engine.profile.longest - 1, options.strict)
 
     def translate(self, lines: Iterable[str]) -> Iterator[Translation]:
         """The translations of lines, in order."""
@@ -124,6 +158,9 @@ class _Job:
                 yield from self._end(waiting.popleft())
         while waiting:
             yield from self._end(waiting.popleft())
+        if self.prefixes is not None and next(self.prefixes, None) is not None:
+            what, advice = f"there are more than the {self.read} lines", "give one for each line"
+            raise DataError("PREFIX-LINES", "the prefixes", what, advice)
 
     def _begin(self, window: Sequence[str]) -> _Window:
         lines, sentences = self._sentences(window)
@@ -146,9 +183,8 @@ class _Job:
         lines, sentences = list[int](), list[Sentence]()
         for i, ids in zip(wanted, encoded, strict=True):
             parts = [ids]
-            if len(ids) >= self.engine.profile.longest:
+            if self.long.see(self.read + i + 1, len(ids)):
                 parts = self._split(window[i])
-                self.long.append(self.read + i + 1)
             for number, part in enumerate(filter(None, parts)):
                 lines.append(i)
                 prefix = prefixes[i] if number == 0 else []
@@ -225,13 +261,15 @@ def one_line(text: str) -> str:
     return text.replace("\n", " ").replace("\r", " ")
 
 
-def tell_long(lines: Sequence[int], pieces: int) -> None:
-    """Warn once of all lines that were too long for the model."""
-    if lines:
-        named = ", ".join(map(str, lines[:10])) + (", ..." if len(lines) > 10 else "")
+SPLIT = "split at sentence ends, or cut where there are none"
+
+
+def tell_long(long: _Long, done: str = SPLIT) -> None:
+    """Warn once of all lines that were too long for the model, and say what was done to them."""
+    if long.count:
         report.say(
-            f"mt: warning[LINE-LONG] {len(lines)} lines of more than {pieces} pieces were split "
-            f"at sentence ends, or cut where there are none: lines {named}"
+            f"mt: warning[LINE-LONG] {long.count} lines of more than {long.room} pieces were "
+            f"{done}: {long}"
         )
 
 

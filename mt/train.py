@@ -334,7 +334,7 @@ def average(session: Session, state: TrainState) -> None:
     if value is None:
         mean = copy.deepcopy(session.best())
         if world.first:
-            checkpoint.fit_mean(run, plan.average, mean.model)
+            checkpoint.fit_mean(checkpoint.last_steps(run, plan.average), mean.model)
         weights = distributed.tensors_of_first(world, lambda: checkpoint.weights_of(mean.model))
         checkpoint.fit(mean.model, weights, run)
         result = validate(

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mt import batching, distributed, lengths
+from mt import batching, distributed, lengths, linear
 from mt.config import plugin
 from mt.contracts import Engine, Seq2Seq
 from mt.distributed import ALONE, Precision, World
@@ -63,11 +63,14 @@ def validate(
     pairs = prepared.valid_pairs[: recipe.training.validate_sentences]
     sources = [cast(str, pair.source) for pair in pairs]
     references = [cast(str, pair.target) for pair in pairs]
-    # On a CPU a step of decoding is too small for bf16 to pay: fp32, as `mt translate` does.
+    # On a CPU in fp32, whatever trains: which checkpoint is best should not hang on rounding.
     decoding: Precision = precision if device.type == "cuda" else "fp32"
     build = plugin("engines", "native").native_engine
     engine = build(step.model, prepared.vocabulary, recipe, device, decoding)
-    share = _translated(engine, sources[world.rank :: world.size], stopping)
+    try:
+        share = _translated(engine, sources[world.rank :: world.size], stopping)
+    finally:
+        linear.pack(step.model, None)  # the weights will change
     shares = distributed.gathered(world, share)
     hypotheses = [""] * len(sources)
     for rank, texts in enumerate(shares):

@@ -16,6 +16,7 @@ import unicodedata
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -258,17 +259,26 @@ class Vocabulary:
 
     def pieces_source(self, ids: Sequence[int]) -> list[str]:
         """The string of each source id."""
-        return self._pieces(self.source, ids)
+        return [self._source_pieces[i] for i in ids]
 
     def pieces_target(self, ids: Sequence[int]) -> list[str]:
         """The string of each target id."""
-        return self._pieces(self.target, ids)
+        return [self._target_pieces[i] for i in ids]
 
-    def _pieces(self, side: Cutter, ids: Sequence[int]) -> list[str]:
+    @cached_property
+    def _source_pieces(self) -> list[str]:
+        return self._pieces(self.source)
+
+    @cached_property
+    def _target_pieces(self) -> list[str]:
+        return self._source_pieces if self.joint else self._pieces(self.target)
+
+    def _pieces(self, side: Cutter) -> list[str]:
+        """The string of every id of a side: each line asks for some."""
         special = {PAD: "<pad>", UNK: "<unk>", BEGIN: "<s>", END: "</s>"}
         special |= {i: f"<reserved_{i - FIRST_RESERVED}>" for i in range(4, FIRST_PIECE)}
         special |= {i: name for name, i in self.controls.items()}
-        return [special[i] if i in special else side.pieces([i])[0] for i in map(int, ids)]
+        return [special[i] for i in range(FIRST_PIECE)] + side.pieces(range(FIRST_PIECE, side.size))
 
     def save(self, folder: Path) -> None:
         """Write it into a folder, `vocabulary.json` last."""

@@ -14,7 +14,8 @@ from mt.errors import Stopped
 
 ROOT = Path(__file__).parents[1]
 MT = (sys.executable, "-m", "mt")
-COMMANDS = ("prepare", "train", "translate", "eval", "config", "diff-trace", "cache")
+COMMANDS = ("prepare", "train", "translate", "score", "eval", "average", "config", "diff-trace")
+COMMANDS += ("cache",)
 RECIPE = """\
 languages: {source: en, target: de}
 data:

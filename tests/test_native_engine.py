@@ -11,6 +11,7 @@ import torch
 from mt import checkpoint
 from mt.config import plugin
 from mt.contracts import (
+    BEGIN,
     END,
     FIRST_PIECE,
     EngineOptions,
@@ -19,11 +20,12 @@ from mt.contracts import (
     Request,
     Sentence,
 )
+from mt.decoders import ModelDecoder
 from mt.errors import ConfigError, DataError, MachineError, ModelError
 from mt.text_engine import translation
 
 native = plugin("engines", "native")
-ONE = EngineOptions(threads=1)
+ONE = EngineOptions(threads=1, precision="fp32")
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +45,7 @@ def words(tmp_path_factory):
 
 
 def options(**more):
-    return EngineOptions(threads=1, **more)
+    return EngineOptions(threads=1, **{"precision": "fp32", **more})
 
 
 def texts(engine, lines, **more):
@@ -203,13 +205,15 @@ def test_the_decoder_gives_what_full_decoding_gives(engine):
     source = torch.randint(FIRST_PIECE, 408, (4, 6), generator=torch.Generator().manual_seed(1))
     source[2, 4:] = 0
     model, width, steps = engine.searcher.model.eval(), 3, 7
-    decoder = native.ModelDecoder(model)
+    decoder = ModelDecoder(model)
     generator = torch.Generator().manual_seed(2)
     with torch.inference_mode():
         state = decoder.start(source, width, torch.full((4,), steps))
         prefixes = torch.empty((4, width, 0), dtype=torch.long)
         for step in range(steps):
             tokens = torch.randint(FIRST_PIECE, 408, prefixes.shape[:2], generator=generator)
+            if step == 0:
+                tokens.fill_(BEGIN)
             prefixes = torch.cat((prefixes, tokens[..., None]), dim=2)
             logits = decoder.step(state, tokens)
             rows = source.repeat_interleave(width, dim=0)

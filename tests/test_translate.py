@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import random
 import subprocess
 import sys
 import threading
+import tracemalloc
 from pathlib import Path
 
 import pytest
 import tiny_run
+import torch
 
 import mt
-from mt import translate
+import mt.lines
+from mt import formats, translate
 from mt.config import plugin
-from mt.contracts import EngineOptions, Translation
+from mt.contracts import EngineOptions, Score, Translation
 from mt.errors import ConfigError, DataError, ModelError
 
 REPOSITORY = Path(__file__).parents[1]
@@ -52,10 +56,10 @@ class Echo:
         return iter(())
 
 
-def through(engine, data: bytes) -> bytes:
+def through(engine, data: bytes, options=None, **more) -> bytes:
     raw = io.BytesIO()
     out = io.TextIOWrapper(raw, encoding="utf-8", newline="\n")
-    count = translate.translate_stream(engine, io.BytesIO(data), out)
+    count = translate.translate_stream(engine, io.BytesIO(data), out, options, **more)
     assert raw.getvalue().count(b"\n") == count
     return raw.getvalue()
 
@@ -74,14 +78,109 @@ def lines_in(data: bytes) -> int:
     return data.count(b"\n") + bool(data and not data.endswith(b"\n"))
 
 
-def test_lines_out_are_lines_in_whatever_they_hold(engine):
+def random_bytes(generator: random.Random) -> bytes:
+    """Any bytes, most of them no UTF-8, in lines, some of them much too long."""
+    starts = [b"", b"\xff\xfe", b"\xef\xbb\xbf", b"\x1f\x8b"]
+    parts = [generator.choice(starts)]
+    for _ in range(generator.randint(0, 5)):
+        length = generator.choice([0, 1, 3, 10, 10, 100])
+        parts += [generator.randbytes(length), generator.choice([b"\n", b"\n", b"\r\n", b"", b"."])]
+    return b"".join(parts)
+
+
+def test_lines_out_are_lines_in_whatever_they_hold():
     generator = random.Random(1)
-    for _ in range(40):
-        data = random_text(generator)
-        assert through(engine, data).count(b"\n") == lines_in(data)
     for _ in range(300):
         data = random_text(generator)
         assert through(Echo(generator.randint(1, 5)), data).count(b"\n") == lines_in(data)
+
+
+def test_lines_out_are_lines_in_for_300_inputs_of_any_bytes(engine, monkeypatch):
+    """T01: whatever the size of batches and windows, the search, and what else is asked for."""
+    generator = random.Random(1)
+    for number in range(300):
+        data = generator.choice([random_bytes, random_bytes, random_text])(generator)
+        monkeypatch.setattr(mt.lines, "FIRST_WINDOW", generator.choice([1, 2, 64]))
+        options = EngineOptions(
+            search={"beams": generator.choice([1, 2]), "max_length_ratio": 0.1},
+            batch_tokens=generator.choice([1, 50, 4096]),
+            line_buffered=generator.random() < 0.1,
+            alignments=generator.random() < 0.3,
+        )
+        form = generator.choice([formats.text, formats.as_json])
+        out = through(engine, data, options, rendering=form, replace_bad=True)
+        assert out.count(b"\n") == lines_in(data), (number, data)
+
+
+def test_bad_bytes_are_replaced_where_that_is_asked_for_and_told_once(engine, capsys):
+    good = b"Dogs.\nGirls sing.\n" * 6
+    data = good + b"bad \xff\n\xfe\xfe\n" * 6 + b"Dogs."
+    out = through(engine, data, replace_bad=True)
+    assert out.split(b"\n")[:12] == through(engine, good).split(b"\n")[:12]
+    (told,) = capsys.readouterr().err.splitlines()
+    assert told.startswith("mt: warning[DATA-UTF8] input: 12 lines are not UTF-8")
+    assert told.endswith("lines 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, ...")
+    echoed = through(Echo(), b"\xff\xfea\nb\xe6\x97\n", replace_bad=True)
+    assert echoed.decode() == "\ufffd\ufffda\nb\ufffd\n"
+
+
+def test_a_rendering_gets_each_line_with_its_translation():
+    data = "".join(f"line {i}\n" for i in range(50)).encode()
+    expected = "".join(f"{i} line {i} line {i}\n" for i in range(50)).encode()
+    told = through(Echo(7), data, rendering=lambda n, line, each: f"{n} {line} {each.text}")
+    assert told == expected
+
+
+def test_a_line_that_is_too_long_is_refused_where_that_is_asked_for(engine):
+    """T06: else it is split, with a warning."""
+    data = b"Dogs.\n\n" + b"dogs play " * 40 + b"\n"
+    assert through(engine, data).count(b"\n") == 3
+    with pytest.raises(DataError, match=r"line 3: \d+ pieces, the model has room for 39") as error:
+        through(engine, data, EngineOptions(strict=True))
+    assert error.value.exit_code == 3
+
+
+def test_prefixes_must_be_as_many_as_the_lines(engine):
+    ours = EngineOptions(prefixes=iter(["Ein", "Zwei", "Drei"]))
+    with pytest.raises(DataError, match="the prefixes: there are more than the 2 lines"):
+        through(engine, b"Dogs.\nGirls.\n", ours)
+    with pytest.raises(DataError, match="invalid byte"):  # and not that prefixes are left over
+        through(engine, b"Dogs.\n\xff\n", EngineOptions(prefixes=["Ein", "Zwei", "Drei"]))
+
+
+def test_the_same_input_gives_the_same_output_with_any_number_of_threads(engine, run):
+    """T14."""
+    data = "".join(f"{line}\n" for line in tiny_run.SOURCES).encode()
+    first = through(engine, data)
+    assert through(engine, data) == first
+    before = torch.get_num_threads()
+    try:
+        assert through(translate.open_engine(run, EngineOptions(threads=2)), data) == first
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_more_beams_than_there_are_pieces_find_sorted_distinct_hypotheses(engine):
+    """T11."""
+    wide = EngineOptions(search={"beams": 500, "max_length_ratio": 0.1}, n_best=500)
+    for each in engine.translate(["Dogs."], wide):
+        scores = [other.score for other in each.alternatives]
+        assert scores == sorted(scores, reverse=True)
+        assert len({other.tokens for other in each.alternatives}) == len(scores) > 400
+
+
+def test_what_was_read_and_written_is_not_kept():
+    """T12: what is held does not grow with the input."""
+    lines = 15_000
+    stream = (b"\xff line %d\n" % number for number in range(lines))
+    out = open(os.devnull, "w")  # noqa: SIM115
+    tracemalloc.start()
+    try:
+        with out:
+            assert translate.translate_stream(Echo(64), stream, out, replace_bad=True) == lines
+        assert tracemalloc.get_traced_memory()[1] < 300_000
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("data", [b"", b"\n", b"\n\n\n", b"Dogs.", b"Dogs.\n", b"Dogs.\n\nGirls."])
@@ -179,3 +278,36 @@ def test_load_is_the_engine_of_the_command(run, engine):
         mt.load(run, threads=1).translate("Dogs.")
     with pytest.raises(AttributeError, match="no attribute 'lode'"):
         _ = mt.lode
+
+
+def test_details_are_translations_as_they_are_asked_for(run):
+    model = mt.load(run, threads=1)
+    lines = tiny_run.SOURCES[:2]
+    plain = model.translate(lines)
+    (first, _) = found = model.translate(lines, details=True, n_best=3, alignments=True)
+    assert [each.text for each in found] == plain
+    assert len(first.alternatives) == 3
+    assert len(first.alignment) == len(first.tokens) > 0
+    (forced,) = model.translate(lines[:1], details=True, prefixes=["Zwei"])
+    assert forced.text.startswith("Zwei")
+    for wrong, what in (
+        ({"n_best": 2}, "need details=True"),
+        ({"checkpoint": "last"}, "when a model is opened"),
+        ({"beams": 2}, "beams"),
+    ):
+        with pytest.raises(TypeError, match=what):
+            model.translate(lines, **wrong)
+
+
+def test_scores_from_python_are_those_of_the_engine(run):
+    model = mt.load(run, threads=1)
+    (first, second) = model.score(["Dogs.", "Girls sing."], ["Hunde.", ""])
+    assert isinstance(first, Score)
+    assert first.log_probability == pytest.approx(sum(first.token_log_probabilities))
+    assert first.pieces[-1] == "</s>"
+    assert len(first.pieces) == first.tokens
+    assert second.pieces == ("</s>",)
+    with pytest.raises(ValueError, match="shorter"):
+        model.score(["Dogs."], [])
+    with pytest.raises(TypeError, match="two lists"):
+        model.score("Dogs.", ["Hunde."])

@@ -11,37 +11,34 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from mt import bundle, checkpoint, distributed
+from mt import bundle, checkpoint, distributed, linear
 from mt.batching import batch_of, moved, pad
 from mt.config import plugin
 from mt.contracts import (
-    BEGIN,
     END,
     Batch,
-    Cache,
     Engine,
     EngineOptions,
     Hypotheses,
     Hypothesis,
-    Memory,
     Request,
     Search,
     SearchConfig,
     Sentence,
     Seq2Seq,
 )
+from mt.decoders import ModelDecoder
 from mt.errors import ModelError
 from mt.lines import batches
 from mt.text_engine import Profile, TextEngine
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor, nn
+    from torch import nn
 
     from mt.recipe import Recipe
     from mt.vocabulary import Vocabulary
@@ -69,18 +66,29 @@ def open(path: Path, options: EngineOptions) -> Engine:
     distributed.use_threads(options.threads or "auto")
     recipe = opened.recipe
     model = opened.model()
-    precision = options.precision
-    if precision in (None, "auto"):  # what training found fastest on a CPU is not so here
-        precision = opened.resolved["precision"] if device.type == "cuda" else "fp32"
-    precision = cast(distributed.Precision, precision)
+    precision = pick_precision(options.precision or "auto", device)
     return native_engine(model.to(device), opened.vocabulary, recipe, device, precision, options)
+
+
+def pick_precision(asked: str, device: torch.device) -> distributed.Precision:
+    """The precision of decoding: what was asked, else bf16 where it is faster, else fp32."""
+    import torch
+
+    if asked != "auto":
+        return cast(distributed.Precision, asked)
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    return "bf16" if linear.can_pack() and linear.has_bf16() else "fp32"
 
 
 def native_engine(
     model: nn.Module, vocabulary: Vocabulary, recipe: Recipe, device: torch.device,
     precision: distributed.Precision, options: EngineOptions | None = None,
 ) -> TextEngine:  # fmt: skip
-    """The engine of a model that is already on its device, as validation needs it."""
+    """The engine of a model that is already on its device.
+
+    On a CPU the weights of now are packed into it, until `mt.linear.pack(model, None)`.
+    """
     profile = Profile(
         languages=recipe.languages,
         longest=recipe.data.max_length,
@@ -89,57 +97,6 @@ def native_engine(
     )
     searcher = NativeSearcher(model, vocabulary, device, precision)
     return TextEngine(searcher, vocabulary, profile, options or EngineOptions())
-
-
-# ---------------------------------------------------------------------------- the decoder
-
-
-@dataclass
-class _State:
-    memory: Memory
-    cache: Cache
-
-
-class ModelDecoder:
-    """What a search sees of one model; see `mt.contracts.Decoder`."""
-
-    def __init__(self, model: Seq2Seq) -> None:
-        self.model = model
-
-    def start(self, source: Tensor, beams: int, max_lengths: Tensor) -> _State:
-        """Encode source ids [B, S] and make room for the longest hypothesis."""
-        memory = self.model.encode(source)
-        return _State(memory, self.model.start(memory, beams, int(max_lengths.max())))
-
-    def step(self, state: _State, tokens: Tensor) -> Tensor:
-        """Logits [B, N, V] after feeding tokens [B, N]."""
-        from torch.nn import functional as F
-
-        rows = tokens.reshape(-1, 1)  # [B*N, 1]
-        hidden = self.model.decode(rows, state.memory, state.cache)  # [B*N, 1, D]
-        return F.linear(hidden[:, 0], *self.model.output()).view(*tokens.shape, -1)
-
-    def reorder(self, state: _State, beams: Tensor) -> None:
-        """Beam n of sentence b continues what beam `beams[b, n]` was; beams [B, N]."""
-        import torch
-
-        first = torch.arange(len(beams), device=beams.device) * beams.shape[1]  # [B]
-        state.cache.reorder((beams + first[:, None]).flatten())  # [B*N]
-
-    def keep(self, state: _State, sentences: Tensor) -> None:
-        """Keep only these sentences [B']."""
-        state.memory = Memory(state.memory.states[sentences], state.memory.valid[sentences])
-        state.cache.keep(sentences)
-
-    def align(self, source: Tensor, tokens: Tensor) -> Tensor:
-        """Attention [B, N, T, S] over the source; the mean of the heads of one layer."""
-        import torch
-
-        begin = torch.full_like(tokens[..., :1], BEGIN)
-        inputs = torch.cat((begin, tokens[..., :-1]), dim=-1)  # [B, N, T]
-        rows = source.repeat_interleave(inputs.size(1), dim=0)  # [B*N, S]
-        attention = self.model.attention(rows, inputs.flatten(0, 1))  # [B*N, T, S]
-        return attention.unflatten(0, inputs.shape[:2])
 
 
 # ---------------------------------------------------------------------------- the searcher
@@ -156,13 +113,18 @@ class NativeSearcher:
     ) -> None:  # fmt: skip
         self.model, self.vocabulary = model, vocabulary
         self.device, self.precision = device, precision
+        packed = packed_type(device, precision)
+        if packed is not None:
+            linear.pack(model, packed)
+            self.precision = "fp32"  # what is packed needs no autocast
+        self.decoder = ModelDecoder(cast(Seq2Seq, model), packed)
 
     def search(
         self, sentences: Sequence[Sentence], config: SearchConfig, options: EngineOptions
     ) -> Iterator[list[Hypothesis]]:
         """The best hypotheses of each sentence, in order."""
         search: Search = plugin("search", config.kind).build(config)
-        budget = options.batch_tokens // getattr(config, "beams", 1)
+        budget = options.batch_tokens // max(options.n_best, getattr(config, "beams", 1))
         found: dict[int, list[Hypothesis]] = {}
         for rows in batches([len(each.source) for each in sentences], budget):
             batch = [sentences[row] for row in rows]
@@ -177,7 +139,6 @@ class NativeSearcher:
 
         source = torch.from_numpy(pad([np.array(each.source) for each in sentences]))
         prefixes = [each.prefix for each in sentences]
-        decoder = ModelDecoder(cast(Seq2Seq, self.model))
         with self.inference():
             request = Request(
                 source=source.to(self.device),
@@ -187,14 +148,16 @@ class NativeSearcher:
                 seeds=[each.seed for each in sentences],
                 texts=self.vocabulary.decode_target,
             )
-            found = search(decoder, request)
+            found = search(self.decoder, request)
             if not bool(found.scores[:, 0].isfinite().all()):
                 what = "the model's probabilities are not numbers"
                 advice = "its training diverged; choose another checkpoint with --checkpoint"
                 raise ModelError("MODEL-NAN", "the model", what, advice)
-            attention = decoder.align(request.source, found.tokens) if options.alignments else None
+            attention = None
+            if options.alignments:
+                attention = self.decoder.align(request.source, found.tokens).tolist()
         lengths = [len(each.source) for each in sentences]
-        return _hypotheses(found, None if attention is None else attention.tolist(), lengths)
+        return _hypotheses(found, attention, lengths)
 
     def force(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
         """The log-probability of each token of each target."""
@@ -242,6 +205,14 @@ class NativeSearcher:
         finally:
             if training:
                 self.model.train()
+
+
+def packed_type(device: torch.device, precision: distributed.Precision) -> torch.dtype | None:
+    """The type to pack weights in, where that can be done."""
+    import torch
+
+    types = {"fp32": torch.float32, "bf16": torch.bfloat16}
+    return types.get(precision) if device.type == "cpu" and linear.can_pack() else None
 
 
 def _hypotheses(

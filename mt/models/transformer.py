@@ -139,14 +139,9 @@ class DecoderLayer(nn.Module):
 
     def extend(self, x: Tensor, cache: KeyValueCache, layer: int) -> Tensor:
         """New positions only, as in decoding: x [B*N, t, D]."""
-        attention, cross, source = self.self_attention, self.cross_attention, cache.source[layer]
-
-        def attend_source(y: Tensor) -> Tensor:
-            grouped = y.view(cache.valid.size(0), -1, y.size(-1))  # [B, N*t, D]
-            return cross(grouped, source, cache.valid).view(y.shape)
-
-        x = self.sublayers[0](x, lambda y: attention.attend_cached(y, cache, layer))
-        x = self.sublayers[1](x, attend_source)
+        own, cross = self.self_attention, self.cross_attention
+        x = self.sublayers[0](x, lambda y: own.attend_cached(y, cache, layer))
+        x = self.sublayers[1](x, lambda y: cross.attend_source(y, cache, layer))
         x = self.sublayers[2](x, self.feed_forward)
         return x
 
@@ -203,7 +198,7 @@ class Transformer(nn.Module):
             kept = cast(KeyValueCache, cache)
             for number, layer in enumerate(self.decoder):
                 x = cast(DecoderLayer, layer).extend(x, kept, number)
-            kept.advance(target.size(1))
+            kept.advance(*target.shape)
         hidden: Tensor = self.decoder_norm(x)
         return hidden
 

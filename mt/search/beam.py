@@ -15,9 +15,19 @@ from dataclasses import dataclass, fields
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from mt.contracts import BEGIN, END, FIRST_PIECE, Decoder, Hypotheses, Request, Search, SearchConfig
+from mt.candidates import (
+    RankingConfig,
+    best_of,
+    forced_tokens,
+    length_divisor,
+    less_repetitive,
+    log_probabilities,
+    ranked_by_coverage,
+    unbeatable,
+)
+from mt.contracts import BEGIN, END, FIRST_PIECE, Decoder, Hypotheses, Request, Search
 from mt.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,16 +36,22 @@ if TYPE_CHECKING:
 NONE = float("-inf")
 
 
-class Config(SearchConfig):
+class Config(RankingConfig):
     """Keeps several hypotheses and ranks those that ended by length-penalised probability."""
 
     kind: str = "beam"
     beams: int = Field(5, ge=1)
     """Hypotheses kept a sentence."""
-    length_penalty: float = Field(1.0, ge=0)
-    """Exponent a of the length: higher favours longer translations, 0 ignores length."""
-    length_norm: Literal["power", "gnmt"] = "power"
-    """The log-probability is divided by length**a (`power`) or ((5 + length) / 6)**a (`gnmt`)."""
+    stop: Literal["finished", "bound"] = "finished"
+    """A sentence ends with as many finished hypotheses as beams, or when none can be bettered."""
+    patience: float = Field(1.0, gt=0)
+    """With `stop: finished`: that many times as many finished hypotheses end a sentence."""
+
+    @model_validator(mode="after")
+    def _patience_counts(self) -> Config:
+        if self.stop == "bound" and self.patience != 1.0:
+            raise ValueError("patience: counts finished hypotheses, which `stop: bound` does not")
+        return self
 
 
 def build(config: Config) -> Search:
@@ -88,6 +104,7 @@ def search(config: Config, decoder: Decoder, request: Request) -> Hypotheses:
     import torch
 
     width = config.beams
+    enough = max(1, round(width * config.patience))
     live = _start(width, request)
     finished = Hypotheses(  # nothing yet
         live.tokens.clone(), torch.full_like(live.scores, NONE), live.gains.clone()
@@ -99,14 +116,22 @@ def search(config: Config, decoder: Decoder, request: Request) -> Hypotheses:
     end = 0
     for step, is_limited in enumerate(limited):
         end = step + 1
-        logits = decoder.step(state, last).float()  # [B, N, V]
+        logits = decoder.step(state, last)  # [B, N, V]
+        if config.against_repetition:
+            held = live.tokens[:, :, :step]
+            logits = less_repetitive(config, logits, held, live.forced[:, step])
         gains, ids = _candidates(logits, width, live.forced[:, step] if is_limited else None)
         best = _rank(live.scores, gains, ids, 2 * width)
         ending = best.tokens == END  # [B, 2N]
         closing = ending[:, :width] & (best.scores[:, :width] != NONE)  # [B, N]
         chosen = best.take(ending.int().argsort(dim=1, stable=True)[:, :width])  # [B, N] each
         live.found = live.found + closing.sum(dim=1)
-        stopped = (live.found >= width) | (chosen.scores == NONE).all(dim=1)  # [B]
+        if config.stop == "finished":
+            done = live.found >= enough  # [B]
+        else:
+            best_yet, longest = finished.scores[live.rows], request.max_lengths[live.rows]
+            done = unbeatable(config, best_yet, chosen.scores, longest)
+        stopped = done | (chosen.scores == NONE).all(dim=1)  # [B]
         chosen.scores = chosen.scores.masked_fill(stopped[:, None], NONE)
         chosen.origins = chosen.origins.where(chosen.scores != NONE, own)
         moved = (chosen.origins != own).any()
@@ -126,12 +151,13 @@ def search(config: Config, decoder: Decoder, request: Request) -> Hypotheses:
         if moves:
             decoder.reorder(state, origins)
         last = live.tokens[:, :, step]
-    n = request.n_best
-    return Hypotheses(
-        tokens=finished.tokens[:, :n, :end],
-        scores=finished.scores[:, :n],
-        log_probabilities=finished.log_probabilities[:, :n, :end],
+    found = Hypotheses(
+        finished.tokens[:, :, :end], finished.scores, finished.log_probabilities[:, :, :end]
     )
+    if config.coverage_penalty:
+        found = ranked_by_coverage(config.coverage_penalty, decoder, request.source, found)
+    n = request.n_best
+    return Hypotheses(found.tokens[:, :n], found.scores[:, :n], found.log_probabilities[:, :n])
 
 
 def _start(width: int, request: Request) -> _Beams:
@@ -141,19 +167,12 @@ def _start(width: int, request: Request) -> _Beams:
     if request.n_best > width:
         what = f"{width} beams cannot give {request.n_best} hypotheses"
         raise ConfigError("SEARCH", "search.beams", what, "ask for fewer, or set more beams")
-    lengths = request.max_lengths
-    count, longest = len(lengths), int(lengths.max()) if len(lengths) else 0
-    forced = torch.full((count, longest), -1, dtype=torch.long, device=lengths.device)
-    for row, prefix in enumerate(request.prefixes or ()):
-        if len(prefix) >= int(lengths[row]):
-            what = f"a prefix of {len(prefix)} tokens leaves no room in {int(lengths[row])}"
-            raise ConfigError("SEARCH", "search.max_length_extra", what, "allow more length")
-        forced[row, : len(prefix)] = torch.tensor(prefix, dtype=torch.long)
-    forced.scatter_(1, lengths[:, None].long() - 1, END)
-    scores = torch.full((count, width), NONE, device=lengths.device)
+    forced = forced_tokens(request)
+    count, longest = forced.shape
+    scores = torch.full((count, width), NONE, device=forced.device)
     scores[:, :1] = 0
-    tokens = torch.zeros((count, width, longest), dtype=torch.long, device=lengths.device)
-    rows = torch.arange(count, device=lengths.device)
+    tokens = torch.zeros((count, width, longest), dtype=torch.long, device=forced.device)
+    rows = torch.arange(count, device=forced.device)
     return _Beams(rows, torch.zeros_like(rows), scores, tokens, tokens.float(), forced)
 
 
@@ -167,44 +186,18 @@ def _candidates(logits: Tensor, width: int, forced: Tensor | None) -> tuple[Tens
     """
     import torch
 
-    total = logits.logsumexp(dim=-1, keepdim=True)  # [B, N, 1]
-    total = total.masked_fill(total == NONE, 0.0)  # a row without any token stays -inf, not NaN
-    values, ids = best_of(logits[..., FIRST_PIECE:], width)
-    values = torch.cat((logits[..., END, None], values), dim=-1)
+    every = log_probabilities(logits)  # [B, N, V]
+    values, ids = best_of(every[..., FIRST_PIECE:], width)
+    values = torch.cat((every[..., END, None], values), dim=-1)
     ids = torch.cat((torch.full_like(ids[..., :1], END), ids + FIRST_PIECE), dim=-1)
     if forced is not None:
         only = (forced >= 0)[:, None, None]  # [B, 1, 1]
         wanted = forced.clamp(min=0)[:, None, None].expand_as(ids[..., :1])  # [B, N, 1]
-        value = logits.gather(-1, wanted)
+        value = every.gather(-1, wanted)
         values = values.masked_fill(only, NONE)
         values[..., :1] = value.where(only, values[..., :1])
         ids[..., :1] = wanted.where(only, ids[..., :1])
-    return values - total, ids
-
-
-def best_of(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The `count` largest of `values` [..., V] and their places, of equal ones the first.
-
-    `topk` alone chooses among equal values as it likes, which bf16 makes common.
-    """
-    import torch
-
-    size = values.shape[-1]
-    if count >= size:
-        ordered = values.sort(dim=-1, descending=True, stable=True)
-        return ordered.values, ordered.indices
-    top, places = values.topk(count + 1)
-    least, places = top[..., count - 1, None], places[..., :count]
-    tied = ((least == top[..., count:]) & (least != NONE)).any()
-    if tied:
-        later = torch.arange(size, device=values.device).neg().expand_as(values)
-        equal = later.masked_fill(values != least, -size).topk(count).values.neg()
-        above = (top[..., :count] > least).sum(dim=-1, keepdim=True)  # [..., 1] not in question
-        rank = torch.arange(count, device=values.device).expand_as(places)
-        places = places.where(rank < above, equal.gather(-1, (rank - above).clamp(min=0)))
-    places = places.sort(dim=-1).values
-    ordered = values.gather(-1, places).sort(dim=-1, descending=True, stable=True)
-    return ordered.values, places.gather(-1, ordered.indices)
+    return values.nan_to_num_(nan=NONE, neginf=NONE), ids
 
 
 def _rank(scores: Tensor, gains: Tensor, ids: Tensor, count: int) -> _Choice:
@@ -240,8 +233,7 @@ def _finish(
     """Add those of `ends` [B, N] that `closing` [B, N] marks to the finished; the best N stay."""
     import torch
 
-    length = step + 1.0 if config.length_norm == "power" else (6.0 + step) / 6
-    scores = (ends.scores / length**config.length_penalty).masked_fill(~closing, NONE)
+    scores = (ends.scores / length_divisor(config, step + 1.0)).masked_fill(~closing, NONE)
     pool = torch.cat((finished.scores[live.rows], scores), dim=1)  # [B, 2N]
     order = pool.argsort(dim=1, descending=True, stable=True)[:, : scores.shape[1]]  # [B, N]
     for done, kept, news in (

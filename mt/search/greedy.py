@@ -12,16 +12,22 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from mt.contracts import BEGIN, END, FIRST_PIECE, Decoder, Hypotheses, Request, Search, SearchConfig
+from mt.candidates import (
+    NONE,
+    RepetitionConfig,
+    best_of,
+    forced_tokens,
+    less_repetitive,
+    log_probabilities,
+)
+from mt.contracts import BEGIN, END, FIRST_PIECE, Decoder, Hypotheses, Request, Search
 from mt.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-NONE = float("-inf")
 
-
-class Config(SearchConfig):
+class Config(RepetitionConfig):
     """Takes the most probable token at each step; the score is the log-probability."""
 
     kind: str = "greedy"
@@ -36,20 +42,19 @@ def search(config: Config, decoder: Decoder, request: Request) -> Hypotheses:
     """The one hypothesis of each sentence.
 
     Raises:
-        ConfigError: several hypotheses or prefixes are asked for.
+        ConfigError: several hypotheses are asked for, or a prefix is too long.
     """
     import torch
 
-    for asked, what in (
-        (request.n_best > 1, f"greedy search cannot give {request.n_best} hypotheses"),
-        (request.prefixes is not None, "greedy search takes no prefixes"),
-    ):
-        if asked:
-            raise ConfigError("SEARCH", "search.kind", what, "set search.kind=beam, or do without")
+    if request.n_best > 1:
+        what = f"greedy search cannot give {request.n_best} hypotheses"
+        raise ConfigError("SEARCH", "search.kind", what, "set search.kind=beam, or do without")
+    forced = forced_tokens(request)  # [B, T]
+    prefixed = max(map(len, request.prefixes or ()), default=0)
     lengths = request.max_lengths  # [B]
     count, longest = len(lengths), int(lengths.max()) if len(lengths) else 0
     tokens = torch.zeros((count, longest), dtype=torch.long, device=lengths.device)
-    gains = torch.zeros((count, longest), device=lengths.device)
+    told = torch.zeros((count, longest), device=lengths.device)
     state = decoder.start(request.source, 1, lengths)
     rows = torch.arange(count, device=lengths.device)  # [B] sentence of each row
     last, ended = torch.full_like(rows, BEGIN), torch.zeros_like(rows, dtype=torch.bool)
@@ -57,12 +62,18 @@ def search(config: Config, decoder: Decoder, request: Request) -> Hypotheses:
     end = 0
     for step in range(longest):
         end = step + 1
-        logits = decoder.step(state, last[:, None])[:, 0].float()  # [B, V]
-        gain, last = _choose(logits, scores[rows], lengths[rows] == end)
+        logits = decoder.step(state, last[:, None])[:, 0]  # [B, V]
+        if config.against_repetition:
+            held = tokens[rows, None, :step]  # [B, 1, t]
+            logits = less_repetitive(config, logits[:, None], held, forced[rows, step])[:, 0]
+        gains = log_probabilities(logits)
+        gain, last = _choose(gains, scores[rows], lengths[rows] == end)
+        if step < prefixed:
+            gain, last = _prefer(forced[rows, step], gains, gain, last)
         live = ~ended[rows]
         tokens[rows, step] = last.where(live, 0)
-        gains[rows, step] = gain.where(live, 0)
-        scores[rows] += gains[rows, step]
+        told[rows, step] = gain.where(live, 0)
+        scores[rows] += told[rows, step]
         ended[rows] |= (last == END) | (scores[rows] == NONE)
         stopped = ended[rows]
         stops = int(stopped.sum())
@@ -73,23 +84,29 @@ def search(config: Config, decoder: Decoder, request: Request) -> Hypotheses:
             rows, last = rows[left], last[left]
             decoder.keep(state, left)
     lost = (scores == NONE)[:, None]  # no way on had any probability: no hypothesis
-    tokens, gains = tokens.masked_fill(lost, 0), gains.masked_fill(lost, 0)
-    return Hypotheses(tokens[:, None, :end], scores[:, None], gains[:, None, :end])
+    tokens, told = tokens.masked_fill(lost, 0), told.masked_fill(lost, 0)
+    return Hypotheses(tokens[:, None, :end], scores[:, None], told[:, None, :end])
 
 
-def _choose(logits: Tensor, scores: Tensor, must_end: Tensor) -> tuple[Tensor, Tensor]:
+def _choose(gains: Tensor, scores: Tensor, must_end: Tensor) -> tuple[Tensor, Tensor]:
     """Log-probability and id [B] of the token that makes the most probable prefix.
 
     Prefixes are compared, not tokens: what rounding makes equal is equal to beam search too.
 
     Args:
-        logits: [B, V].
+        gains: [B, V] log-probabilities.
         scores: [B] log-probability of the prefixes.
         must_end: [B] where nothing but END may come.
     """
-    total = logits.logsumexp(dim=-1)  # [B]
-    total = total.masked_fill(total == NONE, 0.0)
-    value, piece = logits[:, FIRST_PIECE:].max(dim=-1)
-    end, other = logits[:, END] - total, value - total
+    end = gains[:, END].nan_to_num(nan=NONE, neginf=NONE)
+    value, piece = (each[:, 0] for each in best_of(gains[:, FIRST_PIECE:], 1))
+    other = value.nan_to_num(nan=NONE, neginf=NONE)
     ends = must_end | (scores + end >= scores + other)
     return end.where(ends, other), (piece + FIRST_PIECE).masked_fill(ends, END)
+
+
+def _prefer(forced: Tensor, gains: Tensor, gain: Tensor, token: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-probability and id [B] of the forced token, where it is not -1, else those given."""
+    wanted = forced.clamp(min=0)  # [B]
+    own = gains.gather(1, wanted[:, None])[:, 0].nan_to_num(nan=NONE, neginf=NONE)
+    return own.where(forced >= 0, gain), wanted.where(forced >= 0, token)

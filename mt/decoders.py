@@ -1,0 +1,108 @@
+"""What a search sees of models: one, several together, or one whose words are restricted.
+
+Legend: B sentences, N beams, S source length, T target length, D width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mt.contracts import BEGIN, Cache, Decoder, Memory, Seq2Seq
+from mt.linear import Packed
+
+
+@dataclass
+class _State:
+    memory: Memory
+    cache: Cache
+    fresh: bool = True
+    """Whether nothing was decoded yet."""
+
+
+class ModelDecoder:
+    """What a search sees of one model; see `mt.contracts.Decoder`.
+
+    Args:
+        model: the model; its own linear layers may be packed (`mt.linear.pack`).
+        packed: the type to pack its projection to the vocabulary in; None: not at all.
+    """
+
+    def __init__(self, model: Seq2Seq, packed: torch.dtype | None = None) -> None:
+        self.model = model
+        self.project = None if packed is None else Packed(*model.output(), packed)
+
+    def start(self, source: Tensor, beams: int, max_lengths: Tensor) -> _State:
+        """Encode source ids [B, S] and make room for the longest hypothesis."""
+        memory = self.model.encode(source)
+        return _State(memory, self.model.start(memory, beams, int(max_lengths.max())))
+
+    def step(self, state: _State, tokens: Tensor) -> Tensor:
+        """Logits [B, N, V] after feeding tokens [B, N]."""
+        # At first all beams are alike: one of each sentence stands for all.
+        fed = tokens[:, :1] if state.fresh else tokens
+        state.fresh = False
+        hidden = self.model.decode(fed.reshape(-1, 1), state.memory, state.cache)[:, 0]
+        if self.project is None:
+            logits = F.linear(hidden, *self.model.output())  # [B*n, V]
+        else:
+            logits = self.project(hidden)
+        return logits.view(*fed.shape, -1).expand(*tokens.shape, -1)
+
+    def reorder(self, state: _State, beams: Tensor) -> None:
+        """Beam n of sentence b continues what beam `beams[b, n]` was; beams [B, N]."""
+        first = torch.arange(len(beams), device=beams.device) * beams.shape[1]  # [B]
+        state.cache.reorder((beams + first[:, None]).flatten())  # [B*N]
+
+    def keep(self, state: _State, sentences: Tensor) -> None:
+        """Keep only these sentences [B']."""
+        state.memory = Memory(state.memory.states[sentences], state.memory.valid[sentences])
+        state.cache.keep(sentences)
+
+    def align(self, source: Tensor, tokens: Tensor) -> Tensor:
+        """Attention [B, N, T, S] over the source; the mean of the heads of one layer."""
+        begin = torch.full_like(tokens[..., :1], BEGIN)
+        inputs = torch.cat((begin, tokens[..., :-1]), dim=-1)  # [B, N, T]
+        rows = source.repeat_interleave(inputs.size(1), dim=0)  # [B*N, S]
+        attention = self.model.attention(rows, inputs.flatten(0, 1))  # [B*N, T, S]
+        return attention.unflatten(0, inputs.shape[:2])
+
+
+class EnsembleDecoder:
+    """Several decoders of one vocabulary, whose log-probabilities are averaged."""
+
+    def __init__(self, members: Sequence[Decoder]) -> None:
+        self.members = members
+
+    def start(self, source: Tensor, beams: int, max_lengths: Tensor) -> list[Any]:
+        """The state of each member."""
+        return [member.start(source, beams, max_lengths) for member in self.members]
+
+    def step(self, state: list[Any], tokens: Tensor) -> Tensor:
+        """The mean over the members of log-probabilities [B, N, V]."""
+        total: Tensor | None = None
+        for member, own in zip(self.members, state, strict=True):
+            gains = member.step(own, tokens).float().log_softmax(dim=-1)
+            total = gains if total is None else total.add_(gains)
+        assert total is not None, "an ensemble has members"
+        return total.div_(len(self.members))
+
+    def reorder(self, state: list[Any], beams: Tensor) -> None:
+        """See `mt.contracts.Decoder`."""
+        for member, own in zip(self.members, state, strict=True):
+            member.reorder(own, beams)
+
+    def keep(self, state: list[Any], sentences: Tensor) -> None:
+        """See `mt.contracts.Decoder`."""
+        for member, own in zip(self.members, state, strict=True):
+            member.keep(own, sentences)
+
+    def align(self, source: Tensor, tokens: Tensor) -> Tensor:
+        """The mean of the members' attention [B, N, T, S]."""
+        aligned = [member.align(source, tokens) for member in self.members]
+        return torch.stack(aligned).mean(dim=0)

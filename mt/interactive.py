@@ -1,0 +1,159 @@
+"""A conversation at a terminal: a line typed, its translation, how sure of it the model is.
+
+Pieces are coloured by their probability, and below them a map of the attention shows what each
+piece of the translation (down) looked at in the source (across).
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from mt import report
+from mt.contracts import Engine, EngineOptions, Translation
+from mt.errors import ConfigError, DataError, printable
+from mt.formats import WORD_START
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+PROMPT = "> "
+CERTAINTY = ((0.9, "green"), (0.6, "yellow"), (0.3, "dark_orange"), (0.0, "red"))
+"""The colour of a piece of at least this probability."""
+SHADES = " ░▒▓█"
+"""How much of a row's attention a cell has, from none to all."""
+SHADE_STYLE = "cyan"
+LONGEST = 12
+"""Most characters of a piece in the map."""
+
+
+def converse(engine: Engine, options: EngineOptions) -> None:
+    """Translate what is typed, line by line, until Ctrl-D or Ctrl-C.
+
+    Colours are left out where NO_COLOR is set or the terminal has none.
+    """
+    import contextlib
+
+    from rich.console import Console
+
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401  (makes `input` edit lines and remember them)
+    console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+    report.say("mt: one line to translate at a time; Ctrl-D ends")
+    options = replace(options, alignments=True, line_buffered=True)
+    for line in _typed():
+        try:
+            options = _answer(engine, line, options, console)
+        except DataError as error:  # of this line; the next may be better
+            report.say(str(error).splitlines()[0])
+        except KeyboardInterrupt:
+            return
+
+
+def _typed() -> Iterator[str]:
+    sys.stdin.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
+    while True:
+        try:
+            yield input(PROMPT)
+        except (EOFError, KeyboardInterrupt):
+            sys.stdout.write("\n")
+            return
+
+
+def _answer(engine: Engine, line: str, options: EngineOptions, console: Console) -> EngineOptions:
+    """Show the translation of a line; gives back the options with what the engine can do."""
+    try:
+        (found,) = engine.translate([line], options)
+    except ConfigError:
+        if not options.alignments:
+            raise
+        options = replace(options, alignments=False)  # a model without attention
+        (found,) = engine.translate([line], options)
+    for shown in shown_lines(found, console.width):
+        console.print(shown)
+    return options
+
+
+def shown_lines(found: Translation, width: int) -> Iterator[Text]:
+    """What is shown of a translation on a terminal of so many columns."""
+    from rich.text import Text
+
+    yield confident(found) if found.tokens else Text(printable(found.text, 10_000))
+    for other in found.alternatives[1:]:
+        yield Text(f"  {other.score:8.3f}  {printable(other.text, 10_000)}", style="dim")
+    if found.tokens and found.alignment:
+        yield from attention_map(found, width)
+
+
+def confident(found: Translation) -> Text:
+    """A translation, each piece in the colour of its probability, and its score."""
+    from rich.text import Text
+
+    text = Text()
+    for piece, gain in zip(found.tokens, found.log_probabilities, strict=False):
+        shown = printable(piece.replace(WORD_START, " "), 10_000)
+        text.append(shown if len(text) else shown.lstrip(" "), style=_colour(gain))
+    if text.plain != found.text.strip():  # pieces that are bytes, or that were put together
+        text = Text(printable(found.text, 10_000), style=_colour(_mean(found.log_probabilities)))
+    return text.append(f"   ({found.score:.3f})", style="dim")
+
+
+def _mean(gains: Sequence[float]) -> float:
+    return math.fsum(gains) / max(1, len(gains))
+
+
+def _colour(gain: float) -> str:
+    return next((name for least, name in CERTAINTY if math.exp(gain) >= least), "red")
+
+
+# ---------------------------------------------------------------------------- the map
+
+
+def attention_map(found: Translation, width: int) -> Iterator[Text]:
+    """Source pieces across, target pieces down, each with its probability; shaded by attention.
+
+    A map wider than the terminal is cut into several, one below the other.
+    """
+    from rich.cells import cell_len
+
+    names = [_short(piece) for piece in found.source_tokens]
+    rows = [_short(piece) for piece in found.tokens]
+    margin = max(map(cell_len, rows)) + len(" 0.00 ")
+    start = 0
+    while start < len(names):
+        end, used = start, margin
+        while end < len(names) and (end == start or used + cell_len(names[end]) < width):
+            used += cell_len(names[end]) + 1
+            end += 1
+        yield from _band(found, names, rows, slice(start, end))
+        start = end
+
+
+def _band(
+    found: Translation, names: Sequence[str], rows: Sequence[str], part: slice
+) -> Iterator[Text]:
+    """The map of some of the source pieces."""
+    from rich.cells import cell_len
+    from rich.text import Text
+
+    widest = max(map(cell_len, rows))
+    yield Text(" " * (widest + 6) + " ".join(names[part]), style="dim")
+    gains = found.log_probabilities
+    for row, gain, shares in zip(rows, gains, found.alignment or (), strict=False):
+        text = Text(" " * (widest - cell_len(row)) + row, style=_colour(gain))
+        text.append(f" {math.exp(gain):4.2f} ", style="dim")
+        cells = [_shade(s) * cell_len(n) for s, n in zip(shares[part], names[part], strict=True)]
+        yield text.append(" ".join(cells), style=SHADE_STYLE)
+
+
+def _shade(share: float) -> str:
+    return SHADES[min(len(SHADES) - 1, math.ceil(share * len(SHADES) - 0.5))]
+
+
+def _short(piece: str) -> str:
+    """A piece as the map shows it: no control characters, and not too long."""
+    return printable(piece, LONGEST)
