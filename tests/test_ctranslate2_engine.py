@@ -34,7 +34,7 @@ def folder(run):
 
 @pytest.fixture(scope="module")
 def ours(run):
-    return open_engine(run, ONE)
+    return open_engine(run, EngineOptions(threads=1, precision="fp32"))
 
 
 @pytest.fixture(scope="module")
