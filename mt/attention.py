@@ -170,6 +170,11 @@ class KeyValueCache:
         self.past = self.alone.new_full((sentences, 1, beams, cells), -math.inf)
         """[B, 1, N, C] the bias: 0 where a cell is in a beam's past."""
 
+    @property
+    def fresh(self) -> bool:
+        """Whether nothing was decoded yet: one row a sentence may stand for all its beams."""
+        return self.length == 0
+
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Append keys and values and attend to all of the past, each [R, t, H, K]; [R, t, H*K].
 

@@ -181,8 +181,7 @@ class Seq2Seq(Protocol):
     def decode(self, target: Tensor, memory: Memory, cache: Cache | None = None) -> Tensor:
         """Hidden states [B, T, D] of the target inputs [B, T].
 
-        With a cache, `target` [B*N, t] holds the tokens after those already cached. The first
-        may be [B, t]: of all beams of a sentence, which are alike then.
+        With a cache, `target` [B*N, t] holds the tokens after those already cached.
         """
 
     def attention(self, source: Tensor, target: Tensor) -> Tensor:

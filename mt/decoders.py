@@ -21,8 +21,6 @@ from mt.linear import Packed
 class _State:
     memory: Memory
     cache: Cache
-    fresh: bool = True
-    """Whether nothing was decoded yet."""
 
 
 class ModelDecoder:
@@ -44,9 +42,8 @@ class ModelDecoder:
 
     def step(self, state: _State, tokens: Tensor) -> Tensor:
         """Logits [B, N, V] after feeding tokens [B, N]."""
-        # At first all beams are alike: one of each sentence stands for all.
-        fed = tokens[:, :1] if state.fresh else tokens
-        state.fresh = False
+        # At first all beams are alike: one of each sentence stands for all, where a cache can.
+        fed = tokens[:, :1] if getattr(state.cache, "fresh", False) else tokens
         hidden = self.model.decode(fed.reshape(-1, 1), state.memory, state.cache)[:, 0]
         if self.project is None:
             logits = F.linear(hidden, *self.model.output())  # [B*n, V]
