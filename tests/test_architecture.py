@@ -17,7 +17,7 @@ LEVELS = [
     {"prepare", "translate", "evaluate", "calibrate", "interactive"},
     {"streaming"},
     {"engines", "exporters"},
-    {"bundle"},
+    {"bundle", "pool"},
     {"checkpoint"},
     {"recipe", "text_engine", "formats"},
     {"models", "objectives", "optimizers", "search", "sources"},

@@ -34,6 +34,7 @@ from mt.contracts import (
 from mt.decoders import ModelDecoder
 from mt.errors import ModelError
 from mt.lines import batches
+from mt.pool import open_pool
 from mt.text_engine import Profile, TextEngine
 
 if TYPE_CHECKING:
@@ -61,13 +62,21 @@ def open(path: Path, options: EngineOptions) -> Engine:
         ModelError: no such checkpoint, a damaged one, or weights of another model.
         MachineError: the device is not there.
     """
+    if options.processes > 1:
+        return open_pool("native", path, options, share_of_cores(options))
     opened = bundle.open_model(path, options.checkpoint)
+    distributed.keep_freed_memory()
     device = distributed.pick_device(options.device or "auto")
     distributed.use_threads(options.threads or "auto")
     recipe = opened.recipe
     model = opened.model()
     precision = pick_precision(options.precision or "auto", device)
     return native_engine(model.to(device), opened.vocabulary, recipe, device, precision, options)
+
+
+def share_of_cores(options: EngineOptions) -> int:
+    """Threads of each process: what was asked, else an equal share of the cores."""
+    return options.threads or max(1, distributed.physical_cores() // options.processes)
 
 
 def pick_precision(asked: str, device: torch.device) -> distributed.Precision:
