@@ -21,6 +21,8 @@ from mt.linear import Packed
 class _State:
     memory: Memory
     cache: Cache
+    hidden: Tensor | None = None
+    """[B, n, D] the last hidden states."""
 
 
 class ModelDecoder:
@@ -45,11 +47,21 @@ class ModelDecoder:
         # At first all beams are alike: one of each sentence stands for all, where a cache can.
         fed = tokens[:, :1] if getattr(state.cache, "fresh", False) else tokens
         hidden = self.model.decode(fed.reshape(-1, 1), state.memory, state.cache)[:, 0]
+        state.hidden = hidden.view(*fed.shape, -1)  # [B, n, D]
         if self.project is None:
-            logits = F.linear(hidden, *self.model.output())  # [B*n, V]
+            logits = F.linear(state.hidden, *self.model.output())
         else:
-            logits = self.project(hidden)
-        return logits.view(*fed.shape, -1).expand(*tokens.shape, -1)
+            logits = self.project(state.hidden)
+        return logits.expand(*tokens.shape, -1)
+
+    def sharpen(self, state: _State, ids: Tensor, logits: Tensor) -> Tensor:
+        """The logits [B, N, K] of a few tokens in fp32, where those of all were in fewer bits."""
+        if self.project is None or self.project.dtype == torch.float32:
+            return logits
+        assert state.hidden is not None, "there was a step"
+        weight, bias = self.model.output()
+        exact = (weight[ids] @ state.hidden[..., None].float())[..., 0]  # [B, N, K]
+        return exact if bias is None else exact + bias[ids]
 
     def reorder(self, state: _State, beams: Tensor) -> None:
         """Beam n of sentence b continues what beam `beams[b, n]` was; beams [B, N]."""
@@ -98,6 +110,10 @@ class EnsembleDecoder:
         """See `mt.contracts.Decoder`."""
         for member, own in zip(self.members, state, strict=True):
             member.keep(own, sentences)
+
+    def sharpen(self, state: list[Any], ids: Tensor, logits: Tensor) -> Tensor:
+        """See `mt.contracts.Decoder`."""
+        return logits
 
     def align(self, source: Tensor, tokens: Tensor) -> Tensor:
         """The mean of the members' attention [B, N, T, S]."""
