@@ -125,11 +125,11 @@ def export(
     ours = open_engine(path, EngineOptions(checkpoint=choice, device="cpu", precision="fp32"))
     with files.new_path(out, replace=force) as hidden:
         exporter.export(opened.model().eval(), opened, hidden, config)
-        theirs = _open(exporter, hidden, opened)
+        theirs = _open(exporter, hidden, opened, config)
         worst: float | None = None
         ties: tuple[int, ...] = ()
         if theirs is not None:
-            tolerance = TOLERANCES[getattr(config, "quantization", "float32")]
+            tolerance = TOLERANCES[_type(config)]
             worst, ties = _compare(ours, theirs, opened, tried, tolerance)
         weights = opened.folder / checkpoint.MODEL if opened.folder.is_dir() else opened.folder
         rows = (
@@ -139,14 +139,16 @@ def export(
     return Done(out, rows, tried, worst, ties)
 
 
-def _open(exporter: Any, path: Path, opened: Opened) -> Engine | None:
+def _open(exporter: Any, path: Path, opened: Opened, config: Variant) -> Engine | None:
     """What was exported, to be tried; None when nothing opens it."""
     if hasattr(exporter, "open"):
         tried: Engine = exporter.open(path, opened.vocabulary)
         return tried
     kinds = [plugin("engines", kind) for kind in plugins("engines")]
     known = any(kind.accepts(path) for kind in kinds)
-    return open_engine(path, EngineOptions()) if known else None
+    precision = "fp32" if _type(config) == "float32" else None  # that of the weights
+    options = EngineOptions(device="cpu", precision=precision)
+    return open_engine(path, options) if known else None
 
 
 def _config(kind: str, settings: dict[str, str]) -> Variant:
@@ -159,8 +161,13 @@ def _config(kind: str, settings: dict[str, str]) -> Variant:
 
 
 def _name(config: Variant) -> str:
-    type_ = getattr(config, "quantization", "float32")
-    return config.kind if type_ == "float32" else f"{config.kind}-{type_}"
+    kind, weights = config.kind, _type(config)
+    return kind if weights == "float32" else f"{kind}-{weights}"
+
+
+def _type(config: Variant) -> str:
+    """The type of the weights."""
+    return str(getattr(config, "quantization", "float32"))
 
 
 def _beside(run: Path, config: Variant) -> Path:

@@ -16,7 +16,7 @@ from mt.contracts import EngineOptions, Pair
 from mt.errors import ConfigError, ModelError
 from mt.translate import open_engine
 
-ONE = EngineOptions(threads=1)
+ONE = EngineOptions(threads=1, precision="fp32")
 
 
 @pytest.fixture(scope="module")

@@ -140,6 +140,21 @@ def test_ctranslate2_has_separate_vocabularies(subwords, tmp_path):
     assert texts(theirs, BEAM) == texts(ours, BEAM)
 
 
+def test_settings_of_beams_mean_the_same_in_ctranslate2(subwords, tmp_path):
+    model, opened = opened_with(tmp_path, subwords)
+    ctranslate2.export(model, opened, tmp_path / "ct2", ctranslate2.Config())
+    ours, theirs = native_engine(model, opened), open_engine(tmp_path / "ct2", EngineOptions())
+    plain = texts(ours, BEAM)
+    for search in (
+        {"repetition_penalty": 1.5}, {"no_repeat_ngram": 2}, {"patience": 2.0, "n_best": 3},
+        {"length_penalty": 0.0}, {"length_penalty": 2.0, "beams": 2},
+    ):  # fmt: skip
+        count = search.pop("n_best", 1)
+        options = EngineOptions(search=search, n_best=count)
+        assert texts(theirs, options) == texts(ours, options)
+    assert texts(ours, EngineOptions(search={"no_repeat_ngram": 1})) != plain
+
+
 EXPRESSED = {
     "norm": ["pre", "post"],
     "activation": ["relu", "gelu"],
