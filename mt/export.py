@@ -28,6 +28,8 @@ SAMPLE = 200
 """Most lines that are translated with both."""
 TIE = 1e-3
 """Two tokens of which one may stand for the other: their log-probabilities differ by less."""
+LOSS = 0.1
+"""Log-probability a token by which the model may find other translations worse than its own."""
 GREEDY = EngineOptions(search={"kind": "greedy"})
 
 
@@ -38,7 +40,8 @@ class Tolerance:
     score: float
     """Of forced scores, as a share: of each line where output must be equal, else of the sum."""
     chrf: float | None = None
-    """Least chrF2 of its greedy translations against ours; None: they must be equal."""
+    """Least chrF2 of its greedy translations against ours, unless the model finds them about as
+    probable as its own; None: they must be equal."""
 
 
 TOLERANCES = {"float32": Tolerance(1e-4)}
@@ -271,7 +274,7 @@ def _compare(
         _differs(f"forced scores by {told:.1e}, at most {tolerance.score:.0e} may be", line, forced)
     if tolerance.chrf is not None:
         _, chrf = evaluate.bleu_and_chrf(other, mine, sample.language, opened.recipe.evaluation)
-        if chrf < tolerance.chrf:
+        if chrf < tolerance.chrf and _less_probable(ours, sample, mine, other) > LOSS:
             what = f"its greedy translations have chrF2 {chrf:.1f} against those of mt, "
             _differs(f"{what}at least {tolerance.chrf:g} is wanted", 0, [mine, other])
         return worst, ()
@@ -282,6 +285,22 @@ def _compare(
         if not _tied(ours, opened, sample.lines[line], mine[line], other[line]):
             _differs("its greedy translations, and not by a tie", line, [mine, other])
     return worst, tuple(line + 1 for line in differing)
+
+
+def _less_probable(
+    engine: Engine, sample: Sample, mine: Sequence[str], other: Sequence[str]
+) -> float:
+    """By how much less a token the model finds other translations probable than its own.
+
+    Of an untrained model any translation is as good as its own, however different.
+    """
+    means = []
+    for texts in (mine, other):
+        pairs = [_pair(a, b, sample) for a, b in zip(sample.lines, texts, strict=True)]
+        scores = list(engine.score(pairs))
+        total = math.fsum(score.log_probability for score in scores)
+        means.append(total / sum(score.tokens for score in scores))
+    return means[0] - means[1]
 
 
 def _texts(engine: Engine, lines: Sequence[str], options: EngineOptions) -> list[str]:

@@ -276,10 +276,7 @@ def test_what_is_there_is_kept_unless_it_is_an_export_and_forced(run, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["int8", "int8_float32", "float16", "bfloat16"])
-def test_quantised_exports_stay_near_the_model(kind, run, tmp_path, monkeypatch):
-    # Of an untrained model the translations are too close a call to be compared.
-    loose = {key: replace(each, chrf=0.0) for key, each in export.TOLERANCES.items()}
-    monkeypatch.setattr(export, "TOLERANCES", loose)
+def test_quantised_exports_stay_near_the_model(kind, run, tmp_path):
     done = export.export(run, "ctranslate2", tmp_path / "out", {"quantization": kind})
     assert done.worst < 0.1
     assert done.rows[1].bytes < done.rows[0].bytes + 60_000
@@ -296,6 +293,18 @@ def test_an_export_that_differs_is_told_and_leaves_nothing(run, tmp_path, monkey
     with pytest.raises(ModelError, match="EXPORT-DIFFERS") as error:
         export.export(run, "ctranslate2", tmp_path / "out")
     assert error.value.exit_code == 4
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_quantised_export_that_translates_otherwise_is_told(run, tmp_path, monkeypatch):
+    strict = {"int8": export.Tolerance(0.05, 101.0)}
+    monkeypatch.setattr(export, "TOLERANCES", strict)
+    monkeypatch.setattr(export, "LOSS", -1.0)
+    with pytest.raises(ModelError, match="chrF2"):
+        export.export(run, "ctranslate2", tmp_path / "out", {"quantization": "int8"})
+    monkeypatch.setattr(export, "TOLERANCES", {"int8": export.Tolerance(1e-9)})
+    with pytest.raises(ModelError, match="forced scores"):
+        export.export(run, "ctranslate2", tmp_path / "out", {"quantization": "int8"})
     assert list(tmp_path.iterdir()) == []
 
 
