@@ -121,7 +121,7 @@ def export(
     exporter.check(opened, config)
     out = out or _beside(opened.run, config)
     _refuse_existing(out, force)
-    tried = _sample(opened.recipe, sample)
+    tried = _sample(opened, sample)
     if not opened.scores:
         opened = replace(opened, scores=_scores(opened))
     # The very processor, and the precision of the weights: what differs is the export.
@@ -195,29 +195,41 @@ def _refuse_existing(out: Path, force: bool) -> None:
 # -------------------------------------------------------------------------------- sample
 
 
-def _sample(recipe: Recipe, file: Path | None) -> Sample:
-    """The lines to compare with.
+def _sample(opened: Opened, file: Path | None) -> Sample:
+    """The lines to compare with, those that fit the model whole.
 
     Raises:
         ConfigError: none of the recipe's test sets, nor its validation corpus, can be read here.
     """
+    data, target = opened.recipe.data, opened.recipe.languages.target
     if file is not None:
-        lines = [line for line in islice(files.lines(file), SAMPLE) if not is_blank(line)]
-        if lines:
-            return Sample(file.name, lines, None, recipe.languages.target)
-        raise ConfigError("EXPORT-SAMPLE", file, "there is no text in it", "give another file")
-    for name, config in [*recipe.data.test.items(), ("the validation corpus", recipe.data.valid)]:
+        read = [(line, "") for line in islice(files.lines(file), SAMPLE)]
+        if lines := [source for source, _ in _fitting(read, opened)]:
+            return Sample(file.name, lines, None, target)
+        what = "there is no text in it that fits the model"
+        raise ConfigError("EXPORT-SAMPLE", file, what, "give another file")
+    for name, config in [*data.test.items(), ("the validation corpus", data.valid)]:
         try:
             pairs = list(islice(plugin("sources", config.kind).read(config), SAMPLE))
         except (MtError, ImportError):
             continue
-        both = [(p.source, p.target) for p in pairs if p.source and p.target]
-        both = [(source, target) for source, target in both if not is_blank(source)]
-        if both:
+        read = [(pair.source, pair.target) for pair in pairs if pair.source and pair.target]
+        if both := _fitting(read, opened):
             sources, targets = zip(*both, strict=True)
             return Sample(name, list(sources), list(targets), config.direction.target)
     what = "no test set of the recipe, nor its validation corpus, can be read here"
     raise ConfigError("EXPORT-SAMPLE", "--sample", what, "give some lines with --sample FILE")
+
+
+def _fitting(pairs: Sequence[tuple[str, str]], opened: Opened) -> list[tuple[str, str]]:
+    """Those with text that the model need not cut, as other programs do not."""
+    sides = zip(*pairs, strict=True) if pairs else ([], [])
+    encoders = opened.vocabulary.encode_source, opened.vocabulary.encode_target
+    ids = [encode(list(side)) for encode, side in zip(encoders, sides, strict=True)]
+    lengths = [max(map(len, both)) for both in zip(*ids, strict=True)]
+    room = opened.recipe.data.max_length
+    found = zip(pairs, lengths, strict=True)
+    return [pair for pair, length in found if length < room and not is_blank(pair[0])]
 
 
 def _scores(opened: Opened) -> dict[str, Any]:
