@@ -13,15 +13,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from mt import bundle, checkpoint, evaluate, files
 from mt.checkpoint import Opened
 from mt.config import Document, Location, Plugin, Section, Variant, plugin, plugins, validate
-from mt.contracts import Engine, EngineOptions, Pair, SearchConfig, Translation
+from mt.contracts import END, Engine, EngineOptions, Pair
 from mt.errors import ConfigError, ModelError, MtError
 from mt.lines import is_blank
 from mt.recipe import Recipe
+from mt.text_engine import TextEngine
 from mt.translate import open_engine
 
 SAMPLE = 200
@@ -125,7 +126,8 @@ def export(
     if not opened.scores:
         opened = replace(opened, scores=_scores(opened))
     # The very processor, and the precision of the weights: what differs is the export.
-    ours = open_engine(path, EngineOptions(checkpoint=choice, device="cpu", precision="fp32"))
+    options = EngineOptions(checkpoint=choice, device="cpu", precision="fp32")
+    ours = cast(TextEngine, open_engine(path, options))
     with files.new_path(out, replace=force) as hidden:
         exporter.export(opened.model().eval(), opened, hidden, config)
         theirs = _open(exporter, hidden, opened, config)
@@ -145,7 +147,7 @@ def export(
 def _open(exporter: Any, path: Path, opened: Opened, config: Variant) -> Engine | None:
     """What was exported, to be tried; None when nothing opens it."""
     if hasattr(exporter, "open"):
-        tried: Engine = exporter.open(path, opened.vocabulary)
+        tried: Engine = exporter.open(path, opened)
         return tried
     kinds = [plugin("engines", kind) for kind in plugins("engines")]
     known = any(kind.accepts(path) for kind in kinds)
@@ -265,15 +267,15 @@ def _validation(opened: Opened) -> dict[str, Any]:
 
 
 def _compare(
-    ours: Engine, theirs: Engine, opened: Opened, sample: Sample, tolerance: Tolerance
+    ours: TextEngine, theirs: Engine, opened: Opened, sample: Sample, tolerance: Tolerance
 ) -> tuple[float, tuple[int, ...]]:
     """The largest difference of forced scores, and the lines that differ by a tie.
 
     Raises:
         ModelError: the export is not the model.
     """
-    greedy = list(ours.translate(sample.lines, GREEDY))
-    mine, other = [each.text for each in greedy], _texts(theirs, sample.lines, GREEDY)
+    greedy = [list(engine.translate(sample.lines, GREEDY)) for engine in (ours, theirs)]
+    mine, other = ([each.text for each in found] for found in greedy)
     pairs = [
         _pair(a, b, sample) for a, b in zip(sample.lines, sample.references or mine, strict=True)
     ]
@@ -290,11 +292,11 @@ def _compare(
             what = f"its greedy translations have chrF2 {chrf:.1f} against those of mt, "
             _differs(f"{what}at least {tolerance.chrf:g} is wanted", 0, [mine, other])
         return worst, ()
-    # Where ours was cut at its limit, another program may have gone on.
-    whole = [not _cut(each, opened.recipe.search) for each in greedy]
-    differing = [i for i in range(len(mine)) if mine[i] != other[i] and whole[i]]
+    # By their tokens: bytes that are no character may be shown in several ways.
+    tokens = [(a.tokens, b.tokens) for a, b in zip(*greedy, strict=True)]
+    differing = [line for line, (a, b) in enumerate(tokens) if a != b]
     for line in differing:
-        if not _tied(ours, opened, sample.lines[line], mine[line], other[line]):
+        if not _tied(ours, sample.lines[line], *tokens[line]):
             _differs("its greedy translations, and not by a tie", line, [mine, other])
     return worst, tuple(line + 1 for line in differing)
 
@@ -327,20 +329,16 @@ def _apart(a: float, b: float) -> float:
     return abs(a - b) / max(abs(a), 1e-9)
 
 
-def _cut(found: Translation, search: SearchConfig) -> bool:
-    """Whether a translation ended because it was as long as it may be."""
-    most = int(search.max_length_ratio * len(found.source_tokens)) + search.max_length_extra
-    return len(found.tokens) >= most
-
-
-def _tied(engine: Engine, opened: Opened, source: str, one: str, other: str) -> bool:
-    """Whether the first token in which two translations differ could be either."""
-    ids = opened.vocabulary.encode_target([one, other])
-    place = next((i for i, (a, b) in enumerate(zip(*ids, strict=False)) if a != b), None)
-    place = min(map(len, ids)) if place is None else place  # where one of them ends
-    pairs = [Pair(source, text, "", "", "tie") for text in (one, other)]
-    gains = [score.token_log_probabilities for score in engine.score(pairs)]
-    return max(map(len, ids)) > place and abs(gains[0][place] - gains[1][place]) < TIE
+def _tied(ours: TextEngine, line: str, one: Sequence[str], other: Sequence[str]) -> bool:
+    """Whether the first token in which two translations of a line differ could be either."""
+    vocabulary = ours.vocabulary
+    names = vocabulary.pieces_target(range(vocabulary.target_size))
+    ids = {name: i for i, name in enumerate(names)}
+    (source,) = vocabulary.encode_source([line])
+    both = [[*(ids[name] for name in tokens), END] for tokens in (one, other)]
+    place = next(i for i, (a, b) in enumerate(zip(*both, strict=False)) if a != b)
+    gains = ours.searcher.force([([*source, END], each) for each in both])
+    return abs(gains[0][place] - gains[1][place]) < TIE
 
 
 def _differs(what: str, line: int, values: Sequence[Sequence[Any]]) -> None:
