@@ -501,8 +501,8 @@ class ExporterPlugin(Protocol):
 
     # What no engine of ours opens has a third function, to be tried by:
     #
-    # def open(path, vocabulary) -> Engine:
-    #     """What was exported, as its users will use it."""
+    # def open(path, opened) -> Engine:
+    #     """What was exported, to be compared with what it is of."""
 
 
 class EnginePlugin(Protocol):
