@@ -11,6 +11,7 @@ from pydantic import Field
 
 from mt.contracts import END, FIRST_PIECE, PAD, Decoder, Hypotheses, Request, SearchConfig
 from mt.errors import ConfigError
+from mt.lines import batch_size
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -147,8 +148,27 @@ def best_pieces(decoder: Decoder, state: Any, logits: Tensor, count: int) -> tup
     ids = torch.cat((torch.full_like(ids[..., :1], END), ids + FIRST_PIECE), dim=-1)
     if few:
         rough = logits.gather(-1, ids).float()
-        gains = gains + (decoder.sharpen(state, ids, rough) - rough)
+        off = decoder.sharpen(state, ids, rough) - rough  # [B, N, K]
+        # The normaliser, too, is mostly made of these.
+        total = 1 + (gains.exp() * off.expm1()).sum(dim=-1, keepdim=True)
+        gains = gains + off - total.log()
     return gains.nan_to_num_(nan=NONE, neginf=NONE), ids
+
+
+def left_in_batch(stopped: Tensor, stops: int) -> Tensor | None:
+    """Which sentences [B'], ascending, a batch goes on with, or None: with all of them.
+
+    Those that have not stopped, and as many others as make a size that comes often.
+
+    Args:
+        stopped: [B] whether a sentence needs no more.
+        stops: how many of them.
+    """
+    count = len(stopped)
+    size = batch_size(count - stops)
+    if size == count or stops * 8 < count:  # a smaller batch must be worth its copies
+        return None
+    return stopped.byte().argsort(stable=True)[:size].sort().values
 
 
 def best_of(values: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -60,7 +60,7 @@ class ModelDecoder:
             return logits
         assert state.hidden is not None, "there was a step"
         weight, bias = self.model.output()
-        exact = (weight[ids] @ state.hidden[..., None].float())[..., 0]  # [B, N, K]
+        exact = (F.embedding(ids, weight) @ state.hidden[..., None].float())[..., 0]  # [B, N, K]
         return exact if bias is None else exact + bias[ids]
 
     def reorder(self, state: _State, beams: Tensor) -> None:

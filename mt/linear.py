@@ -20,6 +20,9 @@ from torch.nn import functional as F
 
 STEP = 128
 """Rows of a product come in multiples of this."""
+MANY = 512
+"""More rows than this come packed in multiples of it, as kernels are kept for each number; fewer
+are few numbers already (`mt.lines.batch_size`)."""
 ROWS = 256
 """For how many rows a packed weight is laid out; others go as well."""
 
@@ -92,12 +95,6 @@ def has_bf16() -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def few_sizes(rows: int) -> int:
-    """The least of a few dozen sizes that holds so many rows; for each a kernel is kept."""
-    step = 8 if rows <= 32 else 32 if rows <= 512 else 256 if rows <= 4096 else 1024
-    return -(-rows // step) * step
-
-
 class Packed:
     """A weight [N, K] and its bias, packed for products on a CPU in one type; no gradients."""
 
@@ -110,7 +107,7 @@ class Packed:
     def __call__(self, x: Tensor) -> Tensor:
         """x [..., K] -> [..., N] in the packed type."""
         rows = x.numel() // x.size(-1)
-        size = few_sizes(rows)
+        size = -(-rows // MANY) * MANY if rows > MANY else rows
         if size != rows:  # what stands in the rows added changes no other
             matrix = torch.empty(size, x.size(-1), dtype=self.dtype)
             matrix[:rows] = x.reshape(rows, -1)

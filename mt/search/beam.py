@@ -21,6 +21,7 @@ from mt.candidates import (
     RankingConfig,
     best_pieces,
     forced_tokens,
+    left_in_batch,
     length_divisor,
     less_repetitive,
     log_probabilities,
@@ -145,8 +146,8 @@ def search(config: Config, decoder: Decoder, request: Request) -> Hypotheses:
             break
         _grow(live, chosen, step, bool(moves))
         origins = chosen.origins
-        if stops * 8 >= len(live.rows):  # a smaller batch is worth its copies
-            left = stopped.logical_not().nonzero()[:, 0]
+        left = left_in_batch(stopped, stops)
+        if left is not None:
             live.keep(left)
             origins = origins[left]
             decoder.keep(state, left)

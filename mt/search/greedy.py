@@ -18,6 +18,7 @@ from mt.candidates import (
     best_of,
     best_pieces,
     forced_tokens,
+    left_in_batch,
     less_repetitive,
     log_probabilities,
 )
@@ -80,8 +81,8 @@ def search(config: Config, decoder: Decoder, request: Request) -> Hypotheses:
         stops = int(stopped.sum())
         if stops == len(rows):
             break
-        if stops * 8 >= len(rows):  # a smaller batch is worth its copies
-            left = stopped.logical_not().nonzero()[:, 0]
+        left = left_in_batch(stopped, stops)
+        if left is not None:
             rows, last = rows[left], last[left]
             decoder.keep(state, left)
     lost = (scores == NONE)[:, None]  # no way on had any probability: no hypothesis
