@@ -121,18 +121,21 @@ def attend_cells(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None)
     Args:
         query: [B, H, Q, K].
         key, value: [B, H, C, K].
-        bias: added to the scores, 0 or -inf, broadcast to [B, H, Q, C]; None: all is seen.
+        bias: added to the scores, 0 or -inf, [B*H, Q or 1, C]; None: all is seen.
 
     Returns:
         [B, H, Q, K].
     """
+    scale = query.size(-1) ** -0.5
     if query.device.type != "cpu":
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        mask = None if bias is None else bias.unflatten(0, query.shape[:2])
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
     # The parts are faster here than a CPU's own kernel, as in training (`_attend_plainly`).
-    scores = (query * query.size(-1) ** -0.5) @ key.transpose(-2, -1)  # [B, H, Q, C]
-    if bias is not None:
-        scores += bias
-    return scores.softmax(-1) @ value
+    flat = query.flatten(0, 1)  # [B*H, Q, K]
+    start, share = (flat.new_zeros(()), 0) if bias is None else (bias, 1)
+    keys = key.flatten(0, 1).transpose(1, 2)
+    scores = torch.baddbmm(start, flat, keys, beta=share, alpha=scale)  # [B*H, Q, C]
+    return torch.bmm(scores.softmax(-1), value.flatten(0, 1)).unflatten(0, query.shape[:2])
 
 
 class KeyValueCache:
@@ -162,6 +165,8 @@ class KeyValueCache:
         padding = torch.zeros(valid.shape, dtype=kept, device=valid.device)
         padding = padding.masked_fill_(~valid, -math.inf)[:, None, None]
         self.padding = None if bool(valid.all()) else padding  # [B, 1, 1, S]
+        self.bias: Tensor | None = None
+        """That of this step, which all layers share."""
         self.beams, self.length, self.filled, self.dense = beams, 0, 0, 0
         sentences, cells = len(valid), max_length * beams
         shape = (sentences, first.size(1), cells, first.size(3))
@@ -188,9 +193,11 @@ class KeyValueCache:
         for kept, new in ((keys, key), (values, value)):  # into cells [B, H, t, N, K]
             cells = kept[:, :, self.filled : end].unflatten(2, (tokens, beams))
             cells.copy_(new.view(shape).permute(0, 3, 2, 1, 4))
-        bias = self._bias(tokens, beams) if end > 1 else None
+        if layer == 0:
+            self.bias = _of_heads(self._bias(tokens, beams), heads)
         query = query.to(keys.dtype).view(shape).permute(0, 3, 2, 1, 4).flatten(2, 3)
-        mixed = attend_cells(query, keys[:, :, :end], values[:, :, :end], bias)  # [B, H, t*N, K]
+        mixed = attend_cells(query, keys[:, :, :end], values[:, :, :end], self.bias)
+        # [B, H, t*N, K]
         mixed = mixed.unflatten(2, (tokens, beams)).permute(0, 3, 2, 1, 4)
         return mixed.reshape(rows, tokens, heads * width)
 
@@ -215,7 +222,8 @@ class KeyValueCache:
         rows, tokens, heads, width = query.shape
         keys, values = self.source[layer]
         grouped = query.view(len(keys), -1, heads, width).transpose(1, 2)
-        mixed = attend_cells(grouped.to(keys.dtype), keys, values, self.padding)  # [B, H, N*t, K]
+        padding = _of_heads(self.padding, heads)
+        mixed = attend_cells(grouped.to(keys.dtype), keys, values, padding)  # [B, H, N*t, K]
         return mixed.transpose(1, 2).reshape(rows, tokens, heads * width)
 
     def advance(self, rows: int, tokens: int) -> None:
@@ -260,3 +268,8 @@ class KeyValueCache:
         self.past = self.past[sentences]
         if self.padding is not None:
             self.padding = self.padding[sentences]
+
+
+def _of_heads(bias: Tensor | None, heads: int) -> Tensor | None:
+    """A bias [B, 1, Q, C] for each head: [B*H, Q, C]."""
+    return None if bias is None else bias.expand(-1, heads, -1, -1).flatten(0, 1)

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 NONE = float("-inf")
-SPARE = 5
+SPARE = 3
 """Candidates that are sharpened beyond those that are wanted."""
+CACHED = 128
+"""Rows of the vocabulary's size that a CPU's cache holds."""
 BLOCK = 64
 """Values whose largest is found first, when the best of many are looked for."""
 UNCOVERED = 1e-9
@@ -141,11 +143,11 @@ def best_pieces(decoder: Decoder, state: Any, logits: Tensor, count: int) -> tup
     """
     import torch
 
-    every = log_probabilities(logits)  # [B, N, V]
     few = logits.dtype != torch.float32
-    gains, ids = best_of(every[..., FIRST_PIECE:], count + SPARE if few else count)
-    gains = torch.cat((every[..., END, None], gains), dim=-1)
-    ids = torch.cat((torch.full_like(ids[..., :1], END), ids + FIRST_PIECE), dim=-1)
+    # Some sentences at a time, so that what is computed of them is still in the cache when read.
+    step = max(1, CACHED // logits.shape[1]) if logits.device.type == "cpu" else len(logits)
+    found = [_best_pieces(part, count + SPARE * few) for part in logits.split(step)]
+    gains, ids = (torch.cat(each) for each in zip(*found, strict=True))
     if few:
         rough = logits.gather(-1, ids).float()
         off = decoder.sharpen(state, ids, rough) - rough  # [B, N, K]
@@ -153,6 +155,16 @@ def best_pieces(decoder: Decoder, state: Any, logits: Tensor, count: int) -> tup
         total = 1 + (gains.exp() * off.expm1()).sum(dim=-1, keepdim=True)
         gains = gains + off - total.log()
     return gains.nan_to_num_(nan=NONE, neginf=NONE), ids
+
+
+def _best_pieces(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Log-probabilities and ids [B, N, K] of END, first, and of the `count` best pieces."""
+    import torch
+
+    every = log_probabilities(logits)  # [B, N, V]
+    gains, ids = best_of(every[..., FIRST_PIECE:], count)
+    gains = torch.cat((every[..., END, None], gains), dim=-1)
+    return gains, torch.cat((torch.full_like(ids[..., :1], END), ids + FIRST_PIECE), dim=-1)
 
 
 def left_in_batch(stopped: Tensor, stops: int) -> Tensor | None:
@@ -166,7 +178,7 @@ def left_in_batch(stopped: Tensor, stops: int) -> Tensor | None:
     """
     count = len(stopped)
     size = batch_size(count - stops)
-    if size == count or stops * 8 < count:  # a smaller batch must be worth its copies
+    if size == count or stops * 4 < count:  # a smaller batch must be worth its copies
         return None
     return stopped.byte().argsort(stable=True)[:size].sort().values
 
@@ -174,8 +186,8 @@ def left_in_batch(stopped: Tensor, stops: int) -> Tensor | None:
 def best_of(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The `count` largest of fp32 `values` [..., V] and their places, of equal ones the first.
 
-    Of many values only the blocks with the `count` largest maxima are looked into, since no other
-    can hold one of the largest; the maxima cost one fast pass.
+    Of many values only the blocks with the `count` largest maxima are looked into: no other can
+    hold one of the largest, and the maxima cost one fast pass.
     """
     import torch
 

@@ -129,7 +129,8 @@ class FeedForward(nn.Module):
         if self.gate is not None:
             inner = F.silu(self.gate(x)) * self.inner(x)
         else:
-            inner = F.relu(self.inner(x)) if self.activation == "relu" else F.gelu(self.inner(x))
+            relu = self.activation == "relu"
+            inner = self.inner.rectified(x) if relu else F.gelu(self.inner(x))
         outer: Tensor = self.outer(self.drop(inner))
         return outer
 

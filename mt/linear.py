@@ -104,19 +104,19 @@ class Packed:
             self.bias = None if bias is None else bias.detach().to(dtype)
         self.dtype = dtype
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """x [..., K] -> [..., N] in the packed type."""
+    def __call__(self, x: Tensor, activation: str = "none") -> Tensor:
+        """x [..., K] -> [..., N] in the packed type; `activation` may be `relu`."""
         rows = x.numel() // x.size(-1)
         size = -(-rows // MANY) * MANY if rows > MANY else rows
         if size != rows:  # what stands in the rows added changes no other
             matrix = torch.empty(size, x.size(-1), dtype=self.dtype)
             matrix[:rows] = x.reshape(rows, -1)
-            return self._product(matrix)[:rows].view(*x.shape[:-1], -1)
-        return self._product(x.to(self.dtype))
+            return self._product(matrix, activation)[:rows].view(*x.shape[:-1], -1)
+        return self._product(x.to(self.dtype), activation)
 
-    def _product(self, x: Tensor) -> Tensor:
+    def _product(self, x: Tensor, activation: str) -> Tensor:
         product: Tensor = torch.ops.mkldnn._linear_pointwise(
-            x, self.weight, self.bias, "none", [], ""
+            x, self.weight, self.bias, activation, [], ""
         )
         return product
 
@@ -139,6 +139,12 @@ class Linear(nn.Linear):
         if self.packed is not None and not torch.is_grad_enabled():
             return self.packed(x)
         return linear(x, self.weight, self.bias)
+
+    def rectified(self, x: Tensor) -> Tensor:
+        """max(0, x W^T + b), [..., K] -> [..., N]."""
+        if self.packed is not None and not torch.is_grad_enabled():
+            return self.packed(x, "relu")
+        return F.relu(self(x))
 
 
 def once(part: nn.Module) -> None:
