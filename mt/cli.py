@@ -63,8 +63,12 @@ app = typer.Typer(
 ConfigFile = Annotated[
     Path, typer.Argument(metavar="CONFIG", help="A YAML recipe, such as configs/demo.yaml.")
 ]
-RunFolder = Annotated[
-    Path, typer.Argument(metavar="RUN", help="A run directory, or one checkpoint folder in it.")
+RunFolders = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="RUN",
+        help="A run directory, or one checkpoint folder in it; several are an ensemble.",
+    ),
 ]
 RecipeSets = Annotated[
     list[str] | None,
@@ -185,13 +189,7 @@ def train(
 
 @app.command(short_help="Translate lines of text.")
 def translate(
-    runs: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="RUN",
-            help="A run directory, or one checkpoint folder in it; several are an ensemble.",
-        ),
-    ],
+    runs: RunFolders,
     source: Annotated[
         Path | None,
         typer.Option("-i", "--input", metavar="FILE", help="Text to read; standard input if none."),
@@ -295,7 +293,7 @@ def translate(
 
 @app.command(short_help="Score given translations with a model.")
 def score(
-    run: RunFolder,
+    runs: RunFolders,
     source: Annotated[Path, typer.Option(metavar="FILE", help="The source text.")],
     target: Annotated[Path, typer.Option(metavar="FILE", help="Its translation, line by line.")],
     form: Annotated[
@@ -320,7 +318,7 @@ def score(
 
     The model is made to say each target line, its end included (forced decoding). Both files
     are UTF-8, plain or compressed, of equally many lines. The number of tokens and the
-    perplexity of all go to standard error.
+    perplexity of all go to standard error. Several runs are scored as one, as an ensemble.
 
     \b
     Example:  mt score runs/demo --source test.en --target test.de
@@ -331,7 +329,8 @@ def score(
 
     options = _options(sets, checkpoint, device, precision, threads, processes, ("runtime",))
     translating.refuse_unequal(source, target)  # told before a model is opened
-    engine = translating.open_engine(run, replace(options, strict=strict))
+    options = replace(options, strict=strict, others=tuple(runs[1:]))
+    engine = translating.open_engine(runs[0], options)
     with files.output(None) as out:
         as_json = form is ScoreFormat.json
         translating.score_files(engine, source, target, out, as_json, normalize)
@@ -339,7 +338,7 @@ def score(
 
 @app.command("eval", short_help="Score a model: BLEU, chrF2, TER.")
 def evaluate(
-    run: RunFolder,
+    runs: RunFolders,
     on: Annotated[
         list[str] | None,
         typer.Option("--on", metavar="NAME", help="A test set of the recipe; all if left out."),
@@ -367,7 +366,7 @@ def evaluate(
     """Score a model with sacreBLEU: BLEU, chrF2 and TER, each with its signature.
 
     Translates every test set of the recipe, or those named by --on, or the text of --source,
-    and keeps the translations in RUN/hypotheses/.
+    and keeps the translations in RUN/hypotheses/, those of an ensemble in its first run's.
 
     \b
     Example:  mt eval runs/demo --on test --json
@@ -377,10 +376,10 @@ def evaluate(
     from mt import report, translate
 
     options = _options(sets, checkpoint, device, precision, threads, processes)
-    engine = translate.open_engine(run, options)
-    scores = evaluating.evaluate(run, engine, on or (), source, reference or ())
+    engine = translate.open_engine(runs[0], replace(options, others=tuple(runs[1:])))
+    scores = evaluating.evaluate(runs[0], engine, on or (), source, reference or ())
     for name in scores:
-        for example in evaluating.examples(run, name, show):
+        for example in evaluating.examples(runs[0], name, show):
             for label, text in zip(("source", "reference", "translation"), example, strict=True):
                 report.say(f"{label:11}  {text}")
             report.say("")

@@ -71,7 +71,10 @@ class ModelDecoder:
 
 
 class EnsembleDecoder:
-    """Several decoders of one vocabulary, whose log-probabilities are averaged."""
+    """Several decoders of one vocabulary, whose log-probabilities are averaged.
+
+    The average does not sum to one; a search makes probabilities of it as it does of logits.
+    """
 
     def __init__(self, members: Sequence[Decoder]) -> None:
         self.members = members
@@ -103,3 +106,8 @@ class EnsembleDecoder:
         """The mean of the members' attention [B, N, T, S]."""
         aligned = [member.align(source, tokens) for member in self.members]
         return torch.stack(aligned).mean(dim=0)
+
+
+def together(members: Sequence[Decoder]) -> Decoder:
+    """One decoder as it is, several as an ensemble."""
+    return members[0] if len(members) == 1 else EnsembleDecoder(members)

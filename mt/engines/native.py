@@ -31,7 +31,7 @@ from mt.contracts import (
     Sentence,
     Seq2Seq,
 )
-from mt.decoders import ModelDecoder
+from mt.decoders import ModelDecoder, together
 from mt.errors import ModelError
 from mt.lines import batches
 from mt.pool import open_pool
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from mt.checkpoint import Opened
     from mt.recipe import Recipe
     from mt.vocabulary import Vocabulary
 
@@ -59,19 +60,39 @@ def open(path: Path, options: EngineOptions) -> Engine:
     """The engine of a run, its best checkpoint or the one that is asked for, or of a bundle.
 
     Raises:
-        ModelError: no such checkpoint, a damaged one, or weights of another model.
+        ModelError: no such checkpoint, a damaged one, or weights of another model; or the models
+            of an ensemble have not all the same vocabulary.
         MachineError: the device is not there.
     """
     if options.processes > 1:
         return open_pool("native", path, options, share_of_cores(options))
-    opened = bundle.open_model(path, options.checkpoint)
+    opened, *others = _opened([path, *options.others], options.checkpoint)
     distributed.keep_freed_memory()
     device = distributed.pick_device(options.device or "auto")
     distributed.use_threads(options.threads or "auto")
     recipe = opened.recipe
     model = opened.model()
     precision = pick_precision(options.precision or "auto", device)
-    return native_engine(model.to(device), opened.vocabulary, recipe, device, precision, options)
+    more = [(other.model().to(device), other.recipe) for other in others]
+    return native_engine(
+        model.to(device), opened.vocabulary, recipe, device, precision, options, more
+    )
+
+
+def _opened(paths: Sequence[Path], choice: str | None) -> list[Opened]:
+    """The models of an ensemble, whose weights nobody has read yet.
+
+    Raises:
+        ModelError: two have different vocabularies.
+    """
+    opened = [bundle.open_model(path, choice) for path in paths]
+    first, *digests = [each.vocabulary.digest for each in opened]
+    for path, digest in zip(paths[1:], digests, strict=True):
+        if digest != first:
+            what = f"its vocabulary is {digest[:16]}, that of {paths[0]} is {first[:16]}"
+            advice = "an ensemble takes models of one vocabulary; see vocabulary.path"
+            raise ModelError("VOCAB-MISMATCH", path, what, advice)
+    return opened
 
 
 def share_of_cores(options: EngineOptions) -> int:
@@ -93,18 +114,22 @@ def pick_precision(asked: str, device: torch.device) -> distributed.Precision:
 def native_engine(
     model: nn.Module, vocabulary: Vocabulary, recipe: Recipe, device: torch.device,
     precision: distributed.Precision, options: EngineOptions | None = None,
+    others: Sequence[tuple[nn.Module, Recipe]] = (),
 ) -> TextEngine:  # fmt: skip
-    """The engine of a model that is already on its device.
+    """The engine of a model that is already on its device, or of an ensemble of it and others.
 
-    On a CPU the weights of now are packed into it, until `mt.linear.pack(model, None)`.
+    On a CPU the weights of now are packed into them, until `mt.linear.pack(model, None)`.
     """
+    recipes = [recipe, *(each for _, each in others)]
+    positions = [getattr(each.model, "max_length", None) for each in recipes]
     profile = Profile(
         languages=recipe.languages,
-        longest=recipe.data.max_length,
-        positions=getattr(recipe.model, "max_length", None),
+        longest=min(each.data.max_length for each in recipes),
+        positions=min((each for each in positions if each), default=None),
         search=recipe.search,
     )
-    searcher = NativeSearcher(model, vocabulary, device, precision)
+    models = [model, *(other for other, _ in others)]
+    searcher = NativeSearcher(models, vocabulary, device, precision)
     return TextEngine(searcher, vocabulary, profile, options or EngineOptions())
 
 
@@ -117,16 +142,17 @@ class NativeSearcher:
     ahead = 0
 
     def __init__(
-        self, model: nn.Module, vocabulary: Vocabulary, device: torch.device,
+        self, models: Sequence[nn.Module], vocabulary: Vocabulary, device: torch.device,
         precision: distributed.Precision,
     ) -> None:  # fmt: skip
-        self.model, self.vocabulary = model, vocabulary
+        self.models, self.vocabulary = models, vocabulary
         self.device, self.precision = device, precision
         packed = packed_type(device, precision)
         if packed is not None:
-            linear.pack(model, packed)
+            for model in models:
+                linear.pack(model, packed)
             self.precision = "fp32"  # what is packed needs no autocast
-        self.decoder = ModelDecoder(cast(Seq2Seq, model), packed)
+        self.decoder = together([ModelDecoder(cast(Seq2Seq, model), packed) for model in models])
 
     def search(
         self, sentences: Sequence[Sentence], config: SearchConfig, options: EngineOptions
@@ -184,17 +210,15 @@ class NativeSearcher:
 
     def _forced(self, batch: Batch) -> list[list[float]]:
         """The log-probability of each label of each sentence."""
-        from torch.nn import functional as F
-
-        model = cast(Seq2Seq, self.model)
+        models = [cast(Seq2Seq, model) for model in self.models]
         with self.inference():
             real = batch.labels != 0  # [B, T]
-            hidden = model.decode(batch.inputs, model.encode(batch.source))[real]  # [P, D]
+            hidden = [m.decode(batch.inputs, m.encode(batch.source))[real] for m in models]
             gains: list[float] = []
             labels = batch.labels[real][:, None]  # [P, 1]
-            for start in range(0, len(hidden), CHUNK):
+            for start in range(0, len(labels), CHUNK):
                 part = slice(start, start + CHUNK)
-                logits = F.linear(hidden[part], *model.output()).float()  # [CHUNK, V]
+                logits = _mean_logits(models, [states[part] for states in hidden])  # [CHUNK, V]
                 chosen = logits.gather(1, labels[part])[:, 0] - logits.logsumexp(dim=1)
                 gains += chosen.tolist()
         every = iter(gains)
@@ -205,15 +229,27 @@ class NativeSearcher:
         """Evaluation mode, no gradients, matrix products in the engine's precision."""
         import torch
 
-        training = self.model.training
-        if training:
-            self.model.eval()
+        training = [model for model in self.models if model.training]
+        for model in training:
+            model.eval()
         try:
             with torch.inference_mode(), distributed.autocast(self.device, self.precision):
                 yield
         finally:
-            if training:
-                self.model.train()
+            for model in training:
+                model.train()
+
+
+def _mean_logits(models: Sequence[Seq2Seq], hidden: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Logits [P, V] of hidden states [P, D] of each model: of several, the mean.
+
+    Made probabilities of, it gives what the mean of their log-probabilities gives.
+    """
+    from torch.nn import functional as F
+
+    each = zip(models, hidden, strict=True)
+    logits = [F.linear(states, *model.output()).float() for model, states in each]
+    return logits[0] if len(logits) == 1 else sum(logits[1:], logits[0]) / len(logits)
 
 
 def packed_type(device: torch.device, precision: distributed.Precision) -> torch.dtype | None:
