@@ -5,15 +5,17 @@ Legend: B sentences, N beams, S source length, T target length, D width, V vocab
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mt.contracts import BEGIN, Cache, Decoder, Memory, Seq2Seq
+from mt.contracts import BEGIN, PAD, Cache, Decoder, Memory, Seq2Seq
 from mt.linear import Packed
 
 
@@ -33,7 +35,9 @@ class ModelDecoder:
 
     def __init__(self, model: Seq2Seq, packed: torch.dtype | None = None) -> None:
         self.model = model
-        self.project = None if packed is None else Packed(*model.output(), packed)
+        self.project: Callable[[Tensor], Tensor] | None = None
+        if packed is not None:
+            self.project = Packed(*model.output(), packed)
 
     def start(self, source: Tensor, beams: int, max_lengths: Tensor) -> _State:
         """Encode source ids [B, S] and make room for the longest hypothesis."""
@@ -68,6 +72,79 @@ class ModelDecoder:
         rows = source.repeat_interleave(inputs.size(1), dim=0)  # [B*N, S]
         attention = self.model.attention(rows, inputs.flatten(0, 1))  # [B*N, T, S]
         return attention.unflatten(0, inputs.shape[:2])
+
+
+class Rest:
+    """How much the ids that a shortlist leaves out weigh, without computing their logits.
+
+    Without them in the softmax a search would favour what the model is unsure of, where most is
+    left out. Over many ids the logits of a hidden state h are about normally distributed, their
+    mean m h and their variance h'Ch for the mean m and the covariance C of the projection's rows;
+    so n of them have together log n + m h + h'Ch / 2.
+
+    Args:
+        model: whose projection it is.
+        ids: [R] the ids that may be left out, from which m and C are taken.
+    """
+
+    def __init__(self, model: Seq2Seq, ids: Tensor) -> None:
+        weight, bias = model.output()
+        rows = weight.detach()[ids].float()
+        if bias is not None:  # h gets a 1 for it
+            rows = torch.cat((rows, bias.detach()[ids, None].float()), dim=1)
+        self.size = len(weight)
+        self.mean = rows.mean(dim=0)  # [D]
+        self.covariance = (rows - self.mean).T @ (rows - self.mean) / max(1, len(rows))  # [D, D]
+
+    def __call__(self, hidden: Tensor, count: int) -> Tensor:
+        """The log of the sum of exp of `count` logits, [P] for hidden states [P, D]."""
+        with torch.autocast(hidden.device.type, enabled=False):
+            h = hidden.float()
+            h = F.pad(h, (0, len(self.mean) - h.size(-1)), value=1.0)
+            spread: Tensor = ((h @ self.covariance) * h).sum(dim=-1)
+            return math.log(count) + h @ self.mean + spread / 2
+
+
+class ShortlistDecoder(ModelDecoder):
+    """One model of whose vocabulary only some ids are searched: tokens are places among them.
+
+    What all the others weigh is added to the logit of padding, which no search takes.
+
+    Args:
+        model: the model.
+        ids: [V'] the target ids, ascending.
+        rest: estimates what is left out.
+        packed: as of `ModelDecoder`.
+    """
+
+    def __init__(
+        self, model: Seq2Seq, ids: Tensor, rest: Rest, packed: torch.dtype | None = None
+    ) -> None:
+        super().__init__(model)
+        self.ids, self.rest = ids, rest
+        weight, bias = model.output()
+        weight, bias = weight[ids], None if bias is None else bias[ids]
+        self.product: Callable[[Tensor], Tensor] = partial(F.linear, weight=weight, bias=bias)
+        if packed is not None:
+            self.product = Packed(weight, bias, packed)
+        self.project = self._logits
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        """Hidden states [P, D] to [P, V']."""
+        logits = self.product(hidden)
+        left_out = self.rest.size - len(self.ids)
+        if left_out:
+            own = logits[:, PAD].float()
+            logits[:, PAD] = own.logaddexp(self.rest(hidden, left_out)).to(logits.dtype)
+        return logits
+
+    def step(self, state: _State, tokens: Tensor) -> Tensor:
+        """Logits [B, N, V'] after feeding tokens [B, N]."""
+        return super().step(state, self.ids[tokens])
+
+    def align(self, source: Tensor, tokens: Tensor) -> Tensor:
+        """See `ModelDecoder`."""
+        return super().align(source, self.ids[tokens])
 
 
 class EnsembleDecoder:

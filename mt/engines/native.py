@@ -9,18 +9,21 @@ Legend: B sentences, N beams, S source length, T target length, D width, V vocab
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from mt import bundle, checkpoint, distributed, linear
+from mt import bundle, checkpoint, distributed, linear, shortlist
 from mt.batching import batch_of, moved, pad
 from mt.config import plugin
 from mt.contracts import (
     END,
     Batch,
+    Decoder,
     Engine,
     EngineOptions,
     Hypotheses,
@@ -31,14 +34,17 @@ from mt.contracts import (
     Sentence,
     Seq2Seq,
 )
-from mt.decoders import ModelDecoder, together
+from mt.decoders import ModelDecoder, Rest, ShortlistDecoder, together
 from mt.errors import ModelError
 from mt.lines import batches
 from mt.pool import open_pool
-from mt.text_engine import Profile, TextEngine
+from mt.shortlist import Shortlist
+from mt.text_engine import Profile, TextEngine, search_config
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
     from torch import nn
 
     from mt.checkpoint import Opened
@@ -62,6 +68,7 @@ def open(path: Path, options: EngineOptions) -> Engine:
     Raises:
         ModelError: no such checkpoint, a damaged one, or weights of another model; or the models
             of an ensemble have not all the same vocabulary.
+        ConfigError: the search wants a shortlist and there is none.
         MachineError: the device is not there.
     """
     if options.processes > 1:
@@ -71,11 +78,13 @@ def open(path: Path, options: EngineOptions) -> Engine:
     device = distributed.pick_device(options.device or "auto")
     distributed.use_threads(options.threads or "auto")
     recipe = opened.recipe
+    if search_config(recipe.search, options.search).shortlist:
+        shortlist.load(opened.run, opened.vocabulary.digest)  # what is wrong is told at once
     model = opened.model()
     precision = pick_precision(options.precision or "auto", device)
     more = [(other.model().to(device), other.recipe) for other in others]
     return native_engine(
-        model.to(device), opened.vocabulary, recipe, device, precision, options, more
+        model.to(device), opened.vocabulary, recipe, device, precision, options, more, opened.run
     )
 
 
@@ -114,11 +123,12 @@ def pick_precision(asked: str, device: torch.device) -> distributed.Precision:
 def native_engine(
     model: nn.Module, vocabulary: Vocabulary, recipe: Recipe, device: torch.device,
     precision: distributed.Precision, options: EngineOptions | None = None,
-    others: Sequence[tuple[nn.Module, Recipe]] = (),
+    others: Sequence[tuple[nn.Module, Recipe]] = (), run: Path | None = None,
 ) -> TextEngine:  # fmt: skip
     """The engine of a model that is already on its device, or of an ensemble of it and others.
 
     On a CPU the weights of now are packed into them, until `mt.linear.pack(model, None)`.
+    `run` is where its shortlist lies; without one, as in training, the search knows of none.
     """
     recipes = [recipe, *(each for _, each in others)]
     positions = [getattr(each.model, "max_length", None) for each in recipes]
@@ -129,7 +139,7 @@ def native_engine(
         search=recipe.search,
     )
     models = [model, *(other for other, _ in others)]
-    searcher = NativeSearcher(models, vocabulary, device, precision)
+    searcher = NativeSearcher(models, vocabulary, device, precision, run)
     return TextEngine(searcher, vocabulary, profile, options or EngineOptions())
 
 
@@ -143,16 +153,32 @@ class NativeSearcher:
 
     def __init__(
         self, models: Sequence[nn.Module], vocabulary: Vocabulary, device: torch.device,
-        precision: distributed.Precision,
+        precision: distributed.Precision, run: Path | None = None,
     ) -> None:  # fmt: skip
-        self.models, self.vocabulary = models, vocabulary
+        self.models, self.vocabulary, self.run = models, vocabulary, run
         self.device, self.precision = device, precision
-        packed = packed_type(device, precision)
+        self.packed = packed = packed_type(device, precision)
         if packed is not None:
             for model in models:
                 linear.pack(model, packed)
             self.precision = "fp32"  # what is packed needs no autocast
         self.decoder = together([ModelDecoder(cast(Seq2Seq, model), packed) for model in models])
+
+    @cached_property
+    def shortlist(self) -> Shortlist | None:
+        """That of the run; None where there is no run."""
+        digest = self.vocabulary.digest
+        return None if self.run is None else shortlist.load(self.run, digest)
+
+    @cached_property
+    def _rests(self) -> list[Rest]:
+        """For each model what estimates the ids that are not on the shortlist."""
+        import torch
+
+        assert self.shortlist is not None, "nothing is left out without a shortlist"
+        others = self.shortlist.others(self.vocabulary.target_size)
+        ids = torch.from_numpy(others).to(self.device)
+        return [Rest(cast(Seq2Seq, model), ids) for model in self.models]
 
     def search(
         self, sentences: Sequence[Sentence], config: SearchConfig, options: EngineOptions
@@ -163,36 +189,54 @@ class NativeSearcher:
         found: dict[int, list[Hypothesis]] = {}
         for rows in batches([len(each.source) for each in sentences], budget):
             batch = [sentences[row] for row in rows]
-            found.update(zip(rows, self._batch(search, batch, options), strict=True))
+            known = self.shortlist if config.shortlist else None
+            results = self._batch(search, batch, options, known)
+            found.update(zip(rows, results, strict=True))
         return (found.pop(row) for row in range(len(sentences)))
 
     def _batch(
-        self, search: Search, sentences: Sequence[Sentence], options: EngineOptions
-    ) -> list[list[Hypothesis]]:
+        self, search: Search, sentences: Sequence[Sentence], options: EngineOptions,
+        known: Shortlist | None,
+    ) -> list[list[Hypothesis]]:  # fmt: skip
         import numpy as np
         import torch
 
         source = torch.from_numpy(pad([np.array(each.source) for each in sentences]))
         prefixes = [each.prefix for each in sentences]
         with self.inference():
+            decoder, texts, ids = self.decoder, self.vocabulary.decode_target, None
+            if known is not None:
+                places = known.ids((each.source for each in sentences), prefixes)
+                prefixes = [np.searchsorted(places, prefix).tolist() for prefix in prefixes]
+                texts = partial(_texts, places, texts)
+                ids = torch.from_numpy(places).to(self.device)
+                decoder = self._restricted(ids)
             request = Request(
                 source=source.to(self.device),
                 max_lengths=torch.tensor([e.max_length for e in sentences], device=self.device),
                 prefixes=prefixes if any(prefixes) else None,
                 n_best=options.n_best,
                 seeds=[each.seed for each in sentences],
-                texts=self.vocabulary.decode_target,
+                texts=texts,
             )
-            found = search(self.decoder, request)
+            found = search(decoder, request)
             if not bool(found.scores[:, 0].isfinite().all()):
                 what = "the model's probabilities are not numbers"
                 advice = "its training diverged; choose another checkpoint with --checkpoint"
                 raise ModelError("MODEL-NAN", "the model", what, advice)
             attention = None
             if options.alignments:
-                attention = self.decoder.align(request.source, found.tokens).tolist()
+                attention = decoder.align(request.source, found.tokens).tolist()
+            if ids is not None:
+                found = replace(found, tokens=ids[found.tokens])
         lengths = [len(each.source) for each in sentences]
         return _hypotheses(found, attention, lengths)
+
+    def _restricted(self, ids: torch.Tensor) -> Decoder:
+        """What searches among the ids [V'] only, by their places."""
+        models = [cast(Seq2Seq, model) for model in self.models]
+        each = zip(models, self._rests, strict=True)
+        return together([ShortlistDecoder(model, ids, rest, self.packed) for model, rest in each])
 
     def force(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
         """The log-probability of each token of each target."""
@@ -258,6 +302,14 @@ def packed_type(device: torch.device, precision: distributed.Precision) -> torch
 
     types = {"fp32": torch.float32, "bf16": torch.bfloat16}
     return types.get(precision) if device.type == "cpu" and linear.can_pack() else None
+
+
+def _texts(
+    ids: NDArray[np.int64], decode: Callable[[Sequence[Sequence[int]]], list[str]],
+    places: Sequence[Sequence[int]],
+) -> list[str]:  # fmt: skip
+    """The texts of tokens that are places among `ids` [V']."""
+    return decode([ids[list(each)].tolist() for each in places])
 
 
 def _hypotheses(
