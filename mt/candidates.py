@@ -5,17 +5,20 @@ Legend: B sentences still searched, N beams, T most tokens, V vocabulary.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from mt.contracts import END, FIRST_PIECE, PAD, Decoder, Hypotheses, Request, SearchConfig
 from mt.errors import ConfigError
+from mt.lines import batch_size
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 NONE = float("-inf")
+SPARE = 5
+"""Candidates that are sharpened beyond those that are wanted."""
 BLOCK = 64
 """Values whose largest is found first, when the best of many are looked for."""
 UNCOVERED = 1e-9
@@ -125,6 +128,47 @@ def log_probabilities(logits: Tensor) -> Tensor:
     import torch
 
     return logits.log_softmax(dim=-1, dtype=torch.float32)
+
+
+def best_pieces(decoder: Decoder, state: Any, logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Log-probabilities and ids [B, N, K] of END, first, and of at least `count` best pieces.
+
+    Args:
+        decoder: what gave the logits, and can sharpen them.
+        state: its state.
+        logits: [B, N, V].
+        count: how many pieces; some more are looked at, lest fewer bits lose one.
+    """
+    import torch
+
+    every = log_probabilities(logits)  # [B, N, V]
+    few = logits.dtype != torch.float32
+    gains, ids = best_of(every[..., FIRST_PIECE:], count + SPARE if few else count)
+    gains = torch.cat((every[..., END, None], gains), dim=-1)
+    ids = torch.cat((torch.full_like(ids[..., :1], END), ids + FIRST_PIECE), dim=-1)
+    if few:
+        rough = logits.gather(-1, ids).float()
+        off = decoder.sharpen(state, ids, rough) - rough  # [B, N, K]
+        # The normaliser, too, is mostly made of these.
+        total = 1 + (gains.exp() * off.expm1()).sum(dim=-1, keepdim=True)
+        gains = gains + off - total.log()
+    return gains.nan_to_num_(nan=NONE, neginf=NONE), ids
+
+
+def left_in_batch(stopped: Tensor, stops: int) -> Tensor | None:
+    """Which sentences [B'], ascending, a batch goes on with, or None: with all of them.
+
+    Those that have not stopped, and as many others as make a size that comes often.
+
+    Args:
+        stopped: [B] whether a sentence needs no more.
+        stops: how many of them.
+    """
+    count = len(stopped)
+    size = batch_size(count - stops)
+    if size == count or stops * 8 < count:  # a smaller batch must be worth its copies
+        return None
+    return stopped.byte().argsort(stable=True)[:size].sort().values
 
 
 def best_of(values: Tensor, count: int) -> tuple[Tensor, Tensor]:

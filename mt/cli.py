@@ -277,11 +277,13 @@ def translate(
         _options(sets, checkpoint, device, precision, threads, processes),
         others=tuple(runs[1:]), n_best=n_best, alignments=alignments, seed=seed, strict=strict,
         line_buffered=line_buffered, prefixes=files.lines(prefix) if prefix else None,
+        token_scores=n_best > 1 or form in ("moses", "json"),
     )  # fmt: skip
     plain = source or target or form or scores or alignments or prefix or line_buffered
     if not plain and _at_terminal():
         from mt import interactive
 
+        options = replace(options, token_scores=True)
         interactive.converse(translating.open_engine(runs[0], options), options)
         return
     with _input(source) as stream:  # a file that is missing is told before a model is opened

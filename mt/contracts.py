@@ -225,6 +225,13 @@ class Decoder(Protocol):
     def step(self, state: Any, tokens: Tensor) -> Tensor:
         """Logits [B, N, V] after feeding tokens [B, N]; an ensemble: mean log-probabilities."""
 
+    def sharpen(self, state: Any, ids: Tensor, logits: Tensor) -> Tensor:
+        """What `step` gave for the tokens `ids` [B, N, K], as exactly as can be.
+
+        Few tokens decide, so that `step` may compute all in fewer bits; `logits` [B, N, K] are
+        what it gave for these, and what comes back when that was exact.
+        """
+
     def reorder(self, state: Any, beams: Tensor) -> None:
         """Beam n of sentence b continues what beam `beams[b, n]` was; beams [B, N]."""
 
@@ -496,8 +503,8 @@ class ExporterPlugin(Protocol):
 
     # What no engine of ours opens has a third function, to be tried by:
     #
-    # def open(path, vocabulary) -> Engine:
-    #     """What was exported, as its users will use it."""
+    # def open(path, opened) -> Engine:
+    #     """What was exported, to be compared with what it is of."""
 
 
 class EnginePlugin(Protocol):

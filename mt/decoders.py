@@ -6,9 +6,8 @@ Legend: B sentences, N beams, S source length, T target length, D width, V vocab
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -23,6 +22,8 @@ from mt.linear import Packed
 class _State:
     memory: Memory
     cache: Cache
+    hidden: Tensor | None = None
+    """[B, n, D] the last hidden states."""
 
 
 class ModelDecoder:
@@ -35,9 +36,11 @@ class ModelDecoder:
 
     def __init__(self, model: Seq2Seq, packed: torch.dtype | None = None) -> None:
         self.model = model
-        self.project: Callable[[Tensor], Tensor] | None = None
-        if packed is not None:
-            self.project = Packed(*model.output(), packed)
+        self.project = None if packed is None else Packed(*self.output(), packed)
+
+    def output(self) -> tuple[Tensor, Tensor | None]:
+        """The projection weight [V, D] and bias [V], or None."""
+        return self.model.output()
 
     def start(self, source: Tensor, beams: int, max_lengths: Tensor) -> _State:
         """Encode source ids [B, S] and make room for the longest hypothesis."""
@@ -49,11 +52,21 @@ class ModelDecoder:
         # At first all beams are alike: one of each sentence stands for all, where a cache can.
         fed = tokens[:, :1] if getattr(state.cache, "fresh", False) else tokens
         hidden = self.model.decode(fed.reshape(-1, 1), state.memory, state.cache)[:, 0]
+        state.hidden = hidden.view(*fed.shape, -1)  # [B, n, D]
         if self.project is None:
-            logits = F.linear(hidden, *self.model.output())  # [B*n, V]
+            logits = F.linear(state.hidden, *self.output())
         else:
-            logits = self.project(hidden)
-        return logits.view(*fed.shape, -1).expand(*tokens.shape, -1)
+            logits = self.project(state.hidden)
+        return logits.expand(*tokens.shape, -1)
+
+    def sharpen(self, state: _State, ids: Tensor, logits: Tensor) -> Tensor:
+        """The logits [B, N, K] of a few tokens in fp32, where those of all were in fewer bits."""
+        if self.project is None or self.project.dtype == torch.float32:
+            return logits
+        assert state.hidden is not None, "there was a step"
+        weight, bias = self.output()
+        exact = (F.embedding(ids, weight) @ state.hidden[..., None].float())[..., 0]  # [B, N, K]
+        return exact if bias is None else exact + bias[ids]
 
     def reorder(self, state: _State, beams: Tensor) -> None:
         """Beam n of sentence b continues what beam `beams[b, n]` was; beams [B, N]."""
@@ -97,7 +110,7 @@ class Rest:
         self.covariance = (rows - self.mean).T @ (rows - self.mean) / max(1, len(rows))  # [D, D]
 
     def __call__(self, hidden: Tensor, count: int) -> Tensor:
-        """The log of the sum of exp of `count` logits, [P] for hidden states [P, D]."""
+        """The log of the sum of exp of `count` logits, [...] for hidden states [..., D]."""
         with torch.autocast(hidden.device.type, enabled=False):
             h = hidden.float()
             h = F.pad(h, (0, len(self.mean) - h.size(-1)), value=1.0)
@@ -120,27 +133,25 @@ class ShortlistDecoder(ModelDecoder):
     def __init__(
         self, model: Seq2Seq, ids: Tensor, rest: Rest, packed: torch.dtype | None = None
     ) -> None:
-        super().__init__(model)
-        self.ids, self.rest = ids, rest
         weight, bias = model.output()
-        weight, bias = weight[ids], None if bias is None else bias[ids]
-        self.product: Callable[[Tensor], Tensor] = partial(F.linear, weight=weight, bias=bias)
-        if packed is not None:
-            self.product = Packed(weight, bias, packed)
-        self.project = self._logits
+        self.listed = weight[ids], None if bias is None else bias[ids]
+        self.ids, self.rest = ids, rest
+        super().__init__(model, packed)
 
-    def _logits(self, hidden: Tensor) -> Tensor:
-        """Hidden states [P, D] to [P, V']."""
-        logits = self.product(hidden)
-        left_out = self.rest.size - len(self.ids)
-        if left_out:
-            own = logits[:, PAD].float()
-            logits[:, PAD] = own.logaddexp(self.rest(hidden, left_out)).to(logits.dtype)
-        return logits
+    def output(self) -> tuple[Tensor, Tensor | None]:
+        """The rows [V', D] of the ids, and their bias [V'] or None."""
+        return self.listed
 
     def step(self, state: _State, tokens: Tensor) -> Tensor:
         """Logits [B, N, V'] after feeding tokens [B, N]."""
-        return super().step(state, self.ids[tokens])
+        logits = super().step(state, self.ids[tokens])
+        left_out = self.rest.size - len(self.ids)
+        if left_out:
+            assert state.hidden is not None, "there was a step"
+            rest = self.rest(state.hidden, left_out)  # [B, n]
+            padding = logits[:, : rest.size(1), PAD]  # where all beams are alike, that of one
+            padding.copy_(padding.float().logaddexp(rest))
+        return logits
 
     def align(self, source: Tensor, tokens: Tensor) -> Tensor:
         """See `ModelDecoder`."""
@@ -178,6 +189,10 @@ class EnsembleDecoder:
         """See `mt.contracts.Decoder`."""
         for member, own in zip(self.members, state, strict=True):
             member.keep(own, sentences)
+
+    def sharpen(self, state: list[Any], ids: Tensor, logits: Tensor) -> Tensor:
+        """See `mt.contracts.Decoder`."""
+        return logits
 
     def align(self, source: Tensor, tokens: Tensor) -> Tensor:
         """The mean of the members' attention [B, N, T, S]."""

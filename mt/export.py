@@ -13,21 +13,24 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from mt import bundle, checkpoint, evaluate, files
 from mt.checkpoint import Opened
 from mt.config import Document, Location, Plugin, Section, Variant, plugin, plugins, validate
-from mt.contracts import Engine, EngineOptions, Pair, SearchConfig, Translation
+from mt.contracts import END, Engine, EngineOptions, Pair
 from mt.errors import ConfigError, ModelError, MtError
 from mt.lines import is_blank
 from mt.recipe import Recipe
+from mt.text_engine import TextEngine
 from mt.translate import open_engine
 
 SAMPLE = 200
 """Most lines that are translated with both."""
 TIE = 1e-3
 """Two tokens of which one may stand for the other: their log-probabilities differ by less."""
+LOSS = 0.1
+"""Log-probability a token by which the model may find other translations worse than its own."""
 GREEDY = EngineOptions(search={"kind": "greedy"})
 
 
@@ -38,7 +41,8 @@ class Tolerance:
     score: float
     """Of forced scores, as a share: of each line where output must be equal, else of the sum."""
     chrf: float | None = None
-    """Least chrF2 of its greedy translations against ours; None: they must be equal."""
+    """Least chrF2 of its greedy translations against ours, unless the model finds them about as
+    probable as its own; None: they must be equal."""
 
 
 TOLERANCES = {"float32": Tolerance(1e-4)}
@@ -118,18 +122,19 @@ def export(
     exporter.check(opened, config)
     out = out or _beside(opened.run, config)
     _refuse_existing(out, force)
-    tried = _sample(opened.recipe, sample)
+    tried = _sample(opened, sample)
     if not opened.scores:
         opened = replace(opened, scores=_scores(opened))
     # The very processor, and the precision of the weights: what differs is the export.
-    ours = open_engine(path, EngineOptions(checkpoint=choice, device="cpu", precision="fp32"))
+    options = EngineOptions(checkpoint=choice, device="cpu", precision="fp32")
+    ours = cast(TextEngine, open_engine(path, options))
     with files.new_path(out, replace=force) as hidden:
         exporter.export(opened.model().eval(), opened, hidden, config)
         theirs = _open(exporter, hidden, opened, config)
         worst: float | None = None
         ties: tuple[int, ...] = ()
         if theirs is not None:
-            tolerance = TOLERANCES[getattr(config, "quantization", "float32")]
+            tolerance = TOLERANCES[_type(config)]
             worst, ties = _compare(ours, theirs, opened, tried, tolerance)
         weights = opened.folder / checkpoint.MODEL if opened.folder.is_dir() else opened.folder
         rows = (
@@ -142,13 +147,13 @@ def export(
 def _open(exporter: Any, path: Path, opened: Opened, config: Variant) -> Engine | None:
     """What was exported, to be tried; None when nothing opens it."""
     if hasattr(exporter, "open"):
-        tried: Engine = exporter.open(path, opened.vocabulary)
+        tried: Engine = exporter.open(path, opened)
         return tried
     kinds = [plugin("engines", kind) for kind in plugins("engines")]
     known = any(kind.accepts(path) for kind in kinds)
-    # What has a type of its own is tried in that one, the rest in that of its weights.
-    precision = None if hasattr(config, "quantization") else "fp32"
-    return open_engine(path, EngineOptions(precision=precision)) if known else None
+    precision = "fp32" if _type(config) == "float32" else None  # that of the weights
+    options = EngineOptions(device="cpu", precision=precision)
+    return open_engine(path, options) if known else None
 
 
 def _config(kind: str, settings: dict[str, str]) -> Variant:
@@ -161,8 +166,13 @@ def _config(kind: str, settings: dict[str, str]) -> Variant:
 
 
 def _name(config: Variant) -> str:
-    type_ = getattr(config, "quantization", "float32")
-    return config.kind if type_ == "float32" else f"{config.kind}-{type_}"
+    kind, weights = config.kind, _type(config)
+    return kind if weights == "float32" else f"{kind}-{weights}"
+
+
+def _type(config: Variant) -> str:
+    """The type of the weights."""
+    return str(getattr(config, "quantization", "float32"))
 
 
 def _beside(run: Path, config: Variant) -> Path:
@@ -187,29 +197,41 @@ def _refuse_existing(out: Path, force: bool) -> None:
 # -------------------------------------------------------------------------------- sample
 
 
-def _sample(recipe: Recipe, file: Path | None) -> Sample:
-    """The lines to compare with.
+def _sample(opened: Opened, file: Path | None) -> Sample:
+    """The lines to compare with, those that fit the model whole.
 
     Raises:
         ConfigError: none of the recipe's test sets, nor its validation corpus, can be read here.
     """
+    data, target = opened.recipe.data, opened.recipe.languages.target
     if file is not None:
-        lines = [line for line in islice(files.lines(file), SAMPLE) if not is_blank(line)]
-        if lines:
-            return Sample(file.name, lines, None, recipe.languages.target)
-        raise ConfigError("EXPORT-SAMPLE", file, "there is no text in it", "give another file")
-    for name, config in [*recipe.data.test.items(), ("the validation corpus", recipe.data.valid)]:
+        read = [(line, "") for line in islice(files.lines(file), SAMPLE)]
+        if lines := [source for source, _ in _fitting(read, opened)]:
+            return Sample(file.name, lines, None, target)
+        what = "there is no text in it that fits the model"
+        raise ConfigError("EXPORT-SAMPLE", file, what, "give another file")
+    for name, config in [*data.test.items(), ("the validation corpus", data.valid)]:
         try:
             pairs = list(islice(plugin("sources", config.kind).read(config), SAMPLE))
         except (MtError, ImportError):
             continue
-        both = [(p.source, p.target) for p in pairs if p.source and p.target]
-        both = [(source, target) for source, target in both if not is_blank(source)]
-        if both:
+        read = [(pair.source, pair.target) for pair in pairs if pair.source and pair.target]
+        if both := _fitting(read, opened):
             sources, targets = zip(*both, strict=True)
             return Sample(name, list(sources), list(targets), config.direction.target)
     what = "no test set of the recipe, nor its validation corpus, can be read here"
     raise ConfigError("EXPORT-SAMPLE", "--sample", what, "give some lines with --sample FILE")
+
+
+def _fitting(pairs: Sequence[tuple[str, str]], opened: Opened) -> list[tuple[str, str]]:
+    """Those with text that the model need not cut, as other programs do not."""
+    sides = zip(*pairs, strict=True) if pairs else ([], [])
+    encoders = opened.vocabulary.encode_source, opened.vocabulary.encode_target
+    ids = [encode(list(side)) for encode, side in zip(encoders, sides, strict=True)]
+    lengths = [max(map(len, both)) for both in zip(*ids, strict=True)]
+    room = opened.recipe.data.max_length
+    found = zip(pairs, lengths, strict=True)
+    return [pair for pair, length in found if length < room and not is_blank(pair[0])]
 
 
 def _scores(opened: Opened) -> dict[str, Any]:
@@ -245,15 +267,15 @@ def _validation(opened: Opened) -> dict[str, Any]:
 
 
 def _compare(
-    ours: Engine, theirs: Engine, opened: Opened, sample: Sample, tolerance: Tolerance
+    ours: TextEngine, theirs: Engine, opened: Opened, sample: Sample, tolerance: Tolerance
 ) -> tuple[float, tuple[int, ...]]:
     """The largest difference of forced scores, and the lines that differ by a tie.
 
     Raises:
         ModelError: the export is not the model.
     """
-    greedy = list(ours.translate(sample.lines, GREEDY))
-    mine, other = [each.text for each in greedy], _texts(theirs, sample.lines, GREEDY)
+    greedy = [list(engine.translate(sample.lines, GREEDY)) for engine in (ours, theirs)]
+    mine, other = ([each.text for each in found] for found in greedy)
     pairs = [
         _pair(a, b, sample) for a, b in zip(sample.lines, sample.references or mine, strict=True)
     ]
@@ -266,17 +288,33 @@ def _compare(
         _differs(f"forced scores by {told:.1e}, at most {tolerance.score:.0e} may be", line, forced)
     if tolerance.chrf is not None:
         _, chrf = evaluate.bleu_and_chrf(other, mine, sample.language, opened.recipe.evaluation)
-        if chrf < tolerance.chrf:
+        if chrf < tolerance.chrf and _less_probable(ours, sample, mine, other) > LOSS:
             what = f"its greedy translations have chrF2 {chrf:.1f} against those of mt, "
             _differs(f"{what}at least {tolerance.chrf:g} is wanted", 0, [mine, other])
         return worst, ()
-    # Where ours was cut at its limit, another program may have gone on.
-    whole = [not _cut(each, opened.recipe.search) for each in greedy]
-    differing = [i for i in range(len(mine)) if mine[i] != other[i] and whole[i]]
+    # By their tokens: bytes that are no character may be shown in several ways.
+    tokens = [(a.tokens, b.tokens) for a, b in zip(*greedy, strict=True)]
+    differing = [line for line, (a, b) in enumerate(tokens) if a != b]
     for line in differing:
-        if not _tied(ours, opened, sample.lines[line], mine[line], other[line]):
+        if not _tied(ours, sample.lines[line], *tokens[line]):
             _differs("its greedy translations, and not by a tie", line, [mine, other])
     return worst, tuple(line + 1 for line in differing)
+
+
+def _less_probable(
+    engine: Engine, sample: Sample, mine: Sequence[str], other: Sequence[str]
+) -> float:
+    """By how much less a token the model finds other translations probable than its own.
+
+    Of an untrained model any translation is as good as its own, however different.
+    """
+    means = []
+    for texts in (mine, other):
+        pairs = [_pair(a, b, sample) for a, b in zip(sample.lines, texts, strict=True)]
+        scores = list(engine.score(pairs))
+        total = math.fsum(score.log_probability for score in scores)
+        means.append(total / sum(score.tokens for score in scores))
+    return means[0] - means[1]
 
 
 def _texts(engine: Engine, lines: Sequence[str], options: EngineOptions) -> list[str]:
@@ -291,20 +329,16 @@ def _apart(a: float, b: float) -> float:
     return abs(a - b) / max(abs(a), 1e-9)
 
 
-def _cut(found: Translation, search: SearchConfig) -> bool:
-    """Whether a translation ended because it was as long as it may be."""
-    most = int(search.max_length_ratio * len(found.source_tokens)) + search.max_length_extra
-    return len(found.tokens) >= most
-
-
-def _tied(engine: Engine, opened: Opened, source: str, one: str, other: str) -> bool:
-    """Whether the first token in which two translations differ could be either."""
-    ids = opened.vocabulary.encode_target([one, other])
-    place = next((i for i, (a, b) in enumerate(zip(*ids, strict=False)) if a != b), None)
-    place = min(map(len, ids)) if place is None else place  # where one of them ends
-    pairs = [Pair(source, text, "", "", "tie") for text in (one, other)]
-    gains = [score.token_log_probabilities for score in engine.score(pairs)]
-    return max(map(len, ids)) > place and abs(gains[0][place] - gains[1][place]) < TIE
+def _tied(ours: TextEngine, line: str, one: Sequence[str], other: Sequence[str]) -> bool:
+    """Whether the first token in which two translations of a line differ could be either."""
+    vocabulary = ours.vocabulary
+    names = vocabulary.pieces_target(range(vocabulary.target_size))
+    ids = {name: i for i, name in enumerate(names)}
+    (source,) = vocabulary.encode_source([line])
+    both = [[*(ids[name] for name in tokens), END] for tokens in (one, other)]
+    place = next(i for i, (a, b) in enumerate(zip(*both, strict=False)) if a != b)
+    gains = ours.searcher.force([([*source, END], each) for each in both])
+    return abs(gains[0][place] - gains[1][place]) < TIE
 
 
 def _differs(what: str, line: int, values: Sequence[Sequence[Any]]) -> None:

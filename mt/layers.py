@@ -81,6 +81,8 @@ class SelfAttention(MultiHeadAttention):
 
     packed: Packed | None = None
     """Query, key and value in one product, when packed."""
+    once = False
+    """See `mt.linear.once`."""
 
     def pack(self, dtype: torch.dtype | None) -> None:
         """See `mt.linear.pack`."""
@@ -88,7 +90,7 @@ class SelfAttention(MultiHeadAttention):
         if dtype is not None:
             parts = (self.query, self.key_value)
             weight, bias = (torch.cat([getattr(p, n) for p in parts]) for n in ("weight", "bias"))
-            self.packed = Packed(weight, bias, dtype)
+            self.packed = Packed(weight, bias, torch.float32 if self.once else dtype)
 
     def attend_self(self, x: Tensor, valid: Tensor | None, causal: bool) -> Tensor:
         """All positions [B, T, D] at once."""

@@ -12,7 +12,7 @@ rows there are, so that batching cannot change a translation.
 from __future__ import annotations
 
 import functools
-from typing import Protocol, cast
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,9 @@ from torch.nn import functional as F
 
 STEP = 128
 """Rows of a product come in multiples of this."""
+MANY = 512
+"""More rows than this come packed in multiples of it, as kernels are kept for each number; fewer
+are few numbers already (`mt.lines.batch_size`)."""
 ROWS = 256
 """For how many rows a packed weight is laid out; others go as well."""
 
@@ -101,10 +104,19 @@ class Packed:
             self.bias = None if bias is None else bias.detach().to(dtype)
         self.dtype = dtype
 
-    def __call__(self, x: Tensor, activation: str = "none") -> Tensor:
-        """x [..., K] -> [..., N] in the packed type; `activation` may be `relu`."""
+    def __call__(self, x: Tensor) -> Tensor:
+        """x [..., K] -> [..., N] in the packed type."""
+        rows = x.numel() // x.size(-1)
+        size = -(-rows // MANY) * MANY if rows > MANY else rows
+        if size != rows:  # what stands in the rows added changes no other
+            matrix = torch.empty(size, x.size(-1), dtype=self.dtype)
+            matrix[:rows] = x.reshape(rows, -1)
+            return self._product(matrix)[:rows].view(*x.shape[:-1], -1)
+        return self._product(x.to(self.dtype))
+
+    def _product(self, x: Tensor) -> Tensor:
         product: Tensor = torch.ops.mkldnn._linear_pointwise(
-            x.to(self.dtype), self.weight, self.bias, activation, [], ""
+            x, self.weight, self.bias, "none", [], ""
         )
         return product
 
@@ -113,10 +125,14 @@ class Linear(nn.Linear):
     """torch's linear layer, by `linear`; packed when it shall only infer."""
 
     packed: Packed | None = None
+    once = False
+    """See `once`."""
 
     def pack(self, dtype: torch.dtype | None) -> None:
         """Infer with a packed copy of the weights of now; None: with the weights themselves."""
-        self.packed = None if dtype is None else Packed(self.weight, self.bias, dtype)
+        self.packed = None
+        if dtype is not None:
+            self.packed = Packed(self.weight, self.bias, torch.float32 if self.once else dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., K] -> [..., N]."""
@@ -125,8 +141,21 @@ class Linear(nn.Linear):
         return linear(x, self.weight, self.bias)
 
 
+def once(part: nn.Module) -> None:
+    """Mark what is computed once a sentence: packed, it infers in fp32 whatever the rest does.
+
+    It is little work, and all tokens of the translation depend on it.
+    """
+    for module in part.modules():
+        if isinstance(module, Packable):
+            module.once = True
+
+
+@runtime_checkable
 class Packable(Protocol):
     """A part of a model that infers faster when packed."""
+
+    once: bool
 
     def pack(self, dtype: torch.dtype | None) -> None:
         """Pack the weights of now; None: undo it."""
@@ -138,5 +167,5 @@ def pack(model: nn.Module, dtype: torch.dtype | None) -> None:
     Whoever changes weights afterwards packs again.
     """
     for module in model.modules():
-        if hasattr(module, "pack"):
-            cast(Packable, module).pack(dtype)
+        if isinstance(module, Packable):
+            module.pack(dtype)

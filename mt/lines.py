@@ -51,9 +51,22 @@ def batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
     start = 0
     while start < len(order):
-        end = start + max(1, tokens // max(1, lengths[order[start]]))
+        fit = max(1, tokens // max(1, lengths[order[start]]))
+        end = start + fit // _step(fit) * _step(fit)
         yield order[start:end]
         start = end
+
+
+def batch_size(count: int) -> int:
+    """The least of a few dozen sizes that holds so many sentences.
+
+    For each number of rows a library may keep kernels, and a GPU a graph.
+    """
+    return -(-count // _step(count)) * _step(count)
+
+
+def _step(count: int) -> int:
+    return 1 if count <= 4 else 4 if count <= 64 else 16 if count <= 256 else 64
 
 
 def is_blank(line: str) -> bool:

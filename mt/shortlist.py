@@ -26,6 +26,8 @@ ALWAYS = FIRST_PIECE + 256
 """The special, the reserved and the byte pieces, from 0 on, are on every shortlist."""
 PIECES, FREQUENT, PAIRS = 100, 1000, 200_000
 """What `learn` is asked for when nothing else is said."""
+STEP = 256
+"""The number of ids for a batch is a multiple of this, so that products come in few sizes."""
 _AGAIN = "learn it again with mt shortlist RUN"
 
 
@@ -37,28 +39,34 @@ class Shortlist:
     """[source ids, K] target ids for each source id, filled up with 0; row 0 is the empty word."""
     always: NDArray[np.int32]
     """[A] target ids for any source, ascending."""
+    size: int
+    """Number of all target ids."""
 
     def ids(
         self, sources: Iterable[Sequence[int]], prefixes: Iterable[Sequence[int]]
     ) -> NDArray[np.int64]:
         """[V'] the target ids for all of these sources together, ascending, all distinct.
 
-        They begin with 0 to FIRST_PIECE - 1, so that these ids are their own places.
+        They begin with 0 to FIRST_PIECE - 1, so that these ids are their own places. The lowest
+        of the others (the most frequent, where a vocabulary was learned) make up the number.
 
         Args:
             sources: ids of each sentence.
             prefixes: target ids that must be among them.
         """
         wanted = np.unique(np.concatenate([[lexicon.EMPTY], *sources]).astype(np.int64))
-        chosen = np.zeros(int(max(self.always[-1], self.pieces.max(initial=0))) + 1, bool)
+        chosen = np.zeros(self.size, bool)
         chosen[self.always] = True
         chosen[self.pieces[wanted]] = True
-        forced = np.concatenate([[0], *prefixes]).astype(np.int64)
-        return np.union1d(np.flatnonzero(chosen), forced)
+        for prefix in prefixes:
+            chosen[list(prefix)] = True
+        missing = -int(chosen.sum()) % STEP
+        chosen[np.flatnonzero(~chosen)[:missing]] = True
+        return np.flatnonzero(chosen)
 
-    def others(self, size: int) -> NDArray[np.int64]:
-        """The target ids below `size` that are not there for every source, ascending."""
-        return np.setdiff1d(np.arange(size), self.always)
+    def others(self) -> NDArray[np.int64]:
+        """The target ids that are not there for every source, ascending."""
+        return np.setdiff1d(np.arange(self.size), self.always)
 
 
 def learn(
@@ -89,7 +97,7 @@ def learn(
     place = np.arange(len(source)) - np.searchsorted(source, source)
     pieces = np.zeros((source_size, int(place.max(initial=0)) + 1), np.int32)
     pieces[source, place] = target
-    return Shortlist(pieces, always)
+    return Shortlist(pieces, always, target_size)
 
 
 # ------------------------------------------------------------------------------ its file
@@ -100,7 +108,8 @@ def save(shortlist: Shortlist, run: Path, vocabulary_digest: str) -> None:
     from safetensors.numpy import save as serialise
 
     about = {
-        "format": str(FORMAT), "vocabulary": vocabulary_digest, "sha256": _digest(shortlist),
+        "format": str(FORMAT), "vocabulary": vocabulary_digest, "size": str(shortlist.size),
+        "sha256": _digest(shortlist),
     }  # fmt: skip
     tensors = {"pieces": shortlist.pieces, "always": shortlist.always}
     files.write(run / NAME, serialise(tensors, metadata=about))
@@ -124,7 +133,8 @@ def load(run: Path, vocabulary_digest: str) -> Shortlist:
     try:
         with safe_open(path, "numpy") as stored:
             about = dict(stored.metadata())
-            found = Shortlist(stored.get_tensor("pieces"), stored.get_tensor("always"))
+            tensors = stored.get_tensor("pieces"), stored.get_tensor("always")
+            found = Shortlist(*tensors, int(about["size"]))
         if int(about["format"]) > FORMAT:
             what = f"written in format {about['format']}, newer than {FORMAT}"
             raise ModelError("SHORTLIST-NEWER", path, what, "use a newer mt")
@@ -140,7 +150,7 @@ def load(run: Path, vocabulary_digest: str) -> Shortlist:
 
 
 def _digest(shortlist: Shortlist) -> str:
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(str(shortlist.size).encode())
     for each in (shortlist.pieces, shortlist.always):
         digest.update(f"{each.shape} {each.dtype}".encode() + each.tobytes())
     return digest.hexdigest()

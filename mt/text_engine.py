@@ -10,6 +10,7 @@ import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from mt import report
@@ -170,8 +171,12 @@ class _Job:
 
     def _end(self, window: _Window) -> Iterator[Translation]:
         parts: list[list[Translation]] = [[] for _ in range(window.count)]
-        for line, sentence, found in zip(window.lines, window.sentences, window.found, strict=True):
-            parts[line].append(self._told(sentence, found))
+        found = list(window.found)
+        tokens = [each.tokens for hypotheses in found for each in hypotheses]
+        texts = iter(self.engine.vocabulary.decode_target(tokens))  # in one call, which costs less
+        for line, sentence, hypotheses in zip(window.lines, window.sentences, found, strict=True):
+            told = list(zip(hypotheses, islice(texts, len(hypotheses)), strict=True))
+            parts[line].append(self._told(sentence, told))
         for each in parts:
             yield each[0] if len(each) == 1 else joined(each, self.engine.space)
 
@@ -227,14 +232,13 @@ class _Job:
                 length = len(ids)
         return [ids[:room] for ids in encode(parts)]
 
-    def _told(self, sentence: Sentence, found: Sequence[Hypothesis]) -> Translation:
-        """Hypotheses as text: the best one, and within it all when several were asked for."""
+    def _told(self, sentence: Sentence, found: Sequence[tuple[Hypothesis, str]]) -> Translation:
+        """Hypotheses and their texts: the best one, within it all when several were asked for."""
         vocabulary = self.engine.vocabulary
-        texts = vocabulary.decode_target([each.tokens for each in found])
         pieces = tuple(vocabulary.pieces_source(sentence.source[:-1]))
         nbest = [
             translation(vocabulary, pieces, hypothesis, text, sentence)
-            for hypothesis, text in zip(found, texts, strict=True)
+            for hypothesis, text in found
         ]
         return replace(nbest[0], alternatives=tuple(nbest)) if self.options.n_best > 1 else nbest[0]
 

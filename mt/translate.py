@@ -179,7 +179,8 @@ class Translator:
             raise TypeError(f"{fixed[0]} is chosen when a model is opened: mt.load(path, ...)")
         if not details and (asked.get("n_best", 1) > 1 or asked.get("alignments")):
             raise TypeError("n_best and alignments need details=True")
-        found = self.engine.translate(lines, replace(self.options, **asked))
+        options = replace(self.options, token_scores=details)
+        found = self.engine.translate(lines, replace(options, **asked))
         return list(found) if details else [translation.text for translation in found]
 
     def score(self, sources: Iterable[str], targets: Iterable[str]) -> list[Score]:

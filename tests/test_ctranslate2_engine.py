@@ -13,13 +13,13 @@ import tiny_run
 
 from mt import cli, evaluate, export
 from mt.config import plugin
-from mt.contracts import END, FIRST_PIECE, EngineOptions, Pair, SearchConfig, Sentence
+from mt.contracts import END, FIRST_PIECE, EngineOptions, Pair, Sentence
 from mt.errors import ConfigError, ModelError
 from mt.translate import open_engine
 
 ROOT = Path(__file__).parents[1]
 engine_plugin = plugin("engines", "ctranslate2")
-ONE = EngineOptions(threads=1)
+ONE = EngineOptions(threads=1, precision="fp32")
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def theirs(folder):
 
 
 def options(**more):
-    return EngineOptions(threads=1, **more)
+    return EngineOptions(threads=1, precision="fp32", **more)
 
 
 def test_one_sentence_needs_no_torch(folder):
@@ -137,6 +137,7 @@ def test_order_blank_lines_and_workers(theirs, folder):
     ("more", "told"),
     [
         ({"search": {"length_norm": "gnmt"}}, "search.length_norm"),
+        ({"search": {"coverage_penalty": 0.2}}, "search.coverage_penalty"),
         ({"n_best": 9}, "search.beams"),
         ({"target_language": "zh"}, "translates to de"),
     ],
@@ -146,12 +147,20 @@ def test_what_it_cannot_do_is_refused_by_name(theirs, more, told):
         list(theirs.translate(["Dogs."], options(**more)))
 
 
-def test_another_kind_of_search_is_refused_by_name():
-    class Config(SearchConfig):
-        kind: str = "diverse"
+@pytest.mark.parametrize("kind", ["diverse", "mbr"])
+def test_another_kind_of_search_is_refused_by_name(theirs, kind):
+    with pytest.raises(ConfigError, match=rf"search\.kind.*no {kind} search"):
+        list(theirs.translate(["Dogs."], options(search={"kind": kind})))
 
-    with pytest.raises(ConfigError, match=r"search\.kind.*no diverse search"):
-        engine_plugin.settings(Config(kind="diverse"), ONE)
+
+def test_samples_are_different_and_ranked(theirs):
+    more = options(search={"kind": "sampling", "top_k": 20}, n_best=4, token_scores=True)
+    for each in theirs.translate(tiny_run.SOURCES, more):
+        scores = [one.score for one in each.alternatives]
+        assert scores == sorted(scores, reverse=True)
+        assert len({one.text for one in each.alternatives}) > 1
+        for one in each.alternatives:
+            assert one.score == pytest.approx(sum(one.log_probabilities))
 
 
 @pytest.mark.parametrize("more", [{"checkpoint": "best"}, {"others": (Path("x"),)}])

@@ -140,6 +140,21 @@ def test_ctranslate2_has_separate_vocabularies(subwords, tmp_path):
     assert texts(theirs, BEAM) == texts(ours, BEAM)
 
 
+def test_settings_of_beams_mean_the_same_in_ctranslate2(subwords, tmp_path):
+    model, opened = opened_with(tmp_path, subwords)
+    ctranslate2.export(model, opened, tmp_path / "ct2", ctranslate2.Config())
+    ours, theirs = native_engine(model, opened), open_engine(tmp_path / "ct2", EngineOptions())
+    plain = texts(ours, BEAM)
+    for search in (
+        {"repetition_penalty": 1.5}, {"no_repeat_ngram": 2}, {"patience": 2.0, "n_best": 3},
+        {"length_penalty": 0.0}, {"length_penalty": 2.0, "beams": 2},
+    ):  # fmt: skip
+        count = search.pop("n_best", 1)
+        options = EngineOptions(search=search, n_best=count)
+        assert texts(theirs, options) == texts(ours, options)
+    assert texts(ours, EngineOptions(search={"no_repeat_ngram": 1})) != plain
+
+
 EXPRESSED = {
     "norm": ["pre", "post"],
     "activation": ["relu", "gelu"],
@@ -172,19 +187,10 @@ def test_transformers_translates_raw_text_as_we_do(norm, subwords, tmp_path):
     model, opened = opened_with(tmp_path, subwords, norm=norm)
     huggingface.export(model, opened, tmp_path / "hf", huggingface.Config())
     ours = native_engine(model, opened)
-    theirs = huggingface.open(tmp_path / "hf", opened.vocabulary)
+    theirs = huggingface.open(tmp_path / "hf", opened)
     assert scores(theirs) == pytest.approx(scores(ours), rel=1e-4)
-    # Without a limit of its own for each sentence, as transformers has one for all.
-    longest = EngineOptions(search={"max_length_ratio": 0.01, "max_length_extra": 30})
-    greedy = replace(longest, search={**longest.search, "kind": "greedy"})
-    theirs.model.generation_config.max_length = 31
-    for options in (greedy, longest):
-        mine, other = texts(ours, options), texts(theirs, options)
-        ended = [
-            i for i, each in enumerate(ours.translate(LINES, options)) if len(each.tokens) < 30
-        ]
-        assert ended
-        assert [other[i] for i in ended] == [mine[i] for i in ended]
+    for options in (GREEDY, BEAM):
+        assert texts(theirs, options) == texts(ours, options)
 
 
 @pytest.mark.parametrize("kind", ["unigram", "bpe"])
@@ -261,10 +267,7 @@ def test_what_is_there_is_kept_unless_it_is_an_export_and_forced(run, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["int8", "int8_float32", "float16", "bfloat16"])
-def test_quantised_exports_stay_near_the_model(kind, run, tmp_path, monkeypatch):
-    # Of an untrained model the translations are too close a call to be compared.
-    loose = {key: replace(each, chrf=0.0) for key, each in export.TOLERANCES.items()}
-    monkeypatch.setattr(export, "TOLERANCES", loose)
+def test_quantised_exports_stay_near_the_model(kind, run, tmp_path):
     done = export.export(run, "ctranslate2", tmp_path / "out", {"quantization": kind})
     assert done.worst < 0.1
     assert done.rows[1].bytes < done.rows[0].bytes + 60_000
@@ -281,6 +284,18 @@ def test_an_export_that_differs_is_told_and_leaves_nothing(run, tmp_path, monkey
     with pytest.raises(ModelError, match="EXPORT-DIFFERS") as error:
         export.export(run, "ctranslate2", tmp_path / "out")
     assert error.value.exit_code == 4
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_quantised_export_that_translates_otherwise_is_told(run, tmp_path, monkeypatch):
+    strict = {"int8": export.Tolerance(0.05, 101.0)}
+    monkeypatch.setattr(export, "TOLERANCES", strict)
+    monkeypatch.setattr(export, "LOSS", -1.0)
+    with pytest.raises(ModelError, match="chrF2"):
+        export.export(run, "ctranslate2", tmp_path / "out", {"quantization": "int8"})
+    monkeypatch.setattr(export, "TOLERANCES", {"int8": export.Tolerance(1e-9)})
+    with pytest.raises(ModelError, match="forced scores"):
+        export.export(run, "ctranslate2", tmp_path / "out", {"quantization": "int8"})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -306,3 +321,17 @@ def test_an_export_is_called_after_its_run(run, tmp_path):
         assert done.worst < 1e-4
         lines = list(export.table(done))
         assert lines[-1] == f"written: {done.path}"
+
+
+def test_a_tie_is_told_from_a_difference(run):
+    engine = open_engine(run, EngineOptions(precision="fp32"))
+    (found,) = engine.translate(["Girls sing."], GREEDY)
+    other = (*found.tokens[:2], "<0x41>")
+    assert not export._tied(engine, "Girls sing.", found.tokens, other)
+    with torch.no_grad():  # two bytes that are the same to the model
+        table = engine.searcher.model.target_embedding.weight
+        table[engine.vocabulary.pieces_target(range(408)).index("<0x41>")] = table[
+            engine.vocabulary.pieces_target(range(408)).index("<0x42>")
+        ]
+    pair = [(*found.tokens[:2], name) for name in ("<0x41>", "<0x42>")]
+    assert export._tied(engine, "Girls sing.", *pair)

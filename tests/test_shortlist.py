@@ -85,13 +85,28 @@ class TestLexicon:
         monkeypatch.setattr(lexicon, "LINKS", 20)
         assert 1 <= len(lexicon.spread(TOY, 100)) < 4
 
-    def test_a_corpus_without_pairs_gives_what_is_always_there(self):
+    def test_a_corpus_without_pairs_gives_what_is_always_there(self, monkeypatch):
+        monkeypatch.setattr(shortlist, "STEP", 1)
         found = shortlist.learn(TOY, np.arange(0), 450, 600, True, 3, 0)
         ids = found.ids([[A, END]], [])
         assert ids.tolist() == [*range(shortlist.ALWAYS), A]
 
 
 class TestIds:
+    @pytest.fixture(autouse=True)
+    def exact(self, monkeypatch):
+        monkeypatch.setattr(shortlist, "STEP", 1)
+
+    def test_their_number_is_a_multiple_as_long_as_there_are_ids(self, monkeypatch):
+        found = shortlist.learn(TOY, np.arange(len(TOY)), 450, 600, False, 2, 3)
+        fewest = set(found.ids([[A, END]], []).tolist())
+        for step in (10, 64, 256, 1000):
+            monkeypatch.setattr(shortlist, "STEP", step)
+            ids = found.ids([[A, END]], []).tolist()
+            assert len(ids) == min(600, -(-len(fewest) // step) * step)
+            assert fewest <= set(ids)
+            assert ids == sorted(set(ids))
+
     def test_they_are_what_is_always_there_and_the_best_of_each_piece(self):
         found = shortlist.learn(TOY, np.arange(len(TOY)), 450, 600, False, 1, 1)
         often = a  # a, b and x occur as often as each other: the lowest
@@ -169,6 +184,7 @@ def cache(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def own_cache(cache, monkeypatch):
     monkeypatch.setenv("MT_CACHE", str(cache))
+    monkeypatch.setattr(shortlist, "STEP", 1)  # the vocabulary here is small
 
 
 def digest(run):
@@ -178,7 +194,8 @@ def digest(run):
 def put(run, always, pieces=None):
     """Give the run a shortlist of these ids, and of these for each source id."""
     kept = np.zeros((408, 1), np.int32) if pieces is None else pieces
-    shortlist.save(Shortlist(kept, np.array(sorted(always), np.int32)), run, digest(run))
+    found = Shortlist(kept, np.array(sorted(always), np.int32), 408)
+    shortlist.save(found, run, digest(run))
 
 
 def engine(run, **more):
@@ -271,7 +288,8 @@ def test_the_rest_of_normal_rows_is_what_it_is_estimated_to_be(bias):
     assert torch.allclose(estimate, exact, atol=0.1)
 
 
-def test_an_ensemble_and_processes_have_it_too(run, tmp_path):
+def test_an_ensemble_and_processes_have_it_too(run, tmp_path, monkeypatch):
+    monkeypatch.undo()  # the processes, too, have a STEP of their own
     put(run, SOME)
     other = tiny_run.make(tmp_path, seed=2)
     alone = [each.text for each in engine(run).translate(tiny_run.SOURCES)]

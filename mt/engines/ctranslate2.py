@@ -149,14 +149,14 @@ def _layout(options: EngineOptions) -> tuple[int, int]:
 SETTINGS = {
     "beams": "beam_size",
     "length_penalty": "length_penalty",
-    "coverage_penalty": "coverage_penalty",
     "repetition_penalty": "repetition_penalty",
     "no_repeat_ngram": "no_repeat_ngram_size",
+    "patience": "patience",
     "top_k": "sampling_topk",
     "top_p": "sampling_topp",
     "temperature": "sampling_temperature",
 }
-"""Settings of our searches and what they are called there."""
+"""Settings of our searches and what they are called there. (Their coverage penalty is another.)"""
 OWN = {"kind", "max_length_ratio", "max_length_extra"}
 """Settings that are not theirs to know."""
 
@@ -199,6 +199,8 @@ class _Work:
     waiting: list[tuple[list[int], list[Any]]] = field(default_factory=list)
     """Rows, and for each what will hold its translation."""
 
+    sampled: bool = False
+
     @property
     def penalty(self) -> float:
         """The exponent of the length."""
@@ -227,7 +229,8 @@ class Searcher:
     ) -> Iterator[list[Hypothesis]]:
         """The best hypotheses of each sentence, in order; the workers begin at once."""
         work = _Work(sentences, settings(config, options), options)
-        if config.kind == "sampling":
+        work.sampled = config.kind == "sampling"
+        if work.sampled:
             import ctranslate2
 
             ctranslate2.set_random_seed(options.seed)
@@ -270,6 +273,9 @@ class Searcher:
         ]
         if again:
             found.update(self._again(work, again))
+        if work.sampled:  # their scores are those of what was drawn from
+            self._tell_tokens(work, found)
+            found = {row: _ranked(each, 0.0) for row, each in found.items()}
         if work.options.token_scores:
             self._tell_tokens(work, found)
         return (found[row] for row in range(len(work.sentences)))
@@ -312,12 +318,8 @@ class Searcher:
             for row, result in zip(rows, results, strict=True)
         }
         self._tell_tokens(work, found)
-        ranked = {}
-        for row, hypotheses in found.items():
-            each = [_scored(one, work.penalty) for one in hypotheses]
-            each.sort(key=lambda one: -one.score)
-            ranked[row] = each[: work.options.n_best]
-        return ranked
+        count = work.options.n_best
+        return {row: _ranked(each, work.penalty)[:count] for row, each in found.items()}
 
     def _tell_tokens(self, work: _Work, found: dict[int, list[Hypothesis]]) -> None:
         """Fill in the log-probability of each token, where it is not known."""
@@ -359,7 +361,15 @@ def _ended(found: Hypothesis) -> Hypothesis:
     return Hypothesis([*found.tokens, END], found.score, (), rows and [*rows, rows[-1]])
 
 
-def _scored(found: Hypothesis, penalty: float) -> Hypothesis:
-    """With the score that its tokens give it."""
-    score = math.fsum(found.log_probabilities) / len(found.tokens) ** penalty
-    return Hypothesis(found.tokens, score, found.log_probabilities, found.alignment)
+def _ranked(found: Sequence[Hypothesis], penalty: float) -> list[Hypothesis]:
+    """The best first, by the scores that their tokens give them."""
+    scored = [
+        Hypothesis(
+            one.tokens,
+            math.fsum(one.log_probabilities) / len(one.tokens) ** penalty,
+            one.log_probabilities,
+            one.alignment,
+        )
+        for one in found
+    ]
+    return sorted(scored, key=lambda one: -one.score)

@@ -176,7 +176,7 @@ class NativeSearcher:
         import torch
 
         assert self.shortlist is not None, "nothing is left out without a shortlist"
-        others = self.shortlist.others(self.vocabulary.target_size)
+        others = self.shortlist.others()
         ids = torch.from_numpy(others).to(self.device)
         return [Rest(cast(Seq2Seq, model), ids) for model in self.models]
 

@@ -10,6 +10,7 @@ Legend: V vocabulary, D model width, P positions.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -325,9 +326,9 @@ def _model(proto: Any, names: Sequence[str]) -> tuple[Any, list[str]]:
 # ------------------------------------------------------------------------- what it gives
 
 
-def open(folder: Path, vocabulary: Vocabulary) -> Exported:
-    """What was exported, as its users will use it; a target is cut as the vocabulary cuts it."""
-    return Exported(folder, vocabulary)
+def open(path: Path, opened: checkpoint.Opened) -> Exported:
+    """What was exported, to be compared with what it is of."""
+    return Exported(path, opened)
 
 
 def _quiet() -> None:
@@ -341,19 +342,20 @@ class Exported:
     """Translates and scores text with transformers alone; see `mt.contracts.Engine`.
 
     Args:
-        folder: what `export` wrote.
-        vocabulary: cuts targets, which theirs is not made for.
+        path: what `export` wrote.
+        opened: what it is of: its vocabulary cuts targets, which their tokenizer is not made
+            for, and its search limits the length of each sentence.
     """
 
-    def __init__(self, folder: Path, vocabulary: Vocabulary) -> None:
+    def __init__(self, path: Path, opened: checkpoint.Opened) -> None:
         import transformers
 
-        self.vocabulary = vocabulary
+        self.vocabulary, self.search = opened.vocabulary, opened.recipe.search
 
         _quiet()
         model, cutter = transformers.AutoModelForSeq2SeqLM, transformers.AutoTokenizer
-        self.model = model.from_pretrained(folder, local_files_only=True).eval()
-        self.tokenizer = cutter.from_pretrained(folder, local_files_only=True)
+        self.model = model.from_pretrained(path, local_files_only=True).eval()
+        self.tokenizer = cutter.from_pretrained(path, local_files_only=True)
 
     def translate(
         self, lines: Iterable[str], options: EngineOptions | None = None
@@ -367,15 +369,23 @@ class Exported:
         settings: dict[str, Any] = {"num_beams": beams}
         if beams == 1 or search.get("kind") == "greedy":  # which has no use for what beams have
             beams, settings = 1, {"num_beams": 1, "early_stopping": None, "length_penalty": None}
-        found: dict[int, str] = {}
+        found: dict[int, Translation] = {}
         lengths = [len(ids) for ids in self.tokenizer(texts).input_ids] if texts else []
         for rows in batches(lengths, BATCH // beams):
             batch = self.tokenizer([texts[row] for row in rows], padding=True, return_tensors="pt")
+            limits = torch.tensor([self._limit(lengths[row]) for row in rows])
+            within = partial(_within, limits.repeat_interleave(beams))
             with torch.inference_mode():
-                made = self.model.generate(**batch, **settings)
+                made = self.model.generate(**batch, **settings, logits_processor=[within])
             decoded = self.tokenizer.batch_decode(made, skip_special_tokens=True)
-            found.update(zip(rows, decoded, strict=True))
-        return (Translation(found[row]) for row in range(len(texts)))
+            for row, text, ids in zip(rows, decoded, made.tolist(), strict=True):
+                pieces = self.vocabulary.pieces_target(ids[1 : ids.index(END)])
+                found[row] = Translation(text, tokens=tuple(pieces))
+        return (found[row] for row in range(len(texts)))
+
+    def _limit(self, length: int) -> int:
+        """Most tokens of a translation of a source of so many ids, `</s>` included in both."""
+        return int(self.search.max_length_ratio * (length - 1)) + self.search.max_length_extra + 1
 
     def score(self, pairs: Iterable[Pair]) -> Iterator[Score]:
         """The forced score of each pair's target, which is cut by our vocabulary."""
@@ -398,3 +408,18 @@ class Exported:
             gains = logits.float().log_softmax(-1).gather(-1, labels[..., None])
             found.append(gains[0, :, 0].tolist())
         return found
+
+
+def _within(limits: Tensor, ids: Tensor, scores: Tensor) -> Tensor:
+    """Scores [R, V], where nothing but `</s>` may come when a row of ids has reached its limit.
+
+    Args:
+        limits: [R] most tokens, `</s>` included, `<s>` not.
+        ids: [R, t] `<s>` and what has come since.
+        scores: [R, V] of what comes next.
+    """
+    import torch
+
+    alone = torch.full_like(scores, -torch.inf)
+    alone[:, END] = scores[:, END]
+    return torch.where((ids.size(1) >= limits)[:, None], alone, scores)

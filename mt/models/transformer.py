@@ -26,6 +26,7 @@ from mt.layers import (
     SelfAttention,
     norm,
 )
+from mt.linear import once
 
 if TYPE_CHECKING:
     from mt.vocabulary import Vocabulary
@@ -169,6 +170,9 @@ class Transformer(nn.Module):
         final = config.norm == "pre"  # the residual stream itself was never normalised
         self.encoder_norm = norm(config.norm_kind, config.d_model) if final else nn.Identity()
         self.decoder_norm = norm(config.norm_kind, config.d_model) if final else nn.Identity()
+        once(self.encoder)
+        for layer in self.decoder:
+            once(cast(DecoderLayer, layer).cross_attention.key_value)
         initialise(self)
 
     def encode(self, source: Tensor) -> Memory:

@@ -19,15 +19,16 @@ from pydantic import Field, model_validator
 
 from mt.candidates import (
     RankingConfig,
-    best_of,
+    best_pieces,
     forced_tokens,
+    left_in_batch,
     length_divisor,
     less_repetitive,
     log_probabilities,
     ranked_by_coverage,
     unbeatable,
 )
-from mt.contracts import BEGIN, END, FIRST_PIECE, Decoder, Hypotheses, Request, Search
+from mt.contracts import BEGIN, END, Decoder, Hypotheses, Request, Search
 from mt.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -120,7 +121,9 @@ def search(config: Config, decoder: Decoder, request: Request) -> Hypotheses:
         if config.against_repetition:
             held = live.tokens[:, :, :step]
             logits = less_repetitive(config, logits, held, live.forced[:, step])
-        gains, ids = _candidates(logits, width, live.forced[:, step] if is_limited else None)
+        gains, ids = best_pieces(decoder, state, logits, width)
+        if is_limited:
+            gains, ids = _force(gains, ids, logits, live.forced[:, step])
         best = _rank(live.scores, gains, ids, 2 * width)
         ending = best.tokens == END  # [B, 2N]
         closing = ending[:, :width] & (best.scores[:, :width] != NONE)  # [B, N]
@@ -143,8 +146,8 @@ def search(config: Config, decoder: Decoder, request: Request) -> Hypotheses:
             break
         _grow(live, chosen, step, bool(moves))
         origins = chosen.origins
-        if stops * 8 >= len(live.rows):  # a smaller batch is worth its copies
-            left = stopped.logical_not().nonzero()[:, 0]
+        left = left_in_batch(stopped, stops)
+        if left is not None:
             live.keep(left)
             origins = origins[left]
             decoder.keep(state, left)
@@ -176,28 +179,21 @@ def _start(width: int, request: Request) -> _Beams:
     return _Beams(rows, torch.zeros_like(rows), scores, tokens, tokens.float(), forced)
 
 
-def _candidates(logits: Tensor, width: int, forced: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Log-probabilities and ids [B, N, K] of END, first, and of the best pieces of each beam.
+def _force(gains: Tensor, ids: Tensor, logits: Tensor, forced: Tensor) -> tuple[Tensor, Tensor]:
+    """The candidates [B, N, K], but where a token is forced that one only.
 
     Args:
+        gains, ids: [B, N, K] log-probabilities and ids.
         logits: [B, N, V].
-        width: how many pieces.
-        forced: [B] the only token allowed in a sentence, or -1; None: any, everywhere.
+        forced: [B] the only token allowed in a sentence, or -1.
     """
-    import torch
-
-    every = log_probabilities(logits)  # [B, N, V]
-    values, ids = best_of(every[..., FIRST_PIECE:], width)
-    values = torch.cat((every[..., END, None], values), dim=-1)
-    ids = torch.cat((torch.full_like(ids[..., :1], END), ids + FIRST_PIECE), dim=-1)
-    if forced is not None:
-        only = (forced >= 0)[:, None, None]  # [B, 1, 1]
-        wanted = forced.clamp(min=0)[:, None, None].expand_as(ids[..., :1])  # [B, N, 1]
-        value = every.gather(-1, wanted)
-        values = values.masked_fill(only, NONE)
-        values[..., :1] = value.where(only, values[..., :1])
-        ids[..., :1] = wanted.where(only, ids[..., :1])
-    return values.nan_to_num_(nan=NONE, neginf=NONE), ids
+    only = (forced >= 0)[:, None, None]  # [B, 1, 1]
+    wanted = forced.clamp(min=0)[:, None, None].expand_as(ids[..., :1])  # [B, N, 1]
+    value = log_probabilities(logits).gather(-1, wanted).nan_to_num(nan=NONE, neginf=NONE)
+    gains = gains.masked_fill(only, NONE)
+    gains[..., :1] = value.where(only, gains[..., :1])
+    ids[..., :1] = wanted.where(only, ids[..., :1])
+    return gains, ids
 
 
 def _rank(scores: Tensor, gains: Tensor, ids: Tensor, count: int) -> _Choice:

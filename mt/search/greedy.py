@@ -16,11 +16,13 @@ from mt.candidates import (
     NONE,
     RepetitionConfig,
     best_of,
+    best_pieces,
     forced_tokens,
+    left_in_batch,
     less_repetitive,
     log_probabilities,
 )
-from mt.contracts import BEGIN, END, FIRST_PIECE, Decoder, Hypotheses, Request, Search
+from mt.contracts import BEGIN, END, Decoder, Hypotheses, Request, Search
 from mt.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -62,14 +64,14 @@ def search(config: Config, decoder: Decoder, request: Request) -> Hypotheses:
     end = 0
     for step in range(longest):
         end = step + 1
-        logits = decoder.step(state, last[:, None])[:, 0]  # [B, V]
+        logits = decoder.step(state, last[:, None])  # [B, 1, V]
         if config.against_repetition:
             held = tokens[rows, None, :step]  # [B, 1, t]
-            logits = less_repetitive(config, logits[:, None], held, forced[rows, step])[:, 0]
-        gains = log_probabilities(logits)
-        gain, last = _choose(gains, scores[rows], lengths[rows] == end)
+            logits = less_repetitive(config, logits, held, forced[rows, step])
+        few, ids = (each[:, 0] for each in best_pieces(decoder, state, logits, 1))  # [B, K]
+        gain, last = _choose(few, ids, scores[rows], lengths[rows] == end)
         if step < prefixed:
-            gain, last = _prefer(forced[rows, step], gains, gain, last)
+            gain, last = _prefer(forced[rows, step], logits[:, 0], gain, last)
         live = ~ended[rows]
         tokens[rows, step] = last.where(live, 0)
         told[rows, step] = gain.where(live, 0)
@@ -79,8 +81,8 @@ def search(config: Config, decoder: Decoder, request: Request) -> Hypotheses:
         stops = int(stopped.sum())
         if stops == len(rows):
             break
-        if stops * 8 >= len(rows):  # a smaller batch is worth its copies
-            left = stopped.logical_not().nonzero()[:, 0]
+        left = left_in_batch(stopped, stops)
+        if left is not None:
             rows, last = rows[left], last[left]
             decoder.keep(state, left)
     lost = (scores == NONE)[:, None]  # no way on had any probability: no hypothesis
@@ -88,25 +90,25 @@ def search(config: Config, decoder: Decoder, request: Request) -> Hypotheses:
     return Hypotheses(tokens[:, None, :end], scores[:, None], told[:, None, :end])
 
 
-def _choose(gains: Tensor, scores: Tensor, must_end: Tensor) -> tuple[Tensor, Tensor]:
+def _choose(gains: Tensor, ids: Tensor, scores: Tensor, must_end: Tensor) -> tuple[Tensor, Tensor]:
     """Log-probability and id [B] of the token that makes the most probable prefix.
 
     Prefixes are compared, not tokens: what rounding makes equal is equal to beam search too.
 
     Args:
-        gains: [B, V] log-probabilities.
+        gains, ids: [B, K] log-probabilities and ids of END, first, and of the best pieces.
         scores: [B] log-probability of the prefixes.
         must_end: [B] where nothing but END may come.
     """
-    end = gains[:, END].nan_to_num(nan=NONE, neginf=NONE)
-    value, piece = (each[:, 0] for each in best_of(gains[:, FIRST_PIECE:], 1))
-    other = value.nan_to_num(nan=NONE, neginf=NONE)
-    ends = must_end | (scores + end >= scores + other)
-    return end.where(ends, other), (piece + FIRST_PIECE).masked_fill(ends, END)
+    totals = (scores[:, None] + gains).masked_fill(must_end[:, None], NONE)
+    totals[:, 0] = (scores + gains[:, 0]).where(must_end, totals[:, 0])
+    place = best_of(totals, 1)[1].masked_fill(must_end[:, None], 0)  # [B, 1]
+    return gains.gather(1, place)[:, 0], ids.gather(1, place)[:, 0]
 
 
-def _prefer(forced: Tensor, gains: Tensor, gain: Tensor, token: Tensor) -> tuple[Tensor, Tensor]:
+def _prefer(forced: Tensor, logits: Tensor, gain: Tensor, token: Tensor) -> tuple[Tensor, Tensor]:
     """Log-probability and id [B] of the forced token, where it is not -1, else those given."""
     wanted = forced.clamp(min=0)  # [B]
-    own = gains.gather(1, wanted[:, None])[:, 0].nan_to_num(nan=NONE, neginf=NONE)
+    own = log_probabilities(logits).gather(1, wanted[:, None])[:, 0]
+    own = own.nan_to_num(nan=NONE, neginf=NONE)
     return own.where(forced >= 0, gain), wanted.where(forced >= 0, token)

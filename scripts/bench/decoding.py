@@ -201,7 +201,7 @@ def exports(given: argparse.Namespace) -> None:
     engines: dict[str, Engine] = {
         "CTranslate2 float32": open_engine(exported(given, "ctranslate2"), EngineOptions()),
         "CTranslate2 int8": open_engine(exported(given, "ctranslate2", "int8"), EngineOptions()),
-        "transformers": open_theirs(exported(given, "huggingface"), opened.vocabulary),
+        "transformers": open_theirs(exported(given, "huggingface"), opened),
     }
     pairs = [Pair(a, b, "", "", "test") for a, b in zip(given.lines, given.references, strict=True)]
     settings = [
