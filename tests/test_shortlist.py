@@ -11,7 +11,7 @@ import pytest
 import tiny_run
 import torch
 
-from mt import checkpoint, cli, lexicon, prepare, shortlist
+from mt import bundle, checkpoint, cli, lexicon, prepare, shortlist
 from mt.config import plugin
 from mt.contracts import BEGIN, END, FIRST_PIECE, EngineOptions, Sentence
 from mt.corpus import EncodedPairs
@@ -389,3 +389,17 @@ def test_ctranslate2_refuses_it_by_name():
     with pytest.raises(ConfigError, match=r"search\.shortlist"):
         settings(config, EngineOptions())
     assert settings(config.model_copy(update={"shortlist": False}), EngineOptions())
+
+
+def test_a_bundle_of_a_run_that_uses_one_searches_all(tmp_path):
+    run = trained_on_all(tmp_path)
+    text = (run / "config.yaml").read_text(encoding="utf-8")
+    kept = text.replace("shortlist: false", "shortlist: true")
+    assert kept != text
+    (run / "config.yaml").write_text(kept, encoding="utf-8")
+    opened = checkpoint.open_run(run)
+    bundle.write(tmp_path / "made.mt", opened, opened.model())
+    made = open_engine(tmp_path / "made.mt", EngineOptions(threads=1, precision="fp32"))
+    assert len(list(made.translate(tiny_run.SOURCES))) == len(tiny_run.SOURCES)
+    with pytest.raises(ConfigError, match=r"SHORTLIST-NONE.*made\.mt has none"):
+        engine(tmp_path / "made.mt")
