@@ -54,9 +54,12 @@ def write(path: Path, opened: Opened, model: nn.Module) -> None:
     """
     from safetensors.torch import save
 
+    # A run may have a shortlist, the bundle has none.
+    search = opened.recipe.search.model_copy(update={"shortlist": False})
+    recipe = opened.recipe.model_copy(update={"search": search})
     parts = {
         CARD: card(opened).encode(),
-        "config.yaml": checkpoint.recipe_text(opened.recipe).encode(),
+        "config.yaml": checkpoint.recipe_text(recipe).encode(),
         "resolved.json": files.as_json(opened.resolved).encode(),
         STATE: files.as_json(asdict(opened.state)).encode(),
         "report.json": files.as_json(opened.report).encode(),

@@ -63,8 +63,12 @@ app = typer.Typer(
 ConfigFile = Annotated[
     Path, typer.Argument(metavar="CONFIG", help="A YAML recipe, such as configs/demo.yaml.")
 ]
-RunFolder = Annotated[
-    Path, typer.Argument(metavar="RUN", help="A run directory, or one checkpoint folder in it.")
+RunFolders = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="RUN",
+        help="A run directory, or one checkpoint folder in it; several are an ensemble.",
+    ),
 ]
 RecipeSets = Annotated[
     list[str] | None,
@@ -185,13 +189,7 @@ def train(
 
 @app.command(short_help="Translate lines of text.")
 def translate(
-    runs: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="RUN",
-            help="A run directory, or one checkpoint folder in it; several are an ensemble.",
-        ),
-    ],
+    runs: RunFolders,
     source: Annotated[
         Path | None,
         typer.Option("-i", "--input", metavar="FILE", help="Text to read; standard input if none."),
@@ -297,7 +295,7 @@ def translate(
 
 @app.command(short_help="Score given translations with a model.")
 def score(
-    run: RunFolder,
+    runs: RunFolders,
     source: Annotated[Path, typer.Option(metavar="FILE", help="The source text.")],
     target: Annotated[Path, typer.Option(metavar="FILE", help="Its translation, line by line.")],
     form: Annotated[
@@ -322,7 +320,7 @@ def score(
 
     The model is made to say each target line, its end included (forced decoding). Both files
     are UTF-8, plain or compressed, of equally many lines. The number of tokens and the
-    perplexity of all go to standard error.
+    perplexity of all go to standard error. Several runs are scored as one, as an ensemble.
 
     \b
     Example:  mt score runs/demo --source test.en --target test.de
@@ -333,7 +331,8 @@ def score(
 
     options = _options(sets, checkpoint, device, precision, threads, processes, ("runtime",))
     translating.refuse_unequal(source, target)  # told before a model is opened
-    engine = translating.open_engine(run, replace(options, strict=strict))
+    options = replace(options, strict=strict, others=tuple(runs[1:]))
+    engine = translating.open_engine(runs[0], options)
     with files.output(None) as out:
         as_json = form is ScoreFormat.json
         translating.score_files(engine, source, target, out, as_json, normalize)
@@ -341,7 +340,7 @@ def score(
 
 @app.command("eval", short_help="Score a model: BLEU, chrF2, TER.")
 def evaluate(
-    run: RunFolder,
+    runs: RunFolders,
     on: Annotated[
         list[str] | None,
         typer.Option("--on", metavar="NAME", help="A test set of the recipe; all if left out."),
@@ -369,7 +368,7 @@ def evaluate(
     """Score a model with sacreBLEU: BLEU, chrF2 and TER, each with its signature.
 
     Translates every test set of the recipe, or those named by --on, or the text of --source,
-    and keeps the translations in RUN/hypotheses/.
+    and keeps the translations in RUN/hypotheses/, those of an ensemble in its first run's.
 
     \b
     Example:  mt eval runs/demo --on test --json
@@ -379,10 +378,10 @@ def evaluate(
     from mt import report, translate
 
     options = _options(sets, checkpoint, device, precision, threads, processes)
-    engine = translate.open_engine(run, options)
-    scores = evaluating.evaluate(run, engine, on or (), source, reference or ())
+    engine = translate.open_engine(runs[0], replace(options, others=tuple(runs[1:])))
+    scores = evaluating.evaluate(runs[0], engine, on or (), source, reference or ())
     for name in scores:
-        for example in evaluating.examples(run, name, show):
+        for example in evaluating.examples(runs[0], name, show):
             for label, text in zip(("source", "reference", "translation"), example, strict=True):
                 report.say(f"{label:11}  {text}")
             report.say("")
@@ -474,6 +473,37 @@ def average(
 
     made = checkpoint.average(run, checkpoints or (), last, force)
     report.say(f"mt: averaged {', '.join(made)}; --checkpoint {checkpoint.AVERAGE} takes it")
+
+
+@app.command(short_help="Learn which target pieces a source can become.")
+def shortlist(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")],
+    pieces: Annotated[
+        int, typer.Option(metavar="K", min=1, help="Target pieces kept for each source piece.")
+    ] = 100,
+    frequent: Annotated[
+        int,
+        typer.Option(metavar="F", min=0, help="Frequent target pieces kept for every source."),
+    ] = 1000,
+    pairs: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Most training pairs to learn from.")
+    ] = 200_000,
+) -> None:
+    """Learn a lexical shortlist: which target pieces each source piece can become.
+
+    With it --set search.shortlist=true computes the probabilities of these pieces only, which
+    is faster the larger the vocabulary is. It is learned from the run's training data, which must
+    still be where they were, by IBM Model 1, and written into the run; an earlier one is replaced.
+
+    \b
+    Example:  mt shortlist runs/demo
+              mt translate runs/demo --set search.shortlist=true < test.en
+    """
+    from mt import prepare as preparing
+    from mt import report
+
+    preparing.learn_shortlist(run, pieces, frequent, pairs, report.say)
+    report.say("mt: --set search.shortlist=true uses it")
 
 
 @app.command("config", short_help="Show and explain a recipe.")

@@ -64,6 +64,8 @@ class SearchConfig(Variant):
     """A hypothesis has at most this times the source's pieces ..."""
     max_length_extra: int = Field(20, ge=0)
     """... plus this many pieces."""
+    shortlist: bool = False
+    """Search only the target pieces that the source's may become, as `mt shortlist` learned."""
 
 
 # ---------------------------------------------------------------------------------- data

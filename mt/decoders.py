@@ -5,6 +5,7 @@ Legend: B sentences, N beams, S source length, T target length, D width, V vocab
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mt.contracts import BEGIN, Cache, Decoder, Memory, Seq2Seq
+from mt.contracts import BEGIN, PAD, Cache, Decoder, Memory, Seq2Seq
 from mt.linear import Packed
 
 
@@ -35,7 +36,11 @@ class ModelDecoder:
 
     def __init__(self, model: Seq2Seq, packed: torch.dtype | None = None) -> None:
         self.model = model
-        self.project = None if packed is None else Packed(*model.output(), packed)
+        self.project = None if packed is None else Packed(*self.output(), packed)
+
+    def output(self) -> tuple[Tensor, Tensor | None]:
+        """The projection weight [V, D] and bias [V], or None."""
+        return self.model.output()
 
     def start(self, source: Tensor, beams: int, max_lengths: Tensor) -> _State:
         """Encode source ids [B, S] and make room for the longest hypothesis."""
@@ -49,7 +54,7 @@ class ModelDecoder:
         hidden = self.model.decode(fed.reshape(-1, 1), state.memory, state.cache)[:, 0]
         state.hidden = hidden.view(*fed.shape, -1)  # [B, n, D]
         if self.project is None:
-            logits = F.linear(state.hidden, *self.model.output())
+            logits = F.linear(state.hidden, *self.output())
         else:
             logits = self.project(state.hidden)
         return logits.expand(*tokens.shape, -1)
@@ -59,7 +64,7 @@ class ModelDecoder:
         if self.project is None or self.project.dtype == torch.float32:
             return logits
         assert state.hidden is not None, "there was a step"
-        weight, bias = self.model.output()
+        weight, bias = self.output()
         exact = (F.embedding(ids, weight) @ state.hidden[..., None].float())[..., 0]  # [B, N, K]
         return exact if bias is None else exact + bias[ids]
 
@@ -82,8 +87,82 @@ class ModelDecoder:
         return attention.unflatten(0, inputs.shape[:2])
 
 
+class Rest:
+    """How much the ids that a shortlist leaves out weigh, without computing their logits.
+
+    Without them in the softmax a search would favour what the model is unsure of, where most is
+    left out. Over many ids the logits of a hidden state h are about normally distributed, their
+    mean m h and their variance h'Ch for the mean m and the covariance C of the projection's rows;
+    so n of them have together log n + m h + h'Ch / 2.
+
+    Args:
+        model: whose projection it is.
+        ids: [R] the ids that may be left out, from which m and C are taken.
+    """
+
+    def __init__(self, model: Seq2Seq, ids: Tensor) -> None:
+        weight, bias = model.output()
+        rows = weight.detach()[ids].float()
+        if bias is not None:  # h gets a 1 for it
+            rows = torch.cat((rows, bias.detach()[ids, None].float()), dim=1)
+        self.size = len(weight)
+        self.mean = rows.mean(dim=0)  # [D]
+        self.covariance = (rows - self.mean).T @ (rows - self.mean) / max(1, len(rows))  # [D, D]
+
+    def __call__(self, hidden: Tensor, count: int) -> Tensor:
+        """The log of the sum of exp of `count` logits, [...] for hidden states [..., D]."""
+        with torch.autocast(hidden.device.type, enabled=False):
+            h = hidden.float()
+            h = F.pad(h, (0, len(self.mean) - h.size(-1)), value=1.0)
+            spread: Tensor = ((h @ self.covariance) * h).sum(dim=-1)
+            return math.log(count) + h @ self.mean + spread / 2
+
+
+class ShortlistDecoder(ModelDecoder):
+    """One model of whose vocabulary only some ids are searched: tokens are places among them.
+
+    What all the others weigh is added to the logit of padding, which no search takes.
+
+    Args:
+        model: the model.
+        ids: [V'] the target ids, ascending.
+        rest: estimates what is left out.
+        packed: as of `ModelDecoder`.
+    """
+
+    def __init__(
+        self, model: Seq2Seq, ids: Tensor, rest: Rest, packed: torch.dtype | None = None
+    ) -> None:
+        weight, bias = model.output()
+        self.listed = weight[ids], None if bias is None else bias[ids]
+        self.ids, self.rest = ids, rest
+        super().__init__(model, packed)
+
+    def output(self) -> tuple[Tensor, Tensor | None]:
+        """The rows [V', D] of the ids, and their bias [V'] or None."""
+        return self.listed
+
+    def step(self, state: _State, tokens: Tensor) -> Tensor:
+        """Logits [B, N, V'] after feeding tokens [B, N]."""
+        logits = super().step(state, self.ids[tokens])
+        left_out = self.rest.size - len(self.ids)
+        if left_out:
+            assert state.hidden is not None, "there was a step"
+            rest = self.rest(state.hidden, left_out)  # [B, n]
+            padding = logits[:, : rest.size(1), PAD]  # where all beams are alike, that of one
+            padding.copy_(padding.float().logaddexp(rest))
+        return logits
+
+    def align(self, source: Tensor, tokens: Tensor) -> Tensor:
+        """See `ModelDecoder`."""
+        return super().align(source, self.ids[tokens])
+
+
 class EnsembleDecoder:
-    """Several decoders of one vocabulary, whose log-probabilities are averaged."""
+    """Several decoders of one vocabulary, whose log-probabilities are averaged.
+
+    The average does not sum to one; a search makes probabilities of it as it does of logits.
+    """
 
     def __init__(self, members: Sequence[Decoder]) -> None:
         self.members = members
@@ -119,3 +198,8 @@ class EnsembleDecoder:
         """The mean of the members' attention [B, N, T, S]."""
         aligned = [member.align(source, tokens) for member in self.members]
         return torch.stack(aligned).mean(dim=0)
+
+
+def together(members: Sequence[Decoder]) -> Decoder:
+    """One decoder as it is, several as an ensemble."""
+    return members[0] if len(members) == 1 else EnsembleDecoder(members)

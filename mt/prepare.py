@@ -24,10 +24,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from mt import files, vocabulary
+from mt import checkpoint, files, lexicon, shortlist, vocabulary
 from mt.config import Section, input_files, plugin
 from mt.contracts import Pair, SourceConfig
-from mt.corpus import SIDES, Corpus, Writer, token_type
+from mt.corpus import SIDES, Corpus, EncodedPairs, Writer, token_type
 from mt.distributed import physical_cores
 from mt.encoding import (
     CHUNK_PAIRS,
@@ -43,7 +43,7 @@ from mt.encoding import (
 )  # fmt: skip
 from mt.errors import DataError, MachineError, ModelError, MtError, Stopped
 from mt.recipe import Recipe
-from mt.streaming import Processes, order_of, read
+from mt.streaming import Processes, Window, order_of, read
 from mt.vocabulary import Vocabulary
 
 FORMAT = 1
@@ -114,6 +114,54 @@ def prepare(recipe: Recipe, tell: Callable[[str], None] = _to_screen) -> Prepare
         for line in _table(report):
             tell(line)
         return _open(folder, sources, lambda _: None)
+
+
+def learn_shortlist(
+    path: Path, count: int = shortlist.PIECES, frequent: int = shortlist.FREQUENT,
+    most: int = shortlist.PAIRS, tell: Callable[[str], None] = _to_screen,
+) -> None:  # fmt: skip
+    """Learn the lexical shortlist of a run from its training data, and write it into the run.
+
+    Args:
+        path: a run directory, or a checkpoint folder in one.
+        count: target pieces kept for each source piece.
+        frequent: the most frequent target pieces, kept for every source.
+        most: pairs to learn from, spread over the corpora; of streamed ones the first.
+        tell: where a line of progress goes.
+
+    Raises:
+        ModelError: there is no such run, or its data give another vocabulary now.
+        DataError: the data are not there any more.
+    """
+    opened = checkpoint.open_run(path)
+    prepared = prepare(opened.recipe, tell)
+    known = opened.vocabulary
+    if prepared.vocabulary.digest != known.digest:
+        what = "the data of its recipe give another vocabulary now: they have changed"
+        advice = "restore the data that the run was trained on"
+        raise ModelError("VOCAB-MISMATCH", opened.run, what, advice)
+    pairs: EncodedPairs | None = prepared.train
+    if pairs is None:
+        pairs = _first_pairs(opened.recipe, prepared, most)
+    rows = lexicon.spread(pairs, most)
+    tell(f"learning a shortlist from {len(rows):,} of {len(pairs):,} pairs")
+    found = shortlist.learn(
+        pairs, rows, known.source_size, known.target_size, known.joint, count, frequent
+    )
+    shortlist.save(found, opened.run, known.digest)
+
+
+def _first_pairs(recipe: Recipe, prepared: Prepared, most: int) -> EncodedPairs:
+    """The first pairs of a stream, encoded."""
+    known, limit = prepared.vocabulary, recipe.data.max_length
+    dtype, rows, count = token_type(known.size), [], 0
+    for chunk, _ in read(recipe.data.train, order_of(recipe.training.seed), Processes(), None):
+        encoded = encode(chunk.source, chunk.target, known, limit, prepared.held)
+        rows.append(as_row(encoded, dtype))
+        count += len(encoded.source)
+        if count >= most:
+            break
+    return Window(rows, dtype)
 
 
 # ----------------------------------------------------------------------------- the cache

@@ -24,8 +24,9 @@ LEVELS = [
     {"graphs"},
     {
         "layers", "loss", "batching", "averaging", "encoding", "step", "resident", "trace",
-        "candidates", "decoders",
+        "candidates", "decoders", "shortlist",
     },
+    {"lexicon"},
     {"attention", "corpus", "vocabulary", "schedule", "lines", "lengths", "linear"},
     {"contracts"},
     {"distributed", "report", "memory"},

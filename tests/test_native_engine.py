@@ -102,7 +102,7 @@ def test_output_comes_before_all_input_was_read(engine):
 )
 def test_a_blank_line_stays_blank_and_never_meets_the_model(run, line):
     engine = native.open(run, ONE)
-    engine.searcher.model = None
+    engine.searcher.models = []
     (found,) = engine.translate([line])
     assert (found.text, found.score, found.tokens) == ("", 0.0, ())
     assert list(engine.translate([])) == []
@@ -204,7 +204,7 @@ def test_the_decoder_gives_what_full_decoding_gives(engine):
     """Cache, reordering and dropping, as a search uses them, against no cache at all."""
     source = torch.randint(FIRST_PIECE, 408, (4, 6), generator=torch.Generator().manual_seed(1))
     source[2, 4:] = 0
-    model, width, steps = engine.searcher.model.eval(), 3, 7
+    model, width, steps = engine.searcher.models[0].eval(), 3, 7
     decoder = ModelDecoder(model)
     generator = torch.Generator().manual_seed(2)
     with torch.inference_mode():
@@ -326,37 +326,37 @@ def test_what_is_not_there_yet_is_refused(engine, more):
 
 def test_bf16_translates_and_leaves_the_weights_alone(run):
     engine = native.open(run, options(precision="bf16"))
-    before = {k: v.clone() for k, v in engine.searcher.model.state_dict().items()}
+    before = {k: v.clone() for k, v in engine.searcher.models[0].state_dict().items()}
     assert len(texts(engine, LINES)) == len(LINES)
-    assert engine.searcher.model.output()[0].dtype == torch.float32
-    assert all(torch.equal(v, before[k]) for k, v in engine.searcher.model.state_dict().items())
+    assert engine.searcher.models[0].output()[0].dtype == torch.float32
+    assert all(torch.equal(v, before[k]) for k, v in engine.searcher.models[0].state_dict().items())
 
 
 def test_a_model_in_training_is_translated_without_dropout_and_trains_on(run, engine):
     expected = texts(engine, LINES)
     device = torch.device("cpu")
     live = native.native_engine(
-        engine.searcher.model, engine.vocabulary, checkpoint.read_recipe(run), device, "fp32"
+        engine.searcher.models[0], engine.vocabulary, checkpoint.read_recipe(run), device, "fp32"
     )
-    engine.searcher.model.train()
+    engine.searcher.models[0].train()
     try:
         assert texts(live, LINES) == expected
-        assert engine.searcher.model.training
+        assert engine.searcher.models[0].training
         loss = (
-            engine.searcher.model(torch.full((1, 2), 70), torch.full((1, 2), 70))
+            engine.searcher.models[0](torch.full((1, 2), 70), torch.full((1, 2), 70))
             .logsumexp(-1)
             .sum()
         )
         loss.backward()
     finally:
-        engine.searcher.model.eval()
-        engine.searcher.model.zero_grad()
+        engine.searcher.models[0].eval()
+        engine.searcher.models[0].zero_grad()
 
 
 def test_a_model_that_diverged_is_told(run):
     engine = native.open(run, ONE)
     with torch.no_grad():
-        next(engine.searcher.model.parameters()).fill_(math.nan)
+        next(engine.searcher.models[0].parameters()).fill_(math.nan)
     with pytest.raises(ModelError, match="MODEL-NAN"):
         list(engine.translate(["Dogs."]))
 

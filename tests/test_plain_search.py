@@ -31,7 +31,7 @@ def test_the_plain_and_the_fast_search_find_the_same(engine, plain, kind, beams)
     encoded = engine.vocabulary.encode_source([*tiny_run.SOURCES, "Dogs.", "a a red house"])
     sentences = [Sentence([*ids, END], min(2 * len(ids) + 3, 40)) for ids in encoded]
     found = list(engine.searcher.search(sentences, search, OPTIONS))
-    model = engine.searcher.model.eval()
+    model = engine.searcher.models[0].eval()
     for sentence, (best, *_) in zip(sentences, found, strict=True):
         follow = plain.next_token(model, sentence.source)
         if kind == "greedy":

@@ -9,18 +9,21 @@ Legend: B sentences, N beams, S source length, T target length, D width, V vocab
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from mt import bundle, checkpoint, distributed, linear
+from mt import bundle, checkpoint, distributed, linear, shortlist
 from mt.batching import batch_of, moved, pad
 from mt.config import plugin
 from mt.contracts import (
     END,
     Batch,
+    Decoder,
     Engine,
     EngineOptions,
     Hypotheses,
@@ -31,16 +34,20 @@ from mt.contracts import (
     Sentence,
     Seq2Seq,
 )
-from mt.decoders import ModelDecoder
+from mt.decoders import ModelDecoder, Rest, ShortlistDecoder, together
 from mt.errors import ModelError
 from mt.lines import batches
 from mt.pool import open_pool
-from mt.text_engine import Profile, TextEngine
+from mt.shortlist import Shortlist
+from mt.text_engine import Profile, TextEngine, search_config
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
     from torch import nn
 
+    from mt.checkpoint import Opened
     from mt.recipe import Recipe
     from mt.vocabulary import Vocabulary
 
@@ -59,19 +66,42 @@ def open(path: Path, options: EngineOptions) -> Engine:
     """The engine of a run, its best checkpoint or the one that is asked for, or of a bundle.
 
     Raises:
-        ModelError: no such checkpoint, a damaged one, or weights of another model.
+        ModelError: no such checkpoint, a damaged one, or weights of another model; or the models
+            of an ensemble have not all the same vocabulary.
+        ConfigError: the search wants a shortlist and there is none.
         MachineError: the device is not there.
     """
     if options.processes > 1:
         return open_pool("native", path, options, share_of_cores(options))
-    opened = bundle.open_model(path, options.checkpoint)
+    opened, *others = _opened([path, *options.others], options.checkpoint)
     distributed.keep_freed_memory()
     device = distributed.pick_device(options.device or "auto")
     distributed.use_threads(options.threads or "auto")
     recipe = opened.recipe
+    if search_config(recipe.search, options.search).shortlist:
+        shortlist.load(opened.run, opened.vocabulary.digest)  # what is wrong is told at once
     model = opened.model()
     precision = pick_precision(options.precision or "auto", device)
-    return native_engine(model.to(device), opened.vocabulary, recipe, device, precision, options)
+    more = [(other.model().to(device), other.recipe) for other in others]
+    return native_engine(
+        model.to(device), opened.vocabulary, recipe, device, precision, options, more, opened.run
+    )
+
+
+def _opened(paths: Sequence[Path], choice: str | None) -> list[Opened]:
+    """The models of an ensemble, whose weights nobody has read yet.
+
+    Raises:
+        ModelError: two have different vocabularies.
+    """
+    opened = [bundle.open_model(path, choice) for path in paths]
+    first, *digests = [each.vocabulary.digest for each in opened]
+    for path, digest in zip(paths[1:], digests, strict=True):
+        if digest != first:
+            what = f"its vocabulary is {digest[:16]}, that of {paths[0]} is {first[:16]}"
+            advice = "an ensemble takes models of one vocabulary; see vocabulary.path"
+            raise ModelError("VOCAB-MISMATCH", path, what, advice)
+    return opened
 
 
 def share_of_cores(options: EngineOptions) -> int:
@@ -93,18 +123,23 @@ def pick_precision(asked: str, device: torch.device) -> distributed.Precision:
 def native_engine(
     model: nn.Module, vocabulary: Vocabulary, recipe: Recipe, device: torch.device,
     precision: distributed.Precision, options: EngineOptions | None = None,
+    others: Sequence[tuple[nn.Module, Recipe]] = (), run: Path | None = None,
 ) -> TextEngine:  # fmt: skip
-    """The engine of a model that is already on its device.
+    """The engine of a model that is already on its device, or of an ensemble of it and others.
 
-    On a CPU the weights of now are packed into it, until `mt.linear.pack(model, None)`.
+    On a CPU the weights of now are packed into them, until `mt.linear.pack(model, None)`.
+    `run` is where its shortlist lies; without one, as in training, the search knows of none.
     """
+    recipes = [recipe, *(each for _, each in others)]
+    positions = [getattr(each.model, "max_length", None) for each in recipes]
     profile = Profile(
         languages=recipe.languages,
-        longest=recipe.data.max_length,
-        positions=getattr(recipe.model, "max_length", None),
+        longest=min(each.data.max_length for each in recipes),
+        positions=min((each for each in positions if each), default=None),
         search=recipe.search,
     )
-    searcher = NativeSearcher(model, vocabulary, device, precision)
+    models = [model, *(other for other, _ in others)]
+    searcher = NativeSearcher(models, vocabulary, device, precision, run)
     return TextEngine(searcher, vocabulary, profile, options or EngineOptions())
 
 
@@ -117,16 +152,33 @@ class NativeSearcher:
     ahead = 0
 
     def __init__(
-        self, model: nn.Module, vocabulary: Vocabulary, device: torch.device,
-        precision: distributed.Precision,
+        self, models: Sequence[nn.Module], vocabulary: Vocabulary, device: torch.device,
+        precision: distributed.Precision, run: Path | None = None,
     ) -> None:  # fmt: skip
-        self.model, self.vocabulary = model, vocabulary
+        self.models, self.vocabulary, self.run = models, vocabulary, run
         self.device, self.precision = device, precision
-        packed = packed_type(device, precision)
+        self.packed = packed = packed_type(device, precision)
         if packed is not None:
-            linear.pack(model, packed)
+            for model in models:
+                linear.pack(model, packed)
             self.precision = "fp32"  # what is packed needs no autocast
-        self.decoder = ModelDecoder(cast(Seq2Seq, model), packed)
+        self.decoder = together([ModelDecoder(cast(Seq2Seq, model), packed) for model in models])
+
+    @cached_property
+    def shortlist(self) -> Shortlist | None:
+        """That of the run; None where there is no run."""
+        digest = self.vocabulary.digest
+        return None if self.run is None else shortlist.load(self.run, digest)
+
+    @cached_property
+    def _rests(self) -> list[Rest]:
+        """For each model what estimates the ids that are not on the shortlist."""
+        import torch
+
+        assert self.shortlist is not None, "nothing is left out without a shortlist"
+        others = self.shortlist.others()
+        ids = torch.from_numpy(others).to(self.device)
+        return [Rest(cast(Seq2Seq, model), ids) for model in self.models]
 
     def search(
         self, sentences: Sequence[Sentence], config: SearchConfig, options: EngineOptions
@@ -137,36 +189,54 @@ class NativeSearcher:
         found: dict[int, list[Hypothesis]] = {}
         for rows in batches([len(each.source) for each in sentences], budget):
             batch = [sentences[row] for row in rows]
-            found.update(zip(rows, self._batch(search, batch, options), strict=True))
+            known = self.shortlist if config.shortlist else None
+            results = self._batch(search, batch, options, known)
+            found.update(zip(rows, results, strict=True))
         return (found.pop(row) for row in range(len(sentences)))
 
     def _batch(
-        self, search: Search, sentences: Sequence[Sentence], options: EngineOptions
-    ) -> list[list[Hypothesis]]:
+        self, search: Search, sentences: Sequence[Sentence], options: EngineOptions,
+        known: Shortlist | None,
+    ) -> list[list[Hypothesis]]:  # fmt: skip
         import numpy as np
         import torch
 
         source = torch.from_numpy(pad([np.array(each.source) for each in sentences]))
         prefixes = [each.prefix for each in sentences]
         with self.inference():
+            decoder, texts, ids = self.decoder, self.vocabulary.decode_target, None
+            if known is not None:
+                places = known.ids((each.source for each in sentences), prefixes)
+                prefixes = [np.searchsorted(places, prefix).tolist() for prefix in prefixes]
+                texts = partial(_texts, places, texts)
+                ids = torch.from_numpy(places).to(self.device)
+                decoder = self._restricted(ids)
             request = Request(
                 source=source.to(self.device),
                 max_lengths=torch.tensor([e.max_length for e in sentences], device=self.device),
                 prefixes=prefixes if any(prefixes) else None,
                 n_best=options.n_best,
                 seeds=[each.seed for each in sentences],
-                texts=self.vocabulary.decode_target,
+                texts=texts,
             )
-            found = search(self.decoder, request)
+            found = search(decoder, request)
             if not bool(found.scores[:, 0].isfinite().all()):
                 what = "the model's probabilities are not numbers"
                 advice = "its training diverged; choose another checkpoint with --checkpoint"
                 raise ModelError("MODEL-NAN", "the model", what, advice)
             attention = None
             if options.alignments:
-                attention = self.decoder.align(request.source, found.tokens).tolist()
+                attention = decoder.align(request.source, found.tokens).tolist()
+            if ids is not None:
+                found = replace(found, tokens=ids[found.tokens])
         lengths = [len(each.source) for each in sentences]
         return _hypotheses(found, attention, lengths)
+
+    def _restricted(self, ids: torch.Tensor) -> Decoder:
+        """What searches among the ids [V'] only, by their places."""
+        models = [cast(Seq2Seq, model) for model in self.models]
+        each = zip(models, self._rests, strict=True)
+        return together([ShortlistDecoder(model, ids, rest, self.packed) for model, rest in each])
 
     def force(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
         """The log-probability of each token of each target."""
@@ -184,17 +254,15 @@ class NativeSearcher:
 
     def _forced(self, batch: Batch) -> list[list[float]]:
         """The log-probability of each label of each sentence."""
-        from torch.nn import functional as F
-
-        model = cast(Seq2Seq, self.model)
+        models = [cast(Seq2Seq, model) for model in self.models]
         with self.inference():
             real = batch.labels != 0  # [B, T]
-            hidden = model.decode(batch.inputs, model.encode(batch.source))[real]  # [P, D]
+            hidden = [m.decode(batch.inputs, m.encode(batch.source))[real] for m in models]
             gains: list[float] = []
             labels = batch.labels[real][:, None]  # [P, 1]
-            for start in range(0, len(hidden), CHUNK):
+            for start in range(0, len(labels), CHUNK):
                 part = slice(start, start + CHUNK)
-                logits = F.linear(hidden[part], *model.output()).float()  # [CHUNK, V]
+                logits = _mean_logits(models, [states[part] for states in hidden])  # [CHUNK, V]
                 chosen = logits.gather(1, labels[part])[:, 0] - logits.logsumexp(dim=1)
                 gains += chosen.tolist()
         every = iter(gains)
@@ -205,15 +273,27 @@ class NativeSearcher:
         """Evaluation mode, no gradients, matrix products in the engine's precision."""
         import torch
 
-        training = self.model.training
-        if training:
-            self.model.eval()
+        training = [model for model in self.models if model.training]
+        for model in training:
+            model.eval()
         try:
             with torch.inference_mode(), distributed.autocast(self.device, self.precision):
                 yield
         finally:
-            if training:
-                self.model.train()
+            for model in training:
+                model.train()
+
+
+def _mean_logits(models: Sequence[Seq2Seq], hidden: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Logits [P, V] of hidden states [P, D] of each model: of several, the mean.
+
+    Made probabilities of, it gives what the mean of their log-probabilities gives.
+    """
+    from torch.nn import functional as F
+
+    each = zip(models, hidden, strict=True)
+    logits = [F.linear(states, *model.output()).float() for model, states in each]
+    return logits[0] if len(logits) == 1 else sum(logits[1:], logits[0]) / len(logits)
 
 
 def packed_type(device: torch.device, precision: distributed.Precision) -> torch.dtype | None:
@@ -222,6 +302,14 @@ def packed_type(device: torch.device, precision: distributed.Precision) -> torch
 
     types = {"fp32": torch.float32, "bf16": torch.bfloat16}
     return types.get(precision) if device.type == "cpu" and linear.can_pack() else None
+
+
+def _texts(
+    ids: NDArray[np.int64], decode: Callable[[Sequence[Sequence[int]]], list[str]],
+    places: Sequence[Sequence[int]],
+) -> list[str]:  # fmt: skip
+    """The texts of tokens that are places among `ids` [V']."""
+    return decode([ids[list(each)].tolist() for each in places])
 
 
 def _hypotheses(

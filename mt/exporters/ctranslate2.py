@@ -84,7 +84,7 @@ def export(model: Seq2Seq, opened: checkpoint.Opened, path: Path, config: Config
         "languages": recipe.languages.model_dump(),
         "longest": recipe.data.max_length,
         "positions": rows,
-        "search": recipe.search.model_dump(mode="json"),
+        "search": recipe.search.model_dump(mode="json") | {"shortlist": False},  # it has none
         "vocabulary": vocabulary.digest,
         "quantization": config.quantization,
         "step": opened.step,
