@@ -244,7 +244,15 @@ def translate(
         bool,
         typer.Option("--line-buffered", help="Answer each line before the next is read; slower."),
     ] = False,
-    processes: Processes = 1,
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Share the work among N processes, a model in each; by default as many as CPU "
+            "cores (at most 8) for a file of some size, else one.",
+        ),
+    ] = None,
     threads: Threads = None,
     precision: Precision = None,
     sets: EngineSets = None,
@@ -268,13 +276,17 @@ def translate(
     _refuse(
         (force and target is None, "--force", "there is no -o file to replace"),
         (line_buffered and target is not None, "--line-buffered", "an -o file appears at the end"),
-        (line_buffered and processes > 1, "--line-buffered", "one line is no work for several"),
+        (
+            (processes or 1) > 1 and line_buffered,
+            "--line-buffered",
+            "one line is no work for several",
+        ),
     )
     if target is not None and not force:
         files.refuse_existing(target, "choose another name, or replace it with --force")
     rendering = formats.rendering(form, n_best, scores, alignments)
     options = replace(
-        _options(sets, checkpoint, device, precision, threads, processes),
+        _options(sets, checkpoint, device, precision, threads, processes or 1),
         others=tuple(runs[1:]), n_best=n_best, alignments=alignments, seed=seed, strict=strict,
         line_buffered=line_buffered, prefixes=files.lines(prefix) if prefix else None,
         token_scores=n_best > 1 or form in ("moses", "json"),
@@ -287,6 +299,9 @@ def translate(
         interactive.converse(translating.open_engine(runs[0], options), options)
         return
     with _input(source) as stream:  # a file that is missing is told before a model is opened
+        alone = line_buffered or options.device or threads or processes
+        if not alone:
+            options = replace(options, processes=translating.fair_processes(stream))
         engine = translating.open_engine(runs[0], options)
         with files.output(target) as out:
             name, replaced = str(source or "standard input"), on_bad_utf8 is BadBytes.replace

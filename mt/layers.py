@@ -57,7 +57,8 @@ class MultiHeadAttention(nn.Module):
     ) -> Tensor:
         key, value = keys_values
         if self.watch is not None:
-            self.watch.append(weights(query, key, valid, causal))
+            wide = torch.promote_types(query.dtype, key.dtype)  # packed parts may differ
+            self.watch.append(weights(query.to(wide), key.to(wide), valid, causal))
         return attend(query, key, value, valid, causal, self.dropout if self.training else 0.0)
 
     def attend_source(self, x: Tensor, cache: KeyValueCache, layer: int) -> Tensor:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import stat
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -13,10 +15,16 @@ from typing import IO, Any, BinaryIO, Literal, cast, overload
 from mt import files, formats, report
 from mt.config import plugin, plugins
 from mt.contracts import Engine, EngineOptions, Pair, Score, Translation
+from mt.distributed import physical_cores
 from mt.errors import DataError, ModelError
 from mt.files import decoded
 from mt.formats import Rendering
 from mt.lines import Noted
+
+MOST_PROCESSES = 8
+"""Processes that are started unasked."""
+SHARE = 16 << 10
+"""Bytes of text for which a process is worth its start."""
 
 
 def open_engine(path: Path, options: EngineOptions) -> Engine:
@@ -32,6 +40,20 @@ def open_engine(path: Path, options: EngineOptions) -> Engine:
     what = "not a run (no checkpoints in it)" if path.exists() else "no such run"
     advice = "give a run directory, a checkpoint folder in it, or what mt export made"
     raise ModelError("RUN-NONE", path, what, advice)
+
+
+def fair_processes(stream: BinaryIO) -> int:
+    """How many processes should share the work on a stream: one, but for a file of some size.
+
+    Two of one thread each are faster than one of two; each costs as much memory and start again.
+    """
+    try:
+        facts = os.fstat(stream.fileno())
+    except OSError:
+        return 1
+    if not stat.S_ISREG(facts.st_mode) or Path("/dev/nvidiactl").exists():
+        return 1
+    return max(1, min(physical_cores(), MOST_PROCESSES, facts.st_size // SHARE))
 
 
 def translate_stream(

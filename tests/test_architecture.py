@@ -17,7 +17,7 @@ LEVELS = [
     {"prepare", "translate", "evaluate", "calibrate", "interactive"},
     {"streaming"},
     {"engines", "exporters"},
-    {"bundle", "pool"},
+    {"bundle", "pool", "searcher"},
     {"checkpoint"},
     {"recipe", "text_engine", "formats"},
     {"models", "objectives", "optimizers", "search", "sources"},

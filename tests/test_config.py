@@ -429,15 +429,15 @@ TABLE = [
     # ------------------------------------------------------------------------- a trained run
     ("no such run", {}, "translate runs/nowhere -i valid.en", [
         "mt: error[RUN-NONE] runs/nowhere: no such run",
-        "give a run directory, such as runs/demo, or a checkpoint folder in it",
+        "give a run directory, a checkpoint folder in it, or what mt export made",
     ], 4),
     ("not a run", {}, "translate . -i valid.en", [
         "mt: error[RUN-NONE] .: not a run (no checkpoints in it)",
-        "give a run directory, such as runs/demo, or a checkpoint folder in it",
+        "give a run directory, a checkpoint folder in it, or what mt export made",
     ], 4),
     ("no such run to score", {}, "eval runs/nowhere", [
         "mt: error[RUN-NONE] runs/nowhere: no such run",
-        "give a run directory, such as runs/demo, or a checkpoint folder in it",
+        "give a run directory, a checkpoint folder in it, or what mt export made",
     ], 4),
     ("damaged weights", {f"{STEP}/model.safetensors": "junk"}, TRANSLATE, [
         "mt: error[CKPT-HASH] HERE/runs/recipe/checkpoints/step-00000002: model.safetensors size 4, manifest says N",

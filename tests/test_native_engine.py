@@ -237,7 +237,7 @@ def test_max_lengths_follow_the_source_and_the_recipe(words, monkeypatch):
             search = plugin("search", config.kind).build(config)
             return lambda decoder, request: asked.append(request) or search(decoder, request)
 
-    monkeypatch.setattr(native, "plugin", lambda folder, kind: Build)
+    monkeypatch.setattr("mt.searcher.plugin", lambda folder, kind: Build)
     settings = {"max_length_ratio": 2.0, "max_length_extra": 3}
     texts(words, ["Girls sing.", "A boy eats an apple."], search=settings)
     assert asked[0].max_lengths.tolist() == [14, 8]

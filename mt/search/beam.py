@@ -120,7 +120,7 @@ def search(config: Config, decoder: Decoder, request: Request) -> Hypotheses:
         logits = decoder.step(state, last)  # [B, N, V]
         if config.against_repetition:
             held = live.tokens[:, :, :step]
-            logits = less_repetitive(config, logits, held, live.forced[:, step])
+            logits = less_repetitive(config, logits.float(), held, live.forced[:, step])
         gains, ids = best_pieces(decoder, state, logits, width)
         if is_limited:
             gains, ids = _force(gains, ids, logits, live.forced[:, step])

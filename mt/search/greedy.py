@@ -67,7 +67,7 @@ def search(config: Config, decoder: Decoder, request: Request) -> Hypotheses:
         logits = decoder.step(state, last[:, None])  # [B, 1, V]
         if config.against_repetition:
             held = tokens[rows, None, :step]  # [B, 1, t]
-            logits = less_repetitive(config, logits, held, forced[rows, step])
+            logits = less_repetitive(config, logits.float(), held, forced[rows, step])
         few, ids = (each[:, 0] for each in best_pieces(decoder, state, logits, 1))  # [B, K]
         gain, last = _choose(few, ids, scores[rows], lengths[rows] == end)
         if step < prefixed:
