@@ -21,8 +21,8 @@ from torch.nn import functional as F
 STEP = 128
 """Rows of a product come in multiples of this."""
 MANY = 512
-"""More rows than this come packed in multiples of it, as kernels are kept for each number; fewer
-are few numbers already (`mt.lines.batch_size`)."""
+"""More rows than this, as an encoder has, come packed in multiples of STEP, for kernels are kept
+for each number; fewer are few numbers already (`mt.lines.batch_size`)."""
 ROWS = 256
 """For how many rows a packed weight is laid out; others go as well."""
 
@@ -107,7 +107,7 @@ class Packed:
     def __call__(self, x: Tensor, activation: str = "none") -> Tensor:
         """x [..., K] -> [..., N] in the packed type; `activation` may be `relu`."""
         rows = x.numel() // x.size(-1)
-        size = -(-rows // MANY) * MANY if rows > MANY else rows
+        size = -(-rows // STEP) * STEP if rows > MANY else rows
         if size != rows:  # what stands in the rows added changes no other
             matrix = torch.empty(size, x.size(-1), dtype=self.dtype)
             matrix[:rows] = x.reshape(rows, -1)
@@ -148,7 +148,7 @@ class Linear(nn.Linear):
 
 
 def once(part: nn.Module) -> None:
-    """Mark what is computed once a sentence: packed, it infers in fp32 whatever the rest does.
+    """Mark what is computed once a sentence, and packed infers in fp32 whatever the rest does.
 
     It is little work, and all tokens of the translation depend on it.
     """
