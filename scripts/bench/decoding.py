@@ -11,6 +11,7 @@ RUN is a run directory; the exports are made from it into --work (a temporary fo
 | ctranslate2 | mt on an int8 CTranslate2 folder beside a bare loop around the same folder |
 | startup | one short sentence, whole process: `mt translate` on the run and on the folder |
 | exports | forced scores, greedy and beam output of the exports against the run, int8 BLEU |
+| laws | lines that change with batches, order, processes or bits, and against the plain search |
 | memory | resident memory while --lines lines go through `mt translate` |
 
 Every measurement is a process of its own, all of a section in turn (A B C ... A B C ...); tables
@@ -37,14 +38,15 @@ from typing import Any
 sys.path.insert(1, str(Path(__file__).parents[2]))  # mt of this checkout
 
 import memory
+import plain_search
 
 from mt import checkpoint, evaluate
 from mt.config import plugin
-from mt.contracts import Engine, EngineOptions, Pair
+from mt.contracts import END, Engine, EngineOptions, Pair
 from mt.translate import open_engine
 
 ROOT = Path(__file__).parents[2]
-SECTIONS = ("speed", "ctranslate2", "startup", "exports", "memory")
+SECTIONS = ("speed", "ctranslate2", "startup", "exports", "laws", "memory")
 WHERE = {**os.environ, "PYTHONPATH": str(ROOT)}
 MT = [sys.executable, "-m", "mt"]
 WARM = 0.2
@@ -246,6 +248,53 @@ def differing(
     return notes
 
 
+def laws(given: argparse.Namespace) -> None:
+    """What should change no translation, and how many it changes; BLEU where it may."""
+    one = EngineOptions(device="cpu", precision="fp32", threads=1)
+    native = open_engine(given.run, one)
+    batch = {"device": "cpu", "precision": "fp32"}
+    print("\n| beam / greedy | lines that differ from fp32 | BLEU |\n|---|---|---|")
+    for search in ({"kind": "beam", "beams": given.beams}, {"kind": "greedy"}):
+        settings = EngineOptions(search=search, **batch)
+        expected = texts(native, given.lines, settings)
+        several = open_engine(given.run, EngineOptions(processes=2, **batch))
+        small = EngineOptions(search=search, batch_tokens=300, **batch)
+        fewer = open_engine(given.run, EngineOptions(device="cpu", threads=1))
+        found = {
+            "fp32": expected,
+            "in batches of a few sentences": texts(native, given.lines, small),
+            "in reverse order": texts(native, given.lines[::-1], settings)[::-1],
+            "by two processes": texts(several, given.lines, settings),
+            "--precision auto": texts(fewer, given.lines, settings),
+        }
+        for name, lines in found.items():
+            apart = sum(a != b for a, b in zip(expected, lines, strict=True))
+            print(f"| {search['kind']}, {name} | {apart} | {bleu_of(lines, given):.2f} |")
+        plain = [plainly(native, line, search) for line in given.lines[: given.plain]]
+        told = zip(expected, plain, strict=False)
+        apart = [number for number, (a, b) in enumerate(told, start=1) if a != b]
+        print(
+            f"| {search['kind']}, the plain search, first {given.plain} | {len(apart)} {apart} | |"
+        )
+
+
+def texts(engine: Engine, lines: Sequence[str], options: EngineOptions) -> list[str]:
+    return [each.text for each in engine.translate(lines, options)]
+
+
+def plainly(engine: Any, line: str, search: dict[str, Any]) -> str:
+    """A line by the plain search: no cache, no batch, no packed weights."""
+    ids = engine.vocabulary.encode_source([line])[0]
+    config = engine.profile.search
+    longest = int(config.max_length_ratio * len(ids)) + config.max_length_extra + 1
+    follow = plain_search.next_token(engine.searcher.models[0].eval(), [*ids, END])
+    if search["kind"] == "greedy":
+        found = plain_search.greedy(follow, longest)
+    else:
+        found = plain_search.beam(follow, search["beams"], longest)
+    return str(engine.vocabulary.decode_target([found[0][1]])[0])
+
+
 def flat(given: argparse.Namespace) -> None:
     """Resident memory of `mt translate` over many lines."""
     many = given.work / "many.txt"
@@ -298,6 +347,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--beams", type=int, default=5)
     parser.add_argument("--lines", type=int, default=100_000, dest="many", help="of memory")
+    parser.add_argument("--plain", type=int, default=200, help="lines by the plain search")
     parser.add_argument("--work", type=Path, help="where exports are made and kept")
     parser.add_argument("--cores", type=int, default=len(os.sched_getaffinity(0)))
     given = parser.parse_args()
@@ -310,7 +360,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         given.work = given.work or Path(temporary)
         given.work.mkdir(parents=True, exist_ok=True)
-        sections = dict(zip(SECTIONS, (speed, ctranslate2, startup, exports, flat), strict=True))
+        every = (speed, ctranslate2, startup, exports, laws, flat)
+        sections = dict(zip(SECTIONS, every, strict=True))
         for name in wanted:
             print(f"\n## {name}")
             sections[name](given)
