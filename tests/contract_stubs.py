@@ -63,6 +63,9 @@ class Ensemble:
         for member, inner in zip(self.members, state, strict=True):
             member.keep(inner, sentences)
 
+    def sharpen(self, state: list[Any], ids: Tensor, logits: Tensor) -> Tensor:
+        return logits
+
     def align(self, source: Tensor, tokens: Tensor) -> Tensor:
         return torch.stack([member.align(source, tokens) for member in self.members]).mean(0)
 

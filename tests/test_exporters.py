@@ -329,7 +329,7 @@ def test_a_tie_is_told_from_a_difference(run):
     other = (*found.tokens[:2], "<0x41>")
     assert not export._tied(engine, "Girls sing.", found.tokens, other)
     with torch.no_grad():  # two bytes that are the same to the model
-        table = engine.searcher.model.target_embedding.weight
+        table = engine.searcher.models[0].target_embedding.weight
         table[engine.vocabulary.pieces_target(range(408)).index("<0x41>")] = table[
             engine.vocabulary.pieces_target(range(408)).index("<0x42>")
         ]
