@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from mt import linear as maps
 from mt.linear import STEP, linear, rounded
 
 
@@ -38,3 +39,50 @@ def test_in_fp32_nothing_is_rounded():
     x, weight, bias = torch.randn(5, 8), torch.randn(4, 8), torch.randn(4)
     torch.testing.assert_close(linear(x, weight, bias), F.linear(x, weight, bias), rtol=0, atol=0)
     assert rounded(x, torch.float32).shape == (5, 8)
+
+
+packs = pytest.mark.skipif(not maps.can_pack(), reason="this torch or processor packs nothing")
+
+
+def drawn(rows, width=32, size=48):
+    torch.manual_seed(rows)
+    return torch.randn(rows, width), torch.randn(size, width) / width**0.5, torch.randn(size)
+
+
+@packs
+@pytest.mark.parametrize("rows", [1, 5, 33, 511, 513, 700])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.05)], ids=["fp32", "bf16"]
+)
+def test_a_packed_product_is_the_plain_one(rows, dtype, tolerance):
+    x, weight, bias = drawn(rows)
+    packed = maps.Packed(weight, bias, dtype)
+    plain = F.linear(x, weight, bias)
+    torch.testing.assert_close(packed(x).float(), plain, atol=tolerance, rtol=tolerance)
+    torch.testing.assert_close(packed(x, "relu"), packed(x).relu())
+    assert packed(x[:, None]).shape == (rows, 1, 48)
+
+
+@packs
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_result_of_a_row_does_not_depend_on_the_number_of_rows(dtype):
+    x, weight, bias = drawn(700)
+    packed = maps.Packed(weight, bias, dtype)
+    every = packed(x)
+    for rows in (1, 7, 40, 512, 600):
+        assert torch.equal(packed(x[:rows]), every[:rows])
+
+
+@packs
+def test_a_packed_model_trains_as_before_and_is_unpacked_again():
+    model = torch.nn.Sequential(maps.Linear(8, 8), maps.Linear(8, 4))
+    maps.once(model[0])
+    x = torch.randn(3, 8)
+    plain = model(x)
+    maps.pack(model, torch.bfloat16)
+    assert torch.equal(model(x), plain), "with gradients the weights themselves are used"
+    with torch.no_grad():
+        assert model[0](x).dtype == torch.float32
+        assert model(x).dtype == torch.bfloat16
+        maps.pack(model, None)
+        assert torch.equal(model(x), plain)

@@ -1,0 +1,73 @@
+"""The candidates of a step: exact where bits were saved, in batches of few sizes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mt.candidates import best_of, best_pieces, left_in_batch
+from mt.contracts import END, FIRST_PIECE
+from mt.lines import batch_size, batches
+
+
+class Rounded:
+    """A decoder whose logits of all tokens have the bits of bf16, and of a few all of them."""
+
+    def __init__(self, exact):
+        self.exact = exact
+
+    def sharpen(self, state, ids, logits):
+        return self.exact.gather(-1, ids)
+
+
+@pytest.mark.parametrize("size", [70, 300, 8000])
+@pytest.mark.parametrize("count", [1, 4, 9])
+def test_the_best_of_many_are_those_of_a_stable_sort(size, count):
+    generator = torch.Generator().manual_seed(size + count)
+    for levels in (3, 10**6):  # many that are equal, and none
+        values = torch.randint(-levels, levels, (2, 3, size), generator=generator).float()
+        values[0, 0, size // 2 :] = float("-inf")
+        found, places = best_of(values, count)
+        wanted = values.sort(dim=-1, descending=True, stable=True)
+        assert torch.equal(places, wanted.indices[..., :count])
+        assert torch.equal(found, wanted.values[..., :count])
+
+
+def test_candidates_from_few_bits_have_the_probabilities_of_all():
+    generator = torch.Generator().manual_seed(1)
+    exact = torch.randn(6, 5, 2000, generator=generator) * 4
+    rough = exact.bfloat16()
+    gains, ids = best_pieces(Rounded(exact), None, rough, 5)
+    assert (ids[..., 0] == END).all()
+    assert (ids[..., 1:] >= FIRST_PIECE).all()
+    true = exact.log_softmax(-1)
+    assert (gains - true.gather(-1, ids)).abs().max() < 0.01
+    plain = rough.float().log_softmax(-1).gather(-1, ids)
+    assert (plain - true.gather(-1, ids)).abs().max() > 0.02, "the law could not fail"
+    five = true[..., FIRST_PIECE:].topk(5).indices + FIRST_PIECE
+    kept = [(five[b, n][:, None] == ids[b, n]).any(1).all() for b in range(6) for n in range(5)]
+    assert all(kept)
+
+
+def test_a_batch_goes_on_with_all_that_have_not_stopped():
+    for count in (1, 3, 8, 40, 64, 200):
+        for stops in range(count):
+            stopped = torch.zeros(count, dtype=torch.bool)
+            stopped[
+                torch.randperm(count, generator=torch.Generator().manual_seed(stops))[:stops]
+            ] = 1
+            left = left_in_batch(stopped, stops)
+            if left is None:
+                continue
+            assert len(left) == batch_size(count - stops) < count
+            assert (left.diff() > 0).all()
+            assert set((~stopped).nonzero()[:, 0].tolist()) <= set(left.tolist())
+
+
+def test_batches_come_in_few_sizes_within_the_budget():
+    lengths = [7 + (row * 13) % 40 for row in range(5000)]
+    found = list(batches(lengths, 3000))
+    assert sorted(row for rows in found for row in rows) == list(range(5000))
+    assert all(len(rows) * max(lengths[row] for row in rows) <= 3000 for rows in found)
+    assert all(batch_size(len(rows)) == len(rows) for rows in found[:-1])
+    assert len({batch_size(n) for n in range(1, 513)}) < 40
