@@ -164,7 +164,8 @@ class KeyValueCache:
         self.source = [(k.to(kept).contiguous(), v.to(kept).contiguous()) for k, v in source]
         padding = torch.zeros(valid.shape, dtype=kept, device=valid.device)
         padding = padding.masked_fill_(~valid, -math.inf)[:, None, None]
-        self.padding = None if bool(valid.all()) else padding  # [B, 1, 1, S]
+        padding = padding.repeat(1, first.size(1), 1, 1)
+        self.padding = None if bool(valid.all()) else padding  # [B, H, 1, S]
         self.bias: Tensor | None = None
         """That of this step, which all layers share."""
         self.beams, self.length, self.filled, self.dense = beams, 0, 0, 0
@@ -194,7 +195,8 @@ class KeyValueCache:
             cells = kept[:, :, self.filled : end].unflatten(2, (tokens, beams))
             cells.copy_(new.view(shape).permute(0, 3, 2, 1, 4))
         if layer == 0:
-            self.bias = _of_heads(self._bias(tokens, beams), heads)
+            bias = self._bias(tokens, beams)  # for each head: [B*H, t*N, C]
+            self.bias = None if bias is None else bias.expand(-1, heads, -1, -1).flatten(0, 1)
         query = query.to(keys.dtype).view(shape).permute(0, 3, 2, 1, 4).flatten(2, 3)
         mixed = attend_cells(query, keys[:, :, :end], values[:, :, :end], self.bias)
         # [B, H, t*N, K]
@@ -222,7 +224,7 @@ class KeyValueCache:
         rows, tokens, heads, width = query.shape
         keys, values = self.source[layer]
         grouped = query.view(len(keys), -1, heads, width).transpose(1, 2)
-        padding = _of_heads(self.padding, heads)
+        padding = None if self.padding is None else self.padding.flatten(0, 1)
         mixed = attend_cells(grouped.to(keys.dtype), keys, values, padding)  # [B, H, N*t, K]
         return mixed.transpose(1, 2).reshape(rows, tokens, heads * width)
 
@@ -268,8 +270,3 @@ class KeyValueCache:
         self.past = self.past[sentences]
         if self.padding is not None:
             self.padding = self.padding[sentences]
-
-
-def _of_heads(bias: Tensor | None, heads: int) -> Tensor | None:
-    """A bias [B, 1, Q, C] for each head: [B*H, Q, C]."""
-    return None if bias is None else bias.expand(-1, heads, -1, -1).flatten(0, 1)

@@ -91,7 +91,7 @@ class SelfAttention(MultiHeadAttention):
         if dtype is not None:
             parts = (self.query, self.key_value)
             weight, bias = (torch.cat([getattr(p, n) for p in parts]) for n in ("weight", "bias"))
-            self.packed = Packed(weight, bias, torch.float32 if self.once else dtype)
+            self.packed = Packed(weight, bias, dtype)
 
     def attend_self(self, x: Tensor, valid: Tensor | None, causal: bool) -> Tensor:
         """All positions [B, T, D] at once."""

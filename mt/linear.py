@@ -32,8 +32,12 @@ def rounded(x: Tensor, dtype: torch.dtype) -> Tensor:
 
     For bf16 on a CPU P is a multiple of STEP, with zeros in the rows added.
     """
+    return _in_steps(x, dtype, STEP if x.device.type == "cpu" and dtype == torch.bfloat16 else 1)
+
+
+def _in_steps(x: Tensor, dtype: torch.dtype, step: int) -> Tensor:
+    """x [..., K] as a matrix [P, K] of that type, P a multiple of `step`, zeros in rows added."""
     rows = x.numel() // x.size(-1)
-    step = STEP if x.device.type == "cpu" and dtype == torch.bfloat16 else 1
     matrix = x.new_empty(-(-rows // step) * step, x.size(-1), dtype=dtype)
     matrix[:rows] = x.reshape(rows, x.size(-1))
     matrix[rows:] = 0
@@ -90,11 +94,6 @@ def can_pack() -> bool:
         return False
 
 
-def has_bf16() -> bool:
-    """Whether this processor multiplies bf16 by itself, so that packed products are faster."""
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-
-
 class Packed:
     """A weight [N, K] and its bias, packed for products on a CPU in one type; no gradients."""
 
@@ -107,11 +106,9 @@ class Packed:
     def __call__(self, x: Tensor, activation: str = "none") -> Tensor:
         """x [..., K] -> [..., N] in the packed type; `activation` may be `relu`."""
         rows = x.numel() // x.size(-1)
-        size = -(-rows // STEP) * STEP if rows > MANY else rows
-        if size != rows:  # what stands in the rows added changes no other
-            matrix = torch.empty(size, x.size(-1), dtype=self.dtype)
-            matrix[:rows] = x.reshape(rows, -1)
-            return self._product(matrix, activation)[:rows].view(*x.shape[:-1], -1)
+        if rows > MANY and rows % STEP:
+            product = self._product(_in_steps(x, self.dtype, STEP), activation)
+            return product[:rows].view(*x.shape[:-1], -1)
         return self._product(x.to(self.dtype), activation)
 
     def _product(self, x: Tensor, activation: str) -> Tensor:
@@ -130,9 +127,7 @@ class Linear(nn.Linear):
 
     def pack(self, dtype: torch.dtype | None) -> None:
         """Infer with a packed copy of the weights of now; None: with the weights themselves."""
-        self.packed = None
-        if dtype is not None:
-            self.packed = Packed(self.weight, self.bias, torch.float32 if self.once else dtype)
+        self.packed = None if dtype is None else Packed(self.weight, self.bias, dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., K] -> [..., N]."""
@@ -174,4 +169,4 @@ def pack(model: nn.Module, dtype: torch.dtype | None) -> None:
     """
     for module in model.modules():
         if isinstance(module, Packable):
-            module.pack(dtype)
+            module.pack(torch.float32 if dtype is not None and module.once else dtype)

@@ -23,7 +23,7 @@ from mt.config import plugin
 from mt.contracts import EngineOptions, Hypothesis, SearchConfig, Sentence
 from mt.errors import ConfigError, MachineError, MtError
 from mt.lines import batches
-from mt.text_engine import TextEngine
+from mt.text_engine import TextEngine, batch_budget
 
 SHARES = 3
 """Batches of a window that each process gets at least, so that all are busy to its end."""
@@ -102,10 +102,9 @@ class PooledSearcher:
     ) -> Iterator[list[Hypothesis]]:
         """The best hypotheses of each sentence, in order; work begins at the call."""
         lengths = [len(each.source) for each in sentences]
-        width = max(options.n_best, getattr(config, "beams", 1))
         share = sum(lengths) // (SHARES * len(self.workers))
         results = _Results(len(sentences))
-        for rows in batches(lengths, min(options.batch_tokens // width, share)):
+        for rows in batches(lengths, min(batch_budget(config, options), share)):
             task = ("search", [sentences[row] for row in rows], config, options)
             self.waiting.append((task, results.of(rows)))
         self._feed()

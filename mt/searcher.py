@@ -17,7 +17,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import torch
+from torch.nn import functional as F
 
 from mt import distributed, linear, shortlist
 from mt.batching import batch_of, moved, pad
@@ -39,9 +41,9 @@ from mt.decoders import ModelDecoder, Rest, ShortlistDecoder, together
 from mt.errors import ModelError
 from mt.lines import batches
 from mt.shortlist import Shortlist
+from mt.text_engine import batch_budget
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
     from torch import nn
 
@@ -59,7 +61,7 @@ def pick_precision(asked: str, device: torch.device) -> distributed.Precision:
         return cast(distributed.Precision, asked)
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
-    return "bf16" if linear.can_pack() and linear.has_bf16() else "fp32"
+    return "bf16" if linear.can_pack() and distributed.cpu_has_bf16() else "fp32"
 
 
 class NativeSearcher:
@@ -89,8 +91,6 @@ class NativeSearcher:
     @cached_property
     def _rests(self) -> list[Rest]:
         """For each model what estimates the ids that are not on the shortlist."""
-        import torch
-
         assert self.shortlist is not None, "nothing is left out without a shortlist"
         others = self.shortlist.others()
         ids = torch.from_numpy(others).to(self.device)
@@ -101,7 +101,7 @@ class NativeSearcher:
     ) -> Iterator[list[Hypothesis]]:
         """The best hypotheses of each sentence, in order."""
         search: Search = plugin("search", config.kind).build(config)
-        budget = options.batch_tokens // max(options.n_best, getattr(config, "beams", 1))
+        budget = batch_budget(config, options)
         found: dict[int, list[Hypothesis]] = {}
         for rows in batches([len(each.source) for each in sentences], budget):
             batch = [sentences[row] for row in rows]
@@ -114,9 +114,6 @@ class NativeSearcher:
         self, search: Search, sentences: Sequence[Sentence], options: EngineOptions,
         known: Shortlist | None,
     ) -> list[list[Hypothesis]]:  # fmt: skip
-        import numpy as np
-        import torch
-
         source = torch.from_numpy(pad([np.array(each.source) for each in sentences]))
         prefixes = [each.prefix for each in sentences]
         with self.inference():
@@ -156,8 +153,6 @@ class NativeSearcher:
 
     def force(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
         """The log-probability of each token of each target."""
-        import numpy as np
-
         found: dict[int, list[float]] = {}
         for rows in batches([max(map(len, pair)) for pair in pairs], SCORED):
             batch = batch_of(
@@ -187,8 +182,6 @@ class NativeSearcher:
     @contextmanager
     def inference(self) -> Iterator[None]:
         """Evaluation mode, no gradients, matrix products in the engine's precision."""
-        import torch
-
         training = [model for model in self.models if model.training]
         for model in training:
             model.eval()
@@ -205,8 +198,6 @@ def _mean_logits(models: Sequence[Seq2Seq], hidden: Sequence[torch.Tensor]) -> t
 
     Made probabilities of, it gives what the mean of their log-probabilities gives.
     """
-    from torch.nn import functional as F
-
     each = zip(models, hidden, strict=True)
     logits = [F.linear(states, *model.output()).float() for model, states in each]
     return logits[0] if len(logits) == 1 else sum(logits[1:], logits[0]) / len(logits)
@@ -214,8 +205,6 @@ def _mean_logits(models: Sequence[Seq2Seq], hidden: Sequence[torch.Tensor]) -> t
 
 def packed_type(device: torch.device, precision: distributed.Precision) -> torch.dtype | None:
     """The type to pack weights in, where that can be done."""
-    import torch
-
     types = {"fp32": torch.float32, "bf16": torch.bfloat16}
     return types.get(precision) if device.type == "cpu" and linear.can_pack() else None
 

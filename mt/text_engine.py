@@ -303,6 +303,11 @@ def search_config(own: SearchConfig, settings: Any) -> SearchConfig:
     return validate(_Settings, document).search
 
 
+def batch_budget(config: SearchConfig, options: EngineOptions) -> int:
+    """Padded source positions of one batch: what is asked for is times beams, or samples."""
+    return options.batch_tokens // max(options.n_best, getattr(config, "beams", 1))
+
+
 def refuse(options: EngineOptions, profile: Profile) -> None:
     """Say what a model cannot do.
 
