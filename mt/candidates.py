@@ -5,6 +5,8 @@ Legend: B sentences still searched, N beams, T most tokens, V vocabulary.
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
@@ -50,6 +52,58 @@ class RankingConfig(RepetitionConfig):
     """The log-probability is divided by length**a (`power`) or ((5 + length) / 6)**a (`gnmt`)."""
     coverage_penalty: float = Field(0.0, ge=0)
     """Weight of the log of the attention that source pieces lack, in the last ranking; 0: none."""
+
+
+# ------------------------------------------------------------------ what there is
+
+
+@dataclass
+class Prefixes:
+    """The beginnings that live, of beams [W], or of groups of them: [G, W]."""
+
+    rows: Tensor
+    """[B] which sentence of the request each one is."""
+    found: Tensor
+    """[B] or [B, G] how many hypotheses have ended."""
+    scores: Tensor
+    """[B, ..., W] log-probability; -inf where no prefix lives."""
+    tokens: Tensor
+    """[B, ..., W, T]."""
+    gains: Tensor
+    """[B, ..., W, T] log-probability of each token."""
+    forced: Tensor
+    """[B, T] the only token allowed at a step, or -1."""
+
+    def keep(self, sentences: Tensor) -> None:
+        """Keep only these sentences [B']."""
+        for each in fields(self):
+            setattr(self, each.name, getattr(self, each.name)[sentences])
+
+
+def empty_prefixes(request: Request, *beams: int) -> Prefixes:
+    """Of each sentence, or group, one that lives and is empty.
+
+    Args:
+        request: what is searched.
+        beams: W, or G and W.
+
+    Raises:
+        ConfigError: more hypotheses than beams, or a prefix too long are asked for.
+    """
+    import torch
+
+    count = math.prod(beams)
+    if request.n_best > count:
+        what = f"{count} beams cannot give {request.n_best} hypotheses"
+        raise ConfigError("SEARCH", "search.beams", what, "ask for fewer, or set more beams")
+    forced = forced_tokens(request)
+    sentences, longest = forced.shape
+    scores = torch.full((sentences, *beams), NONE, device=forced.device)
+    scores[..., 0] = 0
+    tokens = torch.zeros((*scores.shape, longest), dtype=torch.long, device=forced.device)
+    rows = torch.arange(sentences, device=forced.device)
+    found = rows.new_zeros(scores.shape[:-1])
+    return Prefixes(rows, found, scores, tokens, tokens.float(), forced)
 
 
 # ------------------------------------------------------------------ what may come next
@@ -183,6 +237,13 @@ def left_in_batch(stopped: Tensor, stops: int) -> Tensor | None:
     return stopped.byte().argsort(stable=True)[:size].sort().values
 
 
+def forced_gains(logits: Tensor, forced: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-probabilities and ids [B, N] of the forced tokens [B]; of any where it is -1."""
+    wanted = forced.clamp(min=0)[:, None].expand(logits.shape[:-1])  # [B, N]
+    gains = log_probabilities(logits).gather(-1, wanted[..., None])[..., 0]
+    return gains.nan_to_num(nan=NONE, neginf=NONE), wanted
+
+
 def best_of(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The `count` largest of fp32 `values` [..., V] and their places, of equal ones the first.
 
@@ -270,6 +331,16 @@ def ranked_by_coverage(
     coverage = attention.float().masked_fill(~real, 0).sum(dim=2)  # [B, N, S]
     lacking = coverage.clamp(UNCOVERED, 1).log().masked_fill((source == PAD)[:, None], 0)
     return sorted_by(found.scores + weight * lacking.sum(dim=-1), found)
+
+
+def ranked(
+    config: RankingConfig, decoder: Decoder, request: Request, found: Hypotheses
+) -> Hypotheses:
+    """The `n_best` best of hypotheses that are sorted, by coverage, too, when it counts."""
+    if config.coverage_penalty:
+        found = ranked_by_coverage(config.coverage_penalty, decoder, request.source, found)
+    n = request.n_best
+    return Hypotheses(found.tokens[:, :n], found.scores[:, :n], found.log_probabilities[:, :n])
 
 
 def sorted_by(scores: Tensor, found: Hypotheses) -> Hypotheses:

@@ -18,23 +18,22 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, model_validator
 
 from mt.candidates import (
+    NONE,
+    Prefixes,
     RankingConfig,
     best_pieces,
-    forced_tokens,
+    empty_prefixes,
+    forced_gains,
     left_in_batch,
     length_divisor,
     less_repetitive,
-    log_probabilities,
-    ranked_by_coverage,
+    ranked,
     unbeatable,
 )
 from mt.contracts import BEGIN, END, Decoder, Hypotheses, Request, Search
-from mt.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-NONE = float("-inf")
 
 
 class Config(RankingConfig):
@@ -61,28 +60,6 @@ def build(config: Config) -> Search:
 
 
 @dataclass
-class _Beams:
-    """The prefixes that live."""
-
-    rows: Tensor
-    """[B] which sentence of the request each one is."""
-    found: Tensor
-    """[B] how many hypotheses it has finished."""
-    scores: Tensor
-    """[B, N] log-probability; -inf where no prefix lives."""
-    tokens: Tensor
-    """[B, N, T]."""
-    gains: Tensor
-    """[B, N, T] log-probability of each token."""
-    forced: Tensor
-    """[B, T] the only token allowed at a step, or -1."""
-
-    def keep(self, sentences: Tensor) -> None:
-        for each in fields(self):
-            setattr(self, each.name, getattr(self, each.name)[sentences])
-
-
-@dataclass
 class _Choice:
     """The best 2N candidates of each sentence, best first; each [B, 2N]."""
 
@@ -106,7 +83,7 @@ def search(config: Config, decoder: Decoder, request: Request) -> Hypotheses:
 
     width = config.beams
     enough = max(1, round(width * config.patience))
-    live = _start(width, request)
+    live = empty_prefixes(request, width)
     finished = Hypotheses(  # nothing yet
         live.tokens.clone(), torch.full_like(live.scores, NONE), live.gains.clone()
     )
@@ -157,26 +134,7 @@ def search(config: Config, decoder: Decoder, request: Request) -> Hypotheses:
     found = Hypotheses(
         finished.tokens[:, :, :end], finished.scores, finished.log_probabilities[:, :, :end]
     )
-    if config.coverage_penalty:
-        found = ranked_by_coverage(config.coverage_penalty, decoder, request.source, found)
-    n = request.n_best
-    return Hypotheses(found.tokens[:, :n], found.scores[:, :n], found.log_probabilities[:, :n])
-
-
-def _start(width: int, request: Request) -> _Beams:
-    """One live prefix a sentence, the empty one."""
-    import torch
-
-    if request.n_best > width:
-        what = f"{width} beams cannot give {request.n_best} hypotheses"
-        raise ConfigError("SEARCH", "search.beams", what, "ask for fewer, or set more beams")
-    forced = forced_tokens(request)
-    count, longest = forced.shape
-    scores = torch.full((count, width), NONE, device=forced.device)
-    scores[:, :1] = 0
-    tokens = torch.zeros((count, width, longest), dtype=torch.long, device=forced.device)
-    rows = torch.arange(count, device=forced.device)
-    return _Beams(rows, torch.zeros_like(rows), scores, tokens, tokens.float(), forced)
+    return ranked(config, decoder, request, found)
 
 
 def _force(gains: Tensor, ids: Tensor, logits: Tensor, forced: Tensor) -> tuple[Tensor, Tensor]:
@@ -187,12 +145,11 @@ def _force(gains: Tensor, ids: Tensor, logits: Tensor, forced: Tensor) -> tuple[
         logits: [B, N, V].
         forced: [B] the only token allowed in a sentence, or -1.
     """
-    only = (forced >= 0)[:, None, None]  # [B, 1, 1]
-    wanted = forced.clamp(min=0)[:, None, None].expand_as(ids[..., :1])  # [B, N, 1]
-    value = log_probabilities(logits).gather(-1, wanted).nan_to_num(nan=NONE, neginf=NONE)
-    gains = gains.masked_fill(only, NONE)
-    gains[..., :1] = value.where(only, gains[..., :1])
-    ids[..., :1] = wanted.where(only, ids[..., :1])
+    only = (forced >= 0)[:, None]  # [B, 1]
+    value, wanted = forced_gains(logits, forced)  # [B, N]
+    gains = gains.masked_fill(only[..., None], NONE)
+    gains[..., 0] = value.where(only, gains[..., 0])
+    ids[..., 0] = wanted.where(only, ids[..., 0])
     return gains, ids
 
 
@@ -209,7 +166,7 @@ def _rank(scores: Tensor, gains: Tensor, ids: Tensor, count: int) -> _Choice:
     )
 
 
-def _grow(live: _Beams, chosen: _Choice, step: int, moves: bool) -> None:
+def _grow(live: Prefixes, chosen: _Choice, step: int, moves: bool) -> None:
     """Beam n becomes the prefix of `chosen.origins[:, n]` with one more token."""
     if moves:
         for kept in (live.tokens, live.gains):
@@ -224,7 +181,7 @@ def _prefixes(kept: Tensor, origins: Tensor, step: int) -> Tensor:
 
 
 def _finish(
-    config: Config, finished: Hypotheses, live: _Beams, ends: _Choice, closing: Tensor, step: int
+    config: Config, finished: Hypotheses, live: Prefixes, ends: _Choice, closing: Tensor, step: int
 ) -> None:
     """Add those of `ends` [B, N] that `closing` [B, N] marks to the finished; the best N stay."""
     import torch

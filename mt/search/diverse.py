@@ -21,18 +21,19 @@ from pydantic import Field, model_validator
 
 from mt.candidates import (
     NONE,
+    Prefixes,
     RankingConfig,
     allowed,
     best_of,
-    forced_tokens,
+    empty_prefixes,
+    left_in_batch,
     length_divisor,
     less_repetitive,
     log_probabilities,
-    ranked_by_coverage,
+    ranked,
     sorted_by,
 )
 from mt.contracts import BEGIN, END, Decoder, Hypotheses, Request, Search
-from mt.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,28 +63,6 @@ def build(config: Config) -> Search:
 
 
 @dataclass
-class _Beams:
-    """The prefixes that live."""
-
-    rows: Tensor
-    """[B] which sentence of the request each one is."""
-    found: Tensor
-    """[B, G] how many hypotheses each group has finished."""
-    scores: Tensor
-    """[B, G, W] log-probability; -inf where no prefix lives."""
-    tokens: Tensor
-    """[B, G, W, T]."""
-    gains: Tensor
-    """[B, G, W, T] log-probability of each token."""
-    forced: Tensor
-    """[B, T] the only token allowed at a step, or -1."""
-
-    def keep(self, sentences: Tensor) -> None:
-        for each in fields(self):
-            setattr(self, each.name, getattr(self, each.name)[sentences])
-
-
-@dataclass
 class _Choice:
     """What each beam of a group grows by."""
 
@@ -104,7 +83,7 @@ def search(config: Config, decoder: Decoder, request: Request) -> Hypotheses:
     import torch
 
     groups, width = config.groups, config.beams // config.groups
-    live = _start(config, request)
+    live = empty_prefixes(request, groups, width)
     finished = Hypotheses(  # nothing yet
         live.tokens.clone(), torch.full_like(live.scores, NONE), live.gains.clone()
     )
@@ -132,8 +111,8 @@ def search(config: Config, decoder: Decoder, request: Request) -> Hypotheses:
         _grow(live, chosen, step)
         first = torch.arange(groups, device=own.device)[:, None] * width  # [G, 1]
         origins = (chosen.origins + first).flatten(1).where(live.scores.flatten(1) != NONE, own)
-        if stops * 8 >= len(live.rows):  # a smaller batch is worth its copies
-            left = stopped.logical_not().nonzero()[:, 0]
+        left = left_in_batch(stopped, stops)
+        if left is not None:
             live.keep(left)
             origins = origins[left]
             decoder.keep(state, left)
@@ -143,26 +122,8 @@ def search(config: Config, decoder: Decoder, request: Request) -> Hypotheses:
     return _best(config, decoder, request, finished, end)
 
 
-def _start(config: Config, request: Request) -> _Beams:
-    """One live prefix a group, the empty one."""
-    import torch
-
-    if request.n_best > config.beams:
-        what = f"{config.beams} beams cannot give {request.n_best} hypotheses"
-        raise ConfigError("SEARCH", "search.beams", what, "ask for fewer, or set more beams")
-    forced = forced_tokens(request)
-    count, longest = forced.shape
-    shape = (count, config.groups, config.beams // config.groups)
-    scores = torch.full(shape, NONE, device=forced.device)
-    scores[..., 0] = 0
-    tokens = torch.zeros((*shape, longest), dtype=torch.long, device=forced.device)
-    found = tokens.new_zeros(shape[:2])
-    rows = torch.arange(count, device=forced.device)
-    return _Beams(rows, found, scores, tokens, tokens.float(), forced)
-
-
 def _extend(
-    config: Config, live: _Beams, finished: Hypotheses, gains: Tensor, taken: Tensor,
+    config: Config, live: Prefixes, finished: Hypotheses, gains: Tensor, taken: Tensor,
     group: int, step: int,
 ) -> _Choice:  # fmt: skip
     """How one group grows, given the tokens `taken` [B, V] by those before it, which it adds to.
@@ -192,7 +153,7 @@ def _extend(
 
 
 def _finish(
-    config: Config, finished: Hypotheses, live: _Beams, best: _Choice, closing: Tensor,
+    config: Config, finished: Hypotheses, live: Prefixes, best: _Choice, closing: Tensor,
     group: int, step: int,
 ) -> None:  # fmt: skip
     """Add those of the first W candidates that `closing` [B, W] marks; the best W stay."""
@@ -222,7 +183,7 @@ def _prefixes(kept: Tensor, origins: Tensor) -> Tensor:
     return kept.gather(-2, origins[..., None].expand(*origins.shape, kept.shape[-1]))
 
 
-def _grow(live: _Beams, chosen: _Choice, step: int) -> None:
+def _grow(live: Prefixes, chosen: _Choice, step: int) -> None:
     """Each beam becomes the prefix of its origin with one more token."""
     live.tokens = _prefixes(live.tokens, chosen.origins)
     live.gains = _prefixes(live.gains, chosen.origins)
@@ -243,7 +204,4 @@ def _best(
     same = (tokens[:, :, None] == tokens[:, None]).all(dim=-1)  # [B, N, N]
     again = same.tril(diagonal=-1).any(dim=2)  # [B, N] an earlier group has it
     found = sorted_by(found.scores.masked_fill(again, NONE), found)
-    if config.coverage_penalty:
-        found = ranked_by_coverage(config.coverage_penalty, decoder, request.source, found)
-    n = request.n_best
-    return Hypotheses(found.tokens[:, :n], found.scores[:, :n], found.log_probabilities[:, :n])
+    return ranked(config, decoder, request, found)

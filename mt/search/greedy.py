@@ -17,10 +17,10 @@ from mt.candidates import (
     RepetitionConfig,
     best_of,
     best_pieces,
+    forced_gains,
     forced_tokens,
     left_in_batch,
     less_repetitive,
-    log_probabilities,
 )
 from mt.contracts import BEGIN, END, Decoder, Hypotheses, Request, Search
 from mt.errors import ConfigError
@@ -71,7 +71,9 @@ def search(config: Config, decoder: Decoder, request: Request) -> Hypotheses:
         few, ids = (each[:, 0] for each in best_pieces(decoder, state, logits, 1))  # [B, K]
         gain, last = _choose(few, ids, scores[rows], lengths[rows] == end)
         if step < prefixed:
-            gain, last = _prefer(forced[rows, step], logits[:, 0], gain, last)
+            only = forced[rows, step]  # [B]
+            own, wanted = (each[:, 0] for each in forced_gains(logits, only))
+            gain, last = own.where(only >= 0, gain), wanted.where(only >= 0, last)
         live = ~ended[rows]
         tokens[rows, step] = last.where(live, 0)
         told[rows, step] = gain.where(live, 0)
@@ -104,11 +106,3 @@ def _choose(gains: Tensor, ids: Tensor, scores: Tensor, must_end: Tensor) -> tup
     totals[:, 0] = (scores + gains[:, 0]).where(must_end, totals[:, 0])
     place = best_of(totals, 1)[1].masked_fill(must_end[:, None], 0)  # [B, 1]
     return gains.gather(1, place)[:, 0], ids.gather(1, place)[:, 0]
-
-
-def _prefer(forced: Tensor, logits: Tensor, gain: Tensor, token: Tensor) -> tuple[Tensor, Tensor]:
-    """Log-probability and id [B] of the forced token, where it is not -1, else those given."""
-    wanted = forced.clamp(min=0)  # [B]
-    own = log_probabilities(logits).gather(1, wanted[:, None])[:, 0]
-    own = own.nan_to_num(nan=NONE, neginf=NONE)
-    return own.where(forced >= 0, gain), wanted.where(forced >= 0, token)

@@ -28,6 +28,7 @@ from mt.candidates import (
     allowed,
     best_of,
     forced_tokens,
+    left_in_batch,
     less_repetitive,
     log_probabilities,
     sorted_by,
@@ -99,8 +100,8 @@ def search(config: Config, decoder: Decoder, request: Request) -> Hypotheses:
         stops = int(stopped.sum())
         if stops == len(rows):
             break
-        if stops * 8 >= len(rows):  # a smaller batch is worth its copies
-            left = stopped.logical_not().nonzero()[:, 0]
+        left = left_in_batch(stopped, stops)
+        if left is not None:
             rows, last = rows[left], last[left]
             decoder.keep(state, left)
     return sorted_by(scores, Hypotheses(tokens[..., :end], scores, gains[..., :end]))
