@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 
 MT = Path(__file__).parents[1] / "mt"
-FOLDERS = ("models", "objectives", "optimizers", "search", "sources", "exporters", "engines")
+FOLDERS = (
+    "models", "objectives", "optimizers", "search", "sources", "exporters", "engines", "commands",
+)  # fmt: skip
 LEVELS = [
     {"cli", "__main__", "__init__"},
+    {"commands"},
     {"train"},
     {"session", "validate", "export"},
     {"prepare", "translate", "evaluate", "calibrate", "interactive"},
@@ -19,7 +22,7 @@ LEVELS = [
     {"engines", "exporters"},
     {"bundle", "pool", "searcher"},
     {"checkpoint"},
-    {"recipe", "text_engine", "formats"},
+    {"recipe", "text_engine", "formats", "options"},
     {"models", "objectives", "optimizers", "search", "sources"},
     {"graphs"},
     {
