@@ -235,10 +235,16 @@ def _key(recipe: Recipe, sources: Sequence[_Source]) -> str:
     everything = [
         FORMAT, vocabulary.FORMAT, recipe.languages.model_dump(),
         recipe.data.max_length, recipe.data.drop_overlap, recipe.data.streaming,
-        _values(recipe.vocabulary, _inputs(recipe.vocabulary)),
+        _learned(recipe.vocabulary),
         [[s.name, _values(s.config, s.files), _code_of(s.config.kind)] for s in sources],
     ]  # fmt: skip
     return _hash(everything)[:16]
+
+
+def _learned(config: vocabulary.Config) -> dict[str, Any]:
+    """The values that decide what a vocabulary is; how training draws from it is not one."""
+    values = _values(config, _inputs(config))
+    return {key: value for key, value in values.items() if key != "sampling"}
 
 
 def _values(section: Section, inputs: dict[str, dict[str, str]]) -> dict[str, Any]:

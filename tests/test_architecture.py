@@ -27,10 +27,11 @@ LEVELS = [
     {"graphs"},
     {
         "layers", "loss", "batching", "averaging", "encoding", "step", "resident", "trace",
-        "candidates", "decoders", "shortlist",
+        "candidates", "decoders", "redraw", "shortlist",
     },
     {"lexicon"},
     {"attention", "corpus", "vocabulary", "schedule", "lines", "lengths", "linear"},
+    {"subwords"},
     {"contracts"},
     {"distributed", "report", "memory"},
     {"config"},

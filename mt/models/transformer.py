@@ -24,6 +24,8 @@ from mt.layers import (
     MultiHeadAttention,
     Positions,
     SelfAttention,
+    WordDropout,
+    WordDropoutConfig,
     norm,
 )
 from mt.linear import once
@@ -52,6 +54,8 @@ class Config(Variant):
     """On attention weights."""
     activation_dropout: float = Field(0.0, ge=0, lt=1)
     """Within the feed-forward layer."""
+    word_dropout: WordDropoutConfig = WordDropoutConfig()
+    """Whole words that are hidden from encoder and decoder."""
     norm: Literal["pre", "post"] = "post"
     """Normalise each sublayer's input (steadier) or the residual sum (the paper)."""
     norm_kind: Literal["layer", "rms"] = "layer"
@@ -165,6 +169,9 @@ class Transformer(nn.Module):
         self.source_positions = Positions(config.positions, config.d_model, length)
         self.target_positions = Positions(config.positions, config.d_model, length)
         self.drop = Dropout(config.dropout)
+        words = config.word_dropout
+        self.source_words = WordDropout(words.source, words.by)
+        self.target_words = WordDropout(words.target, words.by)
         self.encoder = nn.ModuleList([EncoderLayer(config) for _ in range(config.encoder_layers)])
         self.decoder = nn.ModuleList([DecoderLayer(config) for _ in range(config.decoder_layers)])
         final = config.norm == "pre"  # the residual stream itself was never normalised
@@ -180,7 +187,8 @@ class Transformer(nn.Module):
         """Source ids [B, S] to memory [B, S, D]."""
         valid = source != PAD  # [B, S]
         table = self.source_embedding or self.target_embedding
-        x = self.drop(self.source_positions(table(source) * self.scale))  # [B, S, D]
+        x = self.source_words(table, source) * self.scale  # [B, S, D]
+        x = self.drop(self.source_positions(x))
         for layer in self.encoder:
             x = layer(x, valid)
         return Memory(self.encoder_norm(x), valid)
@@ -194,7 +202,7 @@ class Transformer(nn.Module):
     def decode(self, target: Tensor, memory: Memory, cache: Cache | None = None) -> Tensor:
         """Hidden states [B, T, D] of target inputs [B, T]; with a cache, of the new ones only."""
         known = cast(KeyValueCache, cache).length if cache is not None else 0
-        x = self.target_embedding(target) * self.scale  # [B, T, D]
+        x = self.target_words(self.target_embedding, target) * self.scale  # [B, T, D]
         x = self.drop(self.target_positions(x, known))
         if cache is None:
             for layer in self.decoder:
