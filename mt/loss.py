@@ -207,12 +207,8 @@ class _LinearTwoPasses(torch.autograd.Function):
             if wanted:
                 p = z.zero_()
                 p[:rows] = slope
-                part = (p @ w)[:rows]
-                for gradient, own in zip(gradients[0].chunk(2), part.chunk(2), strict=True):
-                    gradient[start : start + chunk] = own
-                gradients[1] += p.t() @ x
-                if bias is not None:
-                    gradients[2] += slope.sum(0, dtype=bias.dtype)
+                places = slice(start, start + chunk)
+                _add_two_gradients(gradients, places, p, x, w)
         if smoothing:
             both = None if kept is None else torch.cat((kept, kept))
             loss -= _spread_evenly(gradients, hidden, weight, bias, both, smoothing)
@@ -225,6 +221,19 @@ class _LinearTwoPasses(torch.autograd.Function):
         parts = [None if g is None else g.mul_(gradient.to(g.dtype)) for g in ctx.gradients]
         ctx.gradients = ()
         return *parts, None, None, None, None, None
+
+
+def _add_two_gradients(
+    gradients: list[Tensor | None], places: slice, slope: Tensor, x: Tensor, w: Tensor
+) -> None:
+    """As `_add_gradients`, for the same places of both passes: x [2P, D], slope [2P, V]."""
+    hidden, *others = gradients
+    assert hidden is not None
+    first, other = hidden.chunk(2)
+    count = len(first[places])
+    part = torch.empty_like(x)
+    _add_gradients([part, *others], slice(None), slope, x, w)
+    first[places], other[places] = part[:count], part[count : 2 * count]
 
 
 def _two_slopes(

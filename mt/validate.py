@@ -11,17 +11,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mt import batching, distributed, lengths, linear
+from mt import batching, distributed, lengths, lexicon, linear
 from mt.config import plugin
 from mt.contracts import Engine, Seq2Seq
+from mt.corpus import EncodedPairs
 from mt.distributed import ALONE, Precision, World
 from mt.evaluate import bleu_and_chrf
+from mt.lengths import Rows
 from mt.prepare import Prepared
 from mt.recipe import Recipe
 from mt.step import TrainStep
 
 SLOTS = 8192
 """Padded slots of one validation batch."""
+TRAINED = 1000
+"""Training pairs whose loss is told beside that of the validation pairs."""
 Sums = dict[str, tuple[float, float]]
 """For each term of the loss its weighted total and its count."""
 
@@ -31,7 +35,8 @@ class Validation:
     """What a validation found."""
 
     values: dict[str, float]
-    """valid_loss (nats a token, labels not smoothed), valid_perplexity, valid_bleu, valid_chrf."""
+    """valid_loss (nats a token, labels not smoothed), valid_perplexity, valid_bleu, valid_chrf;
+    and train_loss, the same as valid_loss of pairs that were trained on, as they were prepared."""
     samples: list[tuple[str, str, str]]
     """Source, reference and translation of the first pairs."""
     heat_map: tuple[Tensor, list[str], list[str]] | None
@@ -55,10 +60,12 @@ def validate(
         stopping: asked between batches whether to give up.
     """
     step.eval()
-    with torch.inference_mode():
-        sums = _sums(step, prepared, device, stopping, world)
-    loss = _mean(distributed.gathered(world, sums))
-    if loss is None:
+    loss = _loss(step, prepared.valid, np.arange(len(prepared.valid)), device, stopping, world)
+    trained = None
+    if loss is not None and prepared.train is not None:
+        rows = lexicon.spread(prepared.train, TRAINED)
+        trained = _loss(step, prepared.train, rows, device, stopping, world)
+    if loss is None or (prepared.train is not None and trained is None):
         return None
     pairs = prepared.valid_pairs[: recipe.training.validate_sentences]
     sources = [cast(str, pair.source) for pair in pairs]
@@ -91,6 +98,8 @@ def validate(
         "valid_bleu": bleu,
         "valid_chrf": chrf,
     }
+    if trained is not None:
+        values["train_loss"] = trained
     return Validation(values, list(zip(sources, references, hypotheses, strict=True)), heat_map)
 
 
@@ -119,18 +128,27 @@ def _mean(shares: list[Sums | None]) -> float | None:
     return sum(totals[name] / max(1.0, counts[name]) for name in totals)
 
 
+def _loss(
+    step: TrainStep, pairs: EncodedPairs, rows: Rows, device: torch.device,
+    stopping: Callable[[], bool], world: World,
+) -> float | None:  # fmt: skip
+    """The mean loss of the pairs at `rows`, which the processes share; None when asked to stop."""
+    with torch.inference_mode():
+        sums = _sums(step, pairs, rows, device, stopping, world)
+    return _mean(distributed.gathered(world, sums))
+
+
 def _sums(
-    step: TrainStep, prepared: Prepared, device: torch.device, stopping: Callable[[], bool],
-    world: World,
+    step: TrainStep, pairs: EncodedPairs, rows: Rows, device: torch.device,
+    stopping: Callable[[], bool], world: World,
 ) -> Sums | None:  # fmt: skip
-    """The weighted sums of the objective's terms over a share of the validation corpus."""
-    corpus = prepared.valid
+    """The weighted sums of the objective's terms over this process's share of the pairs."""
     sums: Sums = {}
-    micros = lengths.cut(corpus.source_lengths, corpus.target_lengths, SLOTS, SLOTS)
-    for rows in micros[world.rank :: world.size]:
+    micros = lengths.cut(pairs.source_lengths[rows], pairs.target_lengths[rows], SLOTS, SLOTS)
+    for micro in micros[world.rank :: world.size]:
         if stopping():
             return None
-        batch = batching.moved(batching.collate(corpus, rows), device)
+        batch = batching.moved(batching.collate(pairs, rows[micro]), device)
         for term in step(batch):
             total, count = sums.get(term.name, (0.0, 0.0))
             total += term.weight * float(term.total)

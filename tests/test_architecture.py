@@ -17,7 +17,7 @@ LEVELS = [
     {"commands"},
     {"train"},
     {"session", "validate", "export"},
-    {"prepare", "translate", "evaluate", "calibrate", "interactive"},
+    {"prepare", "translate", "evaluate", "calibrate", "interactive", "overfitting"},
     {"streaming"},
     {"engines", "exporters"},
     {"bundle", "pool", "searcher"},
