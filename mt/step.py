@@ -188,7 +188,7 @@ def scale_rates(
     for group in optimizer.param_groups:
         parts: dict[float, list[Tensor]] = {}
         for parameter in group["params"]:
-            parts.setdefault(factor_of[parameter], []).append(parameter)
+            parts.setdefault(factor_of.get(parameter, 1.0), []).append(parameter)
         for factor, parameters in parts.items():
             own = group.get("factor", 1.0) * factor
             groups.append({**group, "params": parameters, "factor": own})

@@ -1,4 +1,4 @@
-"""Two text files, a sentence a line, line n of one the translation of line n of the other; or one."""
+"""Two text files, line n of one the translation of line n of the other; or one, monolingual."""
 
 from __future__ import annotations
 
