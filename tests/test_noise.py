@@ -1,5 +1,7 @@
 """Laws of noise: what it keeps, how much it takes, and that only (seed, row) decide it."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -33,7 +35,8 @@ def lists(tokens, lengths):
 
 def test_numbers_are_uniform_and_unlike_for_rows_places_seeds_and_purposes(rows):
     numbers = noise.uniform(SEED, rows, noise.ORDER, 50)
-    assert 0 <= float(numbers.min()) and float(numbers.max()) < 1
+    assert float(numbers.min()) >= 0
+    assert float(numbers.max()) < 1
     counts = torch.histc(numbers, 10, 0, 1) / numbers.numel()
     torch.testing.assert_close(counts, torch.full((10,), 0.1), atol=0.01, rtol=0)
     others = [
@@ -75,7 +78,7 @@ def test_infilling_covers_its_share_by_spans_that_are_one_mask_each(tokens, leng
             if token == MASK:
                 assert MASK not in (edges[i - 1], edges[i + 1])  # spans never touch
                 spans.append(edges[i + 1] - edges[i - 1] - 1)
-        assert sum(b - a - 1 for a, b in zip(edges, edges[1:]) if MASK not in (a, b)) == 0
+        assert sum(b - a - 1 for a, b in itertools.pairwise(edges) if MASK not in (a, b)) == 0
     assert covered / int(lengths.sum()) == pytest.approx(0.3, abs=0.01)
     assert 0 in spans
     assert 2.0 < sum(spans) / len(spans) < 3.0  # the last is cut to what is left
@@ -102,7 +105,8 @@ def test_order_noise_moves_no_token_further_than_its_distance(tokens, lengths, r
 def test_deletion_keeps_the_order_and_its_share(tokens, lengths, rows):
     out, left = noise.thinned(tokens, lengths, 0.2, SEED, rows)
     for row in lists(out, left):
-        assert row == sorted(set(row)) and PAD not in row
+        assert row == sorted(set(row))
+        assert PAD not in row
     assert 1 - int(left.sum()) / int(lengths.sum()) == pytest.approx(0.2, abs=0.01)
     assert torch.equal(noise.thinned(tokens, lengths, 0.0, SEED, rows)[0], tokens)
 
