@@ -17,6 +17,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -393,13 +394,14 @@ def train(
     if config.path is not None:
         return existing(config)
     normalise = str if config.kind == "whitespace" else fold
-    counts = [_count(map(normalise, source_lines)), _count(target_lines)]
+    sides: list[Iterable[str]] = [map(normalise, source_lines), target_lines]
     codes = [languages.source, languages.target]
-    if config.joint:
-        counts, codes = [counts[0] + counts[1]], [" ".join(codes)]
+    if config.joint:  # one side may be empty, as of monolingual text
+        sides, codes = [chain(*sides)], [" ".join(codes)]
+    counts = [_count(lines) for lines in sides]
     learn = _learn_words if config.kind == "whitespace" else _learn_subwords
-    sides = learn(config, [_ranked(counted) for counted in counts], codes)
-    return Vocabulary(config.kind, sides[0], sides[-1], _controls())
+    cutters = learn(config, [_ranked(counted) for counted in counts], codes)
+    return Vocabulary(config.kind, cutters[0], cutters[-1], _controls())
 
 
 def existing(config: Config) -> Vocabulary:

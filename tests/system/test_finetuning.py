@@ -17,14 +17,14 @@ from mt.errors import ConfigError, ModelError
 SHORT = {"schedule__kind": "constant", "training__max_epochs": 1, "training__average": 0}
 TEXT = {
     "data__train": [
-        {"kind": "demo", "size": 60, "only": "source"},
-        {"kind": "demo", "size": 60, "only": "target", "seed": 2},
+        {"kind": "demo", "size": 120, "only": "source"},
+        {"kind": "demo", "size": 120, "only": "target", "seed": 2},
     ],
     "objective": {
         "kind": "denoising", "mask": 0.3, "delete": 0.1, "shuffle": 2.0, "predict_weight": 0.5,
     },
     "data__valid": {"kind": "demo", "split": "valid", "size": 10, "only": "target"},
-    "training__validate_every": 4, "training__save_every": 3,
+    "training__validate_every": 3, "training__save_every": 4,
 }  # fmt: skip
 
 
