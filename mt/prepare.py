@@ -363,6 +363,7 @@ class _Build:
         self.recipe, self.folder, self.tell, self.inherited = recipe, folder, tell, inherited
         self.sources = {source.name: source for source in sources}
         self.train = [source for source in sources if source.name.startswith("train.")]
+        self.monolingual = any(source.config.side is not None for source in self.train)
         self.work = files.make_folder(folder / "work")
         self.seconds: dict[str, float] = {}
         self.read: list[int] = []
@@ -459,7 +460,9 @@ class _Build:
         if config.path is None:
             self.tell(f"learning a vocabulary of {config.size:,}")
         lines = {side: sampled(chunks, side, config) for side in SIDES}
-        known = vocabulary.train(config, self.recipe.languages, lines["source"], lines["target"])
+        known = vocabulary.train(
+            config, self.recipe.languages, lines["source"], lines["target"], self.monolingual
+        )
         return known.naming(names)
 
     def _treatment(self, config: SourceConfig, known: Vocabulary) -> Treatment:
@@ -468,8 +471,7 @@ class _Build:
     def _held_out(self, valid: list[Pair]) -> Held:
         tests = [s for s in self.sources.values() if s.name.startswith("test.")]
         pairs = chain(valid, *(read_pairs(source.config) for source in tests))
-        alone = any(source.config.side is not None for source in self.train)
-        return held_out(pairs, alone) if self.recipe.data.drop_overlap else {}
+        return held_out(pairs, self.monolingual) if self.recipe.data.drop_overlap else {}
 
     def _encode_valid(self, pairs: list[Pair], known: Vocabulary, dtype: str) -> _Counts:
         limit, counts = self.recipe.data.max_length, Counter[str]()

@@ -379,12 +379,13 @@ def _text_ids(ids: Sequence[int], size: int) -> list[int]:
 
 
 def train(
-    config: Config, languages: Languages, source_lines: Iterable[str], target_lines: Iterable[str]
-) -> Vocabulary:
+    config: Config, languages: Languages, source_lines: Iterable[str],
+    target_lines: Iterable[str], either: bool = False,
+) -> Vocabulary:  # fmt: skip
     """A vocabulary learned from all the lines given, or the one that `config.path` names.
 
     What it needs of the lines is how often each word occurs, so memory goes with the number
-    of distinct words.
+    of distinct words. With `either` one side may be empty, as of monolingual text.
 
     Raises:
         ConfigError: `vocabulary.size` is more than the text allows, or too little for it.
@@ -396,9 +397,11 @@ def train(
     normalise = str if config.kind == "whitespace" else fold
     sides: list[Iterable[str]] = [map(normalise, source_lines), target_lines]
     codes = [languages.source, languages.target]
-    if config.joint:  # one side may be empty, as of monolingual text
-        sides, codes = [chain(*sides)], [" ".join(codes)]
+    if config.joint and either:
+        sides = [chain(*sides)]
     counts = [_count(lines) for lines in sides]
+    if config.joint:
+        counts, codes = [sum(counts, Counter())], [" ".join(codes)]
     learn = _learn_words if config.kind == "whitespace" else _learn_subwords
     cutters = learn(config, [_ranked(counted) for counted in counts], codes)
     return Vocabulary(config.kind, cutters[0], cutters[-1], _controls())
