@@ -395,6 +395,8 @@ class EngineOptions:
     """Padded source positions times beams of one batch."""
     line_buffered: bool = False
     """Translate each line before the next is read."""
+    soon: bool = True
+    """Whether somebody waits for the first translations; else more lines are sorted together."""
     n_best: int = 1
     alignments: bool = False
     token_scores: bool = False
