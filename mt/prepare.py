@@ -26,7 +26,7 @@ from typing import Any
 
 from mt import checkpoint, files, finetune, lexicon, shortlist, vocabulary
 from mt.config import Section, input_files, plugin
-from mt.contracts import Pair, SourceConfig
+from mt.contracts import MASK, Pair, SourceConfig
 from mt.corpus import SIDES, Corpus, EncodedPairs, Writer, token_type
 from mt.distributed import physical_cores
 from mt.encoding import (
@@ -154,6 +154,11 @@ def learn_shortlist(
     if pairs is None:
         pairs = _first_pairs(opened.recipe, prepared, most)
     rows = lexicon.spread(pairs, most)
+    tokens, offsets = pairs.arrays("source")
+    rows = rows[tokens[offsets[rows]] != MASK]  # text alone says nothing of translation
+    if not len(rows):
+        what = "it was trained on text of one side only, which says nothing of translation"
+        raise DataError("SHORTLIST-NONE", opened.run, what, "fine-tune it on pairs first")
     tell(f"learning a shortlist from {len(rows):,} of {len(pairs):,} pairs")
     found = shortlist.learn(
         pairs, rows, known.source_size, known.target_size, known.joint, count, frequent
