@@ -160,6 +160,14 @@ def linear_cross_entropy(
     return total
 
 
+def sequence_cross_entropy(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, smoothing: float = 0.0
+) -> Tensor:
+    """`linear_cross_entropy` of hidden [B, T, D] summed where labels [B, T] are not padding."""
+    hidden, labels, ignored = real_positions(hidden, labels)
+    return linear_cross_entropy(hidden, weight, bias, labels, smoothing, ignored)
+
+
 def plain_cross_entropy(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor,
     smoothing: float = 0.0, ignored: int | None = None,

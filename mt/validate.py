@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mt import batching, distributed, lengths, lexicon, linear
+from mt import batching, distributed, lengths, linear
 from mt.config import plugin
-from mt.contracts import Engine, Seq2Seq
+from mt.contracts import MASK, Engine, Seq2Seq
 from mt.corpus import EncodedPairs
 from mt.distributed import ALONE, Precision, World
 from mt.evaluate import bleu_and_chrf
@@ -35,8 +35,9 @@ class Validation:
     """What a validation found."""
 
     values: dict[str, float]
-    """valid_loss (nats a token, labels not smoothed), valid_perplexity, valid_bleu, valid_chrf;
-    and train_loss, the same as valid_loss of pairs that were trained on, as they were prepared."""
+    """valid_loss (nats a token, labels not smoothed), valid_perplexity and, where there are
+    translations to compare with, valid_bleu and valid_chrf. Where the training pairs are at hand,
+    train_loss: the same as valid_loss, of some of them."""
     samples: list[tuple[str, str, str]]
     """Source, reference and translation of the first pairs."""
     heat_map: tuple[Tensor, list[str], list[str]] | None
@@ -61,12 +62,17 @@ def validate(
     """
     step.eval()
     loss = _loss(step, prepared.valid, np.arange(len(prepared.valid)), device, stopping, world)
-    trained = None
-    if loss is not None and prepared.train is not None:
-        rows = lexicon.spread(prepared.train, TRAINED)
-        trained = _loss(step, prepared.train, rows, device, stopping, world)
-    if loss is None or (prepared.train is not None and trained is None):
+    if loss is None:
         return None
+    values = {"valid_loss": loss, "valid_perplexity": math.exp(min(loss, 700))}
+    rows = _trained(prepared.train, recipe)
+    if prepared.train is not None and len(rows):
+        trained = _loss(step, prepared.train, rows, device, stopping, world)
+        if trained is None:
+            return None
+        values["train_loss"] = trained
+    if recipe.data.valid.side is not None:  # there is nothing to translate
+        return Validation(values, [], None)
     pairs = prepared.valid_pairs[: recipe.training.validate_sentences]
     sources = [cast(str, pair.source) for pair in pairs]
     references = [cast(str, pair.target) for pair in pairs]
@@ -92,14 +98,7 @@ def validate(
     if world.first:
         with torch.inference_mode():
             heat_map = _heat_map(step.model, prepared, device)
-    values = {
-        "valid_loss": loss,
-        "valid_perplexity": math.exp(min(loss, 700)),
-        "valid_bleu": bleu,
-        "valid_chrf": chrf,
-    }
-    if trained is not None:
-        values["train_loss"] = trained
+    values |= {"valid_bleu": bleu, "valid_chrf": chrf}
     return Validation(values, list(zip(sources, references, hypotheses, strict=True)), heat_map)
 
 
@@ -126,6 +125,17 @@ def _mean(shares: list[Sums | None]) -> float | None:
             totals[name] = totals.get(name, 0.0) + total
             counts[name] = counts.get(name, 0.0) + count
     return sum(totals[name] / max(1.0, counts[name]) for name in totals)
+
+
+def _trained(pairs: EncodedPairs | None, recipe: Recipe) -> Rows:
+    """Some of the training pairs, evenly spread, of the kind that validation pairs are."""
+    if pairs is None:
+        return np.array([], dtype=np.int64)
+    tokens, starts = pairs.arrays("source")
+    alone = tokens[starts[:-1]] == MASK  # what has one side only begins with it
+    rows = np.flatnonzero(alone == (recipe.data.valid.side is not None))
+    count = min(TRAINED, len(rows))
+    return rows[np.arange(count) * len(rows) // max(1, count)]
 
 
 def _loss(

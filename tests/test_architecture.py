@@ -18,7 +18,7 @@ LEVELS = [
     {"train"},
     {"session", "validate", "export"},
     {"prepare", "translate", "evaluate", "calibrate", "interactive", "overfitting"},
-    {"streaming"},
+    {"streaming", "finetune"},
     {"engines", "exporters"},
     {"bundle", "pool", "searcher"},
     {"checkpoint"},
@@ -27,7 +27,7 @@ LEVELS = [
     {"graphs"},
     {
         "layers", "loss", "batching", "averaging", "encoding", "step", "resident", "trace",
-        "candidates", "decoders", "redraw", "shortlist",
+        "candidates", "decoders", "redraw", "shortlist", "noise",
     },
     {"lexicon"},
     {"attention", "corpus", "vocabulary", "schedule", "lines", "lengths", "linear"},

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mt.config import Variant
 from mt.contracts import PAD, Batch, Loss, Seq2Seq, Teacher, Term
-from mt.loss import linear_cross_entropy, real_positions
+from mt.loss import sequence_cross_entropy
 
 if TYPE_CHECKING:
     from mt.vocabulary import Vocabulary
@@ -43,10 +43,8 @@ class CrossEntropy(nn.Module):
         """The loss of one micro-batch."""
         model = cast(Seq2Seq, self.model)
         hidden = model.decode(batch.inputs, model.encode(batch.source))  # [B, T, D]
-        weight, bias = model.output()
         smoothing = self.label_smoothing if self.training else 0.0
-        hidden, labels, ignored = real_positions(hidden, batch.labels)
-        total = linear_cross_entropy(hidden, weight, bias, labels, smoothing, ignored)
+        total = sequence_cross_entropy(hidden, *model.output(), batch.labels, smoothing)
         return (Term("loss", total, (batch.labels != PAD).sum()),)
 
 
