@@ -24,7 +24,6 @@ import numpy as np
 from mt import files, formats, interactive
 from mt.errors import ConfigError, DataError, MachineError, printable
 from mt.formats import readable, words
-from mt.interactive import LONGEST
 from mt.seeing import PARTS, Sight, cells
 
 if TYPE_CHECKING:
@@ -45,6 +44,8 @@ RAMP = ("#f3f5f9", "#c5d9f4", "#7fb0ea", "#3a7fd5", "#1a4f9c", "#0b2a5e")
 """From nothing to all; colours go by the root of a weight, so that small ones can be seen."""
 LABELLED = 60
 """Most pieces of a side that a picture names."""
+NAMED = 24
+"""Most characters of such a name."""
 WIDEST, DOTS = 40.0, 110
 """Inches of the maps of a layer in a picture, about; dots an inch."""
 FONTS = (
@@ -239,7 +240,7 @@ def _figure(sight: Sight, part: str, maps: Sequence[_Map]) -> Figure:
         each.tick_params(length=0)
         ticks = zip((each.set_yticks, each.set_xticks), names, (0, 90), strict=True)
         for put, pieces, rotation in ticks:
-            short = [printable(piece, LONGEST) for piece in pieces]
+            short = [printable(piece, NAMED) for piece in pieces]
             short = short if len(pieces) <= LABELLED else []
             put(range(len(short)), short, rotation=rotation, fontsize=min(8, 50 * side / longest))
     return figure

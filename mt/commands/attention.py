@@ -88,15 +88,13 @@ def command(
     if png is not None:
         files.write(png, showing.picture(sights[0], part, layer, head))
         report.say(f"mt: wrote {png} ({png.stat().st_size >> 10:,} kB)")
-    if terminal:
-        showing.print_lines(sights, part, layer, head)
     if out is not None:
         languages = engine.profile.languages
-        about = {
-            "model": runs[0].name, "source": languages.source, "target": languages.target,
-            "text": source, "forced": target is not None,
-        }  # fmt: skip
+        about = {"model": " ".join([runs[0].name, checkpoint or ""]).strip(), "text": source}
+        about |= {"source": languages.source, "target": languages.target}
         with files.output(out) as stream:
-            stream.write(showing.page(sights, about))
+            stream.write(showing.page(sights, {**about, "forced": target is not None}))
         told = f"{len(sights)} translations" if target is None else "the given translation"
         report.say(f"mt: wrote {out} ({out.stat().st_size >> 10:,} kB, {told})")
+    if terminal:
+        showing.print_lines(sights, part, layer, head)
