@@ -15,6 +15,7 @@ import numpy as np
 
 from mt.contracts import BEGIN, END, EngineOptions, Hypothesis, Sentence, Translation, Watcher
 from mt.errors import ConfigError, DataError
+from mt.lines import is_blank
 from mt.text_engine import TextEngine, search_config, translation
 from mt.translate import open_engine
 
@@ -138,10 +139,11 @@ def _forced(engine: TextEngine, target: str) -> list[int]:
     """The ids of a given translation, its end included."""
     (ids,) = engine.vocabulary.encode_target([target])
     room = min(engine.profile.longest, engine.profile.positions or 1 << 30) - 1
-    if not ids or len(ids) > room:
+    if is_blank(target):
+        raise DataError("LINE-BLANK", "the target", "there is nothing in it", "give it some text")
+    if len(ids) > room:
         what = f"{len(ids)} pieces, the model has room for {room}"
-        what = what if ids else "there is nothing in it"
-        raise DataError("LINE-LONG" if ids else "LINE-BLANK", "the target", what, "give a sentence")
+        raise DataError("LINE-LONG", "the target", what, "give one sentence at a time")
     return [*ids, END]
 
 
