@@ -6,9 +6,13 @@ import base64
 import itertools
 import json
 import os
+import select
 import shutil
 import subprocess
 from pathlib import Path
+
+PATIENCE = 120
+"""Seconds after which a browser that says nothing counts as dead."""
 
 
 def found() -> str | None:
@@ -60,6 +64,7 @@ class Browser:
 
     def _message(self) -> dict:
         while b"\0" not in self.rest:
+            assert select.select([self.read], [], [], PATIENCE)[0], "the browser is silent"
             part = os.read(self.read, 1 << 16)
             assert part, "the browser has gone"
             self.rest += part
@@ -83,7 +88,9 @@ class Browser:
 
     def value(self, expression: str) -> object:
         """The value of a JavaScript expression."""
-        result = self.do("Runtime.evaluate", expression=expression, returnByValue=True)
+        result = self.do(
+            "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
+        )
         assert "exceptionDetails" not in result, result["exceptionDetails"]
         return result["result"].get("value")
 
@@ -96,6 +103,8 @@ class Browser:
     def move(self, x: float, y: float) -> None:
         """Point there."""
         self.do("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+        frame = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+        self.value(f"{frame}.then(() => 0)")  # what moves is told a frame at a time
 
     def picture(self, whole: bool = False) -> bytes:
         """A PNG of what is seen, or of the whole page."""
@@ -119,7 +128,8 @@ class Browser:
 
     def close(self) -> None:
         """End it."""
-        self.child.kill()
-        self.child.wait()
+        self.session = None
+        self.do("Browser.close")
+        self.child.wait(PATIENCE)
         os.close(self.write)
         os.close(self.read)
