@@ -6,6 +6,8 @@ Legend: B sentences, T queries, S keys, D model width, H heads, K head width, F 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -97,7 +99,8 @@ class MultiHeadAttention(nn.Module):
     ) -> Tensor:
         key, value = keys_values
         if self.watch is not None:
-            wide = torch.promote_types(query.dtype, key.dtype)  # packed parts may differ
+            # As `attend` computes on a CPU; packed parts may differ in their types.
+            wide = torch.promote_types(torch.promote_types(query.dtype, key.dtype), torch.float32)
             self.watch.append(weights(query.to(wide), key.to(wide), valid, causal))
         return attend(query, key, value, valid, causal, self.dropout if self.training else 0.0)
 
@@ -149,6 +152,19 @@ class SelfAttention(MultiHeadAttention):
         if self.packed is not None and not torch.is_grad_enabled():
             return self.packed(x).chunk(3, dim=-1)
         return (self.query(x), *self.key_value(x).chunk(2, dim=-1))
+
+
+@contextmanager
+def watching(parts: Iterable[MultiHeadAttention]) -> Iterator[list[Tensor]]:
+    """A list that receives the weights [B, H, T, S] of each call of `parts`, in their order."""
+    watched, seen = list(parts), list[Tensor]()
+    for part in watched:
+        part.watch = seen
+    try:
+        yield seen
+    finally:
+        for part in watched:
+            part.watch = None
 
 
 class FeedForward(nn.Module):

@@ -15,8 +15,8 @@ FOLDERS = (
 LEVELS = [
     {"cli", "__main__", "__init__"},
     {"commands"},
-    {"train"},
-    {"session", "validate", "export"},
+    {"train", "showing"},
+    {"session", "validate", "export", "seeing"},
     {"prepare", "translate", "evaluate", "calibrate", "interactive", "overfitting"},
     {"streaming", "finetune"},
     {"engines", "exporters"},

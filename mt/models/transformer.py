@@ -7,7 +7,7 @@ It stays within what CTranslate2's TransformerSpec expresses.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, cast
 
 from pydantic import Field, model_validator
@@ -27,6 +27,7 @@ from mt.layers import (
     WordDropout,
     WordDropoutConfig,
     norm,
+    watching,
 )
 from mt.linear import once
 
@@ -221,13 +222,21 @@ class Transformer(nn.Module):
         Of the last layer but one, which aligns words best (Garg et al. 2019, section 3).
         """
         layer = cast(DecoderLayer, self.decoder[max(0, len(self.decoder) - 2)])
-        seen: list[Tensor] = []
-        layer.cross_attention.watch = seen
-        try:
+        with watching([layer.cross_attention]) as seen:
             self.decode(target, self.encode(source))
-        finally:
-            layer.cross_attention.watch = None
         return seen[0].mean(dim=1)
+
+    def attentions(self, source: Tensor, target: Tensor) -> Mapping[str, Sequence[Tensor]]:
+        """Every head of every layer; see `mt.contracts.Seq2Seq`."""
+        readers = [cast(EncoderLayer, layer).self_attention for layer in self.encoder]
+        writers = [cast(DecoderLayer, layer) for layer in self.decoder]
+        with (
+            watching(readers) as encoder,
+            watching(layer.self_attention for layer in writers) as decoder,
+            watching(layer.cross_attention for layer in writers) as cross,
+        ):
+            self.decode(target, self.encode(source))
+        return {"encoder": encoder, "decoder": decoder, "cross": cross}
 
     def output(self) -> tuple[Tensor, Tensor | None]:
         """The projection weight [V, D] and its bias: logits = hidden W^T + b (section 3.4)."""
