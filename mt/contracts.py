@@ -404,6 +404,8 @@ class EngineOptions:
     strict: bool = False
     """Refuse a line that is too long for the model, instead of splitting it."""
     seed: int = 1
+    first_line: int = 0
+    """Lines of the whole text that come before these: seeds and messages count them, too."""
     target_language: str | None = None
     """The target language asked of a multilingual model."""
 
@@ -424,10 +426,16 @@ class Engine(Protocol):
 
 
 class Teacher(Protocol):
-    """A loaded, frozen model that an objective may learn from."""
+    """A loaded, frozen model that an objective may learn from; no `nn.Module`."""
+
+    def hidden(self, batch: Batch) -> Tensor:
+        """[B, T, D'] its hidden states at each target position, without a gradient."""
+
+    def project(self, hidden: Tensor) -> Tensor:
+        """[..., V] the logits of hidden states [..., D'], without a gradient."""
 
     def logits(self, batch: Batch) -> Tensor:
-        """[B, T, V]."""
+        """[B, T, V] `hidden` and `project` at once: a lot of memory for a large vocabulary."""
 
 
 class ModelPlugin(Protocol):

@@ -35,6 +35,7 @@ from mt.report import Reporter
 from mt.resident import Resident, fits
 from mt.step import Accumulate, TrainStep, accumulate, backward
 from mt.streaming import Processes, Stream
+from mt.teacher import open_teacher
 from mt.trace import Trace
 
 CHANGEABLE = (
@@ -103,6 +104,8 @@ class Session:
     """The training corpus on the device, when it fits there."""
     stream: Stream | None
     """Where updates come from when the training corpora are streamed."""
+    taught_by: str | None = None
+    """The hash of the teacher, where the objective has one."""
     began: float = 0.0
     """The time, on the monotonic clock, when training would have begun without interruption."""
     meter: Meter = field(default_factory=lambda: Meter())
@@ -160,7 +163,8 @@ class Session:
     def about(self) -> dict[str, Any]:
         """What a checkpoint belongs to."""
         known, prepared = self.prepared.vocabulary, self.prepared
-        return {"data": prepared.digest, "valid": prepared.valid.digest, "vocabulary": known.digest}
+        told = {"data": prepared.digest, "valid": prepared.valid.digest, "vocabulary": known.digest}
+        return told if self.taught_by is None else told | {"teacher": self.taught_by}
 
 
 class Meter:
@@ -255,10 +259,11 @@ def start(
     prepared = distributed.after_first(world, "prepared", lambda: prepare(recipe, report.tell))
     if stop.number:
         raise Stopped(stop.number, "stopped while preparing; what was prepared is kept")
+    teacher = open_teacher(recipe, prepared.vocabulary, device)  # before anything is drawn
     torch.manual_seed(recipe.training.seed)
     model = plugin("models", recipe.model.kind).build(recipe.model, prepared.vocabulary).to(device)
     build = plugin("objectives", recipe.objective.kind).build
-    objective = build(recipe.objective, model, prepared.vocabulary, None).to(device)
+    objective = build(recipe.objective, model, prepared.vocabulary, teacher).to(device)
     step = TrainStep(model, objective, "fp32")
     resolved = distributed.of_first(
         world, lambda: resolve(recipe, run, step, prepared, device, threads, report, world)
@@ -286,6 +291,7 @@ def start(
     session = Session(
         recipe, run, world, prepared, step, shared, plain, optimizer, average, scaler, device,
         resolved, report, stop, last_step_of(recipe, prepared, resolved), graphs, resident, stream,
+        None if teacher is None else teacher.digest,
     )  # fmt: skip
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)  # what was tried until now does not count

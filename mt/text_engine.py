@@ -147,7 +147,8 @@ class _Job:
         self.options = replace(options, prefixes=None)  # they go with the sentences
         self.config = search_config(engine.profile.search, options.search)
         self.prefixes = None if options.prefixes is None else iter(options.prefixes)
-        self.read, self.long = 0, _Long(engine.profile.longest - 1, options.strict)
+        self.read = options.first_line
+        self.long = _Long(engine.profile.longest - 1, options.strict)
 
     def translate(self, lines: Iterable[str]) -> Iterator[Translation]:
         """The translations of lines, in order."""

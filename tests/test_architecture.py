@@ -15,10 +15,11 @@ FOLDERS = (
 LEVELS = [
     {"cli", "__main__", "__init__"},
     {"commands"},
+    {"distill"},
     {"train"},
-    {"session", "validate", "export"},
+    {"session", "validate", "export", "bulk", "comparison"},
     {"prepare", "translate", "evaluate", "calibrate", "interactive"},
-    {"streaming"},
+    {"streaming", "teacher"},
     {"engines", "exporters"},
     {"bundle", "pool", "searcher"},
     {"checkpoint"},
