@@ -16,6 +16,8 @@ from mt.contracts import Translation
 
 FIRST_WINDOW, LARGEST_WINDOW = 64, 4096
 """Lines that are sorted together: in the first window, so that output comes soon; and at most."""
+GROWTH = 16
+"""How much larger the next window is: many lines make batches of like lengths, few do not."""
 NO_SPACES = {"zh", "ja", "yue", "lzh", "cmn", "zho", "jpn"}
 """Languages whose sentences follow one another without a space."""
 Item = TypeVar("Item")
@@ -43,7 +45,7 @@ def windows(items: Iterable[Item], size: int | None = None) -> Iterator[list[Ite
     iterator, count = iter(items), size or FIRST_WINDOW
     while window := list(islice(iterator, count)):
         yield window
-        count = size or min(4 * count, LARGEST_WINDOW)
+        count = size or min(GROWTH * count, LARGEST_WINDOW)
 
 
 def batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:

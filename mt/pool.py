@@ -26,8 +26,6 @@ from mt.errors import ConfigError, MachineError, MtError
 from mt.lines import batches
 from mt.text_engine import TextEngine, batch_budget
 
-SHARES = 3
-"""Batches of a window that each process gets at least, so that all are busy to its end."""
 SCORED = 2048
 """Padded positions of a batch that is scored."""
 
@@ -107,7 +105,9 @@ class PooledSearcher:
     ) -> Iterator[list[Hypothesis]]:
         """The best hypotheses of each sentence, in order; work begins at the call."""
         lengths = [len(each.source) for each in sentences]
-        share = sum(lengths) // (SHARES * len(self.workers))
+        # No process is left without work; smaller batches would only take more steps, each of
+        # which has its fixed cost, and the next window is given out before this one ends.
+        share = -(-sum(lengths) // len(self.workers))
         results = _Results(len(sentences))
         for rows in batches(lengths, min(batch_budget(config, options), share)):
             task = ("search", [sentences[row] for row in rows], config, options)

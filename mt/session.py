@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mt import batching, checkpoint, distributed, files
+from mt import batching, checkpoint, distributed, files, memory
 from mt.averaging import MovingAverage
 from mt.calibrate import pick_micro_tokens
 from mt.checkpoint import TrainState
@@ -253,7 +253,7 @@ def start(
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32 where a product is taken in fp32
     else:
-        distributed.keep_freed_memory()
+        memory.keep_freed()
     threads = distributed.use_threads(recipe.runtime.threads, world)
     metrics(recipe.data.valid.direction.target, recipe.evaluation)  # a missing package: say so now
     prepared = distributed.after_first(world, "prepared", lambda: prepare(recipe, report.tell))
