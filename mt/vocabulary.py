@@ -75,6 +75,11 @@ def fold(line: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", line).split())
 
 
+def tag(language: str) -> str:
+    """The name of the control piece that stands for a language, such as `<2de>`."""
+    return f"<2{language}>"
+
+
 def sample_rows(count: int, config: Config) -> NDArray[np.int64]:
     """Which of `count` lines to learn from: [at most config.sample], ascending, one a stratum."""
     wanted = min(count, config.sample)
@@ -279,6 +284,22 @@ class Vocabulary:
         special |= {i: f"<reserved_{i - FIRST_RESERVED}>" for i in range(4, FIRST_PIECE)}
         special |= {i: name for name, i in self.controls.items()}
         return [special[i] for i in range(FIRST_PIECE)] + side.pieces(range(FIRST_PIECE, side.size))
+
+    def naming(self, names: Iterable[str]) -> Vocabulary:
+        """The same vocabulary, in which these control pieces have a name and an id.
+
+        Raises:
+            ConfigError: there are not so many reserved pieces.
+        """
+        controls = dict(self.controls)
+        for name in names:
+            controls.setdefault(name, max(controls.values(), default=FIRST_RESERVED - 1) + 1)
+        if max(controls.values(), default=0) >= FIRST_PIECE:
+            what = f"{len(controls)} control pieces, and only {N_RESERVED} are reserved"
+            raise ConfigError("VOCAB-FULL", "vocabulary", what, "train on fewer languages")
+        if controls == self.controls:
+            return self
+        return Vocabulary(self.kind, self.source, self.target, controls)
 
     def save(self, folder: Path) -> None:
         """Write it into a folder, `vocabulary.json` last."""

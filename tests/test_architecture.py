@@ -19,7 +19,7 @@ LEVELS = [
     {"train"},
     {"session", "validate", "export", "bulk", "comparison"},
     {"prepare", "translate", "evaluate", "calibrate", "interactive"},
-    {"streaming", "teacher"},
+    {"streaming", "teacher", "finetune"},
     {"engines", "exporters"},
     {"bundle", "pool", "searcher"},
     {"checkpoint"},
@@ -28,7 +28,7 @@ LEVELS = [
     {"graphs"},
     {
         "layers", "loss", "batching", "averaging", "encoding", "step", "resident", "trace",
-        "candidates", "decoders", "shortlist",
+        "candidates", "decoders", "shortlist", "noise",
     },
     {"lexicon"},
     {"attention", "corpus", "vocabulary", "schedule", "lines", "lengths", "linear"},
