@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mt import checkpoint, evaluate
@@ -45,15 +45,18 @@ def compare(
     texts = {name: evaluate.read_test(config) for name, config in sets.items()}
     asked = options or EngineOptions()
     engines = {name: open_engine(path, asked) for name, path in models.items()}
-    some = [line for lines, _ in texts.values() for line in lines][:WARM_UP]
+    first, (some, _) = next(iter(texts.items()))
     seconds = dict.fromkeys(models, float("inf"))
     found: dict[str, dict[str, list[str]]] = {}
     for engine in engines.values():
-        list(engine.translate(some))
+        _translated(engine, asked, some[:WARM_UP], sets[first].direction.target)
     for _ in range(ROUNDS):
         for name, engine in engines.items():
             began = time.perf_counter()
-            found[name] = _translated(engine, {each: lines for each, (lines, _) in texts.items()})
+            found[name] = {
+                each: _translated(engine, asked, lines, sets[each].direction.target)
+                for each, (lines, _) in texts.items()
+            }
             seconds[name] = min(seconds[name], time.perf_counter() - began)
     count = sum(len(lines) for lines, _ in texts.values())
     rows = []
@@ -68,8 +71,9 @@ def compare(
     return rows
 
 
-def _translated(engine: Engine, sets: dict[str, list[str]]) -> dict[str, list[str]]:
-    return {name: [each.text for each in engine.translate(lines)] for name, lines in sets.items()}
+def _translated(engine: Engine, options: EngineOptions, lines: list[str], target: str) -> list[str]:
+    told = replace(options, target_language=target)
+    return [each.text for each in engine.translate(lines, told)]
 
 
 def size_of(path: Path) -> int:

@@ -24,8 +24,8 @@ PAD, UNK, BEGIN, END = 0, 1, 2, 3
 """Ids of the special pieces, the same in every vocabulary."""
 FIRST_RESERVED, N_RESERVED = 4, 64
 """The reserved control pieces stand at ids 4 to 67; they are named as they are used."""
-MASK = FIRST_RESERVED
-"""`<mask>`, the first of them."""
+MASK, BACK_TRANSLATED = FIRST_RESERVED, FIRST_RESERVED + 1
+"""`<mask>` and `<bt>`, the first of them."""
 FIRST_PIECE = FIRST_RESERVED + N_RESERVED
 """The first id that text can become."""
 
@@ -46,6 +46,8 @@ class SourceConfig(Variant):
     """Translation direction of this corpus; the recipe's when left out."""
     only: Literal["source", "target"] | None = None
     """Read this side alone, as text of one language, for `objective.kind: denoising`."""
+    tag: Literal["bt"] | None = None
+    """`bt`: its sources are a model's translations, and begin with the control piece `<bt>`."""
 
     @property
     def side(self) -> Literal["source", "target"] | None:

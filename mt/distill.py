@@ -182,8 +182,9 @@ def _asked(made: Plan, direction: Languages) -> str | None:
     Raises:
         ConfigError: the teacher translates another direction.
     """
-    theirs = evaluate.recipe_of(made.teacher).languages
-    if theirs.target != direction.target:
-        what = f"the teacher translates to {theirs.target}, the corpus to {direction.target}"
+    several = vocabulary_of(made.teacher).languages
+    known = several or (evaluate.recipe_of(made.teacher).direction.target,)
+    if direction.target not in known:
+        what = f"the teacher translates to {', '.join(known)}, the corpus to {direction.target}"
         raise ConfigError("DISTILL", "languages", what, "take a teacher of this direction")
-    return None
+    return direction.target if several else None

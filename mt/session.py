@@ -225,11 +225,13 @@ def shapes_of(resolved: dict[str, Any]) -> tuple[Shape, ...]:
     return tuple((rows, source, target) for rows, source, target in resolved["shapes"])
 
 
-def plan_of(recipe: Recipe, corpus: Any, resolved: dict[str, Any], epoch: int) -> batching.Epoch:
-    """The batches of an epoch."""
+def plan_of(
+    recipe: Recipe, corpus: Any, resolved: dict[str, Any], epoch: int, parts: tuple[int, ...] = ()
+) -> batching.Epoch:
+    """The batches of an epoch; `parts` are the pairs of each training corpus."""
     return batching.Epoch(
         corpus.source_lengths, corpus.target_lengths, recipe.batching, resolved["micro_tokens"],
-        recipe.training.seed, epoch, shapes_of(resolved),
+        recipe.training.seed, epoch, shapes_of(resolved), parts, recipe.data.temperature,
     )  # fmt: skip
 
 
@@ -256,7 +258,8 @@ def start(
     else:
         memory.keep_freed()
     threads = distributed.use_threads(recipe.runtime.threads, world)
-    metrics(recipe.data.valid.direction.target, recipe.evaluation)  # a missing package: say so now
+    for valid in (recipe.data.valid, *recipe.data.more_valid):
+        metrics(valid.direction.target, recipe.evaluation)  # a missing package: say so now
     prepared = distributed.after_first(world, "prepared", lambda: prepare(recipe, report.tell, run))
     if stop.number:
         raise Stopped(stop.number, "stopped while preparing; what was prepared is kept")
@@ -462,8 +465,9 @@ def check_data(session: Session, folder: Path) -> None:
 def read_from(recipe: Recipe) -> str:
     """The corpora as the recipe says them: `data.train.0 (kind=huggingface, dataset=...)`."""
     named = {f"data.train.{number}": source for number, source in enumerate(recipe.data.train)}
-    told = []
-    for key, source in {**named, "data.valid": recipe.data.valid}.items():
+    named["data.valid"], told = recipe.data.valid, list[str]()
+    named |= {f"data.more_valid.{i}": each for i, each in enumerate(recipe.data.more_valid)}
+    for key, source in named.items():
         said = source.model_dump(include=source.model_fields_set - {"languages"})
         told.append(f"{key} ({', '.join(f'{name}={value}' for name, value in said.items())})")
     return ", ".join(told)
@@ -475,7 +479,8 @@ def last_step_of(recipe: Recipe, prepared: Prepared, resolved: dict[str, Any]) -
     limits = [] if plan.max_steps is None else [plan.max_steps]
     if plan.max_epochs is not None and prepared.train is not None:
         # Epochs of several windows differ by an update or two; the first one stands for all.
-        limits.append(plan.max_epochs * len(plan_of(recipe, prepared.train, resolved, 0)))
+        first = plan_of(recipe, prepared.train, resolved, 0, prepared.parts)
+        limits.append(plan.max_epochs * len(first))
     return min(limits, default=None)
 
 

@@ -75,7 +75,7 @@ def open_teacher(
     model = opened.model()
     digest = hashlib.sha256()
     for _, weight in sorted(model.named_parameters()):
-        digest.update(weight.detach().contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(weight.detach().numpy().tobytes())
     return ModelTeacher(model.to(device), digest.hexdigest())
 
 

@@ -89,7 +89,8 @@ def updates(session: Session, state: TrainState) -> Iterator[tuple[list[Rows], T
         return
     recipe, at = session.recipe, state
     while True:
-        epoch = plan_of(recipe, session.prepared.train, session.resolved, at.epoch)
+        prepared = session.prepared
+        epoch = plan_of(recipe, prepared.train, session.resolved, at.epoch, prepared.parts)
         for window in range(at.window, len(epoch.windows)):
             made = epoch.updates(window)
             if at.update >= len(made):

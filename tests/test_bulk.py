@@ -7,9 +7,10 @@ import json
 import pytest
 import tiny_run
 
-from mt import bulk, files
-from mt.contracts import EngineOptions
+from mt import bulk, cli, config, files, recipe
+from mt.contracts import BACK_TRANSLATED, EngineOptions
 from mt.errors import ConfigError
+from mt.prepare import prepare
 from mt.translate import open_engine
 
 LINES = [*tiny_run.SOURCES * 2, "", "  ", *tiny_run.SOURCES[::-1]]
@@ -130,3 +131,41 @@ def test_what_it_says_names_no_path(run, tmp_path):
     bulk.run(job(run, tmp_path / "out"), lambda _: None)
     about = json.loads((tmp_path / "out" / "corpus.json").read_text(encoding="utf-8"))
     assert str(tmp_path) not in json.dumps(about)
+
+
+def test_back_translation_makes_a_corpus_that_a_recipe_takes(run, tmp_path, capsys):
+    text = tmp_path / "mono.en"
+    text.write_text("\n".join(LINES) + "\n", encoding="utf-8")
+    command = ["backtranslate", str(run), str(text), "-o", str(tmp_path / "bt"), "--sampling"]
+    command += ["--threads", "1", "--precision", "fp32", "--processes", "1"]
+    assert cli.run([*command, "--set", "search.max_length_extra=4"]) == 0
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "tag: bt" in err
+    sides = [list(files.lines(tmp_path / "bt" / f"{side}.txt")) for side in ("source", "target")]
+    assert len(sides[0]) == len(sides[1]) > 0
+    assert set(sides[1]) <= set(LINES)  # the text itself is what is to be written
+    data = {
+        "train": [{"kind": "text", "source": "bt/source.txt", "target": "bt/target.txt",
+                   "tag": "bt"}],
+        "valid": {"kind": "text", "source": "train.en", "target": "train.de"},
+    }  # fmt: skip
+    values = {"languages": {"source": "de", "target": "en"}, "data": data}
+    values |= {"vocabulary": {"path": "run"}, "training": {"max_minutes": 1}}
+    document = config.Document(values, folder=run.parent)
+    for side in ("source", "target"):
+        data["train"][0][side] = str(tmp_path / "bt" / f"{side}.txt")
+    prepared = prepare(config.validate(recipe.Recipe, document), lambda _: None)
+    assert {prepared.train.source(row)[0] for row in range(len(prepared.train))} == {
+        BACK_TRANSLATED
+    }
+
+
+def test_an_export_that_would_draw_other_samples_is_refused(run, tmp_path):
+    pytest.importorskip("ctranslate2")
+    folder = tmp_path / "folder"
+    assert cli.run(["export", str(run), "--to", "ctranslate2", "-o", str(folder)]) == 0
+    with pytest.raises(ConfigError, match="same samples"):
+        bulk.run(job(folder, tmp_path / "out", search=SAMPLED), lambda _: None)
+    bulk.run(job(folder, tmp_path / "out"), lambda _: None)
+    assert (tmp_path / "out" / "corpus.json").exists()

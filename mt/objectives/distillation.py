@@ -166,10 +166,9 @@ def plain_taught_cross_entropy(
     told = F.cross_entropy(
         logits, labels, ignore_index=PAD, label_smoothing=smoothing, reduction="sum"
     )
-    softened = [(each / heat).log_softmax(-1) for each in (logits, theirs)]
-    each = F.kl_div(*softened, log_target=True, reduction="none").sum(-1)
-    taught = each[labels != PAD].sum()
-    return (1 - config.weight) * told + config.weight * heat**2 * taught
+    ours, taught = ((each / heat).log_softmax(-1) for each in (logits, theirs))
+    each = F.kl_div(ours, taught, log_target=True, reduction="none").sum(-1)
+    return (1 - config.weight) * told + config.weight * heat**2 * each[labels != PAD].sum()
 
 
 def build(
