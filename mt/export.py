@@ -297,7 +297,7 @@ def _compare(
     tokens = [(a.tokens, b.tokens) for a, b in zip(*greedy, strict=True)]
     differing = [line for line, (a, b) in enumerate(tokens) if a != b]
     for line in differing:
-        if not _tied(ours, sample, line, *tokens[line]):
+        if not _tied(ours, sample.lines[line], *tokens[line], sample.language):
             _differs("its greedy translations, and not by a tie", line, [mine, other])
     return worst, tuple(line + 1 for line in differing)
 
@@ -331,14 +331,15 @@ def _apart(a: float, b: float) -> float:
 
 
 def _tied(
-    ours: TextEngine, sample: Sample, line: int, one: Sequence[str], other: Sequence[str]
-) -> bool:
+    ours: TextEngine, line: str, one: Sequence[str], other: Sequence[str],
+    language: str | None = None,
+) -> bool:  # fmt: skip
     """Whether the first token in which two translations of a line differ could be either."""
     vocabulary = ours.vocabulary
     names = vocabulary.pieces_target(range(vocabulary.target_size))
     ids = {name: i for i, name in enumerate(names)}
-    (source,) = vocabulary.encode_source([sample.lines[line]])
-    source = [*vocabulary.front(ours.target(sample.language)), *source]
+    (source,) = vocabulary.encode_source([line])
+    source = [*vocabulary.front(ours.target(language)), *source]
     both = [[*(ids[name] for name in tokens), END] for tokens in (one, other)]
     place = next(i for i, (a, b) in enumerate(zip(*both, strict=False)) if a != b)
     gains = ours.searcher.force([([*source, END], each) for each in both])
