@@ -184,7 +184,8 @@ def _made(job: Job, missing: set[int]) -> Iterator[tuple[int, list[str]]]:
 def _parts(job: Job, missing: set[int]) -> Iterator[Part]:
     for number, lines in enumerate(windows(job.lines, PART)):
         if number in missing:
-            yield number, lines, replace(job.options, processes=1, first_line=number * PART)
+            first = number * PART
+            yield number, lines, replace(job.options, processes=1, first_line=first, soon=False)
 
 
 # ---------------------------------------------------------------------------- the corpus

@@ -43,7 +43,7 @@ def compare(
     """
     sets = recipe.data.test or {"valid": recipe.data.valid}
     texts = {name: evaluate.read_test(config) for name, config in sets.items()}
-    asked = options or EngineOptions()
+    asked = replace(options or EngineOptions(), soon=False)
     engines = {name: open_engine(path, asked) for name, path in models.items()}
     first, (some, _) = next(iter(texts.items()))
     seconds = dict.fromkeys(models, float("inf"))

@@ -415,10 +415,12 @@ class EngineOptions:
     """How many processes share the work, each with its own copy of the model."""
     others: tuple[Path, ...] = ()
     """Further models of an ensemble: the log-probabilities of all are averaged."""
-    batch_tokens: int = 4096
+    batch_tokens: int = 6144
     """Padded source positions times beams of one batch."""
     line_buffered: bool = False
     """Translate each line before the next is read."""
+    soon: bool = True
+    """Whether somebody waits for the first translations; else more lines are sorted together."""
     n_best: int = 1
     alignments: bool = False
     token_scores: bool = False

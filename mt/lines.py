@@ -40,12 +40,20 @@ class Noted:
         return f"lines {', '.join(map(str, self.first))}{more}"
 
 
-def windows(items: Iterable[Item], size: int | None = None) -> Iterator[list[Item]]:
-    """The items in lists of `size`; by default growing from FIRST_WINDOW to LARGEST_WINDOW."""
-    iterator, count = iter(items), size or FIRST_WINDOW
-    while window := list(islice(iterator, count)):
+def windows(
+    items: Iterable[Item], line_buffered: bool = False, soon: bool = True
+) -> Iterator[list[Item]]:
+    """The items in lists that grow from FIRST_WINDOW to LARGEST_WINDOW.
+
+    Args:
+        items: lines, or what is as large.
+        line_buffered: each item alone.
+        soon: else the first list, too, has LARGEST_WINDOW.
+    """
+    iterator, count = iter(items), FIRST_WINDOW if soon else LARGEST_WINDOW
+    while window := list(islice(iterator, 1 if line_buffered else count)):
         yield window
-        count = size or min(GROWTH * count, LARGEST_WINDOW)
+        count = min(GROWTH * count, LARGEST_WINDOW)
 
 
 def batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:

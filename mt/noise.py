@@ -89,7 +89,7 @@ def infilled(
 
     Spans have Poisson lengths and cover `share` of a row's tokens; one of length 0 inserts a
     `<mask>`. They never touch: of the gaps between the tokens that stay, each holds at most one.
-    A row has at most as many spans as covered tokens, so that it does not become longer.
+    A row has at most as many spans as covered tokens: none becomes longer.
 
     Args:
         tokens, lengths: the text.
@@ -104,8 +104,7 @@ def infilled(
     place = torch.arange(width + 1, device=tokens.device)
     budget = lengths * share + uniform(seed, rows, BUDGET, 1)[:, 0]
     budget = torch.minimum(budget.floor().long(), lengths)  # [B] tokens to cover
-    most = torch.minimum(budget, lengths - budget + 1)
-    spans, sizes = _spans(budget, most, table, uniform(seed, rows, LENGTHS, width))
+    spans, sizes = _spans(budget, lengths - budget + 1, table, uniform(seed, rows, LENGTHS, width))
     covered = sizes.sum(1)  # [B]
     # Gap g stands before the token that is the g-th of those that stay.
     key = uniform(seed, rows, PLACES, width + 1)
@@ -124,21 +123,26 @@ def infilled(
     return out[:, :width], lengths - covered + spans.sum(1)
 
 
-def _spans(budget: Tensor, most: Tensor, table: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
-    """Which of S spans a row has, as 0 and 1, and the size of each: both [B, S].
+def _spans(budget: Tensor, gaps: Tensor, table: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
+    """Which of S spans a row has, as 1 and then 0, and the size of each: both [B, S].
 
     Args:
         budget: [B] tokens that they cover.
-        most: [B] how many there may be.
+        gaps: [B] how many there may be.
         table: the distribution function of their sizes.
         drawn: [B, S] random numbers.
     """
     sizes = torch.searchsorted(table, drawn, right=True)
     before = sizes.cumsum(1) - sizes
     number = torch.arange(drawn.size(1), device=drawn.device)
-    used = (before < budget[:, None]) & (number < most[:, None])
+    used = (before < budget[:, None]) & (number < gaps[:, None])
     sizes = torch.minimum(sizes, budget[:, None] - before) * used
-    return used.long(), sizes
+    # One that inserts a mask needs another that takes away two tokens, or the row would grow.
+    inserts = used & (sizes == 0)
+    spare = sizes.sum(1) - (sizes > 0).sum(1)
+    used &= ~inserts | (inserts.cumsum(1) <= spare[:, None])
+    order = (~used).long().argsort(dim=1, stable=True)
+    return used.gather(1, order).long(), (sizes * used).gather(1, order)
 
 
 def poisson(mean: float) -> Tensor:

@@ -26,6 +26,8 @@ from mt.errors import ConfigError, MachineError, MtError
 from mt.lines import batches
 from mt.text_engine import TextEngine, batch_budget
 
+PADDED = 1.125
+"""Padded positions of a batch of like lengths for each real one."""
 SCORED = 2048
 """Padded positions of a batch that is scored."""
 
@@ -105,11 +107,13 @@ class PooledSearcher:
     ) -> Iterator[list[Hypothesis]]:
         """The best hypotheses of each sentence, in order; work begins at the call."""
         lengths = [len(each.source) for each in sentences]
-        # No process is left without work; smaller batches would only take more steps, each of
-        # which has its fixed cost, and the next window is given out before this one ends.
-        share = -(-sum(lengths) // len(self.workers))
+        # As few batches as fit, for each step of one has its fixed cost, but as many for each
+        # process; the next window is given out before this one ends.
+        budget = batch_budget(config, options)
+        rounds = -(-sum(lengths) // (budget * len(self.workers)))
+        share = round(PADDED * sum(lengths) / max(1, rounds * len(self.workers)))
         results = _Results(len(sentences))
-        for rows in batches(lengths, min(batch_budget(config, options), share)):
+        for rows in batches(lengths, min(budget, share)):
             task = ("search", [sentences[row] for row in rows], config, options)
             self.waiting.append((task, results.of(rows)))
         self._feed()

@@ -373,6 +373,7 @@ class _Build:
         self.sources = {source.name: source for source in sources}
         self.train = [source for source in sources if source.name.startswith("train.")]
         self.valid = [source for source in sources if source.name.startswith("valid")]
+        self.monolingual = any(source.config.side is not None for source in self.train)
         self.work = files.make_folder(folder / "work")
         self.seconds: dict[str, float] = {}
         self.read: list[int] = []
@@ -471,7 +472,10 @@ class _Build:
         corpora = [self.recipe.languages, *(source.config.direction for source in self.train)]
         codes = [" ".join(getattr(each, side) for each in corpora) for side in SIDES]
         languages = Languages(source=codes[0], target=codes[1])
-        return self._named(vocabulary.train(config, languages, lines["source"], lines["target"]))
+        known = vocabulary.train(
+            config, languages, lines["source"], lines["target"], self.monolingual
+        )
+        return self._named(known)
 
     def _named(self, known: Vocabulary) -> Vocabulary:
         """The vocabulary with a name for each language that a source has to tell."""
@@ -481,8 +485,7 @@ class _Build:
     def _held_out(self, valid: list[Pair]) -> Held:
         tests = [s for s in self.sources.values() if s.name.startswith("test.")]
         pairs = chain(valid, *(read_pairs(source.config) for source in tests))
-        alone = any(source.config.side is not None for source in self.train)
-        return held_out(pairs, alone) if self.recipe.data.drop_overlap else {}
+        return held_out(pairs, self.monolingual) if self.recipe.data.drop_overlap else {}
 
     def _encode_valid(
         self, corpora: dict[str, list[Pair]], known: Vocabulary, dtype: str

@@ -17,6 +17,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -387,12 +388,13 @@ def _text_ids(ids: Sequence[int], size: int) -> list[int]:
 
 
 def train(
-    config: Config, languages: Languages, source_lines: Iterable[str], target_lines: Iterable[str]
-) -> Vocabulary:
+    config: Config, languages: Languages, source_lines: Iterable[str],
+    target_lines: Iterable[str], either: bool = False,
+) -> Vocabulary:  # fmt: skip
     """A vocabulary learned from all the lines given, or the one that `config.path` names.
 
     What it needs of the lines is how often each word occurs, so memory goes with the number
-    of distinct words.
+    of distinct words. With `either` one side may be empty, as of monolingual text.
 
     Raises:
         ConfigError: `vocabulary.size` is more than the text allows, or too little for it.
@@ -402,13 +404,16 @@ def train(
     if config.path is not None:
         return existing(config)
     normalise = str if config.kind == "whitespace" else fold
-    counts = [_count(map(normalise, source_lines)), _count(target_lines)]
+    sides: list[Iterable[str]] = [map(normalise, source_lines), target_lines]
     codes = [languages.source, languages.target]
+    if config.joint and either:
+        sides = [chain(*sides)]
+    counts = [_count(lines) for lines in sides]
     if config.joint:
-        counts, codes = [counts[0] + counts[1]], [" ".join(codes)]
+        counts, codes = [sum(counts, Counter())], [" ".join(codes)]
     learn = _learn_words if config.kind == "whitespace" else _learn_subwords
-    sides = learn(config, [_ranked(counted) for counted in counts], codes)
-    return Vocabulary(config.kind, sides[0], sides[-1], _controls())
+    cutters = learn(config, [_ranked(counted) for counted in counts], codes)
+    return Vocabulary(config.kind, cutters[0], cutters[-1], _controls())
 
 
 def existing(config: Config) -> Vocabulary:

@@ -51,7 +51,7 @@ def test_candidates_from_few_bits_have_the_probabilities_of_all():
 
 def test_what_is_forced_has_the_probability_that_all_bits_give_it():
     generator = torch.Generator().manual_seed(2)
-    exact = torch.randn(6, 5, 2000, generator=generator) * 4
+    exact = torch.randn(6, 5, 2000, generator=generator) * 12
     rough = exact.bfloat16()
     forced = torch.tensor([END, -1, 70, 71, 1999, 500])
     found = best_pieces(Rounded(exact), None, rough, 5)

@@ -97,7 +97,7 @@ def test_each_seed_noises_anew_in_training_and_alike_in_evaluation(vocabulary, p
         objective.train(training)
         for seed in (1, 2, 1):
             objective.begin(seed)
-            totals[training].append(float(objective(batch)[0].total))
+            totals[training].append(float(objective(batch)[0].total.detach()))
     one, two, again = totals[True]
     assert one == again != two
     assert len(set(totals[False])) == 1
@@ -143,7 +143,7 @@ def test_weights_weigh(vocabulary, pairs):
 def test_filling_rows_stay_as_they_are(vocabulary):
     empty = batching.batch_of([], [], np.array([], np.int64), (4, 6, 6))
     objective = made(vocabulary, predict_weight=1.0)
-    assert [float(term.total) for term in objective(empty)] == [0.0, 0.0, 0.0]
+    assert [float(term.total.detach()) for term in objective(empty)] == [0.0, 0.0, 0.0]
     assert torch.equal(noised(empty).source[:, 0], empty.source[:, 0])
 
 

@@ -64,8 +64,11 @@ def command(
     from mt import evaluate as evaluating
     from mt import report, translate
 
-    options = engine_options(sets, checkpoint, device, precision, threads, processes, to=to)
-    engine = translate.open_engine(runs[0], replace(options, others=tuple(runs[1:])))
+    options = replace(
+        engine_options(sets, checkpoint, device, precision, threads, processes, to=to),
+        others=tuple(runs[1:]), soon=False,
+    )  # fmt: skip
+    engine = translate.open_engine(runs[0], options)
     scores = evaluating.evaluate(runs[0], engine, on or (), source, reference or (), options)
     for name in scores:
         for example in evaluating.examples(runs[0], name, show):

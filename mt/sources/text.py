@@ -71,8 +71,8 @@ def _lines(config: Config) -> Iterator[Pair]:
     direction, path = config.direction, config.source or config.target
     assert path is not None, "the Config holds that there is a file"
     for number, line in enumerate(files.lines(Path(path)), start=1):
-        sides = (line, None) if config.source else (None, line)
-        yield Pair(*sides, direction.source, direction.target, f"{path}:{number}")
+        source, target = (line, None) if config.source else (None, line)
+        yield Pair(source, target, direction.source, direction.target, f"{path}:{number}")
 
 
 def _different(config: Config, source: int, target: int) -> DataError:
