@@ -16,14 +16,14 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from mt import bundle, checkpoint, distributed, files
 from mt.contracts import Engine, EngineOptions
 from mt.errors import ConfigError
-from mt.lines import is_blank, windows
+from mt.lines import is_blank
 from mt.pool import Part, PooledSearcher, open_pool
 from mt.text_engine import one_line
 from mt.translate import MOST_PROCESSES, kind_of, open_engine
@@ -138,10 +138,20 @@ def _key(job: Job) -> dict[str, Any]:
 
 def _names(job: Job, key: dict[str, Any]) -> list[str]:
     """The file names of all parts."""
-    windowed = enumerate(windows(job.lines, PART))
     return [
-        f"part-{number:06}-{_hash([key, number, lines])[:16]}.txt" for number, lines in windowed
+        f"part-{number:06}-{_hash([key, number, lines])[:16]}.txt"
+        for number, lines in _cut(job.lines)
     ]
+
+
+def _cut(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
+    """Each part's number and its lines."""
+    iterator = iter(lines)
+    for number in count():
+        part = list(islice(iterator, PART))
+        if not part:
+            return
+        yield number, part
 
 
 def _hash(value: Any) -> str:
@@ -182,7 +192,7 @@ def _made(job: Job, missing: set[int]) -> Iterator[tuple[int, list[str]]]:
 
 
 def _parts(job: Job, missing: set[int]) -> Iterator[Part]:
-    for number, lines in enumerate(windows(job.lines, PART)):
+    for number, lines in _cut(job.lines):
         if number in missing:
             first = number * PART
             yield number, lines, replace(job.options, processes=1, first_line=first, soon=False)
