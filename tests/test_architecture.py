@@ -15,10 +15,11 @@ FOLDERS = (
 LEVELS = [
     {"cli", "__main__", "__init__"},
     {"commands"},
+    {"distill"},
     {"train", "showing"},
-    {"session", "validate", "export", "seeing"},
+    {"session", "validate", "export", "seeing", "bulk", "comparison"},
     {"prepare", "translate", "evaluate", "calibrate", "interactive", "overfitting"},
-    {"streaming", "finetune"},
+    {"streaming", "teacher", "finetune"},
     {"engines", "exporters"},
     {"bundle", "pool", "searcher"},
     {"checkpoint"},

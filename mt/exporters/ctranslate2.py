@@ -81,7 +81,7 @@ def export(model: Seq2Seq, opened: checkpoint.Opened, path: Path, config: Config
     checkpoint.write_recipe(path, recipe)
     about = {
         "format": FORMAT,
-        "languages": recipe.languages.model_dump(),
+        "languages": recipe.direction.model_dump(),
         "longest": recipe.data.max_length,
         "positions": rows,
         "search": recipe.search.model_dump(mode="json") | {"shortlist": False},  # it has none

@@ -66,6 +66,9 @@ def check(opened: checkpoint.Opened, config: Config) -> None:
         for key, values in known.items()
         if getattr(model, key) not in values
     ]
+    if vocabulary.languages:
+        several = ", ".join(vocabulary.languages)
+        wrong.append(("languages", f"huggingface's tokenizer cannot say which of {several}"))
     if not vocabulary.joint:
         wrong.append(("vocabulary.joint", "huggingface needs one vocabulary for both sides"))
     if vocabulary.kind != "sentencepiece":
