@@ -65,6 +65,9 @@ class Config(Variant):
     tie_embeddings: Literal["auto", "all", "decoder", "none"] = "auto"
     """Share weights of source, target and output (all), of target and output (decoder);
     `auto`: all with a joint vocabulary, else decoder (section 3.4)."""
+    scale_attention: bool = True
+    """Divide the products of queries and keys by the square root of a head's width (section
+    3.2.1); false, an experiment, leaves them as they are, and cannot be exported."""
     scale_embeddings: bool = True
     """Multiply embeddings by sqrt(d_model) (section 3.4)."""
 
@@ -103,9 +106,7 @@ class EncoderLayer(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.self_attention = SelfAttention(
-            config.d_model, config.n_heads, config.attention_dropout
-        )
+        self.self_attention = SelfAttention(*_heads(config))
         self.feed_forward = _feed_forward(config)
         self.sublayers = nn.ModuleList([Sublayer(config) for _ in range(2)])
 
@@ -121,12 +122,8 @@ class DecoderLayer(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.self_attention = SelfAttention(
-            config.d_model, config.n_heads, config.attention_dropout
-        )
-        self.cross_attention = MultiHeadAttention(
-            config.d_model, config.n_heads, config.attention_dropout
-        )
+        self.self_attention = SelfAttention(*_heads(config))
+        self.cross_attention = MultiHeadAttention(*_heads(config))
         self.feed_forward = _feed_forward(config)
         self.sublayers = nn.ModuleList([Sublayer(config) for _ in range(3)])
 
@@ -145,6 +142,10 @@ class DecoderLayer(nn.Module):
         x = self.sublayers[1](x, lambda y: cross.attend_source(y, cache, layer))
         x = self.sublayers[2](x, self.feed_forward)
         return x
+
+
+def _heads(config: Config) -> tuple[int, int, float, bool]:
+    return config.d_model, config.n_heads, config.attention_dropout, config.scale_attention
 
 
 def _feed_forward(config: Config) -> FeedForward:

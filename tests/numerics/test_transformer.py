@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from mt.layers import sinusoids
+from mt.layers import SelfAttention, sinusoids
 from mt.models import transformer
 
 
@@ -119,3 +119,19 @@ def test_embeddings_are_shared_as_asked(vocabulary):
     }
     assert count["decoder"] - count["all"] == 90 * 8
     assert count["none"] - count["decoder"] == 90 * 8 + 90  # an output matrix, and its bias
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_attention_without_scaling_is_softmax_of_plain_products(packed):
+    attention = SelfAttention(16, 4, 0.0, scaled=False)
+    x = torch.randn(2, 5, 16)
+    query, key, value = (
+        part.unflatten(-1, (4, 4)).transpose(1, 2)
+        for part in (attention.query(x), *attention.key_value(x).chunk(2, -1))
+    )
+    mixed = (query @ key.transpose(-1, -2)).softmax(-1) @ value  # no sqrt(K)
+    expected = attention.output(mixed.transpose(1, 2).flatten(2))
+    if packed:
+        attention.pack(torch.float32)
+    with torch.no_grad():
+        torch.testing.assert_close(attention.attend_self(x, None, False), expected)
