@@ -31,7 +31,7 @@ wrong number, and what counts is the share of pairs of which it finds the right 
 """
 NOTES: tuple[str, ...] = ()
 MODELS = ("Transformer", "LSTM with attention", "LSTM without attention")
-BANDS = ((0, 2), (3, 5), (6, 8), (9, 99))
+BANDS = ((0, 3), (4, 5), (6, 8), (9, 99))
 """Of the distance between subject and verb, in words."""
 MARGIN = 5.0
 

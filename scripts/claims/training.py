@@ -5,23 +5,23 @@ Each function here is a measurement: JSON values in, a JSON value out (see `clai
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from statistics import median
 from typing import Any, cast
 
-from mt import checkpoint, evaluate
+from claims.recipes import changed
+from mt import checkpoint, cli, evaluate
 from mt.config import parse, plugin, validate
 from mt.contracts import Engine, EngineOptions, Pair
 from mt.recipe import Recipe
 from mt.train import train
 from mt.translate import open_engine
-
-ONE_THREAD = EngineOptions(device="cpu", precision="fp32", threads=1)
-
 
 def recipe_of(values: dict[str, Any]) -> Recipe:
     """The recipe of plain values.
@@ -32,17 +32,35 @@ def recipe_of(values: dict[str, Any]) -> Recipe:
     return validate(Recipe, parse(json.dumps(values), "recipe"))
 
 
-def run_of(folder: Path, values: dict[str, Any]) -> Path:
+Uses = dict[str, dict[str, Any]] | None
+"""By dotted key of a recipe the recipe whose run belongs there, such as
+`training.initialise_from`; it is trained first."""
+
+
+def run_of(folder: Path, values: dict[str, Any], uses: Uses = None) -> Path:
     """The run directory of a recipe; equal recipes share one."""
-    text = json.dumps(values, sort_keys=True)
+    text = json.dumps([values, uses], sort_keys=True)
     return folder / "runs" / hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def trained_run(folder: Path, values: dict[str, Any]) -> Path:
+def trained_run(folder: Path, values: dict[str, Any], uses: Uses = None) -> Path:
     """The run of a recipe, trained to its end; what was begun goes on where it was stopped."""
-    run = run_of(folder, values)
-    train(recipe_of(values), run)
+    run = run_of(folder, values, uses)
+    others = {key: str(trained_run(folder, other).absolute()) for key, other in (uses or {}).items()}
+    train(recipe_of(changed(values, others)), run)
     return run
+
+
+def command(*arguments: object) -> None:
+    """An `mt` command, in this process.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    with contextlib.redirect_stdout(sys.stderr):
+        code = cli.run([str(argument) for argument in arguments])
+    if code:
+        raise RuntimeError(f"mt {' '.join(map(str, arguments))}: exit code {code}")
 
 
 def engine_of(run: Path, name: str = "best") -> Engine:
@@ -54,9 +72,9 @@ def engine_of(run: Path, name: str = "best") -> Engine:
 # --------------------------------------------------------------------------- measurements
 
 
-def trained(folder: Path, recipe: dict[str, Any]) -> dict[str, Any]:
+def trained(folder: Path, recipe: dict[str, Any], uses: Uses = None) -> dict[str, Any]:
     """Train a recipe; its curves, its best validation, and its scores on its test sets."""
-    run = trained_run(folder, recipe)
+    run = trained_run(folder, recipe, uses)
     return {**curves(run), "test": tests_of(run)}
 
 
