@@ -157,9 +157,7 @@ def judge(found: dict[str, Any]) -> Judgement:
         )  # fmt: skip
 
     def recalled(statement: str, one: str, other: str, checks: tuple[Check, ...]) -> Finding:
-        outcome = (
-            f"At {longest} words {one} recalls {spread(far[one])} %, {other} {spread(far[other])} %."
-        )
+        outcome = f"At {longest} words {one} recalls {spread(far[one])} %, {other} {spread(far[other])} %."
         return compared(statement, far[one], far[other], MARGIN, outcome, checks)
 
     last = max(

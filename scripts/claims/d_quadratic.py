@@ -151,9 +151,7 @@ def judge(found: dict[str, Any]) -> Judgement:
     rows = [["positions", "plain, ms", "fused, ms", "plain, MB", "fused, MB"]]
     for number, length in enumerate(lengths):
         cells = [f"{length:,}"]
-        cells += [
-            timing.told([1000 * s for s in found["seconds"][kind][number]]) for kind in KINDS
-        ]
+        cells += [timing.told([1000 * s for s in found["seconds"][kind][number]]) for kind in KINDS]
         for kind in KINDS:
             at = weighed.index(length) if length in weighed else None
             cells.append("" if at is None else f"{found['bytes'][kind][at] / 1e6:,.1f}")

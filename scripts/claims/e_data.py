@@ -48,7 +48,8 @@ def measure(lab: Lab) -> dict[str, Any]:
         "sizes": sizes,
         "runs": {
             name: [
-                {**trained[key], **gaps[key]} for key in (f"{name}, {size:,} pairs" for size in sizes)
+                {**trained[key], **gaps[key]}
+                for key in (f"{name}, {size:,} pairs" for size in sizes)
             ]
             for name in MODELS
         },
@@ -136,5 +137,3 @@ def plots(
         Plot("gap", "Validation loss less training loss", "pairs", "nats a token",
              [Line(name, sizes, gap[name]) for name in MODELS], log_x=True),
     ]  # fmt: skip
-
-

@@ -13,7 +13,18 @@ from claims import timing, training
 from claims.lab import Lab
 from claims.recipes import changed, demo
 from claims.store import Task
-from claims.verdicts import Check, Finding, Judgement, Line, Plot, Table, compared, larger, mean, spread
+from claims.verdicts import (
+    Check,
+    Finding,
+    Judgement,
+    Line,
+    Plot,
+    Table,
+    compared,
+    larger,
+    mean,
+    spread,
+)
 from mt import batching
 from mt.config import plugin
 from mt.contracts import Batch, Objective
@@ -121,9 +132,7 @@ class Updates:
         self.optimizer.zero_grad()
 
 
-def speed(
-    folder: Path, recipe: dict[str, Any], rounds: int, tokens: int
-) -> dict[str, list[float]]:
+def speed(folder: Path, recipe: dict[str, Any], rounds: int, tokens: int) -> dict[str, list[float]]:
     """Seconds of an update by precision, a value a round."""
     use_threads("auto")
     sides = {precision: Updates(recipe, precision, tokens) for precision in BOTH}

@@ -168,5 +168,3 @@ def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
 def _anchor(letter: str, title: str) -> str:
     kept = "".join(c for c in f"{letter}. {title}".lower() if c.isalnum() or c in " -")
     return kept.replace(" ", "-")
-
-

@@ -70,7 +70,7 @@ def recurrent(lab: Lab, recipe: Recipe, name: str) -> Recipe:
 
 def demo_source(split: str, size: int, **more: Any) -> Recipe:
     """The demo corpus of a split."""
-    return {"kind": "demo", "split": split, "size": size, "seed": 1, **more}
+    return {"kind": "demo", "split": split, "size": size, "seed": 1} | more
 
 
 def lasting(steps: int, seed: int = 1) -> Recipe:

@@ -23,6 +23,7 @@ from mt.recipe import Recipe
 from mt.train import train
 from mt.translate import open_engine
 
+
 def recipe_of(values: dict[str, Any]) -> Recipe:
     """The recipe of plain values.
 
@@ -46,7 +47,9 @@ def run_of(folder: Path, values: dict[str, Any], uses: Uses = None) -> Path:
 def trained_run(folder: Path, values: dict[str, Any], uses: Uses = None) -> Path:
     """The run of a recipe, trained to its end; what was begun goes on where it was stopped."""
     run = run_of(folder, values, uses)
-    others = {key: str(trained_run(folder, other).absolute()) for key, other in (uses or {}).items()}
+    others = {
+        key: str(trained_run(folder, other).absolute()) for key, other in (uses or {}).items()
+    }
     train(recipe_of(changed(values, others)), run)
     return run
 
