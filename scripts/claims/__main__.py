@@ -6,7 +6,7 @@
     python scripts/claims --page       only the page, from what was measured
 
 Measurements are kept under runs/claims/SIZE, one JSON file each; killed and begun again, it goes
-on. `--fresh` moves them aside and begins anew.
+on. `--fresh` deletes them and begins anew.
 """
 
 from __future__ import annotations

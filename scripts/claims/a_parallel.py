@@ -16,7 +16,6 @@ from claims.store import Task
 from claims.verdicts import Check, Finding, Judgement, Line, Plot, Table, compared, within
 from mt.config import plugin
 from mt.contracts import BEGIN, END, FIRST_PIECE, Batch, Objective, Seq2Seq
-from mt.decoders import ModelDecoder
 from mt.distributed import keep_freed_memory, use_threads
 from mt.prepare import prepare
 from mt.step import TrainStep, backward
@@ -200,9 +199,8 @@ def judge(found: dict[str, Any]) -> Judgement:
         compared(
             "the LSTM with attention loses more of its speed with length than the Transformer",
             kept(ours), kept(attentive), 0.0,
-            f"At {longest} words the Transformer keeps {100 * median(kept(ours)):.0f} % of its "
-            f"speed at {lengths[0]}, the LSTM with attention {100 * median(kept(attentive)):.0f} %, "
-            f"without attention {100 * median(kept(plain)):.0f} %.", (fair,),
+            f"Of their speed at {lengths[0]} words they keep at {longest}: " + ", ".join(
+                f"{name} {100 * median(kept(name)):.0f} %" for name in MODELS) + ".", (fair,),
         )
     )  # fmt: skip
     ratios = {

@@ -157,7 +157,8 @@ def judge(found: dict[str, Any]) -> Judgement:
         )  # fmt: skip
 
     def recalled(statement: str, one: str, other: str, checks: tuple[Check, ...]) -> Finding:
-        outcome = f"At {longest} words {one} recalls {spread(far[one])} %, {other} {spread(far[other])} %."
+        shares = (f"{name} {spread(far[name])} %" for name in (one, other))
+        outcome = f"At {longest} words: {', '.join(shares)}."
         return compared(statement, far[one], far[other], MARGIN, outcome, checks)
 
     last = max(
@@ -165,12 +166,12 @@ def judge(found: dict[str, Any]) -> Judgement:
     )  # the longest band with enough pairs
     scored = {name: agreed[name]["accuracy"][last] for name in MODELS}
     near_verb = {name: agreed[name]["accuracy"][0] for name in MODELS}
-    checks = tuple(
-        Check(f"{name} is right of 90 % of the nearest ({near_verb[name]:.0f} %)",
-              near_verb[name] >= 90)
-        for name in (ours, plain)
-    ) + (Check(f"at least 30 pairs ({agreed[ours]['count'][last]})",
-               agreed[ours]["count"][last] >= 30),)  # fmt: skip
+    count = agreed[ours]["count"][last]
+    checks = (
+        Check(f"{ours} is right of 90 % of the nearest ({near_verb[ours]:.0f} %)",
+              near_verb[ours] >= 90),
+        Check(f"at least 30 pairs ({count})", count >= 30),
+    )  # fmt: skip
     findings = [
         recalled("recall over the longest distance: the Transformer is better than an LSTM "
                  "without attention", ours, plain, learned(ours)),

@@ -26,8 +26,8 @@ the training sources; taught by words, on the probabilities that the teacher giv
 set.
 """
 NOTES = (
-    "In the demo language each sentence has one right translation, so that a teacher's translations "
-    "are no simpler than the data; natural data differ in that.",
+    "In the demo language each sentence has one right translation, so that what a teacher says is "
+    "no simpler than the data; natural data differ in that.",
 )
 LEVELS = ("sequence", "word")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from claims.lab import Lab
-from claims.recipes import changed, demo, demo_source, lasting
+from claims.recipes import demo, demo_source, lasting
 from claims.store import Task
 from claims.verdicts import Check, Judgement, Line, Plot, Table, compared
 
@@ -17,10 +17,10 @@ larger the difference.
 """
 EXPERIMENT = """
 Pre-training: the small Transformer puts noised sentences of the demo language right
-(`objective.kind: denoising`), English and German ones that are no translations of one another. Then
-it is trained on pairs (`training.initialise_from`), as is a new one with the same vocabulary, equally
-many updates, each with the learning rate that suits it ({tuned:g} and {scratch:g}). BLEU of greedy
-search on the test set, of the checkpoint with the lowest validation loss. One seed.
+(`objective.kind: denoising`), English and German ones that are no translations of one another.
+Then it is trained on pairs (`training.initialise_from`), as is a new one with the same vocabulary,
+equally many updates, each with a learning rate of its own ({tuned:g} and {scratch:g}). BLEU of
+greedy search on the test set, of the checkpoint with the lowest validation loss. One seed.
 """
 NOTES: tuple[str, ...] = ()
 TUNED, SCRATCH = 1e-3, 3e-3
@@ -77,8 +77,8 @@ def judge(found: dict[str, Any]) -> Judgement:
     ours, other = WAYS
     gains = [a - b for a, b in zip(bleu[ours], bleu[other], strict=True)]
     began = found["pretraining"]["valid_losses"]
-    learned = Check(f"pre-training lowered its validation loss ({began[0]:.2f} to {min(began):.2f})",
-                    min(began) < began[0])  # fmt: skip
+    told = f"pre-training lowered its validation loss ({began[0]:.2f} to {min(began):.2f})"
+    learned = Check(told, min(began) < began[0])
     findings = []
     for number, size in enumerate(sizes):
         best = max(bleu[way][number] for way in WAYS)

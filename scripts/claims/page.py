@@ -23,10 +23,10 @@ did not train far enough to be compared, the verdict is *inconclusive*. The expe
 purpose (models of {width} dimensions, the demo language, synthetic tasks): a verdict is about this
 size, and about a CPU.
 
-`make claims` measures all of it again and writes this page and its plots; finished measurements are
-kept under `runs/claims`, so that a run that was stopped goes on. `make claims QUICK=1` does the same
-with smaller experiments. One claim: `python scripts/claims b`; without measuring, the page from
-what was measured: `python scripts/claims --page`.
+`make claims` measures all of it again and writes this page and its plots; finished measurements
+are kept under `runs/claims`, so that a run that was stopped goes on. `make claims QUICK=1` does the
+same with smaller experiments, and leaves its page there. One claim: `python scripts/claims b`; the
+page alone, from what was measured: `python scripts/claims --page`.
 """
 
 

@@ -6,6 +6,7 @@ import io
 import re
 
 import matplotlib
+
 from claims.verdicts import Plot
 
 matplotlib.use("svg")

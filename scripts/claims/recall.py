@@ -12,8 +12,9 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from random import Random
 
-from mt.contracts import Pair, Pairs, SourceConfig
 from pydantic import Field
+
+from mt.contracts import Pair, Pairs, SourceConfig
 
 
 class Config(SourceConfig):

@@ -26,7 +26,7 @@ def reproduce(
         folder: where measurements and results are kept.
         size: how large the experiments are.
         letters: which claims; all when there are none.
-        fresh: move aside what was measured.
+        fresh: delete what was measured before.
         cores: see `Lab`.
     """
     if fresh and folder.exists():
