@@ -31,11 +31,12 @@ class Dropout(nn.Module):
 class MultiHeadAttention(nn.Module):
     """MultiHead(Q, K, V) = Concat(head_1 .. head_H) W^O (section 3.2.2)."""
 
-    def __init__(self, d_model: int, n_heads: int, dropout: float, scaled: bool = True) -> None:
+    sharpness = 1.0
+    """What queries are multiplied by; sqrt(K) undoes the scaling of their products with keys."""
+
+    def __init__(self, d_model: int, n_heads: int, dropout: float) -> None:
         super().__init__()
         self.n_heads, self.dropout = n_heads, dropout
-        self.sharpness = 1.0 if scaled else math.sqrt(d_model / n_heads)
-        """What queries are multiplied by: sqrt(K) undoes the scaling of the products."""
         self.query = Linear(d_model, d_model)
         self.key_value = Linear(d_model, 2 * d_model)
         self.output = Linear(d_model, d_model)
@@ -52,8 +53,8 @@ class MultiHeadAttention(nn.Module):
         valid: Tensor | None = None, causal: bool = False,
     ) -> Tensor:  # fmt: skip
         """Attend from x [B, T, D] to keys and values [B, H, S, K]."""
-        query = self._split(self._sharp(self.query(x)))
-        return self._merge(self._attend(query, keys_values, valid, causal))
+        query = self._sharp(self.query(x))
+        return self._merge(self._attend(self._split(query), keys_values, valid, causal))
 
     def _attend(
         self, query: Tensor, keys_values: tuple[Tensor, Tensor], valid: Tensor | None, causal: bool
@@ -66,8 +67,8 @@ class MultiHeadAttention(nn.Module):
 
     def attend_source(self, x: Tensor, cache: KeyValueCache, layer: int) -> Tensor:
         """Attend from new positions x [R, t, D] to the source in the cache."""
-        query = self._heads(self._sharp(self.query(x)))
-        merged: Tensor = self.output(cache.attend_source(layer, query))
+        query = self._sharp(self.query(x))
+        merged: Tensor = self.output(cache.attend_source(layer, self._heads(query)))
         return merged
 
     def _sharp(self, query: Tensor) -> Tensor:

@@ -106,7 +106,9 @@ class EncoderLayer(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.self_attention = SelfAttention(*_heads(config))
+        self.self_attention = SelfAttention(
+            config.d_model, config.n_heads, config.attention_dropout
+        )
         self.feed_forward = _feed_forward(config)
         self.sublayers = nn.ModuleList([Sublayer(config) for _ in range(2)])
 
@@ -122,8 +124,12 @@ class DecoderLayer(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.self_attention = SelfAttention(*_heads(config))
-        self.cross_attention = MultiHeadAttention(*_heads(config))
+        self.self_attention = SelfAttention(
+            config.d_model, config.n_heads, config.attention_dropout
+        )
+        self.cross_attention = MultiHeadAttention(
+            config.d_model, config.n_heads, config.attention_dropout
+        )
         self.feed_forward = _feed_forward(config)
         self.sublayers = nn.ModuleList([Sublayer(config) for _ in range(3)])
 
@@ -142,10 +148,6 @@ class DecoderLayer(nn.Module):
         x = self.sublayers[1](x, lambda y: cross.attend_source(y, cache, layer))
         x = self.sublayers[2](x, self.feed_forward)
         return x
-
-
-def _heads(config: Config) -> tuple[int, int, float, bool]:
-    return config.d_model, config.n_heads, config.attention_dropout, config.scale_attention
 
 
 def _feed_forward(config: Config) -> FeedForward:
@@ -171,6 +173,10 @@ class Transformer(nn.Module):
         final = config.norm == "pre"  # the residual stream itself was never normalised
         self.encoder_norm = norm(config.norm_kind, config.d_model) if final else nn.Identity()
         self.decoder_norm = norm(config.norm_kind, config.d_model) if final else nn.Identity()
+        if not config.scale_attention:
+            for module in self.modules():
+                if isinstance(module, MultiHeadAttention):
+                    module.sharpness = math.sqrt(config.d_model / config.n_heads)
         for layer in self.encoder:
             once(cast(EncoderLayer, layer).self_attention)
         for layer in self.decoder:
