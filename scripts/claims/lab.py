@@ -141,6 +141,7 @@ def _work(pipe: Connection, folder: Path, threads: int) -> None:
 
     torch.set_num_threads(threads)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told, and ends this
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     log = folder / f"log-{multiprocessing.current_process().name}.txt"
     store = Store(folder)
     with log.open("a", encoding="utf-8") as stream, contextlib.redirect_stderr(stream):

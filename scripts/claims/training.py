@@ -66,8 +66,8 @@ def command(*arguments: object) -> None:
         raise RuntimeError(f"mt {' '.join(map(str, arguments))}: exit code {code}")
 
 
-def engine_of(run: Path, name: str = "best") -> Engine:
-    """What translates with a run's best checkpoint, or another, in fp32 on one thread."""
+def engine_of(run: Path, name: str | None = None) -> Engine:
+    """What translates with a run's best checkpoint, or the one named, in fp32 on one thread."""
     options = EngineOptions(checkpoint=name, device="cpu", precision="fp32", threads=1)
     return open_engine(run, options)
 
