@@ -14,9 +14,10 @@ from claims.lab import Lab
 from claims.recipes import demo, recurrent
 from claims.store import Task
 from claims.verdicts import Check, Finding, Judgement, Line, Plot, Table, compared, within
+from mt import memory
 from mt.config import plugin
 from mt.contracts import BEGIN, END, FIRST_PIECE, Batch, Objective, Seq2Seq
-from mt.distributed import keep_freed_memory, use_threads
+from mt.distributed import use_threads
 from mt.prepare import prepare
 from mt.step import TrainStep, backward
 
@@ -61,7 +62,7 @@ def measure(lab: Lab) -> dict[str, Any]:
 def steps_of(recipes: dict[str, dict[str, Any]]) -> dict[str, tuple[TrainStep, Any]]:
     """Model and objective, and optimizer, of each recipe, untrained."""
     use_threads("auto")
-    keep_freed_memory()
+    memory.keep_freed()
     made: dict[str, tuple[TrainStep, Any]] = {}
     for name, values in recipes.items():
         recipe = training.recipe_of(values)

@@ -14,8 +14,8 @@ from claims import timing
 from claims.lab import Lab
 from claims.store import Task
 from claims.verdicts import FAILS, HOLDS, OPEN, Check, Finding, Judgement, Line, Plot, Table, within
+from mt import memory as freeing
 from mt.attention import attend
-from mt.distributed import keep_freed_memory
 
 TITLE = "Self-attention's cost is quadratic, not exponential"
 CLAIM = """
@@ -79,7 +79,7 @@ def times(
 ) -> dict[str, list[list[float]]]:
     """Seconds by kind, then by length, then by round."""
     torch.manual_seed(1)
-    keep_freed_memory()
+    freeing.keep_freed()
     sides = {
         f"{kind} {length}": (lambda kind=kind, length=length: once(kind, length))
         for length in lengths
