@@ -14,7 +14,7 @@ from claims import timing
 from claims.lab import Lab
 from claims.store import Task
 from claims.verdicts import FAILS, HOLDS, OPEN, Check, Finding, Judgement, Line, Plot, Table, within
-from mt import memory as freeing
+from mt import memory
 from mt.attention import attend
 
 TITLE = "Self-attention's cost is quadratic, not exponential"
@@ -41,7 +41,7 @@ def measure(lab: Lab) -> dict[str, Any]:
     weighed = [length for length in lengths if length >= lab.choose(512, 512, 32)]
     tasks = {
         f"memory of {kind} at {length}": Task(
-            "d_quadratic:memory", {"kind": kind, "length": length}
+            "d_quadratic:grown", {"kind": kind, "length": length}
         )
         for kind in KINDS
         for length in weighed
@@ -79,7 +79,7 @@ def times(
 ) -> dict[str, list[list[float]]]:
     """Seconds by kind, then by length, then by round."""
     torch.manual_seed(1)
-    freeing.keep_freed()
+    memory.keep_freed()
     sides = {
         f"{kind} {length}": (lambda kind=kind, length=length: once(kind, length))
         for length in lengths
@@ -89,7 +89,7 @@ def times(
     return {kind: [found[f"{kind} {length}"] for length in lengths] for kind in KINDS}
 
 
-def memory(folder: Path, kind: str, length: int) -> int:
+def grown(folder: Path, kind: str, length: int) -> int:
     """Bytes by which a process grows."""
     return timing.peak(once, kind, length)
 
