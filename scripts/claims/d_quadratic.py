@@ -40,9 +40,7 @@ def measure(lab: Lab) -> dict[str, Any]:
     rounds = lab.choose(7, 5, 2)
     weighed = [length for length in lengths if length >= lab.choose(512, 512, 32)]
     tasks = {
-        f"memory of {kind} at {length}": Task(
-            "d_quadratic:grown", {"kind": kind, "length": length}
-        )
+        f"memory of {kind} at {length}": Task("d_quadratic:grown", {"kind": kind, "length": length})
         for kind in KINDS
         for length in weighed
     }

@@ -1,9 +1,10 @@
 """A data source: words to recall over a distance. `kind: claims.recall` in a recipe finds it.
 
-A source sentence holds a few key words, and as many filler words before them as after them, which
-is the distance; the target is the key words alone. What stands between a key word and either end
-of the sentence is noise, so that a network that reads it word by word, from either end, must carry
-what it read across all of it.
+A source sentence holds key words, and as many filler words before them as after them, which is the
+distance; the target is the key words alone. What stands between a key word and either end of the
+sentence is noise, so that a network that reads it word by word, from either end, must carry what it
+read across all of it. With `keys: all` a sentence is key words only, as many as the distance, and
+is to be copied: each word is to be carried as far, and there are more to carry.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from functools import partial
 from random import Random
+from typing import Literal
 
 from pydantic import Field
 
@@ -25,7 +27,7 @@ class Config(SourceConfig):
     """Pairs."""
     distances: tuple[int, ...] = Field((2, 4, 8), strict=False)
     """Filler words on either side, one of these for each sentence, in turn."""
-    keys: int = Field(4, ge=1)
+    keys: int | Literal["all"] = 4
     """Words to recall."""
     words: int = Field(24, ge=2)
     """How many different key words there are, and how many different fillers."""
@@ -43,9 +45,10 @@ def _pairs(config: Config) -> Iterator[Pair]:
     source, target = config.direction.source, config.direction.target
     for number in range(config.size):
         distance = config.distances[number % len(config.distances)]
-        keys = [f"k{draw.randrange(config.words)}" for _ in range(config.keys)]
+        count, noise = (distance, 0) if config.keys == "all" else (config.keys, distance)
+        keys = [f"k{draw.randrange(config.words)}" for _ in range(count)]
         before, after = (
-            [f"f{draw.randrange(config.words)}" for _ in range(distance)] for _ in range(2)
+            [f"f{draw.randrange(config.words)}" for _ in range(noise)] for _ in range(2)
         )
         said = " ".join([*before, *keys, *after])
         yield Pair(said, " ".join(keys), source, target, f"recall:{number + 1}")
