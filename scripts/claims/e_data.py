@@ -33,7 +33,7 @@ MODELS = ("Transformer", "LSTM with attention", "Transformer, regularised")
 
 
 def measure(lab: Lab) -> dict[str, Any]:
-    sizes = lab.choose([1000, 5000, 20_000, 100_000], [1000, 5000, 20_000], [200, 300])
+    sizes = lab.choose([1000, 5000, 20_000, 100_000], [1000, 20_000], [200, 300])
     recipes = {(name, size): recipe_of(lab, name, size) for name in MODELS for size in sizes}
     trained = lab.measure(
         {f"{name}, {size:,} pairs": Task("training:trained", {"recipe": recipe})
