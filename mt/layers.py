@@ -73,6 +73,9 @@ class WordDropout(nn.Module):
 class MultiHeadAttention(nn.Module):
     """MultiHead(Q, K, V) = Concat(head_1 .. head_H) W^O (section 3.2.2)."""
 
+    sharpness = 1.0
+    """What queries are multiplied by; sqrt(K) undoes the scaling of their products with keys."""
+
     def __init__(self, d_model: int, n_heads: int, dropout: float) -> None:
         super().__init__()
         self.n_heads, self.dropout = n_heads, dropout
@@ -92,7 +95,8 @@ class MultiHeadAttention(nn.Module):
         valid: Tensor | None = None, causal: bool = False,
     ) -> Tensor:  # fmt: skip
         """Attend from x [B, T, D] to keys and values [B, H, S, K]."""
-        return self._merge(self._attend(self._split(self.query(x)), keys_values, valid, causal))
+        query = self._sharp(self.query(x))
+        return self._merge(self._attend(self._split(query), keys_values, valid, causal))
 
     def _attend(
         self, query: Tensor, keys_values: tuple[Tensor, Tensor], valid: Tensor | None, causal: bool
@@ -106,8 +110,12 @@ class MultiHeadAttention(nn.Module):
 
     def attend_source(self, x: Tensor, cache: KeyValueCache, layer: int) -> Tensor:
         """Attend from new positions x [R, t, D] to the source in the cache."""
-        merged: Tensor = self.output(cache.attend_source(layer, self._heads(self.query(x))))
+        query = self._sharp(self.query(x))
+        merged: Tensor = self.output(cache.attend_source(layer, self._heads(query)))
         return merged
+
+    def _sharp(self, query: Tensor) -> Tensor:
+        return query if self.sharpness == 1 else query * self.sharpness
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.n_heads, -1))  # [B, T, D] -> [B, T, H, K]
@@ -150,8 +158,10 @@ class SelfAttention(MultiHeadAttention):
     def _projected(self, x: Tensor) -> tuple[Tensor, ...]:
         """Query, key and value, each [B, T, D]."""
         if self.packed is not None and not torch.is_grad_enabled():
-            return self.packed(x).chunk(3, dim=-1)
-        return (self.query(x), *self.key_value(x).chunk(2, dim=-1))
+            query, *others = self.packed(x).chunk(3, dim=-1)
+        else:
+            query, *others = self.query(x), *self.key_value(x).chunk(2, dim=-1)
+        return self._sharp(query), *others
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from mt.config import plugin
 from mt.contracts import MASK, Engine, EngineOptions, Pair, Seq2Seq
 from mt.corpus import EncodedPairs
 from mt.distributed import ALONE, Precision, World
+from mt.errors import ConfigError
 from mt.evaluate import bleu_and_chrf
 from mt.lengths import Rows
 from mt.prepare import Prepared
@@ -208,7 +209,10 @@ def _heat_map(
     if not hasattr(model, "attention"):
         return None
     batch = batching.moved(batching.collate(prepared.valid, np.array([0])), device)
-    attention = cast(Seq2Seq, model).attention(batch.source, batch.inputs)  # [1, T, S]
+    try:
+        attention = cast(Seq2Seq, model).attention(batch.source, batch.inputs)  # [1, T, S]
+    except ConfigError:  # it looks at no source word
+        return None
     vocabulary = prepared.vocabulary
     rows = vocabulary.pieces_target(batch.labels[0].tolist())
     columns = vocabulary.pieces_source(batch.source[0].tolist())

@@ -70,6 +70,9 @@ class Config(Variant):
     tie_embeddings: Literal["auto", "all", "decoder", "none"] = "auto"
     """Share weights of source, target and output (all), of target and output (decoder);
     `auto`: all with a joint vocabulary, else decoder (section 3.4)."""
+    scale_attention: bool = True
+    """Divide the products of queries and keys by the square root of a head's width (section
+    3.2.1); false, an experiment, leaves them as they are, and cannot be exported."""
     scale_embeddings: bool = True
     """Multiply embeddings by sqrt(d_model) (section 3.4)."""
 
@@ -178,6 +181,10 @@ class Transformer(nn.Module):
         final = config.norm == "pre"  # the residual stream itself was never normalised
         self.encoder_norm = norm(config.norm_kind, config.d_model) if final else nn.Identity()
         self.decoder_norm = norm(config.norm_kind, config.d_model) if final else nn.Identity()
+        if not config.scale_attention:
+            for module in self.modules():
+                if isinstance(module, MultiHeadAttention):
+                    module.sharpness = math.sqrt(config.d_model / config.n_heads)
         for layer in self.encoder:
             once(cast(EncoderLayer, layer).self_attention)
         for layer in self.decoder:

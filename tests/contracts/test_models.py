@@ -18,6 +18,7 @@ SMALL = {
             {"norm": "pre", "norm_kind": "rms", "activation": "swiglu", "tie_embeddings": "none"},
             {"positions": "learned", "max_length": 12, "activation": "gelu"},
             {"norm": "pre", "positions": "none", "tie_embeddings": "decoder"},
+            {"scale_attention": False},
         )
     ],
 }
