@@ -23,7 +23,7 @@ LEVELS = [
     {"models", "objectives", "optimizers", "search", "sources"},
     {"graphs"},
     {
-        "layers", "loss", "batching", "averaging", "encoding", "step", "resident", "trace",
+        "layers", "recurrent", "loss", "batching", "averaging", "encoding", "step", "resident", "trace",
         "candidates", "decoders", "shortlist",
     },
     {"lexicon"},
