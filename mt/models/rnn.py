@@ -181,8 +181,8 @@ class BahdanauDecoder(nn.Module):
                 watch.append(weights)
         state[:2] = hidden, cell
         top = self.drop(through(self.upper, torch.stack(seen), state, self.drop))
-        maxout = self.readout(torch.cat((top, torch.stack(contexts), x), dim=-1))  # [T, R, 2D]
-        return self.drop(maxout.unflatten(-1, (-1, 2)).amax(dim=-1))
+        pairs = self.readout(torch.cat((top, torch.stack(contexts), x), dim=-1))  # [T, R, 2D]
+        return self.drop(torch.maximum(*pairs.chunk(2, dim=-1)))
 
 
 class LuongDecoder(nn.Module):
