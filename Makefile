@@ -25,7 +25,7 @@ demo: $(READY) ## From nothing to a trained model, ten translations and a BLEU s
 	$(BIN)/mt eval $(DEMO) --show 10
 
 test: lint types ## Lint, types and tests: what CI runs
-	$(BIN)/python -m pytest -m "not slow and not gpu and not torture"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu and not torture"
 
 lint: $(READY) ## Check style and format
 	$(BIN)/ruff check .

@@ -230,7 +230,7 @@ class LSTM(nn.Module):
         weights = [self.inputs.weight, self.state.weight, self.inputs.bias]
         weights.append(torch.zeros_like(weights[-1]))  # torch has two biases, the same to us
         states = hidden.to(x.dtype)[None], cell.to(x.dtype)[None]
-        seen, hidden, last = torch._VF.lstm(  # type: ignore[attr-defined]
+        seen, hidden, last = torch._VF.lstm(
             x, states, weights, True, 1, 0.0, self.training, False, False
         )
         return seen, hidden[0], last[0].to(cell.dtype)

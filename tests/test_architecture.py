@@ -9,22 +9,25 @@ from pathlib import Path
 import pytest
 
 MT = Path(__file__).parents[1] / "mt"
-FOLDERS = ("models", "objectives", "optimizers", "search", "sources", "exporters", "engines")
+FOLDERS = (
+    "models", "objectives", "optimizers", "search", "sources", "exporters", "engines", "commands",
+)  # fmt: skip
 LEVELS = [
     {"cli", "__main__", "__init__"},
+    {"commands"},
     {"train"},
     {"session", "validate", "export"},
     {"prepare", "translate", "evaluate", "calibrate", "interactive"},
-    {"streaming"},
+    {"streaming", "finetune"},
     {"engines", "exporters"},
     {"bundle", "pool", "searcher"},
     {"checkpoint"},
-    {"recipe", "text_engine", "formats"},
+    {"recipe", "text_engine", "formats", "options"},
     {"models", "objectives", "optimizers", "search", "sources"},
     {"graphs"},
     {
-        "layers", "recurrent", "loss", "batching", "averaging", "encoding", "step", "resident", "trace",
-        "candidates", "decoders", "shortlist",
+        "layers", "loss", "batching", "averaging", "encoding", "step", "resident", "trace",
+        "candidates", "decoders", "shortlist", "noise", "recurrent",
     },
     {"lexicon"},
     {"attention", "corpus", "vocabulary", "schedule", "lines", "lengths", "linear"},

@@ -11,6 +11,7 @@ import pytest
 
 from mt import cli, config, recipe
 from mt.errors import Stopped
+from mt.options import engine_options
 
 ROOT = Path(__file__).parents[1]
 MT = (sys.executable, "-m", "mt")
@@ -177,7 +178,7 @@ class TestWhatGoesWrong:
         out, err = capsys.readouterr()
         first, second = err.splitlines()
         assert out == ""
-        assert first.startswith("mt: error[BUG] mt/cli.py:")
+        assert first.startswith("mt: error[BUG] mt/commands/config.py:")
         assert first.endswith(": KeyError: 'oops\\x1b[2J'")
         (log,) = (folder / "cache").glob("mt-crash-*.log")
         assert second.endswith(str(log))
@@ -244,7 +245,7 @@ class TestWhatGoesWrong:
     ],
 )
 def test_set_reaches_the_engine(sets, search, device):
-    options = cli._options(sets, "last", None)
+    options = engine_options(sets, "last", None)
     assert (options.search, options.device, options.checkpoint) == (search, device, "last")
 
 

@@ -4,9 +4,9 @@ They came before the Transformer, in this order:
 
 | `attention` | is | from |
 |---|---|---|
-| `none` | all that is known of the source is in one vector | Sutskever et al. 2014 |
-| `bahdanau` | each step looks at the source, additively, with the state before it | Bahdanau et al. 2015 |
-| `dot` | each step looks with its own state; what it saw is fed to the next | Luong et al. 2015 |
+| `none` | all that is known of the source is one vector | Sutskever et al. 2014 |
+| `bahdanau` | each step looks, additively, with the state before it | Bahdanau et al. 2015 |
+| `dot` | each looks with its own state; what it saw is fed to the next | Luong et al. 2015 |
 
 All read the source from both ends, which Sutskever did not: he reversed it.
 
@@ -254,7 +254,10 @@ def through(layers: nn.ModuleList, x: Tensor, state: State, drop: Dropout) -> Te
     return x
 
 
-DECODERS = {"none": PlainDecoder, "bahdanau": BahdanauDecoder, "dot": LuongDecoder}
+RecurrentDecoder = PlainDecoder | BahdanauDecoder | LuongDecoder
+DECODERS: dict[str, type[RecurrentDecoder]] = {
+    "none": PlainDecoder, "bahdanau": BahdanauDecoder, "dot": LuongDecoder,
+}  # fmt: skip
 
 
 # --------------------------------------------------------------------------------- model
@@ -302,7 +305,7 @@ class Recurrent(nn.Module):
         self.drop = Dropout(config.dropout)
         widths = [config.d_model] + [config.units] * (config.encoder_layers - 1)
         self.encoder = nn.ModuleList([Bidirectional(width, config.units) for width in widths])
-        self.decoder = DECODERS[config.attention](config)
+        self.decoder: RecurrentDecoder = DECODERS[config.attention](config)
         once(self.encoder)
         initialise(self)
 
