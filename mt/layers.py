@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from mt.attention import KeyValueCache, attend, drop, weights
 from mt.config import Section
 from mt.contracts import FIRST_PIECE, UNK
+from mt.errors import ConfigError
 from mt.linear import Linear, Packed
 
 
@@ -239,3 +240,22 @@ class Positions(nn.Module):
         if end > self.table.size(0):  # sinusoids know every position
             self.table = sinusoids(2 * end, self.d_model).to(self.table)
         return x + self.table[start:end]
+
+
+def shared_embeddings(asked: str, joint: bool) -> str:
+    """Which embeddings are one (section 3.4): `all`, `decoder` or `none`.
+
+    Args:
+        asked: `model.tie_embeddings`; `auto` shares all that can be.
+        joint: whether source and target have the same vocabulary.
+
+    Raises:
+        ConfigError: all shall be one, but there are two vocabularies.
+    """
+    if asked == "auto":
+        return "all" if joint else "decoder"
+    if asked == "all" and not joint:
+        what = "all shares source and target, which needs a joint vocabulary"
+        advice = "set vocabulary.joint: true, or model.tie_embeddings: decoder"
+        raise ConfigError("CONFIG", "model.tie_embeddings", what, advice)
+    return asked

@@ -28,7 +28,7 @@ LEVELS = [
     {"graphs"},
     {
         "layers", "loss", "batching", "averaging", "encoding", "step", "resident", "trace",
-        "candidates", "decoders", "redraw", "shortlist", "noise",
+        "candidates", "decoders", "redraw", "shortlist", "noise", "recurrent",
     },
     {"lexicon"},
     {"attention", "corpus", "vocabulary", "schedule", "lines", "lengths", "linear"},

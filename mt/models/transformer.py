@@ -17,7 +17,6 @@ from torch.nn import functional as F
 from mt.attention import KeyValueCache
 from mt.config import Variant
 from mt.contracts import PAD, Cache, Memory
-from mt.errors import ConfigError
 from mt.layers import (
     Dropout,
     FeedForward,
@@ -27,6 +26,7 @@ from mt.layers import (
     WordDropout,
     WordDropoutConfig,
     norm,
+    shared_embeddings,
     watching,
 )
 from mt.linear import once
@@ -287,11 +287,5 @@ def build(config: Config, vocabulary: Vocabulary) -> Transformer:
     Raises:
         ConfigError: the embeddings cannot be shared because the vocabulary is not joint.
     """
-    tie: str = config.tie_embeddings
-    if tie == "auto":
-        tie = "all" if vocabulary.joint else "decoder"
-    if tie == "all" and not vocabulary.joint:
-        what = "all shares source and target, which needs a joint vocabulary"
-        advice = "set vocabulary.joint: true, or model.tie_embeddings: decoder"
-        raise ConfigError("CONFIG", "model.tie_embeddings", what, advice)
+    tie = shared_embeddings(config.tie_embeddings, vocabulary.joint)
     return Transformer(config, vocabulary.source_size, vocabulary.target_size, tie)
