@@ -161,7 +161,7 @@ class SelfAttention(MultiHeadAttention):
         if self.packed is not None and not torch.is_grad_enabled():
             query, *others = self.packed(x).chunk(3, dim=-1)
         else:
-            query, *others = self.query(x), *self.key_value(x).chunk(2, dim=-1)
+            query, others = self.query(x), self.key_value(x).chunk(2, dim=-1)
         return self._sharp(query), *others
 
 
