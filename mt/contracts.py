@@ -10,13 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from pydantic import Field
 
 from mt.config import Section, Variant
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor, nn
     from torch.optim import Optimizer
 
@@ -213,6 +215,17 @@ class Seq2Seq(Protocol):
             ConfigError: the model has none.
         """
 
+    def attentions(self, source: Tensor, target: Tensor) -> Mapping[str, Sequence[Tensor]]:
+        """Every attention of every layer over source ids [B, S] and target inputs [B, T].
+
+        Of `encoder` [B, H, S, S], `decoder` [B, H, T, T] and `cross` [B, H, T, S] what the model
+        has, a tensor a layer, from its own forward pass. Each row sums to 1; layers may differ
+        in their heads H.
+
+        Raises:
+            ConfigError: the model has none.
+        """
+
     def output(self) -> tuple[Tensor, Tensor | None]:
         """The projection weight [V, D] and bias [V] (or None) that turn hidden states to logits."""
 
@@ -362,6 +375,31 @@ class Searcher(Protocol):
         """The log-probability of each token of each target, given (source, target) ids.
 
         Both sides end in `</s>`.
+        """
+
+
+@runtime_checkable
+class Watcher(Protocol):
+    """A searcher that can also tell what its model attends to; not every one can."""
+
+    def forced(self, source: Sequence[int], target: Sequence[int]) -> Hypothesis:
+        """A given target as if it had been found: its log-probability is its score.
+
+        Both sides end in `</s>`.
+
+        Raises:
+            ConfigError: the model has no attention.
+        """
+
+    def attentions(
+        self, source: Sequence[int], target: Sequence[int]
+    ) -> Mapping[str, Sequence[NDArray[np.float32]]]:
+        """What `Seq2Seq.attentions` tells of one pair: [H, T, S] a layer.
+
+        Row t is from where token t of the target is said; both sides end in `</s>`.
+
+        Raises:
+            ConfigError: the model has no attention, or there are several.
         """
 
 

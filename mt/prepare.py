@@ -26,7 +26,7 @@ from typing import Any
 
 from mt import checkpoint, files, finetune, lexicon, shortlist, vocabulary
 from mt.config import Section, input_files, plugin
-from mt.contracts import Languages, Pair, SourceConfig
+from mt.contracts import MASK, Languages, Pair, SourceConfig
 from mt.corpus import SIDES, Corpus, EncodedPairs, Writer, token_type
 from mt.distributed import physical_cores
 from mt.encoding import (
@@ -160,6 +160,11 @@ def learn_shortlist(
     if pairs is None:
         pairs = _first_pairs(opened.recipe, prepared, most)
     rows = lexicon.spread(pairs, most)
+    tokens, offsets = pairs.arrays("source")
+    rows = rows[tokens[offsets[rows]] != MASK]  # text alone says nothing of translation
+    if not len(rows):
+        what = "it was trained on text of one side only, which says nothing of translation"
+        raise DataError("SHORTLIST-NONE", opened.run, what, "fine-tune it on pairs first")
     tell(f"learning a shortlist from {len(rows):,} of {len(pairs):,} pairs")
     found = shortlist.learn(
         pairs, rows, known.source_size, known.target_size, known.joint, count, frequent
@@ -252,7 +257,7 @@ def _inputs(section: Section) -> dict[str, dict[str, str]]:
 
 def _key(recipe: Recipe, sources: Sequence[_Source], known: Vocabulary | None) -> str:
     """The hash of what decides the result: files by content, all else by value."""
-    cut = _values(recipe.vocabulary, _inputs(recipe.vocabulary)) if known is None else known.digest
+    cut = _learned(recipe.vocabulary) if known is None else known.digest
     everything = [
         FORMAT, vocabulary.FORMAT, recipe.languages.model_dump(),
         recipe.data.max_length, recipe.data.drop_overlap, recipe.data.streaming,
@@ -260,6 +265,12 @@ def _key(recipe: Recipe, sources: Sequence[_Source], known: Vocabulary | None) -
         [[s.name, _values(s.config, s.files), _code_of(s.config.kind)] for s in sources],
     ]  # fmt: skip
     return _hash(everything)[:16]
+
+
+def _learned(config: vocabulary.Config) -> dict[str, Any]:
+    """The values that decide what a vocabulary is; how training draws from it is not one."""
+    values = _values(config, _inputs(config))
+    return {key: value for key, value in values.items() if key != "sampling"}
 
 
 def _values(section: Section, inputs: dict[str, dict[str, str]]) -> dict[str, Any]:

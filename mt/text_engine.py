@@ -84,6 +84,22 @@ class TextEngine:
         yield from job.translate(lines)
         tell_long(job.long)
 
+    def sentence(self, line: str, options: EngineOptions | None = None) -> Sentence:
+        """A line as it is searched, for who looks into a model; it must fit the model whole.
+
+        Raises:
+            DataError: it does not, or there is nothing in it.
+        """
+        job = _Job(self, options or self.options)
+        sentences = job.sentences([line])[1]
+        if not sentences:
+            what = "there is nothing in it to translate"
+            raise DataError("LINE-BLANK", "the source", what, "give it some text")
+        if job.long.count:
+            what = f"more than the {job.long.room} pieces that the model has room for"
+            raise DataError("LINE-LONG", "the source", what, "give one sentence at a time")
+        return sentences[0]
+
     def score(self, pairs: Iterable[Pair]) -> Iterator[Score]:
         """The forced score of each pair's target; what is too long is cut, with a warning."""
         room = self.profile.longest - 1 - len(self.vocabulary.languages[:1])
@@ -193,7 +209,7 @@ class _Job:
             raise DataError("PREFIX-LINES", "the prefixes", what, advice)
 
     def _begin(self, window: Sequence[str]) -> _Window:
-        lines, sentences = self._sentences(window)
+        lines, sentences = self.sentences(window)
         self.read += len(window)
         found = self.engine.searcher.search(sentences, self.config, self.options)
         return _Window(lines, len(window), sentences, found)
@@ -209,7 +225,7 @@ class _Job:
         for each in parts:
             yield each[0] if len(each) == 1 else joined(each, self.space)
 
-    def _sentences(self, window: Sequence[str]) -> tuple[list[int], list[Sentence]]:
+    def sentences(self, window: Sequence[str]) -> tuple[list[int], list[Sentence]]:
         """What is to be searched: for each sentence its line in the window, and itself."""
         wanted = [i for i, line in enumerate(window) if not is_blank(line)]
         encoded = self.engine.vocabulary.encode_source([window[i] for i in wanted])

@@ -13,15 +13,20 @@ from torch import Tensor, nn
 
 from mt import batching, distributed, lengths, linear
 from mt.config import plugin
-from mt.contracts import Engine, EngineOptions, Pair, Seq2Seq
+from mt.contracts import MASK, Engine, EngineOptions, Pair, Seq2Seq
+from mt.corpus import EncodedPairs
 from mt.distributed import ALONE, Precision, World
+from mt.errors import ConfigError
 from mt.evaluate import bleu_and_chrf
+from mt.lengths import Rows
 from mt.prepare import Prepared
 from mt.recipe import Recipe
 from mt.step import TrainStep
 
 SLOTS = 8192
 """Padded slots of one validation batch."""
+TRAINED = 1000
+"""Training pairs whose loss is told beside that of the validation pairs."""
 Sums = dict[str, tuple[float, float]]
 """For each term of the loss its weighted total and its count."""
 
@@ -32,7 +37,8 @@ class Validation:
 
     values: dict[str, float]
     """valid_loss (nats a token, labels not smoothed), valid_perplexity and, where there are
-    translations to compare with, valid_bleu and valid_chrf."""
+    translations to compare with, valid_bleu and valid_chrf. Where the training pairs are at hand,
+    train_loss: the same as valid_loss, of some of them."""
     samples: list[tuple[str, str, str]]
     """Source, reference and translation of the first pairs."""
     heat_map: tuple[Tensor, list[str], list[str]] | None
@@ -56,12 +62,16 @@ def validate(
         stopping: asked between batches whether to give up.
     """
     step.eval()
-    with torch.inference_mode():
-        sums = _sums(step, prepared, device, stopping, world)
-    loss = _mean(distributed.gathered(world, sums))
+    loss = _loss(step, prepared.valid, np.arange(len(prepared.valid)), device, stopping, world)
     if loss is None:
         return None
     values = {"valid_loss": loss, "valid_perplexity": math.exp(min(loss, 700))}
+    rows = _trained(prepared.train, recipe)
+    if prepared.train is not None and len(rows):
+        trained = _loss(step, prepared.train, rows, device, stopping, world)
+        if trained is None:
+            return None
+        values["train_loss"] = trained
     directions = _directions(prepared.valid_pairs, recipe.training.validate_sentences)
     if not directions:  # there is nothing to translate
         return Validation(values, [], None)
@@ -153,18 +163,38 @@ def _mean(shares: list[Sums | None]) -> float | None:
     return sum(totals[name] / max(1.0, counts[name]) for name in totals)
 
 
+def _trained(pairs: EncodedPairs | None, recipe: Recipe) -> Rows:
+    """Some of the training pairs, evenly spread, of the kind that validation pairs are."""
+    if pairs is None:
+        return np.array([], dtype=np.int64)
+    tokens, starts = pairs.arrays("source")
+    alone = tokens[starts[:-1]] == MASK  # what has one side only begins with it
+    rows = np.flatnonzero(alone == (recipe.data.valid.side is not None))
+    count = min(TRAINED, len(rows))
+    return rows[np.arange(count) * len(rows) // max(1, count)]
+
+
+def _loss(
+    step: TrainStep, pairs: EncodedPairs, rows: Rows, device: torch.device,
+    stopping: Callable[[], bool], world: World,
+) -> float | None:  # fmt: skip
+    """The mean loss of the pairs at `rows`, which the processes share; None when asked to stop."""
+    with torch.inference_mode():
+        sums = _sums(step, pairs, rows, device, stopping, world)
+    return _mean(distributed.gathered(world, sums))
+
+
 def _sums(
-    step: TrainStep, prepared: Prepared, device: torch.device, stopping: Callable[[], bool],
-    world: World,
+    step: TrainStep, pairs: EncodedPairs, rows: Rows, device: torch.device,
+    stopping: Callable[[], bool], world: World,
 ) -> Sums | None:  # fmt: skip
-    """The weighted sums of the objective's terms over a share of the validation corpus."""
-    corpus = prepared.valid
+    """The weighted sums of the objective's terms over this process's share of the pairs."""
     sums: Sums = {}
-    micros = lengths.cut(corpus.source_lengths, corpus.target_lengths, SLOTS, SLOTS)
-    for rows in micros[world.rank :: world.size]:
+    micros = lengths.cut(pairs.source_lengths[rows], pairs.target_lengths[rows], SLOTS, SLOTS)
+    for micro in micros[world.rank :: world.size]:
         if stopping():
             return None
-        batch = batching.moved(batching.collate(corpus, rows), device)
+        batch = batching.moved(batching.collate(pairs, rows[micro]), device)
         for term in step(batch):
             total, count = sums.get(term.name, (0.0, 0.0))
             total += term.weight * float(term.total)
@@ -179,7 +209,10 @@ def _heat_map(
     if not hasattr(model, "attention"):
         return None
     batch = batching.moved(batching.collate(prepared.valid, np.array([0])), device)
-    attention = cast(Seq2Seq, model).attention(batch.source, batch.inputs)  # [1, T, S]
+    try:
+        attention = cast(Seq2Seq, model).attention(batch.source, batch.inputs)  # [1, T, S]
+    except ConfigError:  # it looks at no source word
+        return None
     vocabulary = prepared.vocabulary
     rows = vocabulary.pieces_target(batch.labels[0].tolist())
     columns = vocabulary.pieces_source(batch.source[0].tolist())
