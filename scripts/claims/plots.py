@@ -27,6 +27,7 @@ def svg(plot: Plot) -> str:
     """The plot as the text of an SVG file."""
     with matplotlib.rc_context(SETTINGS):
         figure, axes = pyplot.subplots(figsize=(6.4, 3.8), layout="constrained")
+        figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
         for number, line in enumerate(plot.lines):
             look = number % len(COLOURS)
             colour = COLOURS[look]

@@ -16,7 +16,7 @@ from statistics import median
 from typing import Any, cast
 
 from claims.recipes import changed
-from mt import checkpoint, cli, evaluate
+from mt import checkpoint, cli, evaluate, files
 from mt.config import parse, plugin, validate
 from mt.contracts import Engine, EngineOptions, Pair
 from mt.recipe import Recipe
@@ -33,6 +33,8 @@ def recipe_of(values: dict[str, Any]) -> Recipe:
     return validate(Recipe, parse(json.dumps(values), "recipe"))
 
 
+FINISHED = "finished"
+"""A file in the run directory of a recipe that is trained to its end."""
 Uses = dict[str, dict[str, Any]] | None
 """By dotted key of a recipe the recipe whose run belongs there, such as
 `training.initialise_from`; it is trained first."""
@@ -47,10 +49,13 @@ def run_of(folder: Path, values: dict[str, Any], uses: Uses = None) -> Path:
 def trained_run(folder: Path, values: dict[str, Any], uses: Uses = None) -> Path:
     """The run of a recipe, trained to its end; what was begun goes on where it was stopped."""
     run = run_of(folder, values, uses)
+    if (run / FINISHED).exists():  # train() would say so, too, but only one at a time
+        return run
     others = {
         key: str(trained_run(folder, other).absolute()) for key, other in (uses or {}).items()
     }
     train(recipe_of(changed(values, others)), run)
+    files.write(run / FINISHED, "")
     return run
 
 
