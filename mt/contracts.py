@@ -26,8 +26,8 @@ PAD, UNK, BEGIN, END = 0, 1, 2, 3
 """Ids of the special pieces, the same in every vocabulary."""
 FIRST_RESERVED, N_RESERVED = 4, 64
 """The reserved control pieces stand at ids 4 to 67; they are named as they are used."""
-MASK = FIRST_RESERVED
-"""`<mask>`, the first of them."""
+MASK, BACK_TRANSLATED = FIRST_RESERVED, FIRST_RESERVED + 1
+"""`<mask>` and `<bt>`, the first of them."""
 FIRST_PIECE = FIRST_RESERVED + N_RESERVED
 """The first id that text can become."""
 
@@ -48,6 +48,8 @@ class SourceConfig(Variant):
     """Translation direction of this corpus; the recipe's when left out."""
     only: Literal["source", "target"] | None = None
     """Read this side alone, as text of one language, for `objective.kind: denoising`."""
+    tag: Literal["bt"] | None = None
+    """`bt`: its sources are a model's translations, and begin with the control piece `<bt>`."""
 
     @property
     def side(self) -> Literal["source", "target"] | None:
@@ -466,6 +468,8 @@ class EngineOptions:
     strict: bool = False
     """Refuse a line that is too long for the model, instead of splitting it."""
     seed: int = 1
+    first_line: int = 0
+    """Lines of the whole text that come before these: seeds and messages count them, too."""
     target_language: str | None = None
     """The target language asked of a multilingual model."""
 
@@ -486,10 +490,16 @@ class Engine(Protocol):
 
 
 class Teacher(Protocol):
-    """A loaded, frozen model that an objective may learn from."""
+    """A loaded, frozen model that an objective may learn from; no `nn.Module`."""
+
+    def hidden(self, batch: Batch) -> Tensor:
+        """[B, T, D'] its hidden states at each target position, without a gradient."""
+
+    def project(self, hidden: Tensor) -> Tensor:
+        """[..., V] the logits of hidden states [..., D'], without a gradient."""
 
     def logits(self, batch: Batch) -> Tensor:
-        """[B, T, V]."""
+        """[B, T, V] `hidden` and `project` at once: a lot of memory for a large vocabulary."""
 
 
 class ModelPlugin(Protocol):

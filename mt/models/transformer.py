@@ -17,14 +17,16 @@ from torch.nn import functional as F
 from mt.attention import KeyValueCache
 from mt.config import Variant
 from mt.contracts import PAD, Cache, Memory
-from mt.errors import ConfigError
 from mt.layers import (
     Dropout,
     FeedForward,
     MultiHeadAttention,
     Positions,
     SelfAttention,
+    WordDropout,
+    WordDropoutConfig,
     norm,
+    shared_embeddings,
     watching,
 )
 from mt.linear import once
@@ -53,6 +55,8 @@ class Config(Variant):
     """On attention weights."""
     activation_dropout: float = Field(0.0, ge=0, lt=1)
     """Within the feed-forward layer."""
+    word_dropout: WordDropoutConfig = WordDropoutConfig()
+    """Whole words that are hidden from encoder and decoder."""
     norm: Literal["pre", "post"] = "post"
     """Normalise each sublayer's input (steadier) or the residual sum (the paper)."""
     norm_kind: Literal["layer", "rms"] = "layer"
@@ -66,6 +70,9 @@ class Config(Variant):
     tie_embeddings: Literal["auto", "all", "decoder", "none"] = "auto"
     """Share weights of source, target and output (all), of target and output (decoder);
     `auto`: all with a joint vocabulary, else decoder (section 3.4)."""
+    scale_attention: bool = True
+    """Divide the products of queries and keys by the square root of a head's width (section
+    3.2.1); false, an experiment, leaves them as they are, and cannot be exported."""
     scale_embeddings: bool = True
     """Multiply embeddings by sqrt(d_model) (section 3.4)."""
 
@@ -166,11 +173,18 @@ class Transformer(nn.Module):
         self.source_positions = Positions(config.positions, config.d_model, length)
         self.target_positions = Positions(config.positions, config.d_model, length)
         self.drop = Dropout(config.dropout)
+        words = config.word_dropout
+        self.source_words = WordDropout(words.source, words.by)
+        self.target_words = WordDropout(words.target, words.by)
         self.encoder = nn.ModuleList([EncoderLayer(config) for _ in range(config.encoder_layers)])
         self.decoder = nn.ModuleList([DecoderLayer(config) for _ in range(config.decoder_layers)])
         final = config.norm == "pre"  # the residual stream itself was never normalised
         self.encoder_norm = norm(config.norm_kind, config.d_model) if final else nn.Identity()
         self.decoder_norm = norm(config.norm_kind, config.d_model) if final else nn.Identity()
+        if not config.scale_attention:
+            for module in self.modules():
+                if isinstance(module, MultiHeadAttention):
+                    module.sharpness = math.sqrt(config.d_model / config.n_heads)
         for layer in self.encoder:
             once(cast(EncoderLayer, layer).self_attention)
         for layer in self.decoder:
@@ -181,7 +195,8 @@ class Transformer(nn.Module):
         """Source ids [B, S] to memory [B, S, D]."""
         valid = source != PAD  # [B, S]
         table = self.source_embedding or self.target_embedding
-        x = self.drop(self.source_positions(table(source) * self.scale))  # [B, S, D]
+        x = self.source_words(table, source) * self.scale  # [B, S, D]
+        x = self.drop(self.source_positions(x))
         for layer in self.encoder:
             x = layer(x, valid)
         return Memory(self.encoder_norm(x), valid)
@@ -195,7 +210,7 @@ class Transformer(nn.Module):
     def decode(self, target: Tensor, memory: Memory, cache: Cache | None = None) -> Tensor:
         """Hidden states [B, T, D] of target inputs [B, T]; with a cache, of the new ones only."""
         known = cast(KeyValueCache, cache).length if cache is not None else 0
-        x = self.target_embedding(target) * self.scale  # [B, T, D]
+        x = self.target_words(self.target_embedding, target) * self.scale  # [B, T, D]
         x = self.drop(self.target_positions(x, known))
         if cache is None:
             for layer in self.decoder:
@@ -272,11 +287,5 @@ def build(config: Config, vocabulary: Vocabulary) -> Transformer:
     Raises:
         ConfigError: the embeddings cannot be shared because the vocabulary is not joint.
     """
-    tie: str = config.tie_embeddings
-    if tie == "auto":
-        tie = "all" if vocabulary.joint else "decoder"
-    if tie == "all" and not vocabulary.joint:
-        what = "all shares source and target, which needs a joint vocabulary"
-        advice = "set vocabulary.joint: true, or model.tie_embeddings: decoder"
-        raise ConfigError("CONFIG", "model.tie_embeddings", what, advice)
+    tie = shared_embeddings(config.tie_embeddings, vocabulary.joint)
     return Transformer(config, vocabulary.source_size, vocabulary.target_size, tie)

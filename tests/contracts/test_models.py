@@ -18,13 +18,25 @@ SMALL = {
             {"norm": "pre", "norm_kind": "rms", "activation": "swiglu", "tie_embeddings": "none"},
             {"positions": "learned", "max_length": 12, "activation": "gelu"},
             {"norm": "pre", "positions": "none", "tie_embeddings": "decoder"},
+            {"scale_attention": False},
+        )
+    ],
+    "rnn": [
+        {"d_model": 12, "units": 16, "encoder_layers": 2, **more}
+        for more in (
+            {"attention": "bahdanau"},
+            {"attention": "bahdanau", "decoder_layers": 3, "tie_embeddings": "none"},
+            {"attention": "dot"},
+            {"attention": "dot", "decoder_layers": 3},
+            {"attention": "none"},
+            {"attention": "none", "decoder_layers": 2, "tie_embeddings": "decoder"},
         )
     ],
 }
 CASES = [(kind, config) for kind in plugins("models") for config in SMALL.get(kind, [{}])]
 
 
-@pytest.fixture(params=CASES, ids=lambda case: f"{case[0]}-{case[1].get('norm', 'post')}")
+@pytest.fixture(params=CASES, ids=lambda case: "-".join(map(str, case[1].values())))
 def model(request, vocabulary):
     kind, config = request.param
     module = plugin("models", kind)

@@ -13,6 +13,7 @@ from test_resume import run_to_the_end
 
 from mt import checkpoint, export, recipe, train
 from mt.errors import ConfigError, ModelError
+from mt.objectives import denoising
 
 SHORT = {"schedule__kind": "constant", "training__max_epochs": 1, "training__average": 0}
 ONE_STEP = {"schedule__warmup_steps": 0, "training__max_steps": 1}
@@ -50,10 +51,21 @@ def _one_cache(tmp_path_factory):
         yield
 
 
+SEEDS = []
+
+
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory):
     """A run that denoised the two languages of the demo."""
-    return trained(tmp_path_factory.mktemp("pretrained"), **SHORT, **TEXT)
+    real = denoising.Denoising.begin
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(denoising.Denoising, "begin", lambda o, s: (SEEDS.append(s), real(o, s)))
+        return trained(tmp_path_factory.mktemp("pretrained"), **SHORT, **TEXT)
+
+
+def test_each_update_has_noise_of_its_own(pretrained):
+    steps = checkpoint.open_run(pretrained, "last").step
+    assert len(SEEDS) == len(set(SEEDS)) == steps >= 6
 
 
 def weights_of(run):
