@@ -52,11 +52,10 @@ def demo(lab: Lab, changes: Recipe | None = None) -> Recipe:
     return changed(recipe, changes or {})
 
 
-def recurrent(lab: Lab, recipe: Recipe, name: str) -> Recipe:
+def recurrent(recipe: Recipe, name: str) -> Recipe:
     """The recipe with an LSTM of about as many weights in place of its Transformer.
 
     Args:
-        lab: says how large.
         recipe: of a Transformer.
         name: `Transformer` (as it is), `LSTM with attention` or `LSTM without attention`.
     """
