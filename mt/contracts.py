@@ -335,6 +335,12 @@ class Sentence:
     seed: int = 1
     """Of searches that sample."""
 
+    @property
+    def front(self) -> int:
+        """How many control pieces, such as the tag of a language, stand before its text."""
+        text = (n for n, i in enumerate(self.source) if not FIRST_RESERVED <= i < FIRST_PIECE)
+        return next(text)
+
 
 @dataclass(frozen=True, slots=True)
 class Hypothesis:

@@ -58,7 +58,8 @@ def plan(
         ConfigError: the level and the objective, or other options, do not go together.
         ModelError: there is no teacher, or it has another vocabulary than the recipe asks for.
     """
-    student, _ = recipe.load(config, sets)
+    word = ("objective.kind=distillation",) if level in ("word", "both") else ()
+    student, _ = recipe.load(config, (*word, *sets))
     taught = student.objective.kind == "distillation"
     level = level or ("both" if taught else "sequence")
     if taught and level == "sequence":
@@ -127,7 +128,7 @@ def prepared(made: Plan, tell: Callable[[str], None]) -> Recipe:
         vocabulary_of(made.teacher).save(own)
         values["vocabulary"] = {**values["vocabulary"], "path": str(own.absolute())}
     if made.level != "sequence":
-        values["objective"] = _taught(values["objective"], made.teacher)
+        values["objective"] = {**values["objective"], "teacher": str(made.teacher.absolute())}
     if made.level != "word":
         written = [
             translated(made, number, source, tell)
@@ -136,13 +137,6 @@ def prepared(made: Plan, tell: Callable[[str], None]) -> Recipe:
         kept = values["data"]["train"] if made.keep_original else []
         values["data"] = {**values["data"], "train": [*written, *kept]}
     return validate(Recipe, Document(values, name="the student's recipe"))
-
-
-def _taught(objective: dict[str, Any], teacher: Path) -> dict[str, Any]:
-    """The word-level objective: as the recipe says it, or with the label smoothing it says."""
-    kept = objective if objective["kind"] == "distillation" else {}
-    smoothing = {k: v for k, v in objective.items() if k == "label_smoothing"}
-    return {**smoothing, **kept, "kind": "distillation", "teacher": str(teacher.absolute())}
 
 
 @dataclass(frozen=True)

@@ -129,6 +129,7 @@ def test_another_vocabulary_is_told_by_sizes_and_hashes(folder, capsys):
     [
         (["--level", "sequence", "--set", "objective.kind=distillation"], "objective.kind"),
         (["--level", "word", "--keep-original"], "--keep-original"),
+        (["--level", "word", "--set", "objective.weigth=1"], "objective.weigth"),
         (["--set", "languages.target=fr"], "the teacher translates to de, the corpus to fr"),
     ],
 )
