@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from pydantic import Field
 
@@ -210,6 +210,21 @@ class Objective(Protocol):
         """What each term's count will be, told before the pass.
 
         With it the loop knows the global counts before the first of several backward passes.
+        """
+
+
+@runtime_checkable
+class Replayable(Seq2Seq, Protocol):
+    """A model that can also decode with a cache at fixed addresses, so that steps are replayed.
+
+    Optional: any other is decoded plainly. With a cache its `decode` reads nothing of the memory,
+    and the number of the step is the cache's `length`, which then lies on the device.
+    """
+
+    def keys_values(self, memory: Memory, positions: int) -> list[tuple[Tensor, Tensor]]:
+        """What each decoder layer attends to in the memory: keys and values [B, H, S, K].
+
+        Afterwards the model knows so many target positions without making new tables.
         """
 
 
