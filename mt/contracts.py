@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from pydantic import Field
 
@@ -24,6 +24,8 @@ PAD, UNK, BEGIN, END = 0, 1, 2, 3
 """Ids of the special pieces, the same in every vocabulary."""
 FIRST_RESERVED, N_RESERVED = 4, 64
 """The reserved control pieces stand at ids 4 to 67; they are named as they are used."""
+MASK = FIRST_RESERVED
+"""`<mask>`, the first of them."""
 FIRST_PIECE = FIRST_RESERVED + N_RESERVED
 """The first id that text can become."""
 
@@ -42,6 +44,18 @@ class SourceConfig(Variant):
 
     languages: Languages | None = None
     """Translation direction of this corpus; the recipe's when left out."""
+    only: Literal["source", "target"] | None = None
+    """Read this side alone, as text of one language, for `objective.kind: denoising`."""
+
+    @property
+    def side(self) -> Literal["source", "target"] | None:
+        """The one side that a monolingual corpus has; None: both."""
+        return self.only
+
+    @property
+    def language(self) -> str:
+        """The language of a monolingual corpus."""
+        return self.direction.source if self.side == "source" else self.direction.target
 
     @property
     def direction(self) -> Languages:
@@ -55,6 +69,8 @@ class OptimizerConfig(Variant):
 
     learning_rate: float = Field(1e-3, gt=0)
     """Peak rate; the schedule's factor multiplies it at each update."""
+    layer_decay: float = Field(1.0, gt=0, le=1)
+    """The rate of a layer is this times that of the one above it; the embeddings' is lowest."""
 
 
 class SearchConfig(Variant):
@@ -104,6 +120,8 @@ class Chunk:
     target: list[str | None]
     after: dict[str, Any]
     """The position, as JSON: whoever streams from it gets what follows."""
+    corpus: int = 0
+    """The number of its corpus in `data.train`; whoever reads several fills it in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +219,11 @@ class Seq2Seq(Protocol):
 
 
 class Objective(Protocol):
-    """A training objective; an `nn.Module` whose own parameters train too."""
+    """A training objective; an `nn.Module` whose own parameters train too.
+
+    One that learns from monolingual corpora says so: its Config has `denoises = True`. One that
+    draws from (seed, step, row) has a method `begin(seed)`, called before each update.
+    """
 
     def __call__(self, batch: Batch) -> Loss:
         """The loss of one micro-batch, as sums and counts."""
@@ -406,10 +428,12 @@ class EngineOptions:
     """How many processes share the work, each with its own copy of the model."""
     others: tuple[Path, ...] = ()
     """Further models of an ensemble: the log-probabilities of all are averaged."""
-    batch_tokens: int = 4096
+    batch_tokens: int = 6144
     """Padded source positions times beams of one batch."""
     line_buffered: bool = False
     """Translate each line before the next is read."""
+    soon: bool = True
+    """Whether somebody waits for the first translations; else more lines are sorted together."""
     n_best: int = 1
     alignments: bool = False
     token_scores: bool = False
@@ -491,6 +515,8 @@ class SourcePlugin(Protocol):
     def read(self, config: Any) -> Iterable[Pair]:
         """The pairs, raw; the iterable can be iterated again."""
 
+    # A corpus of one side gives pairs whose other side is None, and its Config says so: `side`.
+    #
     # A source whose data come in shards may have a second function. Without it a stream reads
     # the pairs, those before the position too, and each process keeps its share of them:
     #

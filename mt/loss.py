@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mt.contracts import PAD
 from mt.linear import rounded
 
 CHUNK = 512
@@ -132,6 +133,19 @@ def linear_cross_entropy(
             hidden, weight, bias, labels, smoothing, kept, dtype
         )
     return total
+
+
+def sequence_cross_entropy(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, smoothing: float = 0.0
+) -> Tensor:
+    """`linear_cross_entropy` of hidden [B, T, D] summed where labels [B, T] are not padding."""
+    hidden, labels = hidden.flatten(0, 1), labels.flatten()
+    if hidden.device.type != "cpu":
+        # A gather would have to wait for its size: padding goes along and counts nothing.
+        return linear_cross_entropy(hidden, weight, bias, labels, smoothing, PAD)
+    at = (labels != PAD).nonzero()[:, 0]  # whose gradient is cheaper than a mask's
+    hidden, labels = hidden.index_select(0, at), labels.index_select(0, at)
+    return linear_cross_entropy(hidden, weight, bias, labels, smoothing)
 
 
 def plain_cross_entropy(

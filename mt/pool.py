@@ -25,8 +25,8 @@ from mt.errors import ConfigError, MachineError, MtError
 from mt.lines import batches
 from mt.text_engine import TextEngine, batch_budget
 
-SHARES = 3
-"""Batches of a window that each process gets at least, so that all are busy to its end."""
+PADDED = 1.125
+"""Padded positions of a batch of like lengths for each real one."""
 SCORED = 2048
 """Padded positions of a batch that is scored."""
 
@@ -102,9 +102,13 @@ class PooledSearcher:
     ) -> Iterator[list[Hypothesis]]:
         """The best hypotheses of each sentence, in order; work begins at the call."""
         lengths = [len(each.source) for each in sentences]
-        share = sum(lengths) // (SHARES * len(self.workers))
+        # As few batches as fit, for each step of one has its fixed cost, but as many for each
+        # process; the next window is given out before this one ends.
+        budget = batch_budget(config, options)
+        rounds = -(-sum(lengths) // (budget * len(self.workers)))
+        share = round(PADDED * sum(lengths) / max(1, rounds * len(self.workers)))
         results = _Results(len(sentences))
-        for rows in batches(lengths, min(batch_budget(config, options), share)):
+        for rows in batches(lengths, min(budget, share)):
             task = ("search", [sentences[row] for row in rows], config, options)
             self.waiting.append((task, results.of(rows)))
         self._feed()

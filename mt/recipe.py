@@ -14,6 +14,7 @@ from pydantic import Field, field_validator, model_validator
 from mt.batching import Config as Batching
 from mt.config import (
     Document,
+    InputFile,
     Location,
     Plugin,
     Section,
@@ -71,6 +72,10 @@ class Training(Section):
     """End after this many minutes of training, resumed time included."""
     seed: int = Field(1, ge=0, lt=2**31)
     """Seed of weights, dropout and the order of the data."""
+    initialise_from: InputFile | None = None
+    """Begin with the weights and the vocabulary of a run, of a checkpoint in it, or of a bundle."""
+    freeze: tuple[str, ...] = Field((), strict=False)
+    """Parameters that stay as they are: patterns of names, such as `encoder.*`."""
     clip: float = Field(1.0, ge=0)
     """Largest norm of the gradient; 0 leaves it as it is."""
     ema: float = Field(0.0, ge=0, lt=1)
@@ -177,6 +182,7 @@ class Recipe(Section):
                 f"schedule.warmup_steps ({plan.warmup_steps}) must be below "
                 f"training.max_steps ({training.max_steps})"
             )
+        self._check_sides()
         known = getattr(self.model, "max_length", None)
         if known is not None and self.data.max_length > known:
             raise ValueError(
@@ -189,6 +195,39 @@ class Recipe(Section):
                 f"at least 2 * data.max_length ({2 * self.data.max_length})"
             )
         return self
+
+    def _check_sides(self) -> None:
+        """What has one side only is denoised, and translates nothing."""
+        for name, test in self.data.test.items():
+            if test.side is not None:
+                raise ValueError(f"data.test.{name}: a test set needs both sides")
+        alone = {f"data.train.{i}": source.side for i, source in enumerate(self.data.train)}
+        alone["data.valid"] = self.data.valid.side
+        for key, side in alone.items():
+            if side is None:
+                continue
+            if not getattr(self.objective, "denoises", False):
+                raise ValueError(
+                    f"{key}: has its {side} side only, from which objective.kind: "
+                    f"{self.objective.kind} cannot learn; denoising can"
+                )
+            if not self.vocabulary.joint:
+                raise ValueError(
+                    f"{key}: has its {side} side only, to be read and written, which needs "
+                    "vocabulary.joint: true"
+                )
+        if self.data.valid.side is not None and self.training.monitor != "loss":
+            raise ValueError(
+                f"data.valid: has its {self.data.valid.side} side only, and no translations to "
+                f"score: training.monitor: {self.training.monitor} must be loss"
+            )
+
+    @property
+    def told_languages(self) -> tuple[str, ...]:
+        """The languages of monolingual text, if there are several: each source tells its own."""
+        corpora = (*self.data.train, self.data.valid)
+        found = sorted({source.language for source in corpora if source.side is not None})
+        return tuple(found) if len(found) > 1 else ()
 
 
 def load(path: Path, overrides: Iterable[str] = ()) -> tuple[Recipe, Document]:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mt import batching, checkpoint, distributed, files
+from mt import batching, checkpoint, distributed, files, finetune, memory
 from mt.averaging import MovingAverage
 from mt.calibrate import pick_micro_tokens
 from mt.checkpoint import TrainState
@@ -33,7 +33,8 @@ from mt.prepare import Prepared, changed_files, prepare
 from mt.recipe import Recipe, dump
 from mt.report import Reporter
 from mt.resident import Resident, fits
-from mt.step import Accumulate, TrainStep, accumulate, backward
+from mt.schedule import layer_factors
+from mt.step import Accumulate, TrainStep, accumulate, backward, scale_rates
 from mt.streaming import Processes, Stream
 from mt.trace import Trace
 
@@ -249,20 +250,22 @@ def start(
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32 where a product is taken in fp32
     else:
-        distributed.keep_freed_memory()
+        memory.keep_freed()
     threads = distributed.use_threads(recipe.runtime.threads, world)
     metrics(recipe.data.valid.direction.target, recipe.evaluation)  # a missing package: say so now
-    prepared = distributed.after_first(world, "prepared", lambda: prepare(recipe, report.tell))
+    prepared = distributed.after_first(world, "prepared", lambda: prepare(recipe, report.tell, run))
     if stop.number:
         raise Stopped(stop.number, "stopped while preparing; what was prepared is kept")
     torch.manual_seed(recipe.training.seed)
     model = plugin("models", recipe.model.kind).build(recipe.model, prepared.vocabulary).to(device)
+    told = begin(recipe, model, last, report, world)
     build = plugin("objectives", recipe.objective.kind).build
     objective = build(recipe.objective, model, prepared.vocabulary, None).to(device)
     step = TrainStep(model, objective, "fp32")
     resolved = distributed.of_first(
         world, lambda: resolve(recipe, run, step, prepared, device, threads, report, world)
     )
+    resolved |= told
     distributed.use_threads(resolved["threads"])
     step.precision = resolved["precision"]
     if resolved["compile"]:
@@ -271,7 +274,11 @@ def start(
     average = MovingAverage(step, recipe.training.ema) if recipe.training.ema else None
     shared, plain = share(step, average, recipe, prepared, device, world)
     build = plugin("optimizers", recipe.optimizer.kind).build
-    optimizer = build(recipe.optimizer, list(step.named_parameters()))
+    training = {name: p for name, p in step.named_parameters() if p.requires_grad}
+    optimizer = build(recipe.optimizer, list(training.items()))
+    if recipe.optimizer.layer_decay < 1:
+        factors = layer_factors(training, recipe.optimizer.layer_decay)
+        scale_rates(optimizer, training, factors)
     scaler = torch.amp.GradScaler(device.type, enabled=step.precision == "fp16")
     graphed = device.type == "cuda" and resolved["compile"] and world.size == 1
     graphs = Graphs(step, report.tell) if graphed else None
@@ -304,6 +311,31 @@ def start(
         files.write_json(run / "resolved.json", resolved)
         checkpoint.write_recipe(run, recipe)
     return session, state
+
+
+def begin(
+    recipe: Recipe, model: nn.Module, last: str | None, report: Reporter, world: World
+) -> dict[str, Any]:
+    """Give a new run's model the weights it begins with, and freeze; what `resolved.json` tells.
+
+    A run that has a checkpoint does not need the other model any more.
+    """
+    plan, told = recipe.training, dict[str, Any]()
+    if plan.initialise_from is not None and last is None:
+        about: list[dict[str, Any]] = [{}]
+
+        def read() -> dict[str, Tensor]:
+            found, about[0] = finetune.weights(recipe)
+            return found
+
+        found = distributed.tensors_of_first(world, read)
+        told = {"initialised": distributed.of_first(world, lambda: about[0])}
+        finetune.initialise(model, found, recipe)
+        report.tell(f"begins with the weights of {plan.initialise_from}")
+    if plan.freeze:
+        frozen = finetune.freeze(model, plan.freeze)
+        report.tell(f"{frozen:,} weights are left as they are (training.freeze)")
+    return told
 
 
 def opened(recipe: Recipe, run: Path, report: Reporter) -> str | None:

@@ -21,7 +21,7 @@ from mt.checkpoint import TrainState
 from mt.config import plugin
 from mt.contracts import Chunk, SourceConfig
 from mt.corpus import SIDES, EncodedPairs, token_type
-from mt.encoding import MENDED, REASONS, Held, as_row, encode
+from mt.encoding import MENDED, REASONS, Held, as_row, encode, one_side_of, treatment
 from mt.errors import ConfigError, DataError
 from mt.lengths import Rows
 from mt.recipe import Recipe
@@ -80,6 +80,7 @@ def read(
             places[number] = {"after": None, "ended": True}
         else:
             places[number] = {"after": chunk.after, "ended": False}
+            chunk = replace(one_side_of(chunk, corpora[number]), corpus=number)
             yield chunk, {"turn": turn, "corpora": [dict(place) for place in places]}
 
 
@@ -237,12 +238,15 @@ class Stream:
     ) -> Iterator[tuple[Window, Position]]:
         """Windows of about `batching.window` updates, each with the position after it."""
         dtype, wanted = token_type(self.known.size), self.recipe.batching.window * self.tokens
+        tagged = bool(self.recipe.told_languages)
+        how = [treatment(config, self.known, tagged) for config in self.recipe.data.train]
         rows: list[dict[str, Any]] = []
         tokens, after = 0, Position()
         for chunk, after in chunks:
             encoded = encode(
-                chunk.source, chunk.target, self.known, self.recipe.data.max_length, self.held
-            )
+                chunk.source, chunk.target, self.known, self.recipe.data.max_length, self.held,
+                how[chunk.corpus],
+            )  # fmt: skip
             row = as_row(encoded, dtype)
             self.counts.update({reason: row[reason] for reason in ("pairs", *REASONS)})
             rows += [row] if encoded.target else []

@@ -74,7 +74,7 @@ class TextEngine:
         """The forced score of each pair's target; what is too long is cut, with a warning."""
         long = _Long(self.profile.longest - 1, self.options.strict)
         first = 1
-        for window in windows(pairs):
+        for window in windows(pairs, soon=self.options.soon):
             yield from self._score(window, long, first)
             first += len(window)
         tell_long(long, "cut")
@@ -153,7 +153,7 @@ class _Job:
         """The translations of lines, in order."""
         ahead = 0 if self.options.line_buffered else self.engine.searcher.ahead
         waiting: deque[_Window] = deque()
-        for window in windows(lines, 1 if self.options.line_buffered else None):
+        for window in windows(lines, self.options.line_buffered, self.options.soon):
             waiting.append(self._begin(window))
             while len(waiting) > ahead:
                 yield from self._end(waiting.popleft())

@@ -117,6 +117,8 @@ def update(
     batches = [session.load(rows) for rows in shares]
     loaded = time.perf_counter()
     seed = seed_of(recipe.training.seed, number, *([world.rank] if world.rank else []))
+    if hasattr(step.objective, "begin"):
+        cast(Any, step.objective).begin(seed_of(recipe.training.seed, number))
     loss, split = gradients(
         session.shared, cast(Objective, step.objective), batches, session.scaler, seed, world,
         *session.graphed,

@@ -31,7 +31,8 @@ class Validation:
     """What a validation found."""
 
     values: dict[str, float]
-    """valid_loss (nats a token, labels not smoothed), valid_perplexity, valid_bleu, valid_chrf."""
+    """valid_loss (nats a token, labels not smoothed), valid_perplexity and, where there are
+    translations to compare with, valid_bleu and valid_chrf."""
     samples: list[tuple[str, str, str]]
     """Source, reference and translation of the first pairs."""
     heat_map: tuple[Tensor, list[str], list[str]] | None
@@ -60,6 +61,9 @@ def validate(
     loss = _mean(distributed.gathered(world, sums))
     if loss is None:
         return None
+    values = {"valid_loss": loss, "valid_perplexity": math.exp(min(loss, 700))}
+    if recipe.data.valid.side is not None:  # there is nothing to translate
+        return Validation(values, [], None)
     pairs = prepared.valid_pairs[: recipe.training.validate_sentences]
     sources = [cast(str, pair.source) for pair in pairs]
     references = [cast(str, pair.target) for pair in pairs]
@@ -85,12 +89,7 @@ def validate(
     if world.first:
         with torch.inference_mode():
             heat_map = _heat_map(step.model, prepared, device)
-    values = {
-        "valid_loss": loss,
-        "valid_perplexity": math.exp(min(loss, 700)),
-        "valid_bleu": bleu,
-        "valid_chrf": chrf,
-    }
+    values |= {"valid_bleu": bleu, "valid_chrf": chrf}
     return Validation(values, list(zip(sources, references, hypotheses, strict=True)), heat_map)
 
 

@@ -17,6 +17,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -73,6 +74,11 @@ class Config(Section):
 def fold(line: str) -> str:
     """The source side of a line: NFKC, each run of white space one space, none at the ends."""
     return " ".join(unicodedata.normalize("NFKC", line).split())
+
+
+def tag(language: str) -> str:
+    """The name of the control piece that stands for a language, such as `<2de>`."""
+    return f"<2{language}>"
 
 
 def sample_rows(count: int, config: Config) -> NDArray[np.int64]:
@@ -280,6 +286,22 @@ class Vocabulary:
         special |= {i: name for name, i in self.controls.items()}
         return [special[i] for i in range(FIRST_PIECE)] + side.pieces(range(FIRST_PIECE, side.size))
 
+    def naming(self, names: Iterable[str]) -> Vocabulary:
+        """The same vocabulary, in which these control pieces have a name and an id.
+
+        Raises:
+            ConfigError: there are not so many reserved pieces.
+        """
+        controls = dict(self.controls)
+        for name in names:
+            controls.setdefault(name, max(controls.values(), default=FIRST_RESERVED - 1) + 1)
+        if max(controls.values(), default=0) >= FIRST_PIECE:
+            what = f"{len(controls)} control pieces, and only {N_RESERVED} are reserved"
+            raise ConfigError("VOCAB-FULL", "vocabulary", what, "train on fewer languages")
+        if controls == self.controls:
+            return self
+        return Vocabulary(self.kind, self.source, self.target, controls)
+
     def save(self, folder: Path) -> None:
         """Write it into a folder, `vocabulary.json` last."""
         for name, content in self.parts().items():
@@ -357,12 +379,13 @@ def _text_ids(ids: Sequence[int], size: int) -> list[int]:
 
 
 def train(
-    config: Config, languages: Languages, source_lines: Iterable[str], target_lines: Iterable[str]
-) -> Vocabulary:
+    config: Config, languages: Languages, source_lines: Iterable[str],
+    target_lines: Iterable[str], either: bool = False,
+) -> Vocabulary:  # fmt: skip
     """A vocabulary learned from all the lines given, or the one that `config.path` names.
 
     What it needs of the lines is how often each word occurs, so memory goes with the number
-    of distinct words.
+    of distinct words. With `either` one side may be empty, as of monolingual text.
 
     Raises:
         ConfigError: `vocabulary.size` is more than the text allows, or too little for it.
@@ -372,13 +395,16 @@ def train(
     if config.path is not None:
         return existing(config)
     normalise = str if config.kind == "whitespace" else fold
-    counts = [_count(map(normalise, source_lines)), _count(target_lines)]
+    sides: list[Iterable[str]] = [map(normalise, source_lines), target_lines]
     codes = [languages.source, languages.target]
+    if config.joint and either:
+        sides = [chain(*sides)]
+    counts = [_count(lines) for lines in sides]
     if config.joint:
-        counts, codes = [counts[0] + counts[1]], [" ".join(codes)]
+        counts, codes = [sum(counts, Counter())], [" ".join(codes)]
     learn = _learn_words if config.kind == "whitespace" else _learn_subwords
-    sides = learn(config, [_ranked(counted) for counted in counts], codes)
-    return Vocabulary(config.kind, sides[0], sides[-1], _controls())
+    cutters = learn(config, [_ranked(counted) for counted in counts], codes)
+    return Vocabulary(config.kind, cutters[0], cutters[-1], _controls())
 
 
 def existing(config: Config) -> Vocabulary:

@@ -18,7 +18,7 @@ LEVELS = [
     {"train"},
     {"session", "validate", "export"},
     {"prepare", "translate", "evaluate", "calibrate", "interactive"},
-    {"streaming"},
+    {"streaming", "finetune"},
     {"engines", "exporters"},
     {"bundle", "pool", "searcher"},
     {"checkpoint"},
@@ -27,7 +27,7 @@ LEVELS = [
     {"graphs", "frames"},
     {
         "layers", "loss", "batching", "averaging", "encoding", "step", "resident", "trace",
-        "candidates", "decoders", "shortlist", "static_cache",
+        "candidates", "decoders", "shortlist", "static_cache", "noise",
     },
     {"lexicon"},
     {"attention", "corpus", "vocabulary", "schedule", "lines", "lengths", "linear", "replays"},

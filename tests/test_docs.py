@@ -36,6 +36,8 @@ if arguments[:1] == ["train"] or arguments[:1] == ["prepare"]:
     if "demo" in arguments[1]:
         sets += ["vocabulary.size=500", "data.train.0.size=2000"]
         sets += ["data.valid.size=20", "data.test.test.size=20"]
+    if "pretrain" in arguments[1]:
+        sets += ["data.train.1.size=2000"]
     arguments[2:2] = [part for each in sets for part in ("--set", each)]
 sys.exit(run(arguments))
 """

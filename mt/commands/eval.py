@@ -62,7 +62,7 @@ def command(
     from mt import report, translate
 
     options = engine_options(sets, checkpoint, device, precision, threads, processes)
-    engine = translate.open_engine(runs[0], replace(options, others=tuple(runs[1:])))
+    engine = translate.open_engine(runs[0], replace(options, others=tuple(runs[1:]), soon=False))
     scores = evaluating.evaluate(runs[0], engine, on or (), source, reference or ())
     for name in scores:
         for example in evaluating.examples(runs[0], name, show):

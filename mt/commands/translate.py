@@ -132,7 +132,8 @@ def command(
     options = replace(
         engine_options(sets, checkpoint, device, precision, threads, processes or 1),
         others=tuple(runs[1:]), n_best=n_best, alignments=alignments, seed=seed, strict=strict,
-        line_buffered=line_buffered, prefixes=files.lines(prefix) if prefix else None,
+        prefixes=files.lines(prefix) if prefix else None, line_buffered=line_buffered,
+        soon=target is None,  # a file appears when it is complete
         token_scores=n_best > 1 or form in ("moses", "json"),
     )  # fmt: skip
     plain = source or target or form or scores or alignments or prefix or line_buffered

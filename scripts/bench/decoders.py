@@ -28,9 +28,10 @@ def with_mt(given: argparse.Namespace) -> float:
     from mt.contracts import EngineOptions
 
     search = {"kind": "greedy"} if given.beams == 1 else {"kind": "beam", "beams": given.beams}
-    options = EngineOptions(
-        search=search, processes=given.workers, threads=given.threads, precision=given.precision
-    )
+    options = EngineOptions(  # as mt translate -i FILE -o FILE
+        search=search, processes=given.workers, threads=given.threads,
+        precision=given.precision, soon=False,
+    )  # fmt: skip
     engine = translate.open_engine(given.model, options)
     ready = time.perf_counter()
     with files.open_bytes(given.source) as stream, files.output(given.out) as out:

@@ -98,7 +98,8 @@ def layout(workers: int, threads: int) -> tuple[str, ...]:
 
 
 def in_turn(systems: Sequence[System], given: argparse.Namespace, beams: int) -> None:
-    """Measure them, in turn; the table, ratios to the fastest of those named `reference`."""
+    """Measure them, in turn; the table, with ratios to the fastest bare loop."""
+    systems = [each for each in systems if not any(word in each.name for word in given.without)]
     for _ in range(given.rounds):
         for system in systems:
             system.measure(given, beams)
@@ -344,6 +345,13 @@ def main() -> int:
     parser.add_argument("--source", type=Path, required=True)
     parser.add_argument("--reference", type=Path, required=True)
     parser.add_argument("--sections", default=",".join(SECTIONS), help=", ".join(SECTIONS))
+    parser.add_argument(
+        "--without",
+        action="append",
+        default=[],
+        metavar="WORD",
+        help="leave out what has this in its name, say transformers",
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--beams", type=int, default=5)
     parser.add_argument("--lines", type=int, default=100_000, dest="many", help="of memory")
