@@ -203,9 +203,14 @@ class Transformer(nn.Module):
 
     def start(self, memory: Memory, beams: int, max_length: int) -> Cache:
         """A cache for `max_length` tokens; the source's keys and values computed once."""
-        layers = [cast(DecoderLayer, layer) for layer in self.decoder]
-        source = [layer.cross_attention.keys_values(memory.states) for layer in layers]
+        source = self.keys_values(memory, max_length)
         return KeyValueCache(source, memory.valid, beams, max_length)
+
+    def keys_values(self, memory: Memory, positions: int) -> list[tuple[Tensor, Tensor]]:
+        """The source's keys and values [B, H, S, K] of each decoder layer."""
+        self.target_positions.reserve(positions)
+        layers = [cast(DecoderLayer, layer) for layer in self.decoder]
+        return [layer.cross_attention.keys_values(memory.states) for layer in layers]
 
     def decode(self, target: Tensor, memory: Memory, cache: Cache | None = None) -> Tensor:
         """Hidden states [B, T, D] of target inputs [B, T]; with a cache, of the new ones only."""
