@@ -13,7 +13,7 @@ Legend: B sentences of the frame, b real ones, N beams, D width, V vocabulary, K
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -188,6 +188,10 @@ class Frames:
     def attention(self, source: Tensor, target: Tensor) -> Tensor:
         """See `Seq2Seq`."""
         return self.model.attention(source, target)
+
+    def attentions(self, source: Tensor, target: Tensor) -> Mapping[str, Sequence[Tensor]]:
+        """See `Seq2Seq`."""
+        return self.model.attentions(source, target)
 
     def output(self) -> tuple[Tensor, Tensor | None]:
         """See `Seq2Seq`."""
