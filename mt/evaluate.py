@@ -61,7 +61,7 @@ def evaluate(
         languages = dict.fromkeys(sets, recipe.languages.target)
     else:
         chosen = _chosen(recipe.data.test, names, path)
-        sets = {name: _from_source(config) for name, config in chosen.items()}
+        sets = {name: read_set(config) for name, config in chosen.items()}
         languages = {name: config.direction.target for name, config in chosen.items()}
     for language in set(languages.values()):
         metrics(language, recipe.evaluation)  # what is missing is told before the work
@@ -123,7 +123,12 @@ Texts = tuple[list[str], list[list[str]]]
 """Source lines, and for each reference its lines."""
 
 
-def _from_source(config: SourceConfig) -> Texts:
+def read_set(config: SourceConfig) -> Texts:
+    """A test set.
+
+    Raises:
+        DataError: a pair has one side only.
+    """
     sources, targets = [], []
     for pair in plugin("sources", config.kind).read(config):
         if pair.source is None or pair.target is None:

@@ -15,6 +15,7 @@ FOLDERS = (
 LEVELS = [
     {"cli", "__main__", "__init__"},
     {"commands"},
+    {"prune"},
     {"train"},
     {"session", "validate", "export"},
     {"prepare", "translate", "evaluate", "calibrate", "interactive"},
@@ -24,7 +25,7 @@ LEVELS = [
     {"checkpoint"},
     {"recipe", "text_engine", "formats", "options"},
     {"models", "objectives", "optimizers", "search", "sources"},
-    {"graphs"},
+    {"graphs", "pruning"},
     {
         "layers", "loss", "batching", "averaging", "encoding", "step", "resident", "trace",
         "candidates", "decoders", "shortlist",

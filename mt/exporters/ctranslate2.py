@@ -47,6 +47,10 @@ def check(opened: checkpoint.Opened, config: Config) -> None:
     if kind != "transformer":
         what = f"ctranslate2 cannot express the model {kind}"
         raise ConfigError("EXPORT-KIND", "model.kind", what, "export it --to bundle")
+    if getattr(opened.recipe.model, "layer_heads", None) is not None:
+        what = "ctranslate2 cannot express layers of different numbers of heads"
+        advice = "prune without --uneven, or export it --to bundle"
+        raise ConfigError("EXPORT-KIND", "model.layer_heads", what, advice)
     try:
         import ctranslate2  # noqa: F401
     except ImportError:
@@ -118,18 +122,26 @@ def specification(model: Any, config: Any, rows: int) -> Any:
     from ctranslate2 import specs
 
     activations = specs.Activation
-    spec = specs.TransformerSpec.from_config(
-        (config.encoder_layers, config.decoder_layers),
-        config.n_heads,
-        pre_norm=config.norm == "pre",
-        activation={
+    shared = {
+        "num_heads": config.n_heads,
+        "pre_norm": config.norm == "pre",
+        "activation": {
             "relu": activations.RELU, "gelu": activations.GELU, "swiglu": activations.SWISH,
         }[config.activation],
-        ffn_glu=config.activation == "swiglu",
-        rms_norm=config.norm_kind == "rms",
-        alignment_layer=max(0, config.decoder_layers - 2),
-        alignment_heads=config.n_heads,
-    )  # fmt: skip
+        "ffn_glu": config.activation == "swiglu",
+        "rms_norm": config.norm_kind == "rms",
+    }  # fmt: skip
+    if config.d_head is not None:
+        shared["head_dim"] = config.d_head
+    spec = specs.TransformerSpec(
+        specs.TransformerEncoderSpec(config.encoder_layers, **shared),
+        specs.TransformerDecoderSpec(
+            config.decoder_layers,
+            alignment_layer=max(0, config.decoder_layers - 2),
+            alignment_heads=config.n_heads,
+            **shared,
+        ),
+    )
     spec.config.layer_norm_epsilon = 1e-5
     stacks = (
         (spec.encoder, model.encoder, model.encoder_norm, model.source_positions),

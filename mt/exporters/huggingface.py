@@ -55,7 +55,8 @@ def check(opened: checkpoint.Opened, config: Config) -> None:
         ConfigError: names each key that is in the way.
         MachineError: transformers is not installed.
     """
-    model, vocabulary = opened.recipe.model, opened.vocabulary
+    model: Any = opened.recipe.model
+    vocabulary = opened.vocabulary
     other = "export it --to bundle"
     if model.kind != "transformer":
         what = f"huggingface cannot express the model {model.kind}"
@@ -66,6 +67,9 @@ def check(opened: checkpoint.Opened, config: Config) -> None:
         for key, values in known.items()
         if getattr(model, key) not in values
     ]
+    if model.layer_heads or model.head_width * model.n_heads != model.d_model:
+        what = "huggingface cannot express heads that together are not d_model wide"
+        wrong.append(("model.layer_heads" if model.layer_heads else "model.d_head", what))
     if not vocabulary.joint:
         wrong.append(("vocabulary.joint", "huggingface needs one vocabulary for both sides"))
     if vocabulary.kind != "sentencepiece":

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mt.attention import KeyValueCache
-from mt.config import Variant
+from mt.config import Section, Variant
 from mt.contracts import PAD, Cache, Memory
 from mt.errors import ConfigError
 from mt.layers import (
@@ -31,6 +31,19 @@ from mt.linear import once
 if TYPE_CHECKING:
     from mt.vocabulary import Vocabulary
 
+Heads = Annotated[int, Field(ge=1)]
+
+
+class LayerHeads(Section):
+    """How many heads each layer has, the first layer's first."""
+
+    encoder: tuple[Heads, ...] = Field(strict=False)
+    """Of the encoder's self-attention."""
+    decoder: tuple[Heads, ...] = Field(strict=False)
+    """Of the decoder's self-attention."""
+    cross: tuple[Heads, ...] = Field(strict=False)
+    """Of the decoder's attention to the source."""
+
 
 class Config(Variant):
     """Sizes and choices of a Transformer; the defaults are the paper's base model (table 3)."""
@@ -39,7 +52,11 @@ class Config(Variant):
     d_model: int = Field(512, ge=2)
     """Width D of the residual stream."""
     n_heads: int = Field(8, ge=1)
-    """Attention heads H; each is d_model / n_heads wide."""
+    """Attention heads H."""
+    d_head: int | None = Field(None, ge=1)
+    """Width K of a head; d_model / n_heads when left out. Pruned models have their own."""
+    layer_heads: LayerHeads | None = None
+    """Other numbers of heads in each layer, as `mt prune --uneven` leaves them."""
     d_ff: int = Field(2048, ge=1)
     """Width of the feed-forward layer."""
     encoder_layers: int = Field(6, ge=1)
@@ -70,15 +87,33 @@ class Config(Variant):
 
     @model_validator(mode="after")
     def _fits(self) -> Config:
-        if self.d_model % self.n_heads:
+        if self.d_head is None and self.d_model % self.n_heads:
             raise ValueError(
                 f"d_model ({self.d_model}) is not divisible by n_heads ({self.n_heads})"
             )
+        if self.layer_heads is not None:
+            for part in ("encoder", "decoder", "cross"):
+                layers = self.encoder_layers if part == "encoder" else self.decoder_layers
+                told = len(getattr(self.layer_heads, part))
+                if told != layers:
+                    raise ValueError(f"layer_heads.{part} tells {told} of {layers} layers")
         if self.positions == "learned" and self.max_length is None:
             raise ValueError("positions: learned needs max_length, the size of its table")
         if self.positions == "sinusoidal" and self.d_model % 2:
             raise ValueError(f"d_model ({self.d_model}) must be even for sinusoidal positions")
         return self
+
+    @property
+    def head_width(self) -> int:
+        """K."""
+        return self.d_head or self.d_model // self.n_heads
+
+    def heads(self, part: Literal["encoder", "decoder", "cross"]) -> tuple[int, ...]:
+        """How many heads each layer has in the encoder's, the decoder's or cross-attention."""
+        if self.layer_heads is not None:
+            told: tuple[int, ...] = getattr(self.layer_heads, part)
+            return told
+        return (self.n_heads,) * (self.encoder_layers if part == "encoder" else self.decoder_layers)
 
 
 class Sublayer(nn.Module):
@@ -101,10 +136,10 @@ class Sublayer(nn.Module):
 class EncoderLayer(nn.Module):
     """Self-attention, then feed-forward (section 3.1, figure 1 left)."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, heads: int) -> None:
         super().__init__()
         self.self_attention = SelfAttention(
-            config.d_model, config.n_heads, config.attention_dropout
+            config.d_model, heads, config.attention_dropout, config.head_width
         )
         self.feed_forward = _feed_forward(config)
         self.sublayers = nn.ModuleList([Sublayer(config) for _ in range(2)])
@@ -119,13 +154,13 @@ class EncoderLayer(nn.Module):
 class DecoderLayer(nn.Module):
     """Masked self-attention, cross-attention, feed-forward (section 3.1, figure 1 right)."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, heads: int, cross_heads: int) -> None:
         super().__init__()
         self.self_attention = SelfAttention(
-            config.d_model, config.n_heads, config.attention_dropout
+            config.d_model, heads, config.attention_dropout, config.head_width
         )
         self.cross_attention = MultiHeadAttention(
-            config.d_model, config.n_heads, config.attention_dropout
+            config.d_model, cross_heads, config.attention_dropout, config.head_width
         )
         self.feed_forward = _feed_forward(config)
         self.sublayers = nn.ModuleList([Sublayer(config) for _ in range(3)])
@@ -165,8 +200,9 @@ class Transformer(nn.Module):
         self.source_positions = Positions(config.positions, config.d_model, length)
         self.target_positions = Positions(config.positions, config.d_model, length)
         self.drop = Dropout(config.dropout)
-        self.encoder = nn.ModuleList([EncoderLayer(config) for _ in range(config.encoder_layers)])
-        self.decoder = nn.ModuleList([DecoderLayer(config) for _ in range(config.decoder_layers)])
+        self.encoder = nn.ModuleList([EncoderLayer(config, n) for n in config.heads("encoder")])
+        both = zip(config.heads("decoder"), config.heads("cross"), strict=True)
+        self.decoder = nn.ModuleList([DecoderLayer(config, n, cross) for n, cross in both])
         final = config.norm == "pre"  # the residual stream itself was never normalised
         self.encoder_norm = norm(config.norm_kind, config.d_model) if final else nn.Identity()
         self.decoder_norm = norm(config.norm_kind, config.d_model) if final else nn.Identity()
@@ -189,7 +225,8 @@ class Transformer(nn.Module):
         """A cache for `max_length` tokens; the source's keys and values computed once."""
         layers = [cast(DecoderLayer, layer) for layer in self.decoder]
         source = [layer.cross_attention.keys_values(memory.states) for layer in layers]
-        return KeyValueCache(source, memory.valid, beams, max_length)
+        heads = [layer.self_attention.n_heads for layer in layers]
+        return KeyValueCache(source, memory.valid, beams, max_length, heads)
 
     def decode(self, target: Tensor, memory: Memory, cache: Cache | None = None) -> Tensor:
         """Hidden states [B, T, D] of target inputs [B, T]; with a cache, of the new ones only."""

@@ -1,0 +1,290 @@
+"""Prune: a run in, a smaller run out, fine-tuned if wanted, both measured.
+
+The new run begins with a checkpoint of step 0 that holds the pruned weights. So fine-tuning is
+ordinary training that goes on from there, and whatever takes a run takes this one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from mt import batching, checkpoint, distributed, evaluate, files, lengths, pruning, report
+from mt.checkpoint import MODEL, Opened, TrainState
+from mt.config import Document, override, plugin, validate
+from mt.contracts import Batch, EngineOptions
+from mt.errors import ConfigError, DataError
+from mt.prepare import prepare
+from mt.recipe import Recipe, dump
+from mt.step import TrainStep
+from mt.train import train
+from mt.translate import open_engine
+
+SLOTS = 4096
+"""Padded slots of a batch from which importance is learned."""
+RATE = 0.3
+"""Fine-tuning's peak learning rate, as a share of the run's."""
+VALIDATIONS = 3
+"""How often fine-tuning validates, at least."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to go."""
+
+    heads: float = 0.0
+    """The share of heads."""
+    columns: float = 0.0
+    """The share of feed-forward columns, of each layer."""
+    layers: tuple[tuple[str, int], ...] = ()
+    """How many layers stay: `encoder` or `decoder`, and a number."""
+    uneven: bool = False
+    """Take the least important heads of all, rather than as many of each attention."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What there is to compare of a model before and after."""
+
+    name: str
+    parameters: int
+    bytes: int
+    """Of the weights on disk."""
+    bleu: float
+    lines_per_second: float
+
+
+@dataclass(frozen=True)
+class Done:
+    """What was pruned."""
+
+    run: Path
+    rows: list[Row]
+    left: str
+    """What is left of what, in words."""
+    test: str
+    """What BLEU and speed are of."""
+
+
+def wanted(heads: str | None, ff: str | None, layers: str | None, uneven: bool) -> Wanted:
+    """What the command line asks for: `50%`, `25%`, `encoder=4,decoder=2`.
+
+    Raises:
+        ConfigError: nothing, or nothing that can be read.
+    """
+    if heads is None and ff is None and layers is None:
+        what, advice = "there is nothing to prune", "say for instance --heads 50%"
+        raise ConfigError("USAGE", "mt prune", what, advice)
+    stacks = []
+    for part in layers.split(",") if layers else []:
+        stack, _, count = part.strip().partition("=")
+        if stack not in ("encoder", "decoder") or not count.isdigit() or int(count) < 1:
+            advice = "say how many layers stay, for instance --layers encoder=4,decoder=2"
+            raise ConfigError("USAGE", "--layers", f"{part!r} is not of that form", advice)
+        stacks.append((stack, int(count)))
+    return Wanted(_share("--heads", heads), _share("--ff", ff), tuple(stacks), uneven)
+
+
+def _share(option: str, text: str | None) -> float:
+    if text is None:
+        return 0.0
+    number = text.removesuffix("%")
+    if text.endswith("%") and number.replace(".", "", 1).isdigit() and float(number) < 100:
+        return float(number) / 100
+    advice = f"say which share goes, for instance {option} 50%"
+    raise ConfigError("USAGE", option, f"{text!r} is no share below 100%", advice)
+
+
+def prune(
+    path: Path, want: Wanted, steps: int = 0, out: Path | None = None, choice: str | None = None,
+    sets: Sequence[str] = (), pairs: int = 1000,
+) -> Done:  # fmt: skip
+    """Prune a run into a new one, and fine-tune it.
+
+    Args:
+        path: a run directory, or a checkpoint folder in one.
+        want: what is to go.
+        steps: updates of fine-tuning.
+        out: the new run; by default beside the run, NAME-pruned.
+        choice: which checkpoint; the best when left out.
+        sets: changes to the new run's recipe, `key=value`.
+        pairs: sentence pairs of the training data (of the validation data, where they are
+            streamed) from which importance is learned.
+
+    Raises:
+        ConfigError: the model cannot be pruned so; names the option or key, before any work.
+        DataError: the run's data have changed.
+        Stopped: a signal came while fine-tuning; training the new run goes on from there.
+    """
+    opened = checkpoint.open_run(path, choice)
+    check(opened, want)
+    out = out or opened.run.resolve().with_name(f"{opened.run.resolve().name}-pruned")
+    if out.exists():
+        advice = f"choose another with -o; mt train {out}/config.yaml --run {out} trains it on"
+        raise ConfigError("PRUNE-EXISTS", out, "there is something already", advice)
+    recipe = derived(opened.recipe, {}, steps, sets)  # what is wrong with it is told at once
+    device = distributed.pick_device(recipe.runtime.device)
+    distributed.use_threads(recipe.runtime.threads)
+    batches = sample(recipe, opened, pairs, device)
+    test, texts = _test(recipe)
+    options = EngineOptions(checkpoint=choice)
+    rows = [_measure("before", path, opened, texts, options)]
+    model = opened.model().to(device)
+    left = shrink(model, want, batches)
+    recipe = derived(opened.recipe, pruning.sizes(model), steps, sets)
+    write(out, model, recipe, opened)
+    rows.append(_measure("pruned", out, checkpoint.open_run(out), texts))
+    if steps:
+        report.say(f"mt: {left}; fine-tuning {steps} updates in {out}")
+        train(recipe, out)
+        rows.append(_measure("fine-tuned", out, checkpoint.open_run(out), texts))
+    return Done(out, rows, left, test)
+
+
+def check(opened: Opened, want: Wanted) -> None:
+    """Refuse what cannot be pruned.
+
+    Raises:
+        ConfigError: names the option or key that is in the way.
+    """
+    model: Any = opened.recipe.model
+    if model.kind != "transformer":
+        what = f"there are no heads to prune in the model {model.kind}"
+        raise ConfigError("PRUNE-KIND", "model.kind", what, "prune a transformer")
+    for stack, count in want.layers:
+        have = getattr(model, f"{stack}_layers")
+        if count > have:
+            advice = "say how many layers stay"
+            raise ConfigError("PRUNE-LAYERS", f"--layers {stack}={count}", f"has {have}", advice)
+    if want.heads and not want.uneven:
+        parts = [n for part in ("encoder", "decoder", "cross") for n in model.heads(part)]
+        if round(want.heads * max(parts)) < 1:
+            what = f"{want.heads:.0%} of {max(parts)} heads is less than one of each attention"
+            raise ConfigError("PRUNE-HEADS", "--heads", what, "prune more, or add --uneven")
+
+
+def derived(recipe: Recipe, sizes: dict[str, Any], steps: int, sets: Sequence[str]) -> Recipe:
+    """The recipe of the pruned run: the run's, of other sizes, to be trained for a little.
+
+    Raises:
+        ConfigError: it does not hold together.
+    """
+    value = dump(recipe)
+    value["model"] |= sizes
+    if steps:
+        plan, every = value["training"], -(-steps // VALIDATIONS)
+        plan |= {"max_steps": steps, "max_epochs": None, "max_minutes": None, "patience": None}
+        plan |= {key: min(plan[key], every) for key in ("validate_every", "save_every")}
+        warmup = value["schedule"]["warmup_steps"]
+        value["schedule"]["warmup_steps"] = min(warmup, steps // 10)
+        value["optimizer"]["learning_rate"] *= RATE
+    document = Document(value, name="the recipe of the run")
+    for assignment in sets:
+        document = override(document, assignment)
+    return validate(Recipe, document)
+
+
+def sample(recipe: Recipe, opened: Opened, pairs: int, device: torch.device) -> list[Batch]:
+    """Some of the run's pairs, always the same ones, as batches.
+
+    Raises:
+        DataError: they are not cut into pieces as the run's were.
+    """
+    prepared = prepare(recipe, report.say)
+    if prepared.vocabulary.digest != opened.vocabulary.digest:
+        what = "the data now make another vocabulary than the run has"
+        raise DataError("PRUNE-DATA", opened.run, what, "restore the data and their files")
+    corpus = prepared.valid if prepared.train is None else prepared.train
+    size = len(corpus.source_lengths)
+    rows = np.random.default_rng(recipe.training.seed).permutation(size)[:pairs]
+    sides = corpus.source_lengths[rows], corpus.target_lengths[rows]
+    return [
+        batching.moved(batching.collate(corpus, rows[micro]), device)
+        for micro in lengths.cut(*sides, SLOTS, SLOTS)
+    ]
+
+
+def shrink(model: nn.Module, want: Wanted, batches: Sequence[Batch]) -> str:
+    """Take out of a model what is wanted; what is left of what, in words."""
+    told = []
+    for stack, count in want.layers:
+        kept = pruning.remove_layers(model, stack, count, batches)
+        told.append(f"{stack} layers {', '.join(str(number + 1) for number in kept)} left")
+    found = pruning.importance(model, batches)
+    every, layers = pruning.attentions(model), pruning.feed_forwards(model)
+    if want.heads:
+        before = sum(each.n_heads for each in every.values())
+        for name, heads in pruning.heads_to_keep(found.heads, want.heads, want.uneven).items():
+            pruning.keep_heads(every[name], heads)
+        after = sum(each.n_heads for each in every.values())
+        told.append(f"{after} of {before} heads left")
+    if want.columns:
+        kept_columns = pruning.columns_to_keep(found.columns, want.columns)
+        for name, columns in kept_columns.items():
+            pruning.keep_columns(layers[name], columns)
+        told.append(f"{len(next(iter(kept_columns.values())))} columns a feed-forward layer left")
+    return ", ".join(told)
+
+
+def write(out: Path, model: nn.Module, recipe: Recipe, opened: Opened) -> None:
+    """The new run, with one checkpoint of step 0; it appears whole or not at all."""
+    weights = checkpoint.weights_of(model)
+    fresh = plugin("models", recipe.model.kind).build(recipe.model, opened.vocabulary)
+    checkpoint.fit(fresh, weights, out)  # the recipe tells the very shapes that are left
+    build = plugin("objectives", recipe.objective.kind).build
+    step = TrainStep(fresh, build(recipe.objective, fresh, opened.vocabulary, None), "fp32")
+    nothing = torch.optim.SGD(step.parameters())  # an optimizer without any state
+    averaged = step if recipe.training.ema else None
+    tensors = checkpoint.training_tensors(step, averaged, nothing)
+    about = {"vocabulary": opened.vocabulary.digest, "pruned_from": str(opened.folder.name)}
+    with files.new_folder(out) as hidden:
+        checkpoint.begin(hidden, recipe, opened.vocabulary, opened.resolved)
+        if opened.report:
+            files.write_json(hidden / "report.json", opened.report)
+        checkpoint.save(hidden, checkpoint.name_of(0), fresh, TrainState(), about, tensors)
+
+
+# ------------------------------------------------------------------------------ measuring
+
+
+def _test(recipe: Recipe) -> tuple[str, evaluate.Texts]:
+    """The first test set, else the validation corpus, with its name."""
+    for name, config in recipe.data.test.items():
+        return name, evaluate.read_set(config)
+    return "the validation corpus", evaluate.read_set(recipe.data.valid)
+
+
+def _measure(
+    name: str, path: Path, opened: Opened, texts: evaluate.Texts,
+    options: EngineOptions | None = None,
+) -> Row:  # fmt: skip
+    """Parameters, size, BLEU and speed of a run, by the search of its recipe."""
+    lines, references = texts
+    engine = open_engine(path, options or EngineOptions())
+    list(engine.translate(lines[:8]))  # what is set up at the first use
+    began = time.perf_counter()
+    found = [translation.text for translation in engine.translate(lines)]
+    seconds = time.perf_counter() - began
+    recipe, weights = opened.recipe, checkpoint.load_weights(opened.folder)
+    language = recipe.languages.target
+    bleu, _ = evaluate.bleu_and_chrf(found, references[0], language, recipe.evaluation)
+    parameters = sum(tensor.numel() for tensor in weights.values())
+    size = (opened.folder / MODEL).stat().st_size
+    return Row(name, parameters, size, bleu, len(lines) / seconds)
+
+
+def table(done: Done) -> Iterator[str]:
+    """What was found, as lines."""
+    yield f"{'':12} {'parameters':>12} {'MB':>8} {'BLEU':>6} {'lines/s':>9}"
+    for row in done.rows:
+        figures = f"{row.parameters:12,} {row.bytes / 1e6:8.1f} {row.bleu:6.2f}"
+        yield f"{row.name:12} {figures} {row.lines_per_second:9.1f}"
+    yield f"{done.left}; BLEU and speed on {done.test}"
+    yield f"written: {done.run}"
