@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mt.attention import KeyValueCache, attend, drop, weights
+from mt.gates import HardConcrete
 from mt.linear import Linear, Packed
 
 
@@ -44,6 +45,8 @@ class MultiHeadAttention(nn.Module):
         """A list here receives the weights [B, H, T, S] of each call."""
         self.mask: Tensor | None = None
         """[H], or [B, H], multiplies what each head gives: so pruning tries heads."""
+        self.gates: HardConcrete | None = None
+        """What else it is multiplied by, and learning can close."""
 
     def keys_values(self, memory: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values, each [B, H, S, K], of what is attended to [B, S, D]."""
@@ -81,9 +84,10 @@ class MultiHeadAttention(nn.Module):
 
     def _out(self, mixed: Tensor) -> Tensor:
         """What the heads give, [B, T, H*K] -> [B, T, D]."""
-        if self.mask is not None:
-            mask = self.mask if self.mask.dim() == 1 else self.mask[:, None]  # [.., H]
-            mixed = (self._heads(mixed) * mask[..., None].to(mixed.dtype)).flatten(-2)
+        for mask in (self.mask, None if self.gates is None else self.gates()):
+            if mask is not None:
+                each = mask if mask.dim() == 1 else mask[:, None]  # [.., H]
+                mixed = (self._heads(mixed) * each[..., None].to(mixed.dtype)).flatten(-2)
         merged: Tensor = self.output(mixed)
         return merged
 

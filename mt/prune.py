@@ -21,6 +21,7 @@ from mt.checkpoint import MODEL, Opened, TrainState
 from mt.config import Document, override, plugin, validate
 from mt.contracts import Batch, EngineOptions
 from mt.errors import ConfigError, DataError
+from mt.gates import gated
 from mt.prepare import prepare
 from mt.recipe import Recipe, dump
 from mt.step import TrainStep
@@ -41,6 +42,8 @@ class Wanted:
 
     heads: float = 0.0
     """The share of heads."""
+    closed: bool = False
+    """The heads whose gates learning has closed, rather than a share."""
     columns: float = 0.0
     """The share of feed-forward columns, of each layer."""
     layers: tuple[tuple[str, int], ...] = ()
@@ -89,7 +92,9 @@ def wanted(heads: str | None, ff: str | None, layers: str | None, uneven: bool) 
             advice = "say how many layers stay, for instance --layers encoder=4,decoder=2"
             raise ConfigError("USAGE", "--layers", f"{part!r} is not of that form", advice)
         stacks.append((stack, int(count)))
-    return Wanted(_share("--heads", heads), _share("--ff", ff), tuple(stacks), uneven)
+    closed = heads == "closed"
+    share = 0.0 if closed else _share("--heads", heads)
+    return Wanted(share, closed, _share("--ff", ff), tuple(stacks), uneven)
 
 
 def _share(option: str, text: str | None) -> float:
@@ -158,6 +163,13 @@ def check(opened: Opened, want: Wanted) -> None:
     if model.kind != "transformer":
         what = f"there are no heads to prune in the model {model.kind}"
         raise ConfigError("PRUNE-KIND", "model.kind", what, "prune a transformer")
+    gates = model.head_gates
+    if gates is not None and gates.kind != "hard_concrete":
+        what = f"its heads are chosen for each sentence ({gates.kind}): all are needed"
+        raise ConfigError("PRUNE-KIND", "model.head_gates", what, "prune a model without")
+    if want.closed and gates is None:
+        advice = "train it with model.head_gates.kind=hard_concrete, or say --heads 50%"
+        raise ConfigError("PRUNE-HEADS", "--heads closed", "the model has no gates", advice)
     for stack, count in want.layers:
         have = getattr(model, f"{stack}_layers")
         if count > have:
@@ -215,18 +227,24 @@ def shrink(model: nn.Module, want: Wanted, batches: Sequence[Batch]) -> str:
     """Take out of a model what is wanted; what is left of what, in words."""
     told = []
     for stack, count in want.layers:
-        kept = pruning.remove_layers(model, stack, count, batches)
-        told.append(f"{stack} layers {', '.join(str(number + 1) for number in kept)} left")
-    found = pruning.importance(model, batches)
+        numbers = pruning.remove_layers(model, stack, count, batches)
+        told.append(f"{stack} layers {', '.join(str(number + 1) for number in numbers)} left")
+    gates = pruning.fold_gates(model)
     every, layers = pruning.attentions(model), pruning.feed_forwards(model)
-    if want.heads:
+    if want.heads or want.closed:
         before = sum(each.n_heads for each in every.values())
-        for name, heads in pruning.heads_to_keep(found.heads, want.heads, want.uneven).items():
-            pruning.keep_heads(every[name], heads)
+        if want.closed:
+            kept_heads = pruning.open_heads(gates, want.uneven)
+        else:
+            heads = pruning.importance(model, batches).heads
+            kept_heads = pruning.heads_to_keep(heads, want.heads, want.uneven)
+        for name, kept in kept_heads.items():
+            pruning.keep_heads(every[name], kept)
         after = sum(each.n_heads for each in every.values())
         told.append(f"{after} of {before} heads left")
     if want.columns:
-        kept_columns = pruning.columns_to_keep(found.columns, want.columns)
+        columns_felt = pruning.importance(model, batches).columns  # of the heads that are left
+        kept_columns = pruning.columns_to_keep(columns_felt, want.columns)
         for name, columns in kept_columns.items():
             pruning.keep_columns(layers[name], columns)
         told.append(f"{len(next(iter(kept_columns.values())))} columns a feed-forward layer left")
@@ -239,7 +257,8 @@ def write(out: Path, model: nn.Module, recipe: Recipe, opened: Opened) -> None:
     fresh = plugin("models", recipe.model.kind).build(recipe.model, opened.vocabulary)
     checkpoint.fit(fresh, weights, out)  # the recipe tells the very shapes that are left
     build = plugin("objectives", recipe.objective.kind).build
-    step = TrainStep(fresh, build(recipe.objective, fresh, opened.vocabulary, None), "fp32")
+    objective = build(recipe.objective, fresh, opened.vocabulary, None)
+    step = TrainStep(fresh, gated(objective, fresh, recipe.model), "fp32")
     nothing = torch.optim.SGD(step.parameters())  # an optimizer without any state
     averaged = step if recipe.training.ema else None
     tensors = checkpoint.training_tensors(step, averaged, nothing)

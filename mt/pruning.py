@@ -130,9 +130,12 @@ def loss(model: nn.Module, batches: Sequence[Batch]) -> float:
 
 
 def heads_to_keep(scores: Scores, share: float, uneven: bool) -> Chosen:
-    """Which heads stay when a share of them goes: the same number of each attention, or the
+    """Which heads stay when a share of them goes; one of each attention at least.
 
-    least important of all, wherever they are; of each attention one stays at least.
+    Args:
+        scores: the importance of each.
+        share: how many go.
+        uneven: those least important of all, rather than as many of each attention.
     """
     if not uneven:
         return {name: _most(each, _left(len(each), share)) for name, each in scores.items()}
@@ -148,6 +151,21 @@ def heads_to_keep(scores: Scores, share: float, uneven: bool) -> Chosen:
     return {
         name: torch.tensor([head for head in range(len(each)) if (name, head) not in gone])
         for name, each in scores.items()
+    }
+
+
+def open_heads(gates: Scores, uneven: bool) -> Chosen:
+    """The heads whose gates are not closed, and of each attention one at least.
+
+    Args:
+        gates: from `fold_gates`.
+        uneven: no others; else as many of each attention as the one with most has.
+    """
+    counts = {name: max(1, int((each > 0).sum())) for name, each in gates.items()}
+    most = max(counts.values())
+    return {
+        name: _most(each, counts[name] if uneven else min(most, len(each)))
+        for name, each in gates.items()
     }
 
 
@@ -184,6 +202,20 @@ def remove_layers(model: Any, stack: str, count: int, batches: Sequence[Batch]) 
         kept.remove(min(kept, key=without))
     setattr(model, stack, nn.ModuleList([layers[i] for i in kept]))
     return kept
+
+
+@torch.no_grad()
+def fold_gates(model: nn.Module) -> Scores:
+    """Multiply what follows each head by its gate, which is then no more; the gates, [H] each."""
+    gates: Scores = {}
+    for name, attention in attentions(model).items():
+        if attention.gates is not None:
+            gates[name] = gate = attention.gates.eval()()
+            attention.output.weight.copy_(
+                (attention.output.weight.unflatten(1, (len(gate), -1)) * gate[:, None]).flatten(1)
+            )
+            attention.gates = None
+    return gates
 
 
 @torch.no_grad()
@@ -235,6 +267,7 @@ def sizes(model: Any) -> dict[str, Any]:
         "n_heads": most,
         "d_head": None if even and most * width == first.output.out_features else width,
         "layer_heads": None if even else parts,
+        "head_gates": None,
         "d_ff": next(iter(feed_forwards(model).values())).outer.in_features,
         "encoder_layers": len(model.encoder),
         "decoder_layers": len(model.decoder),

@@ -27,6 +27,7 @@ from mt.corpus import Corpus, EncodedPairs
 from mt.distributed import Precision, World
 from mt.errors import ConfigError, DataError, Stopped
 from mt.evaluate import metrics
+from mt.gates import gated
 from mt.graphs import Graphs, compilations
 from mt.lengths import Lengths, Rows, Shape, choose_shapes
 from mt.prepare import Prepared, changed_files, prepare
@@ -259,6 +260,7 @@ def start(
     model = plugin("models", recipe.model.kind).build(recipe.model, prepared.vocabulary).to(device)
     build = plugin("objectives", recipe.objective.kind).build
     objective = build(recipe.objective, model, prepared.vocabulary, None).to(device)
+    objective = gated(objective, model, recipe.model)
     step = TrainStep(model, objective, "fp32")
     resolved = distributed.of_first(
         world, lambda: resolve(recipe, run, step, prepared, device, threads, report, world)

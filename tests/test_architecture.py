@@ -28,9 +28,9 @@ LEVELS = [
     {"graphs", "pruning"},
     {
         "layers", "loss", "batching", "averaging", "encoding", "step", "resident", "trace",
-        "candidates", "decoders", "shortlist",
+        "candidates", "decoders", "shortlist", "chosen",
     },
-    {"lexicon"},
+    {"lexicon", "gates"},
     {"attention", "corpus", "vocabulary", "schedule", "lines", "lengths", "linear"},
     {"contracts"},
     {"distributed", "report", "memory"},

@@ -17,7 +17,11 @@ def command(
         Path, typer.Argument(metavar="RUN", help="A run directory, or a checkpoint in it.")
     ],
     heads: Annotated[
-        str | None, typer.Option(metavar="SHARE", help="How many of all attention heads go: 50%.")
+        str | None,
+        typer.Option(
+            metavar="SHARE",
+            help="How many of all attention heads go: 50%; or closed, those whose gates are.",
+        ),
     ] = None,
     ff: Annotated[
         str | None, typer.Option(metavar="SHARE", help="How many feed-forward columns go: 25%.")

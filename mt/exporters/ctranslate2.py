@@ -47,7 +47,13 @@ def check(opened: checkpoint.Opened, config: Config) -> None:
     if kind != "transformer":
         what = f"ctranslate2 cannot express the model {kind}"
         raise ConfigError("EXPORT-KIND", "model.kind", what, "export it --to bundle")
-    if getattr(opened.recipe.model, "layer_heads", None) is not None:
+    model: Any = opened.recipe.model
+    if model.head_gates is not None:
+        what = f"ctranslate2 cannot express head gates of kind {model.head_gates.kind}"
+        closing = model.head_gates.kind == "hard_concrete"
+        advice = "mt prune RUN --heads closed first" if closing else "export it --to bundle"
+        raise ConfigError("EXPORT-KIND", "model.head_gates", what, advice)
+    if model.layer_heads is not None:
         what = "ctranslate2 cannot express layers of different numbers of heads"
         advice = "prune without --uneven, or export it --to bundle"
         raise ConfigError("EXPORT-KIND", "model.layer_heads", what, advice)

@@ -67,6 +67,9 @@ def check(opened: checkpoint.Opened, config: Config) -> None:
         for key, values in known.items()
         if getattr(model, key) not in values
     ]
+    if model.head_gates is not None:
+        what = f"huggingface cannot express head gates of kind {model.head_gates.kind}"
+        wrong.append(("model.head_gates", what))
     if model.layer_heads or model.head_width * model.n_heads != model.d_model:
         what = "huggingface cannot express heads that together are not d_model wide"
         wrong.append(("model.layer_heads" if model.layer_heads else "model.d_head", what))

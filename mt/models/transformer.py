@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mt.attention import KeyValueCache
+from mt.chosen import ChosenAttention, ChosenCache
 from mt.config import Section, Variant
 from mt.contracts import PAD, Cache, Memory
 from mt.errors import ConfigError
+from mt.gates import Choice, HardConcrete, Router
+from mt.gates import Config as HeadGates
 from mt.layers import (
     Dropout,
     FeedForward,
@@ -32,6 +35,9 @@ if TYPE_CHECKING:
     from mt.vocabulary import Vocabulary
 
 Heads = Annotated[int, Field(ge=1)]
+Choices = tuple[tuple[Choice, ...], tuple[Choice, ...]]
+"""Of a decoder layer's self- and cross-attention: none, or the heads that the sentences have."""
+NO_CHOICES: Choices = ((), ())
 
 
 class LayerHeads(Section):
@@ -84,6 +90,8 @@ class Config(Variant):
     `auto`: all with a joint vocabulary, else decoder (section 3.4)."""
     scale_embeddings: bool = True
     """Multiply embeddings by sqrt(d_model) (section 3.4)."""
+    head_gates: HeadGates | None = None
+    """Learn which heads can go, or choose some for each sentence; see docs/compression.md."""
 
     @model_validator(mode="after")
     def _fits(self) -> Config:
@@ -101,7 +109,18 @@ class Config(Variant):
             raise ValueError("positions: learned needs max_length, the size of its table")
         if self.positions == "sinusoidal" and self.d_model % 2:
             raise ValueError(f"d_model ({self.d_model}) must be even for sinusoidal positions")
+        if self.chosen is not None and self.layer_heads is not None:
+            raise ValueError("head_gates: topk wants as many heads in each layer: no layer_heads")
+        if self.chosen is not None and self.chosen > self.n_heads:
+            raise ValueError(
+                f"head_gates.heads ({self.chosen}) is more than n_heads ({self.n_heads})"
+            )
         return self
+
+    @property
+    def chosen(self) -> int | None:
+        """k, the heads that are chosen for each sentence; None: all are computed."""
+        return None if self.head_gates is None else self.head_gates.heads
 
     @property
     def head_width(self) -> int:
@@ -138,15 +157,14 @@ class EncoderLayer(nn.Module):
 
     def __init__(self, config: Config, heads: int) -> None:
         super().__init__()
-        self.self_attention = SelfAttention(
-            config.d_model, heads, config.attention_dropout, config.head_width
-        )
+        self.self_attention = _attention(SelfAttention, config, heads)
         self.feed_forward = _feed_forward(config)
         self.sublayers = nn.ModuleList([Sublayer(config) for _ in range(2)])
 
-    def forward(self, x: Tensor, valid: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, valid: Tensor | None, *choice: Choice) -> Tensor:
         """x [B, S, D], valid [B, S] -> [B, S, D]."""
-        x = self.sublayers[0](x, lambda y: self.self_attention.attend_self(y, valid, False))
+        own = self.self_attention
+        x = self.sublayers[0](x, lambda y: own.attend_self(y, valid, False, *choice))
         x = self.sublayers[1](x, self.feed_forward)
         return x
 
@@ -156,30 +174,42 @@ class DecoderLayer(nn.Module):
 
     def __init__(self, config: Config, heads: int, cross_heads: int) -> None:
         super().__init__()
-        self.self_attention = SelfAttention(
-            config.d_model, heads, config.attention_dropout, config.head_width
-        )
-        self.cross_attention = MultiHeadAttention(
-            config.d_model, cross_heads, config.attention_dropout, config.head_width
-        )
+        self.self_attention = _attention(SelfAttention, config, heads)
+        self.cross_attention = _attention(MultiHeadAttention, config, cross_heads)
         self.feed_forward = _feed_forward(config)
         self.sublayers = nn.ModuleList([Sublayer(config) for _ in range(3)])
 
-    def forward(self, x: Tensor, memory: Tensor, valid: Tensor | None) -> Tensor:
+    def forward(
+        self, x: Tensor, memory: Tensor, valid: Tensor | None, choices: Choices = NO_CHOICES
+    ) -> Tensor:
         """All positions at once, as in training: x [B, T, D], memory [B, S, D]."""
-        source = self.cross_attention.keys_values(memory)
-        x = self.sublayers[0](x, lambda y: self.self_attention.attend_self(y, None, True))
-        x = self.sublayers[1](x, lambda y: self.cross_attention(y, source, valid))
+        own, cross = self.self_attention, self.cross_attention
+        source = cross.keys_values(memory, *choices[1])
+        x = self.sublayers[0](x, lambda y: own.attend_self(y, None, True, *choices[0]))
+        x = self.sublayers[1](x, lambda y: cross(y, source, valid, *choices[1]))
         x = self.sublayers[2](x, self.feed_forward)
         return x
 
-    def extend(self, x: Tensor, cache: KeyValueCache, layer: int) -> Tensor:
+    def extend(
+        self, x: Tensor, cache: KeyValueCache, layer: int, choices: Choices = NO_CHOICES
+    ) -> Tensor:
         """New positions only, as in decoding: x [B*N, t, D]."""
         own, cross = self.self_attention, self.cross_attention
-        x = self.sublayers[0](x, lambda y: own.attend_cached(y, cache, layer))
-        x = self.sublayers[1](x, lambda y: cross.attend_source(y, cache, layer))
+        x = self.sublayers[0](x, lambda y: own.attend_cached(y, cache, layer, *choices[0]))
+        x = self.sublayers[1](x, lambda y: cross.attend_source(y, cache, layer, *choices[1]))
         x = self.sublayers[2](x, self.feed_forward)
         return x
+
+
+def _attention(kind: type[MultiHeadAttention], config: Config, heads: int) -> Any:
+    """An attention of that kind, with the gates of the config."""
+    sizes = (config.d_model, heads, config.attention_dropout, config.head_width)
+    if config.chosen is not None:
+        return ChosenAttention(*sizes)
+    made = kind(*sizes)
+    if config.head_gates is not None:
+        made.gates = HardConcrete(heads)
+    return made
 
 
 def _feed_forward(config: Config) -> FeedForward:
@@ -210,6 +240,8 @@ class Transformer(nn.Module):
             once(cast(EncoderLayer, layer).self_attention)
         for layer in self.decoder:
             once(cast(DecoderLayer, layer).cross_attention.key_value)
+        self.encoder_router = _router(config, config.encoder_layers)
+        self.decoder_router = _router(config, 2 * config.decoder_layers)
         initialise(self)
 
     def encode(self, source: Tensor) -> Memory:
@@ -217,14 +249,23 @@ class Transformer(nn.Module):
         valid = source != PAD  # [B, S]
         table = self.source_embedding or self.target_embedding
         x = self.drop(self.source_positions(table(source) * self.scale))  # [B, S, D]
-        for layer in self.encoder:
-            x = layer(x, valid)
+        choices: list[tuple[Choice, ...]] = [()] * len(self.encoder)
+        if self.encoder_router is not None:
+            choices = [(each,) for each in self.encoder_router(x, valid)]
+        for layer, choice in zip(self.encoder, choices, strict=True):
+            x = layer(x, valid, *choice)
         return Memory(self.encoder_norm(x), valid)
 
     def start(self, memory: Memory, beams: int, max_length: int) -> Cache:
         """A cache for `max_length` tokens; the source's keys and values computed once."""
         layers = [cast(DecoderLayer, layer) for layer in self.decoder]
-        source = [layer.cross_attention.keys_values(memory.states) for layer in layers]
+        choices = self._choices(memory)
+        source = [
+            layer.cross_attention.keys_values(memory.states, *cross)
+            for layer, (_, cross) in zip(layers, choices, strict=True)
+        ]
+        if self.decoder_router is not None:
+            return ChosenCache(choices, source, memory.valid, beams, max_length)
         heads = [layer.self_attention.n_heads for layer in layers]
         return KeyValueCache(source, memory.valid, beams, max_length, heads)
 
@@ -234,15 +275,23 @@ class Transformer(nn.Module):
         x = self.target_embedding(target) * self.scale  # [B, T, D]
         x = self.drop(self.target_positions(x, known))
         if cache is None:
-            for layer in self.decoder:
-                x = layer(x, memory.states, memory.valid)
+            for layer, choice in zip(self.decoder, self._choices(memory), strict=True):
+                x = layer(x, memory.states, memory.valid, choice)
         else:
             kept = cast(KeyValueCache, cache)
-            for number, layer in enumerate(self.decoder):
-                x = cast(DecoderLayer, layer).extend(x, kept, number)
+            choices = getattr(cache, "choices", [NO_CHOICES] * len(self.decoder))
+            for number, (layer, choice) in enumerate(zip(self.decoder, choices, strict=True)):
+                x = cast(DecoderLayer, layer).extend(x, kept, number, choice)
             kept.advance(*target.shape)
         hidden: Tensor = self.decoder_norm(x)
         return hidden
+
+    def _choices(self, memory: Memory) -> list[Choices]:
+        """The heads of each decoder layer that the sentences have."""
+        if self.decoder_router is None:
+            return [NO_CHOICES] * len(self.decoder)
+        made = iter(self.decoder_router(memory.states, memory.valid))
+        return [((own,), (cross,)) for own, cross in zip(made, made, strict=True)]
 
     def attention(self, source: Tensor, target: Tensor) -> Tensor:
         """Cross-attention [B, T, S] of target inputs, its heads averaged.
@@ -272,6 +321,13 @@ class Transformer(nn.Module):
     def blocks(self) -> Iterable[nn.Module]:
         """Encoder and decoder layers."""
         return [*self.encoder, *self.decoder]
+
+
+def _router(config: Config, attentions: int) -> Router | None:
+    """What chooses the heads of so many attentions."""
+    if config.chosen is None:
+        return None
+    return Router(config.d_model, attentions, config.n_heads, config.chosen)
 
 
 def initialise(model: nn.Module) -> None:
