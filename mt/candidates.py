@@ -237,11 +237,27 @@ def left_in_batch(stopped: Tensor, stops: int) -> Tensor | None:
     return stopped.byte().argsort(stable=True)[:size].sort().values
 
 
-def forced_gains(logits: Tensor, forced: Tensor) -> tuple[Tensor, Tensor]:
-    """Log-probabilities and ids [B, N] of the forced tokens [B]; of any where it is -1."""
+def forced_gains(
+    decoder: Decoder, state: Any, logits: Tensor, forced: Tensor, gains: Tensor, ids: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Log-probabilities and ids [B, N] of the forced tokens [B]; of any where it is -1.
+
+    Args:
+        decoder, state, logits: see `best_pieces`.
+        forced: [B].
+        gains, ids: [B, N, K] what `best_pieces` gave.
+    """
+    import torch
+
     wanted = forced.clamp(min=0)[:, None].expand(logits.shape[:-1])  # [B, N]
-    gains = log_probabilities(logits).gather(-1, wanted[..., None])[..., 0]
-    return gains.nan_to_num(nan=NONE, neginf=NONE), wanted
+    if logits.dtype == torch.float32:
+        told = log_probabilities(logits).gather(-1, wanted[..., None])[..., 0]
+    else:  # as much less than the best piece's as its sharpened logit is
+        best, place = gains.max(dim=-1, keepdim=True)  # [B, N, 1]
+        both = torch.cat((ids.gather(-1, place), wanted[..., None]), dim=-1)
+        exact = decoder.sharpen(state, both, logits.gather(-1, both).float())  # [B, N, 2]
+        told = best[..., 0] + exact[..., 1] - exact[..., 0]
+    return told.nan_to_num(nan=NONE, neginf=NONE), wanted
 
 
 def best_of(values: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -10,13 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from pydantic import Field
 
 from mt.config import Section, Variant
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor, nn
     from torch.optim import Optimizer
 
@@ -24,6 +26,8 @@ PAD, UNK, BEGIN, END = 0, 1, 2, 3
 """Ids of the special pieces, the same in every vocabulary."""
 FIRST_RESERVED, N_RESERVED = 4, 64
 """The reserved control pieces stand at ids 4 to 67; they are named as they are used."""
+MASK, BACK_TRANSLATED = FIRST_RESERVED, FIRST_RESERVED + 1
+"""`<mask>` and `<bt>`, the first of them."""
 FIRST_PIECE = FIRST_RESERVED + N_RESERVED
 """The first id that text can become."""
 
@@ -42,6 +46,20 @@ class SourceConfig(Variant):
 
     languages: Languages | None = None
     """Translation direction of this corpus; the recipe's when left out."""
+    only: Literal["source", "target"] | None = None
+    """Read this side alone, as text of one language, for `objective.kind: denoising`."""
+    tag: Literal["bt"] | None = None
+    """`bt`: its sources are a model's translations, and begin with the control piece `<bt>`."""
+
+    @property
+    def side(self) -> Literal["source", "target"] | None:
+        """The one side that a monolingual corpus has; None: both."""
+        return self.only
+
+    @property
+    def language(self) -> str:
+        """The language of a monolingual corpus."""
+        return self.direction.source if self.side == "source" else self.direction.target
 
     @property
     def direction(self) -> Languages:
@@ -55,6 +73,8 @@ class OptimizerConfig(Variant):
 
     learning_rate: float = Field(1e-3, gt=0)
     """Peak rate; the schedule's factor multiplies it at each update."""
+    layer_decay: float = Field(1.0, gt=0, le=1)
+    """The rate of a layer is this times that of the one above it; the embeddings' is lowest."""
 
 
 class SearchConfig(Variant):
@@ -104,6 +124,8 @@ class Chunk:
     target: list[str | None]
     after: dict[str, Any]
     """The position, as JSON: whoever streams from it gets what follows."""
+    corpus: int = 0
+    """The number of its corpus in `data.train`; whoever reads several fills it in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +215,17 @@ class Seq2Seq(Protocol):
             ConfigError: the model has none.
         """
 
+    def attentions(self, source: Tensor, target: Tensor) -> Mapping[str, Sequence[Tensor]]:
+        """Every attention of every layer over source ids [B, S] and target inputs [B, T].
+
+        Of `encoder` [B, H, S, S], `decoder` [B, H, T, T] and `cross` [B, H, T, S] what the model
+        has, a tensor a layer, from its own forward pass. Each row sums to 1; layers may differ
+        in their heads H.
+
+        Raises:
+            ConfigError: the model has none.
+        """
+
     def output(self) -> tuple[Tensor, Tensor | None]:
         """The projection weight [V, D] and bias [V] (or None) that turn hidden states to logits."""
 
@@ -201,7 +234,11 @@ class Seq2Seq(Protocol):
 
 
 class Objective(Protocol):
-    """A training objective; an `nn.Module` whose own parameters train too."""
+    """A training objective; an `nn.Module` whose own parameters train too.
+
+    One that learns from monolingual corpora says so: its Config has `denoises = True`. One that
+    draws from (seed, step, row) has a method `begin(seed)`, called before each update.
+    """
 
     def __call__(self, batch: Batch) -> Loss:
         """The loss of one micro-batch, as sums and counts."""
@@ -341,6 +378,31 @@ class Searcher(Protocol):
         """
 
 
+@runtime_checkable
+class Watcher(Protocol):
+    """A searcher that can also tell what its model attends to; not every one can."""
+
+    def forced(self, source: Sequence[int], target: Sequence[int]) -> Hypothesis:
+        """A given target as if it had been found: its log-probability is its score.
+
+        Both sides end in `</s>`.
+
+        Raises:
+            ConfigError: the model has no attention.
+        """
+
+    def attentions(
+        self, source: Sequence[int], target: Sequence[int]
+    ) -> Mapping[str, Sequence[NDArray[np.float32]]]:
+        """What `Seq2Seq.attentions` tells of one pair: [H, T, S] a layer.
+
+        Row t is from where token t of the target is said; both sides end in `</s>`.
+
+        Raises:
+            ConfigError: the model has no attention, or there are several.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class Translation:
     """One line translated."""
@@ -391,10 +453,12 @@ class EngineOptions:
     """How many processes share the work, each with its own copy of the model."""
     others: tuple[Path, ...] = ()
     """Further models of an ensemble: the log-probabilities of all are averaged."""
-    batch_tokens: int = 4096
+    batch_tokens: int = 6144
     """Padded source positions times beams of one batch."""
     line_buffered: bool = False
     """Translate each line before the next is read."""
+    soon: bool = True
+    """Whether somebody waits for the first translations; else more lines are sorted together."""
     n_best: int = 1
     alignments: bool = False
     token_scores: bool = False
@@ -404,6 +468,8 @@ class EngineOptions:
     strict: bool = False
     """Refuse a line that is too long for the model, instead of splitting it."""
     seed: int = 1
+    first_line: int = 0
+    """Lines of the whole text that come before these: seeds and messages count them, too."""
     target_language: str | None = None
     """The target language asked of a multilingual model."""
 
@@ -424,10 +490,16 @@ class Engine(Protocol):
 
 
 class Teacher(Protocol):
-    """A loaded, frozen model that an objective may learn from."""
+    """A loaded, frozen model that an objective may learn from; no `nn.Module`."""
+
+    def hidden(self, batch: Batch) -> Tensor:
+        """[B, T, D'] its hidden states at each target position, without a gradient."""
+
+    def project(self, hidden: Tensor) -> Tensor:
+        """[..., V] the logits of hidden states [..., D'], without a gradient."""
 
     def logits(self, batch: Batch) -> Tensor:
-        """[B, T, V]."""
+        """[B, T, V] `hidden` and `project` at once: a lot of memory for a large vocabulary."""
 
 
 class ModelPlugin(Protocol):
@@ -476,6 +548,8 @@ class SourcePlugin(Protocol):
     def read(self, config: Any) -> Iterable[Pair]:
         """The pairs, raw; the iterable can be iterated again."""
 
+    # A corpus of one side gives pairs whose other side is None, and its Config says so: `side`.
+    #
     # A source whose data come in shards may have a second function. Without it a stream reads
     # the pairs, those before the position too, and each process keeps its share of them:
     #

@@ -6,14 +6,12 @@ With one process every function of this file that speaks of several does nothing
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import inspect
 import json
 import os
 import platform
 import re
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -145,21 +143,6 @@ def use_threads(threads: Literal["auto"] | int, world: World = ALONE) -> int:
     count = max(1, physical_cores() // world.local_size) if threads == "auto" else threads
     torch.set_num_threads(count)
     return count
-
-
-def keep_freed_memory() -> None:
-    """Have the C library keep the memory that is freed, where it can be told to.
-
-    Each batch frees what the next one needs. To give it back to the kernel and get it again,
-    cleared, costs more than a dropout does.
-    """
-    if sys.platform != "linux":
-        return
-    library = ctypes.CDLL(None)
-    if hasattr(library, "mallopt"):  # glibc; the numbers are of its malloc.h
-        trim_threshold, mmap_threshold = -1, -3
-        library.mallopt(mmap_threshold, 1 << 30)
-        library.mallopt(trim_threshold, (1 << 31) - 1)
 
 
 def cpu_has_bf16() -> bool:

@@ -6,12 +6,13 @@ import math
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from mt.contracts import END, Pair
+from mt.contracts import BACK_TRANSLATED, END, MASK, Chunk, Pair, Pairs, SourceConfig
 from mt.vocabulary import Config, Vocabulary, fold, sample_rows
 
 CHUNK_PAIRS, _CHUNK_CHARACTERS = 1000, 1 << 20
@@ -25,8 +26,34 @@ MENDED = {
 }
 """What to do about a corpus of which nothing is left for that reason."""
 Held = dict[str, set[str]]
-"""Folded source to folded targets of the pairs that training must not see."""
+"""Folded source to folded targets of the pairs that training must not see; under "" the folded
+texts of which monolingual corpora must hold none, if there are such corpora."""
 _INVISIBLE = ("Zs", "Zl", "Zp", "Cc", "Cf")
+
+
+class Treatment(NamedTuple):
+    """How the lines of a corpus are encoded."""
+
+    front: tuple[int, ...] = ()
+    """Control pieces that stand before each source."""
+    monolingual: bool = False
+    """Both sides are the text of the one side there is."""
+
+
+PARALLEL = Treatment()
+
+
+def treatment(config: SourceConfig, known: Vocabulary) -> Treatment:
+    """How a corpus is encoded: what stands before its sources.
+
+    Where the vocabulary names languages, the target's (Johnson et al. 2017, section 3); `<bt>`
+    before a source that was translated back (Caswell et al. 2019, section 3.2); `<mask>` before
+    monolingual text.
+    """
+    if config.side is None:
+        made = (BACK_TRANSLATED,) if config.tag == "bt" else ()
+        return Treatment((*known.front(config.direction.target), *made))
+    return Treatment((MASK, *known.front(config.language)), True)
 
 
 class Encoded(NamedTuple):
@@ -46,12 +73,33 @@ def is_blank(line: str) -> bool:
     return all(unicodedata.category(c) in _INVISIBLE for c in line)
 
 
-def held_out(pairs: Iterable[Pair]) -> Held:
-    """The pairs that training must not see."""
+def held_out(pairs: Iterable[Pair], monolingual: bool = False) -> Held:
+    """The pairs that training must not see; and their sides, where text of one side is learned."""
     held: Held = {}
     for pair in pairs:
-        held.setdefault(fold(pair.source or ""), set()).add(fold(pair.target or ""))
+        source, target = fold(pair.source or ""), fold(pair.target or "")
+        held.setdefault(source, set()).add(target)
+        if monolingual:
+            held.setdefault("", set()).update((source, target))
     return held
+
+
+def one_side(pairs: Iterable[Pair], config: SourceConfig) -> Iterable[Pair]:
+    """The pairs of a corpus, of a monolingual one without the side that it does not use."""
+    if config.only is None:
+        return pairs
+    nothing: dict[str, Any] = {"target" if config.only == "source" else "source": None}
+    return Pairs(lambda: (replace(pair, **nothing) for pair in pairs))
+
+
+def one_side_of(chunk: Chunk, config: SourceConfig) -> Chunk:
+    """`one_side` of a chunk of a stream."""
+    if config.only is None:
+        return chunk
+    nothing: list[str | None] = [None] * len(chunk.source)
+    if config.only == "source":
+        return replace(chunk, target=nothing)
+    return replace(chunk, source=nothing)
 
 
 def chunked(pairs: Iterable[Pair]) -> Iterator[dict[str, list[str | None]]]:
@@ -87,7 +135,7 @@ def _each(lists: Any) -> Iterator[Any]:
 
 def encode(
     sources: Sequence[str | None], targets: Sequence[str | None], known: Vocabulary,
-    max_length: int, held: Held,
+    max_length: int, held: Held, how: Treatment = PARALLEL,
 ) -> Encoded:  # fmt: skip
     """Encode pairs and say which are dropped.
 
@@ -96,7 +144,12 @@ def encode(
         known: what cuts them.
         max_length: most ids of a side, `</s>` included.
         held: pairs that must not be among them.
+        how: what their corpus wants.
     """
+    if how.monolingual:
+        sources = targets = [b if a is None else a for a, b in zip(sources, targets, strict=True)]
+        texts = held.get("", set())
+        held = {fold(text): texts for text in sources if text and fold(text) in texts}
     normal = known.normalise_source(line or "" for line in sources)
     reasons = _reasons(sources, targets, normal, known, max_length, held)
     if any(reasons):
@@ -107,12 +160,15 @@ def encode(
     source_ids = known.source.encode(normal)
     target_ids = known.target.encode(targets)  # type: ignore[arg-type] # none of them is None
     lengths = [*map(len, source_ids), *map(len, target_ids)]
-    if lengths and not (min(lengths) and max(lengths) < max_length):  # `</s>` is one more
+    front = len(how.front)
+    if lengths and not (min(lengths) and max(lengths) + front < max_length):  # `</s>` is one more
         for i in reversed(range(len(kept))):
             a, b = len(source_ids[i]), len(target_ids[i])
-            if not a or not b or max(a, b) >= max_length:
+            if not a or not b or max(a + front, b) >= max_length:
                 reasons[kept[i]] = "too_long" if a and b else "empty"
                 del source_ids[i], target_ids[i]
+    if front:
+        source_ids = [[*how.front, *ids] for ids in source_ids]
     return Encoded(reasons, source_ids, target_ids)
 
 
@@ -167,7 +223,12 @@ def as_row(encoded: Encoded, dtype: str) -> dict[str, Any]:
 
 
 def encode_row(
-    chunk: dict[str, Any], known: Vocabulary, max_length: int, held: Held, dtype: str
-) -> dict[str, Any]:
-    """`encode` and `as_row` of a chunk with its `source` and `target`: what a worker does."""
-    return as_row(encode(chunk["source"], chunk["target"], known, max_length, held), dtype)
+    chunk: dict[str, Any], known: Vocabulary, max_length: int, held: Held, dtype: str,
+    treatments: Sequence[Treatment],
+) -> dict[str, Any]:  # fmt: skip
+    """`encode` and `as_row` of a chunk with its `corpus`, `source` and `target`: a worker's work.
+
+    `treatments` has one for each corpus.
+    """
+    how = treatments[chunk["corpus"]]
+    return as_row(encode(chunk["source"], chunk["target"], known, max_length, held, how), dtype)

@@ -168,6 +168,11 @@ class Router(nn.Module):
         return total - total.detach()
 
 
+def is_gate(name: str) -> bool:
+    """Whether a parameter of that name belongs to a gate, which a trained model can be given."""
+    return name.endswith(".gates.alpha") or "_router." in name
+
+
 # ---------------------------------------------------------------------------------- the loss
 
 

@@ -6,13 +6,19 @@ Legend: B sentences, T queries, S keys, D model width, H heads, K head width, F 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mt.attention import KeyValueCache, attend, drop, weights
+from mt.config import Section
+from mt.contracts import FIRST_PIECE, UNK
+from mt.errors import ConfigError
 from mt.gates import HardConcrete
 from mt.linear import Linear, Packed
 
@@ -29,8 +35,48 @@ class Dropout(nn.Module):
         return drop(x, self.probability) if self.training else x
 
 
+class WordDropoutConfig(Section):
+    """Which share of the words a model is not shown in training."""
+
+    source: float = Field(0.0, ge=0, lt=1)
+    """Probability that a source piece is hidden."""
+    target: float = Field(0.0, ge=0, lt=1)
+    """Probability that a piece of the target so far is hidden; it is still to be predicted."""
+    by: Literal["zero", "unk"] = "zero"
+    """A hidden piece has no embedding at all, or that of `<unk>`."""
+
+
+class WordDropout(nn.Module):
+    """Embeds ids, in training without some of them (Gal and Ghahramani 2016, section 4.2).
+
+    Each position is hidden by itself, as Sennrich and Zhang (2019) do it, where the older paper
+    hides all occurrences of a word at once. What is no text (`<s>`, `</s>`, a tag) is always
+    shown. With `zero` the others are scaled up, so that their expectation stays.
+    """
+
+    def __init__(self, probability: float, by: Literal["zero", "unk"]) -> None:
+        super().__init__()
+        self.probability, self.by = probability, by
+
+    def forward(self, table: nn.Embedding, ids: Tensor) -> Tensor:
+        """Ids [B, T] to embeddings [B, T, D]."""
+        if not self.training or self.probability == 0:
+            embedded: Tensor = table(ids)
+            return embedded
+        hidden = torch.rand(ids.shape, device=ids.device) < self.probability
+        hidden &= ids >= FIRST_PIECE
+        if self.by == "unk":
+            return table(ids.masked_fill(hidden, UNK))
+        shown = torch.where(hidden, 0.0, 1 / (1 - self.probability))  # [B, T]
+        shown = torch.where(ids >= FIRST_PIECE, shown, 1.0)
+        return table(ids) * shown[..., None]
+
+
 class MultiHeadAttention(nn.Module):
     """MultiHead(Q, K, V) = Concat(head_1 .. head_H) W^O (section 3.2.2)."""
+
+    sharpness = 1.0
+    """What queries are multiplied by; sqrt(K) undoes the scaling of their products with keys."""
 
     def __init__(
         self, d_model: int, n_heads: int, dropout: float, d_head: int | None = None
@@ -58,20 +104,26 @@ class MultiHeadAttention(nn.Module):
         valid: Tensor | None = None, causal: bool = False,
     ) -> Tensor:  # fmt: skip
         """Attend from x [B, T, D] to keys and values [B, H, S, K]."""
-        return self._merge(self._attend(self._split(self.query(x)), keys_values, valid, causal))
+        query = self._sharp(self.query(x))
+        return self._merge(self._attend(self._split(query), keys_values, valid, causal))
 
     def _attend(
         self, query: Tensor, keys_values: tuple[Tensor, Tensor], valid: Tensor | None, causal: bool
     ) -> Tensor:
         key, value = keys_values
         if self.watch is not None:
-            wide = torch.promote_types(query.dtype, key.dtype)  # packed parts may differ
+            # As `attend` computes on a CPU; packed parts may differ in their types.
+            wide = torch.promote_types(torch.promote_types(query.dtype, key.dtype), torch.float32)
             self.watch.append(weights(query.to(wide), key.to(wide), valid, causal))
         return attend(query, key, value, valid, causal, self.dropout if self.training else 0.0)
 
     def attend_source(self, x: Tensor, cache: KeyValueCache, layer: int) -> Tensor:
         """Attend from new positions x [R, t, D] to the source in the cache."""
-        return self._out(cache.attend_source(layer, self._heads(self.query(x))))
+        query = self._sharp(self.query(x))
+        return self._out(cache.attend_source(layer, self._heads(query)))
+
+    def _sharp(self, query: Tensor) -> Tensor:
+        return query if self.sharpness == 1 else query * self.sharpness
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.n_heads, -1))  # [B, T, H*K] -> [B, T, H, K]
@@ -121,8 +173,23 @@ class SelfAttention(MultiHeadAttention):
     def _projected(self, x: Tensor) -> tuple[Tensor, ...]:
         """Query, key and value, each [B, T, H*K]."""
         if self.packed is not None and not torch.is_grad_enabled():
-            return self.packed(x).chunk(3, dim=-1)
-        return (self.query(x), *self.key_value(x).chunk(2, dim=-1))
+            query, *others = self.packed(x).chunk(3, dim=-1)
+        else:
+            query, others = self.query(x), self.key_value(x).chunk(2, dim=-1)
+        return self._sharp(query), *others
+
+
+@contextmanager
+def watching(parts: Iterable[MultiHeadAttention]) -> Iterator[list[Tensor]]:
+    """A list that receives the weights [B, H, T, S] of each call of `parts`, in their order."""
+    watched, seen = list(parts), list[Tensor]()
+    for part in watched:
+        part.watch = seen
+    try:
+        yield seen
+    finally:
+        for part in watched:
+            part.watch = None
 
 
 class FeedForward(nn.Module):
@@ -191,3 +258,22 @@ class Positions(nn.Module):
         if end > self.table.size(0):  # sinusoids know every position
             self.table = sinusoids(2 * end, self.d_model).to(self.table)
         return x + self.table[start:end]
+
+
+def shared_embeddings(asked: str, joint: bool) -> str:
+    """Which embeddings are one (section 3.4): `all`, `decoder` or `none`.
+
+    Args:
+        asked: `model.tie_embeddings`; `auto` shares all that can be.
+        joint: whether source and target have the same vocabulary.
+
+    Raises:
+        ConfigError: all shall be one, but there are two vocabularies.
+    """
+    if asked == "auto":
+        return "all" if joint else "decoder"
+    if asked == "all" and not joint:
+        what = "all shares source and target, which needs a joint vocabulary"
+        advice = "set vocabulary.joint: true, or model.tie_embeddings: decoder"
+        raise ConfigError("CONFIG", "model.tie_embeddings", what, advice)
+    return asked

@@ -16,6 +16,8 @@ from mt.contracts import Translation
 
 FIRST_WINDOW, LARGEST_WINDOW = 64, 4096
 """Lines that are sorted together: in the first window, so that output comes soon; and at most."""
+GROWTH = 16
+"""How much larger the next window is: many lines make batches of like lengths, few do not."""
 NO_SPACES = {"zh", "ja", "yue", "lzh", "cmn", "zho", "jpn"}
 """Languages whose sentences follow one another without a space."""
 Item = TypeVar("Item")
@@ -38,12 +40,20 @@ class Noted:
         return f"lines {', '.join(map(str, self.first))}{more}"
 
 
-def windows(items: Iterable[Item], size: int | None = None) -> Iterator[list[Item]]:
-    """The items in lists of `size`; by default growing from FIRST_WINDOW to LARGEST_WINDOW."""
-    iterator, count = iter(items), size or FIRST_WINDOW
-    while window := list(islice(iterator, count)):
+def windows(
+    items: Iterable[Item], line_buffered: bool = False, soon: bool = True
+) -> Iterator[list[Item]]:
+    """The items in lists that grow from FIRST_WINDOW to LARGEST_WINDOW.
+
+    Args:
+        items: lines, or what is as large.
+        line_buffered: each item alone.
+        soon: else the first list, too, has LARGEST_WINDOW.
+    """
+    iterator, count = iter(items), FIRST_WINDOW if soon else LARGEST_WINDOW
+    while window := list(islice(iterator, 1 if line_buffered else count)):
         yield window
-        count = size or min(4 * count, LARGEST_WINDOW)
+        count = min(GROWTH * count, LARGEST_WINDOW)
 
 
 def batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:

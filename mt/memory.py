@@ -1,7 +1,9 @@
-"""Memory: how much there is, when it is exhausted, and the most that fits in it."""
+"""Memory: how much there is, when it is exhausted, the most that fits in it, and keeping it."""
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -94,3 +96,18 @@ def largest(fits: Callable[[int], bool], first: int, limit: int, grain: int) -> 
         middle = (good + bad) // 2
         good, bad = (middle, bad) if fits(middle) else (good, middle)
     return good
+
+
+def keep_freed() -> None:
+    """Have the C library keep the memory that is freed, where it can be told to.
+
+    Each batch frees what the next one needs. To give it back to the kernel and get it again,
+    cleared, costs more than a dropout does; and what is held then swings with each batch.
+    """
+    if sys.platform != "linux":
+        return
+    library = ctypes.CDLL(None)
+    if hasattr(library, "mallopt"):  # glibc; the numbers are of its malloc.h
+        trim_threshold, mmap_threshold = -1, -3
+        library.mallopt(mmap_threshold, 1 << 30)
+        library.mallopt(trim_threshold, (1 << 31) - 1)

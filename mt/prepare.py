@@ -24,9 +24,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from mt import checkpoint, files, lexicon, shortlist, vocabulary
+from mt import checkpoint, files, finetune, lexicon, shortlist, vocabulary
 from mt.config import Section, input_files, plugin
-from mt.contracts import Pair, SourceConfig
+from mt.contracts import MASK, Languages, Pair, SourceConfig
 from mt.corpus import SIDES, Corpus, EncodedPairs, Writer, token_type
 from mt.distributed import physical_cores
 from mt.encoding import (
@@ -39,7 +39,9 @@ from mt.encoding import (
     encode,
     encode_row,
     held_out,
+    one_side,
     sampled,
+    treatment,
 )  # fmt: skip
 from mt.errors import DataError, MachineError, ModelError, MtError, Stopped
 from mt.recipe import Recipe
@@ -76,21 +78,35 @@ class Prepared:
         told: str = self.train.digest if self.train is not None else self.report["stream"]
         return told
 
+    @property
+    def parts(self) -> tuple[int, ...]:
+        """How many pairs of `train` are of each training corpus; they stand in this order."""
+        corpora = self.report["corpora"]
+        names = sorted((n for n in corpora if n.startswith("train.")), key=lambda n: int(n[6:]))
+        return tuple(corpora[name]["kept"] for name in names if "kept" in corpora[name])
+
 
 def read_pairs(config: SourceConfig) -> Iterable[Pair]:
     """The raw pairs of a source; can be iterated again."""
     pairs: Iterable[Pair] = plugin("sources", config.kind).read(config)
-    return pairs
+    return one_side(pairs, config)
 
 
 def _to_screen(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def prepare(recipe: Recipe, tell: Callable[[str], None] = _to_screen) -> Prepared:
+def prepare(
+    recipe: Recipe, tell: Callable[[str], None] = _to_screen, run: Path | None = None
+) -> Prepared:
     """The vocabulary and the encoded corpora of a recipe, from the cache when they are there.
 
     May be called by several processes at once; one builds, the others wait.
+
+    Args:
+        recipe: what to prepare for.
+        tell: where a line of progress goes.
+        run: the run that it is for, which knows its vocabulary if it has been begun.
 
     Raises:
         DataError: the data are missing, damaged or empty, or changed while they were read.
@@ -98,8 +114,8 @@ def prepare(recipe: Recipe, tell: Callable[[str], None] = _to_screen) -> Prepare
         DownloadError: a hub data set could not be fetched.
         Stopped: a signal asked to stop; nothing half-made is left.
     """
-    sources = _sources(recipe)
-    folder = files.cache_folder() / "corpora" / _key(recipe, sources)
+    sources, known = _sources(recipe), finetune.inherited(recipe, run)
+    folder = files.cache_folder() / "corpora" / _key(recipe, sources, known)
     with files.lock(_lock_of(folder), wait=True), _stoppable():
         _sweep(folder)
         if folder.exists():
@@ -110,7 +126,7 @@ def prepare(recipe: Recipe, tell: Callable[[str], None] = _to_screen) -> Prepare
                 tell(f"warning: {where}: {what}; it is built again")
                 files.discard(folder)
         with files.new_folder(folder) as hidden:
-            report = _Build(recipe, sources, hidden, tell).run()
+            report = _Build(recipe, sources, hidden, tell, known).run()
         for line in _table(report):
             tell(line)
         return _open(folder, sources, lambda _: None)
@@ -134,7 +150,7 @@ def learn_shortlist(
         DataError: the data are not there any more.
     """
     opened = checkpoint.open_run(path)
-    prepared = prepare(opened.recipe, tell)
+    prepared = prepare(opened.recipe, tell, opened.run)
     known = opened.vocabulary
     if prepared.vocabulary.digest != known.digest:
         what = "the data of its recipe give another vocabulary now: they have changed"
@@ -144,6 +160,11 @@ def learn_shortlist(
     if pairs is None:
         pairs = _first_pairs(opened.recipe, prepared, most)
     rows = lexicon.spread(pairs, most)
+    tokens, offsets = pairs.arrays("source")
+    rows = rows[tokens[offsets[rows]] != MASK]  # text alone says nothing of translation
+    if not len(rows):
+        what = "it was trained on text of one side only, which says nothing of translation"
+        raise DataError("SHORTLIST-NONE", opened.run, what, "fine-tune it on pairs first")
     tell(f"learning a shortlist from {len(rows):,} of {len(pairs):,} pairs")
     found = shortlist.learn(
         pairs, rows, known.source_size, known.target_size, known.joint, count, frequent
@@ -155,8 +176,11 @@ def _first_pairs(recipe: Recipe, prepared: Prepared, most: int) -> EncodedPairs:
     """The first pairs of a stream, encoded."""
     known, limit = prepared.vocabulary, recipe.data.max_length
     dtype, rows, count = token_type(known.size), [], 0
+    how = [treatment(config, known) for config in recipe.data.train]
     for chunk, _ in read(recipe.data.train, order_of(recipe.training.seed), Processes(), None):
-        encoded = encode(chunk.source, chunk.target, known, limit, prepared.held)
+        if recipe.data.train[chunk.corpus].side is not None:
+            continue
+        encoded = encode(chunk.source, chunk.target, known, limit, prepared.held, how[chunk.corpus])
         rows.append(as_row(encoded, dtype))
         count += len(encoded.source)
         if count >= most:
@@ -197,6 +221,7 @@ def _sources(recipe: Recipe) -> list[_Source]:
     data = recipe.data
     train = {f"train.{i}": source for i, source in enumerate(data.train)}
     named = {"valid": data.valid}
+    named |= {f"valid.{i}": source for i, source in enumerate(data.more_valid, start=1)}
     if data.drop_overlap:
         named |= {f"test.{name}": source for name, source in data.test.items()}
     facts = _sizes if data.streaming else _inputs
@@ -230,20 +255,30 @@ def _inputs(section: Section) -> dict[str, dict[str, str]]:
     return found
 
 
-def _key(recipe: Recipe, sources: Sequence[_Source]) -> str:
+def _key(recipe: Recipe, sources: Sequence[_Source], known: Vocabulary | None) -> str:
     """The hash of what decides the result: files by content, all else by value."""
+    cut = _learned(recipe.vocabulary) if known is None else known.digest
     everything = [
         FORMAT, vocabulary.FORMAT, recipe.languages.model_dump(),
         recipe.data.max_length, recipe.data.drop_overlap, recipe.data.streaming,
-        _values(recipe.vocabulary, _inputs(recipe.vocabulary)),
+        cut,
         [[s.name, _values(s.config, s.files), _code_of(s.config.kind)] for s in sources],
     ]  # fmt: skip
     return _hash(everything)[:16]
 
 
+def _learned(config: vocabulary.Config) -> dict[str, Any]:
+    """The values that decide what a vocabulary is; how training draws from it is not one."""
+    values = _values(config, _inputs(config))
+    return {key: value for key, value in values.items() if key != "sampling"}
+
+
 def _values(section: Section, inputs: dict[str, dict[str, str]]) -> dict[str, Any]:
     """The values of a section, its input files by their content, or size where it is streamed."""
     values = section.model_dump(mode="json", exclude={key.split(".")[0] for key in inputs})
+    for key in ("only", "tag"):  # which corpora did not have at first
+        if values.get(key, "") is None:
+            del values[key]
     return values | {key: file.get("sha256", file.get("bytes")) for key, file in inputs.items()}
 
 
@@ -338,14 +373,18 @@ class _Build:
         sources: its corpora, by name.
         folder: the hidden folder to fill.
         tell: where a line of progress goes.
+        inherited: the vocabulary, when another model's is used.
     """
 
     def __init__(
-        self, recipe: Recipe, sources: list[_Source], folder: Path, tell: Callable[[str], None]
-    ) -> None:
-        self.recipe, self.folder, self.tell = recipe, folder, tell
+        self, recipe: Recipe, sources: list[_Source], folder: Path, tell: Callable[[str], None],
+        inherited: Vocabulary | None,
+    ) -> None:  # fmt: skip
+        self.recipe, self.folder, self.tell, self.inherited = recipe, folder, tell, inherited
         self.sources = {source.name: source for source in sources}
         self.train = [source for source in sources if source.name.startswith("train.")]
+        self.valid = [source for source in sources if source.name.startswith("valid")]
+        self.monolingual = any(source.config.side is not None for source in self.train)
         self.work = files.make_folder(folder / "work")
         self.seconds: dict[str, float] = {}
         self.read: list[int] = []
@@ -356,8 +395,8 @@ class _Build:
         with _quiet_datasets(), _unwrapped():
             with self._timed("reading"):
                 chunks = self._read()
-                valid = list(read_pairs(self.recipe.data.valid))
-                held = self._held_out(valid)
+                valid = {s.name: list(read_pairs(s.config)) for s in self.valid}
+                held = self._held_out(list(chain(*valid.values())))
             with self._timed("vocabulary"):
                 known = self._learn(chunks)
                 known.save(self.folder)
@@ -427,7 +466,7 @@ class _Build:
             if next(read([source.config], 1, Processes(), None), None) is None:
                 advice = "see the corpus in the recipe: is it the right file?"
                 raise DataError("DATA-EMPTY", source.where, "there are no pairs in it", advice)
-        wanted = config.sample if config.path is None else 1
+        wanted = config.sample if config.path is None and self.inherited is None else 1
         for chunk, _ in read(corpora, order_of(config.seed), Processes(), None):
             self.read.append(len(chunk.source))
             yield {"corpus": 0, "source": chunk.source, "target": chunk.target}
@@ -436,25 +475,41 @@ class _Build:
 
     def _learn(self, chunks: Any) -> Vocabulary:
         config = self.recipe.vocabulary
+        if self.inherited is not None:
+            return self._named(self.inherited)
         if config.path is None:
             self.tell(f"learning a vocabulary of {config.size:,}")
         lines = {side: sampled(chunks, side, config) for side in SIDES}
-        return vocabulary.train(config, self.recipe.languages, lines["source"], lines["target"])
+        corpora = [self.recipe.languages, *(source.config.direction for source in self.train)]
+        codes = [" ".join(getattr(each, side) for each in corpora) for side in SIDES]
+        languages = Languages(source=codes[0], target=codes[1])
+        known = vocabulary.train(
+            config, languages, lines["source"], lines["target"], self.monolingual
+        )
+        return self._named(known)
+
+    def _named(self, known: Vocabulary) -> Vocabulary:
+        """The vocabulary with a name for each language that a source has to tell."""
+        told = self.recipe.targets if known.languages else self.recipe.told_languages
+        return known.naming([vocabulary.tag(language) for language in told])
 
     def _held_out(self, valid: list[Pair]) -> Held:
         tests = [s for s in self.sources.values() if s.name.startswith("test.")]
         pairs = chain(valid, *(read_pairs(source.config) for source in tests))
-        return held_out(pairs) if self.recipe.data.drop_overlap else {}
+        return held_out(pairs, self.monolingual) if self.recipe.data.drop_overlap else {}
 
-    def _encode_valid(self, pairs: list[Pair], known: Vocabulary, dtype: str) -> _Counts:
-        limit, counts = self.recipe.data.max_length, Counter[str]()
+    def _encode_valid(
+        self, corpora: dict[str, list[Pair]], known: Vocabulary, dtype: str
+    ) -> dict[str, _Counts]:
+        limit, counts = self.recipe.data.max_length, {name: Counter[str]() for name in corpora}
         kept: list[Pair] = []
         with Writer(self.folder, "valid", dtype, known.digest) as writer:
-            for start in range(0, len(pairs), CHUNK_PAIRS):
-                part = pairs[start : start + CHUNK_PAIRS]
+            for name, start in _chunks_of(corpora):
+                how = treatment(self.sources[name].config, known)
+                part = corpora[name][start : start + CHUNK_PAIRS]
                 sources, targets = [p.source for p in part], [p.target for p in part]
-                encoded = encode(sources, targets, known, limit, {})
-                _append(writer, as_row(encoded, dtype), counts)
+                encoded = encode(sources, targets, known, limit, {}, how)
+                _append(writer, as_row(encoded, dtype), counts[name])
                 kept += [p for p, why in zip(part, encoded.reasons, strict=True) if why is None]
         lines = [json.dumps(asdict(pair), ensure_ascii=False) + "\n" for pair in kept]
         files.write(self.folder / "valid.pairs.jsonl", "".join(lines))
@@ -466,6 +521,7 @@ class _Build:
         counts = [Counter[str]() for _ in self.train]
         limit = self.recipe.data.max_length
         settings = {"known": known, "max_length": limit, "held": held, "dtype": dtype}
+        settings["treatments"] = [treatment(source.config, known) for source in self.train]
         with Writer(self.folder, "train", dtype, known.digest) as writer:
             for row in self._mapped(chunks, settings):
                 _append(writer, row, counts[row["corpus"]])
@@ -496,14 +552,16 @@ class _Build:
             )  # fmt: skip
         return rows
 
-    def _report(self, train: list[_Counts], valid: _Counts, known: Vocabulary) -> dict[str, Any]:
+    def _report(
+        self, train: list[_Counts], valid: dict[str, _Counts], known: Vocabulary
+    ) -> dict[str, Any]:
         """What was read, kept and dropped; refuses a corpus of which nothing is left."""
         if self.recipe.data.streaming:
             corpora = {s.name: {"kind": s.config.kind, "files": s.files} for s in self.train}
         else:
             each = zip(self.train, train, strict=True)
             corpora = {source.name: _told(source, counts) for source, counts in each}
-        corpora["valid"] = _told(self.sources["valid"], valid)
+        corpora |= {name: _told(self.sources[name], counts) for name, counts in valid.items()}
         written = [name for name in ("train", "valid") if (self.folder / f"{name}.json").exists()]
         headers = {name: files.read_json(self.folder / f"{name}.json") for name in written}
         if "train" in headers:
@@ -524,6 +582,12 @@ class _Build:
             },
             "seconds": self.seconds,
         }  # fmt: skip
+
+
+def _chunks_of(corpora: dict[str, list[Pair]]) -> Iterator[tuple[str, int]]:
+    """Each corpus and where each of its chunks begins."""
+    for name, pairs in corpora.items():
+        yield from ((name, start) for start in range(0, len(pairs), CHUNK_PAIRS))
 
 
 def _append(writer: Writer, row: dict[str, Any], counts: _Counts) -> None:

@@ -6,7 +6,6 @@ ordinary training that goes on from there, and whatever takes a run takes this o
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,17 +15,18 @@ import numpy as np
 import torch
 from torch import nn
 
-from mt import batching, checkpoint, distributed, evaluate, files, lengths, pruning, report
-from mt.checkpoint import MODEL, Opened, TrainState
+from mt import batching, checkpoint, comparison, distributed, files, lengths, pruning, report
+from mt.checkpoint import Opened, TrainState
+from mt.comparison import Row
 from mt.config import Document, override, plugin, validate
-from mt.contracts import Batch, EngineOptions
+from mt.contracts import Batch
 from mt.errors import ConfigError, DataError
 from mt.gates import gated
 from mt.prepare import prepare
 from mt.recipe import Recipe, dump
 from mt.step import TrainStep
+from mt.teacher import open_teacher
 from mt.train import train
-from mt.translate import open_engine
 
 SLOTS = 4096
 """Padded slots of a batch from which importance is learned."""
@@ -53,27 +53,16 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Row:
-    """What there is to compare of a model before and after."""
-
-    name: str
-    parameters: int
-    bytes: int
-    """Of the weights on disk."""
-    bleu: float
-    lines_per_second: float
-
-
-@dataclass(frozen=True)
 class Done:
     """What was pruned."""
 
     run: Path
     rows: list[Row]
+    """Before, pruned and fine-tuned."""
+    parameters: tuple[int, int]
+    """Before and after."""
     left: str
     """What is left of what, in words."""
-    test: str
-    """What BLEU and speed are of."""
 
 
 def wanted(heads: str | None, ff: str | None, layers: str | None, uneven: bool) -> Wanted:
@@ -138,19 +127,23 @@ def prune(
     device = distributed.pick_device(recipe.runtime.device)
     distributed.use_threads(recipe.runtime.threads)
     batches = sample(recipe, opened, pairs, device)
-    test, texts = _test(recipe)
-    options = EngineOptions(checkpoint=choice)
-    rows = [_measure("before", path, opened, texts, options)]
     model = opened.model().to(device)
+    parameters = [_count(model)]
     left = shrink(model, want, batches)
+    parameters.append(_count(model))
     recipe = derived(opened.recipe, pruning.sizes(model), steps, sets)
     write(out, model, recipe, opened)
-    rows.append(_measure("pruned", out, checkpoint.open_run(out), texts))
+    rows = comparison.compare({"before": opened.folder, "pruned": out}, recipe)
     if steps:
         report.say(f"mt: {left}; fine-tuning {steps} updates in {out}")
         train(recipe, out)
-        rows.append(_measure("fine-tuned", out, checkpoint.open_run(out), texts))
-    return Done(out, rows, left, test)
+        before, tuned = comparison.compare({"before": opened.folder, "fine-tuned": out}, recipe)
+        rows = [before, rows[1], tuned]
+    return Done(out, rows, (parameters[0], parameters[1]), left)
+
+
+def _count(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def check(opened: Opened, want: Wanted) -> None:
@@ -209,7 +202,7 @@ def sample(recipe: Recipe, opened: Opened, pairs: int, device: torch.device) -> 
     Raises:
         DataError: they are not cut into pieces as the run's were.
     """
-    prepared = prepare(recipe, report.say)
+    prepared = prepare(recipe, report.say, opened.run)
     if prepared.vocabulary.digest != opened.vocabulary.digest:
         what = "the data now make another vocabulary than the run has"
         raise DataError("PRUNE-DATA", opened.run, what, "restore the data and their files")
@@ -257,7 +250,8 @@ def write(out: Path, model: nn.Module, recipe: Recipe, opened: Opened) -> None:
     fresh = plugin("models", recipe.model.kind).build(recipe.model, opened.vocabulary)
     checkpoint.fit(fresh, weights, out)  # the recipe tells the very shapes that are left
     build = plugin("objectives", recipe.objective.kind).build
-    objective = build(recipe.objective, fresh, opened.vocabulary, None)
+    teacher = open_teacher(recipe, opened.vocabulary, torch.device("cpu"))
+    objective = build(recipe.objective, fresh, opened.vocabulary, teacher)
     step = TrainStep(fresh, gated(objective, fresh, recipe.model), "fp32")
     nothing = torch.optim.SGD(step.parameters())  # an optimizer without any state
     averaged = step if recipe.training.ema else None
@@ -270,40 +264,9 @@ def write(out: Path, model: nn.Module, recipe: Recipe, opened: Opened) -> None:
         checkpoint.save(hidden, checkpoint.name_of(0), fresh, TrainState(), about, tensors)
 
 
-# ------------------------------------------------------------------------------ measuring
-
-
-def _test(recipe: Recipe) -> tuple[str, evaluate.Texts]:
-    """The first test set, else the validation corpus, with its name."""
-    for name, config in recipe.data.test.items():
-        return name, evaluate.read_set(config)
-    return "the validation corpus", evaluate.read_set(recipe.data.valid)
-
-
-def _measure(
-    name: str, path: Path, opened: Opened, texts: evaluate.Texts,
-    options: EngineOptions | None = None,
-) -> Row:  # fmt: skip
-    """Parameters, size, BLEU and speed of a run, by the search of its recipe."""
-    lines, references = texts
-    engine = open_engine(path, options or EngineOptions())
-    list(engine.translate(lines[:8]))  # what is set up at the first use
-    began = time.perf_counter()
-    found = [translation.text for translation in engine.translate(lines)]
-    seconds = time.perf_counter() - began
-    recipe, weights = opened.recipe, checkpoint.load_weights(opened.folder)
-    language = recipe.languages.target
-    bleu, _ = evaluate.bleu_and_chrf(found, references[0], language, recipe.evaluation)
-    parameters = sum(tensor.numel() for tensor in weights.values())
-    size = (opened.folder / MODEL).stat().st_size
-    return Row(name, parameters, size, bleu, len(lines) / seconds)
-
-
 def table(done: Done) -> Iterator[str]:
     """What was found, as lines."""
-    yield f"{'':12} {'parameters':>12} {'MB':>8} {'BLEU':>6} {'lines/s':>9}"
-    for row in done.rows:
-        figures = f"{row.parameters:12,} {row.bytes / 1e6:8.1f} {row.bleu:6.2f}"
-        yield f"{row.name:12} {figures} {row.lines_per_second:9.1f}"
-    yield f"{done.left}; BLEU and speed on {done.test}"
+    yield from comparison.table(done.rows)
+    before, after = done.parameters
+    yield f"parameters: {before:,} -> {after:,}; {done.left}"
     yield f"written: {done.run}"

@@ -14,6 +14,7 @@ from pydantic import Field, field_validator, model_validator
 from mt.batching import Config as Batching
 from mt.config import (
     Document,
+    InputFile,
     Location,
     Plugin,
     Section,
@@ -40,12 +41,17 @@ class Data(Section):
     """Corpora to train on, one after another."""
     valid: Source
     """The corpus that chooses the checkpoint."""
+    more_valid: tuple[Source, ...] = Field((), strict=False)
+    """Further validation corpora, of other directions; what is monitored is the mean over all."""
     test: dict[str, Source] = Field(default_factory=dict)
     """Named test sets for `mt eval`."""
     max_length: int = Field(256, ge=2)
     """Most pieces of a side, end included; longer pairs are dropped, longer input is split."""
     drop_overlap: bool = True
     """Drop training pairs identical to a validation or test pair."""
+    temperature: float = Field(1.0, ge=1)
+    """How often a corpus of n among N pairs is drawn from: as n/N to the power of 1 / this. At 1
+    each pair once an epoch; above, small corpora more often, large ones less."""
     streaming: bool = False
     """Read the training corpora while training, from disk or from the hub, rather than encode
     them first: for those that no disk here holds. All in turn, some pairs of each."""
@@ -71,6 +77,10 @@ class Training(Section):
     """End after this many minutes of training, resumed time included."""
     seed: int = Field(1, ge=0, lt=2**31)
     """Seed of weights, dropout and the order of the data."""
+    initialise_from: InputFile | None = None
+    """Begin with the weights and the vocabulary of a run, of a checkpoint in it, or of a bundle."""
+    freeze: tuple[str, ...] = Field((), strict=False)
+    """Parameters that stay as they are: patterns of names, such as `encoder.*`."""
     clip: float = Field(1.0, ge=0)
     """Largest norm of the gradient; 0 leaves it as it is."""
     ema: float = Field(0.0, ge=0, lt=1)
@@ -150,8 +160,9 @@ class Recipe(Section):
         def told(source: Any) -> Any:
             return {"languages": languages, **source} if isinstance(source, dict) else source
 
-        if isinstance(data.get("train"), list):
-            data["train"] = [told(source) for source in data["train"]]
+        for key in ("train", "more_valid"):
+            if isinstance(data.get(key), list):
+                data[key] = [told(source) for source in data[key]]
         if "valid" in data:
             data["valid"] = told(data["valid"])
         if isinstance(data.get("test"), dict):
@@ -172,11 +183,17 @@ class Recipe(Section):
                 f"schedule.kind: {plan.kind} falls to zero at the end and so needs "
                 "training.max_steps: with data.streaming nobody knows how long an epoch is"
             )
+        if self.data.streaming and self.data.temperature != 1:
+            raise ValueError(
+                f"data.temperature: {self.data.temperature} needs to know how many pairs there "
+                "are, and with data.streaming nobody does"
+            )
         if training.max_steps is not None and plan.warmup_steps >= training.max_steps:
             raise ValueError(
                 f"schedule.warmup_steps ({plan.warmup_steps}) must be below "
                 f"training.max_steps ({training.max_steps})"
             )
+        self._check_sides()
         known = getattr(self.model, "max_length", None)
         if known is not None and self.data.max_length > known:
             raise ValueError(
@@ -189,6 +206,56 @@ class Recipe(Section):
                 f"at least 2 * data.max_length ({2 * self.data.max_length})"
             )
         return self
+
+    def _check_sides(self) -> None:
+        """What has one side only is denoised, and translates nothing."""
+        for name, test in self.data.test.items():
+            if test.side is not None:
+                raise ValueError(f"data.test.{name}: a test set needs both sides")
+        alone = {f"data.train.{i}": source.side for i, source in enumerate(self.data.train)}
+        alone["data.valid"] = self.data.valid.side
+        alone |= {f"data.more_valid.{i}": s.side for i, s in enumerate(self.data.more_valid)}
+        for key, side in alone.items():
+            if side is None:
+                continue
+            if not getattr(self.objective, "denoises", False):
+                raise ValueError(
+                    f"{key}: has its {side} side only, from which objective.kind: "
+                    f"{self.objective.kind} cannot learn; denoising can"
+                )
+            if not self.vocabulary.joint:
+                raise ValueError(
+                    f"{key}: has its {side} side only, to be read and written, which needs "
+                    "vocabulary.joint: true"
+                )
+        if self.data.valid.side is not None and self.training.monitor != "loss":
+            raise ValueError(
+                f"data.valid: has its {self.data.valid.side} side only, and no translations to "
+                f"score: training.monitor: {self.training.monitor} must be loss"
+            )
+
+    @property
+    def told_languages(self) -> tuple[str, ...]:
+        """The languages to be written, if there are several: each source tells its own."""
+        corpora = (*self.data.train, self.data.valid, *self.data.more_valid)
+        alone = {source.language for source in corpora if source.side is not None}
+        targets = {source.direction.target for source in corpora if source.side is None}
+        return tuple(sorted(alone | targets)) if max(len(alone), len(targets)) > 1 else ()
+
+    @property
+    def direction(self) -> Languages:
+        """Where the model translates when nobody says: as `languages`, if that is learned."""
+        known = [each.direction for each in self.data.train if each.side is None]
+        if not known or self.languages.target in {each.target for each in known}:
+            return self.languages
+        return known[0]
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Every language that is written in training or validation."""
+        corpora = (*self.data.train, self.data.valid, *self.data.more_valid)
+        sides = [each.direction.target if each.side is None else each.language for each in corpora]
+        return tuple(sorted(set(sides)))
 
 
 def load(path: Path, overrides: Iterable[str] = ()) -> tuple[Recipe, Document]:

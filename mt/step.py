@@ -173,6 +173,28 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
             group["lr"] = own
 
 
+def scale_rates(
+    optimizer: torch.optim.Optimizer, named: Mapping[str, Tensor], factors: Mapping[str, float]
+) -> None:
+    """Give parameters rates of their own: their groups are parted, each with its `factor`.
+
+    Args:
+        optimizer: which has made no step.
+        named: its parameters.
+        factors: of their rates, by name.
+    """
+    factor_of = {parameter: factors[name] for name, parameter in named.items()}
+    groups = []
+    for group in optimizer.param_groups:
+        parts: dict[float, list[Tensor]] = {}
+        for parameter in group["params"]:
+            parts.setdefault(factor_of.get(parameter, 1.0), []).append(parameter)
+        for factor, parameters in parts.items():
+            own = group.get("factor", 1.0) * factor
+            groups.append({**group, "params": parameters, "factor": own})
+    optimizer.param_groups[:] = groups
+
+
 def advance(optimizer: torch.optim.Optimizer, finite: Tensor) -> None:
     """Update the weights where `finite` [] holds; else they and all state stay as they are.
 

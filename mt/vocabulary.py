@@ -17,17 +17,19 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from mt import files
 from mt.config import InputFile, Section
 from mt.contracts import BEGIN, END, FIRST_PIECE, FIRST_RESERVED, N_RESERVED, PAD, UNK, Languages
 from mt.errors import ConfigError, DataError, ModelError, MtError
+from mt.subwords import Sampling
 
 Ranked = list[tuple[str, int]]
 """Words and how often each occurs, the most frequent first."""
@@ -61,6 +63,8 @@ class Config(Section):
     """Most lines of each side that it is learned from, spread over the whole corpus."""
     seed: int = Field(1, ge=0, lt=2**31)
     """Chooses the lines of the sample."""
+    sampling: Sampling = Sampling()
+    """Subword regularisation: in training words are cut in other ways, drawn for each epoch."""
 
     @field_validator("character_coverage")
     @classmethod
@@ -69,10 +73,26 @@ class Config(Section):
             raise ValueError(f"should be auto or above 0 and at most 1, got {value}")
         return value
 
+    @model_validator(mode="after")
+    def _can_be_sampled(self) -> Config:
+        model = self.model if self.kind == "sentencepiece" else self.kind
+        for name in ("source", "target"):
+            wanted = getattr(self.sampling, name).kind
+            # What a vocabulary that is there already is, it tells when it is opened.
+            if wanted not in (None, model) and (self.path is None or self.kind == "whitespace"):
+                key = "dropout" if wanted == "bpe" else "alpha"
+                raise ValueError(f"sampling.{name}.{key} is for model: {wanted}, not for {model}")
+        return self
+
 
 def fold(line: str) -> str:
     """The source side of a line: NFKC, each run of white space one space, none at the ends."""
     return " ".join(unicodedata.normalize("NFKC", line).split())
+
+
+def tag(language: str) -> str:
+    """The name of the control piece that stands for a language, such as `<2de>`."""
+    return f"<2{language}>"
 
 
 def sample_rows(count: int, config: Config) -> NDArray[np.int64]:
@@ -280,6 +300,31 @@ class Vocabulary:
         special |= {i: name for name, i in self.controls.items()}
         return [special[i] for i in range(FIRST_PIECE)] + side.pieces(range(FIRST_PIECE, side.size))
 
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """The languages that have a control piece: a source says in which it is to be written."""
+        return tuple(name[2:-1] for name in self.controls if name.startswith("<2"))
+
+    def front(self, language: str) -> tuple[int, ...]:
+        """What stands before a source to be written in a language; nothing if none is named."""
+        return (self.controls[tag(language)],) if self.languages else ()
+
+    def naming(self, names: Iterable[str]) -> Vocabulary:
+        """The same vocabulary, in which these control pieces have a name and an id.
+
+        Raises:
+            ConfigError: there are not so many reserved pieces.
+        """
+        controls = dict(self.controls)
+        for name in names:
+            controls.setdefault(name, max(controls.values(), default=FIRST_RESERVED - 1) + 1)
+        if max(controls.values(), default=0) >= FIRST_PIECE:
+            what = f"{len(controls)} control pieces, and only {N_RESERVED} are reserved"
+            raise ConfigError("VOCAB-FULL", "vocabulary", what, "train on fewer languages")
+        if controls == self.controls:
+            return self
+        return Vocabulary(self.kind, self.source, self.target, controls)
+
     def save(self, folder: Path) -> None:
         """Write it into a folder, `vocabulary.json` last."""
         for name, content in self.parts().items():
@@ -357,12 +402,13 @@ def _text_ids(ids: Sequence[int], size: int) -> list[int]:
 
 
 def train(
-    config: Config, languages: Languages, source_lines: Iterable[str], target_lines: Iterable[str]
-) -> Vocabulary:
+    config: Config, languages: Languages, source_lines: Iterable[str],
+    target_lines: Iterable[str], either: bool = False,
+) -> Vocabulary:  # fmt: skip
     """A vocabulary learned from all the lines given, or the one that `config.path` names.
 
     What it needs of the lines is how often each word occurs, so memory goes with the number
-    of distinct words.
+    of distinct words. With `either` one side may be empty, as of monolingual text.
 
     Raises:
         ConfigError: `vocabulary.size` is more than the text allows, or too little for it.
@@ -372,13 +418,16 @@ def train(
     if config.path is not None:
         return existing(config)
     normalise = str if config.kind == "whitespace" else fold
-    counts = [_count(map(normalise, source_lines)), _count(target_lines)]
+    sides: list[Iterable[str]] = [map(normalise, source_lines), target_lines]
     codes = [languages.source, languages.target]
+    if config.joint and either:
+        sides = [chain(*sides)]
+    counts = [_count(lines) for lines in sides]
     if config.joint:
-        counts, codes = [counts[0] + counts[1]], [" ".join(codes)]
+        counts, codes = [sum(counts, Counter())], [" ".join(codes)]
     learn = _learn_words if config.kind == "whitespace" else _learn_subwords
-    sides = learn(config, [_ranked(counted) for counted in counts], codes)
-    return Vocabulary(config.kind, sides[0], sides[-1], _controls())
+    cutters = learn(config, [_ranked(counted) for counted in counts], codes)
+    return Vocabulary(config.kind, cutters[0], cutters[-1], _controls())
 
 
 def existing(config: Config) -> Vocabulary:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mt.candidates import best_of, best_pieces, left_in_batch
+from mt.candidates import best_of, best_pieces, forced_gains, left_in_batch
 from mt.contracts import END, FIRST_PIECE
 from mt.lines import batch_size, batches
 
@@ -47,6 +47,21 @@ def test_candidates_from_few_bits_have_the_probabilities_of_all():
     five = true[..., FIRST_PIECE:].topk(5).indices + FIRST_PIECE
     kept = [(five[b, n][:, None] == ids[b, n]).any(1).all() for b in range(6) for n in range(5)]
     assert all(kept)
+
+
+def test_what_is_forced_has_the_probability_that_all_bits_give_it():
+    generator = torch.Generator().manual_seed(2)
+    exact = torch.randn(6, 5, 2000, generator=generator) * 12
+    rough = exact.bfloat16()
+    forced = torch.tensor([END, -1, 70, 71, 1999, 500])
+    found = best_pieces(Rounded(exact), None, rough, 5)
+    gains, ids = forced_gains(Rounded(exact), None, rough, forced, *found)
+    held = forced >= 0
+    assert (ids[held] == forced[held, None]).all()
+    true = exact.log_softmax(-1).gather(-1, ids[..., None])[..., 0]
+    assert (gains - true)[held].abs().max() < 0.01
+    plain = rough.float().log_softmax(-1).gather(-1, ids[..., None])[..., 0]
+    assert (plain - true)[held].abs().max() > 0.02, "the law could not fail"
 
 
 def test_a_batch_goes_on_with_all_that_have_not_stopped():

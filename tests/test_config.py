@@ -196,7 +196,7 @@ TABLE = [
         MEND,
     ], 2),
     ("missing target", train_from("{kind: text, source: train.en}"), CONFIG, [
-        "mt: error[CONFIG] recipe.yaml:3: data.train.0.target: missing; it must be given",
+        "mt: error[CONFIG] recipe.yaml:3: data.train.0: has its source side only, from which objective.kind: cross_entropy cannot learn; denoising can",
         MEND,
     ], 2),
     ("no training corpus", changed("[{kind: text, source: train.en, target: train.de}]", "[]"), CONFIG, [

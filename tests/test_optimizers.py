@@ -10,7 +10,7 @@ from mt.config import plugin, plugins
 from mt.models import transformer
 from mt.objectives import cross_entropy
 from mt.optimizers import muon
-from mt.step import TrainStep, set_rate
+from mt.step import TrainStep, scale_rates, set_rate
 
 
 def made(vocabulary, seed=1):
@@ -67,6 +67,25 @@ def test_every_parameter_is_updated_once_and_as_the_rate_says(kind, vocabulary):
     set_rate(optimizer, 0.0)
     optimizer.step()
     assert all(torch.equal(a, b) for a, b in zip(before, step.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("kind", plugins("optimizers"))
+def test_a_parameter_may_have_a_part_of_the_rate(kind, vocabulary):
+    """A rate of 0 leaves alone what has it; factor 1 for all changes nothing."""
+    plain, scaled, frozen = (made(vocabulary) for _ in range(3))
+    for step, other in ((scaled, 1.0), (frozen, 0.0)):
+        named = dict(step.named_parameters())
+        factors = {name: other if "decoder.0" in name else 1.0 for name in named}
+        optimizer = built(kind, step)
+        scale_rates(optimizer, named, factors)
+        updates(step, optimizer, 0, 2)
+    updates(plain, built(kind, plain), 0, 2)
+    before = dict(made(vocabulary).named_parameters())
+    for (name, a), b, c in zip(
+        plain.named_parameters(), scaled.parameters(), frozen.parameters(), strict=True
+    ):
+        assert torch.equal(a, b), name
+        assert torch.equal(c, before[name] if "decoder.0" in name else a), name
 
 
 # ----------------------------------------------------------------------------------- muon

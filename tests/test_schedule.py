@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mt.schedule import Config, factor
+from mt.schedule import Config, factor, layer_factors
 
 KINDS = ["inverse_sqrt", "linear", "cosine", "constant"]
 
@@ -34,3 +34,14 @@ def test_falling_schedules_end_near_zero_and_stay_there(kind):
     assert factor(config, 1000, 1000) < 0.002
     assert factor(config, 1001, 1000) == pytest.approx(0, abs=1e-12)
     assert factor(config, 2000, 1000) == pytest.approx(0, abs=1e-12)
+
+
+def test_layers_are_counted_from_the_top_of_their_stack_and_embeddings_are_lowest():
+    names = [
+        "model.target_embedding.weight", "model.encoder.0.norm.weight", "model.encoder.2.a.weight",
+        "model.decoder.0.b.weight", "model.decoder.1.b.weight", "model.decoder_norm.weight",
+        "model.source_positions.learned.weight", "objective.head.inner.weight",
+    ]  # fmt: skip
+    factors = layer_factors(names, 0.5)
+    assert list(factors.values()) == [0.125, 0.25, 1.0, 0.5, 1.0, 1.0, 0.125, 1.0]
+    assert set(layer_factors(names, 1.0).values()) == {1.0}

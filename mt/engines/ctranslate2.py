@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mt import files
+from mt import files, memory
 from mt.config import plugin
 from mt.contracts import (
     END,
@@ -117,6 +117,7 @@ def _translator(path: Path, options: EngineOptions) -> Any:
     except ImportError:
         advice = "pip install 'mt[ctranslate2]'"
         raise MachineError("CTRANSLATE2", path, "ctranslate2 is not installed", advice) from None
+    memory.keep_freed()
     device, _, index = (options.device or "cpu").partition(":")
     workers, threads = _layout(options)
     try:

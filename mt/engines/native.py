@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mt import bundle, checkpoint, distributed, shortlist
+from mt import bundle, checkpoint, distributed, memory, shortlist
 from mt.contracts import Engine, EngineOptions
 from mt.errors import ModelError
 from mt.pool import open_pool
@@ -43,7 +43,7 @@ def open(path: Path, options: EngineOptions) -> Engine:
     from mt.searcher import pick_precision
 
     opened, *others = _opened([path, *options.others], options.checkpoint)
-    distributed.keep_freed_memory()
+    memory.keep_freed()
     device = distributed.pick_device(options.device or "auto")
     distributed.use_threads(options.threads or "auto")
     recipe = opened.recipe
@@ -93,7 +93,7 @@ def native_engine(
     recipes = [recipe, *(each for _, each in others)]
     positions = [getattr(each.model, "max_length", None) for each in recipes]
     profile = Profile(
-        languages=recipe.languages,
+        languages=recipe.direction,
         longest=min(each.data.max_length for each in recipes),
         positions=min((each for each in positions if each), default=None),
         search=recipe.search,

@@ -40,7 +40,8 @@ def check(opened: checkpoint.Opened, config: Config) -> None:
     """Refuse what CTranslate2 cannot express.
 
     Raises:
-        ConfigError: it is another model than the transformer; names the key.
+        ConfigError: it is another model than the transformer, or its attention is not scaled;
+            names the key.
         MachineError: ctranslate2 is not installed.
     """
     kind = opened.recipe.model.kind
@@ -48,6 +49,9 @@ def check(opened: checkpoint.Opened, config: Config) -> None:
         what = f"ctranslate2 cannot express the model {kind}"
         raise ConfigError("EXPORT-KIND", "model.kind", what, "export it --to bundle")
     model: Any = opened.recipe.model
+    if not model.scale_attention:
+        what = "ctranslate2 cannot express false: it scales what queries and keys give"
+        raise ConfigError("EXPORT-KIND", "model.scale_attention", what, "export it --to bundle")
     if model.head_gates is not None:
         what = f"ctranslate2 cannot express head gates of kind {model.head_gates.kind}"
         closing = model.head_gates.kind == "hard_concrete"
@@ -91,7 +95,7 @@ def export(model: Seq2Seq, opened: checkpoint.Opened, path: Path, config: Config
     checkpoint.write_recipe(path, recipe)
     about = {
         "format": FORMAT,
-        "languages": recipe.languages.model_dump(),
+        "languages": recipe.direction.model_dump(),
         "longest": recipe.data.max_length,
         "positions": rows,
         "search": recipe.search.model_dump(mode="json") | {"shortlist": False},  # it has none

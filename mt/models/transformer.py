@@ -7,7 +7,7 @@ It stays within what CTranslate2's TransformerSpec expresses.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from pydantic import Field, model_validator
@@ -18,7 +18,6 @@ from mt.attention import KeyValueCache
 from mt.chosen import ChosenAttention, ChosenCache
 from mt.config import Section, Variant
 from mt.contracts import PAD, Cache, Memory
-from mt.errors import ConfigError
 from mt.gates import Choice, HardConcrete, Router
 from mt.gates import Config as HeadGates
 from mt.layers import (
@@ -27,7 +26,11 @@ from mt.layers import (
     MultiHeadAttention,
     Positions,
     SelfAttention,
+    WordDropout,
+    WordDropoutConfig,
     norm,
+    shared_embeddings,
+    watching,
 )
 from mt.linear import once
 
@@ -75,6 +78,8 @@ class Config(Variant):
     """On attention weights."""
     activation_dropout: float = Field(0.0, ge=0, lt=1)
     """Within the feed-forward layer."""
+    word_dropout: WordDropoutConfig = WordDropoutConfig()
+    """Whole words that are hidden from encoder and decoder."""
     norm: Literal["pre", "post"] = "post"
     """Normalise each sublayer's input (steadier) or the residual sum (the paper)."""
     norm_kind: Literal["layer", "rms"] = "layer"
@@ -88,6 +93,9 @@ class Config(Variant):
     tie_embeddings: Literal["auto", "all", "decoder", "none"] = "auto"
     """Share weights of source, target and output (all), of target and output (decoder);
     `auto`: all with a joint vocabulary, else decoder (section 3.4)."""
+    scale_attention: bool = True
+    """Divide the products of queries and keys by the square root of a head's width (section
+    3.2.1); false, an experiment, leaves them as they are, and cannot be exported."""
     scale_embeddings: bool = True
     """Multiply embeddings by sqrt(d_model) (section 3.4)."""
     head_gates: HeadGates | None = None
@@ -109,8 +117,8 @@ class Config(Variant):
             raise ValueError("positions: learned needs max_length, the size of its table")
         if self.positions == "sinusoidal" and self.d_model % 2:
             raise ValueError(f"d_model ({self.d_model}) must be even for sinusoidal positions")
-        if self.chosen is not None and self.layer_heads is not None:
-            raise ValueError("head_gates: topk wants as many heads in each layer: no layer_heads")
+        if self.chosen is not None and (self.layer_heads is not None or not self.scale_attention):
+            raise ValueError("head_gates: topk goes with neither layer_heads nor scale_attention")
         if self.chosen is not None and self.chosen > self.n_heads:
             raise ValueError(
                 f"head_gates.heads ({self.chosen}) is more than n_heads ({self.n_heads})"
@@ -230,12 +238,19 @@ class Transformer(nn.Module):
         self.source_positions = Positions(config.positions, config.d_model, length)
         self.target_positions = Positions(config.positions, config.d_model, length)
         self.drop = Dropout(config.dropout)
+        words = config.word_dropout
+        self.source_words = WordDropout(words.source, words.by)
+        self.target_words = WordDropout(words.target, words.by)
         self.encoder = nn.ModuleList([EncoderLayer(config, n) for n in config.heads("encoder")])
         both = zip(config.heads("decoder"), config.heads("cross"), strict=True)
         self.decoder = nn.ModuleList([DecoderLayer(config, n, cross) for n, cross in both])
         final = config.norm == "pre"  # the residual stream itself was never normalised
         self.encoder_norm = norm(config.norm_kind, config.d_model) if final else nn.Identity()
         self.decoder_norm = norm(config.norm_kind, config.d_model) if final else nn.Identity()
+        if not config.scale_attention:
+            for module in self.modules():
+                if isinstance(module, MultiHeadAttention):
+                    module.sharpness = math.sqrt(config.head_width)
         for layer in self.encoder:
             once(cast(EncoderLayer, layer).self_attention)
         for layer in self.decoder:
@@ -248,7 +263,8 @@ class Transformer(nn.Module):
         """Source ids [B, S] to memory [B, S, D]."""
         valid = source != PAD  # [B, S]
         table = self.source_embedding or self.target_embedding
-        x = self.drop(self.source_positions(table(source) * self.scale))  # [B, S, D]
+        x = self.source_words(table, source) * self.scale  # [B, S, D]
+        x = self.drop(self.source_positions(x))
         choices: list[tuple[Choice, ...]] = [()] * len(self.encoder)
         if self.encoder_router is not None:
             choices = [(each,) for each in self.encoder_router(x, valid)]
@@ -272,7 +288,7 @@ class Transformer(nn.Module):
     def decode(self, target: Tensor, memory: Memory, cache: Cache | None = None) -> Tensor:
         """Hidden states [B, T, D] of target inputs [B, T]; with a cache, of the new ones only."""
         known = cast(KeyValueCache, cache).length if cache is not None else 0
-        x = self.target_embedding(target) * self.scale  # [B, T, D]
+        x = self.target_words(self.target_embedding, target) * self.scale  # [B, T, D]
         x = self.drop(self.target_positions(x, known))
         if cache is None:
             for layer, choice in zip(self.decoder, self._choices(memory), strict=True):
@@ -299,13 +315,21 @@ class Transformer(nn.Module):
         Of the last layer but one, which aligns words best (Garg et al. 2019, section 3).
         """
         layer = cast(DecoderLayer, self.decoder[max(0, len(self.decoder) - 2)])
-        seen: list[Tensor] = []
-        layer.cross_attention.watch = seen
-        try:
+        with watching([layer.cross_attention]) as seen:
             self.decode(target, self.encode(source))
-        finally:
-            layer.cross_attention.watch = None
         return seen[0].mean(dim=1)
+
+    def attentions(self, source: Tensor, target: Tensor) -> Mapping[str, Sequence[Tensor]]:
+        """Every head of every layer; see `mt.contracts.Seq2Seq`."""
+        readers = [cast(EncoderLayer, layer).self_attention for layer in self.encoder]
+        writers = [cast(DecoderLayer, layer) for layer in self.decoder]
+        with (
+            watching(readers) as encoder,
+            watching(layer.self_attention for layer in writers) as decoder,
+            watching(layer.cross_attention for layer in writers) as cross,
+        ):
+            self.decode(target, self.encode(source))
+        return {"encoder": encoder, "decoder": decoder, "cross": cross}
 
     def output(self) -> tuple[Tensor, Tensor | None]:
         """The projection weight [V, D] and its bias: logits = hidden W^T + b (section 3.4)."""
@@ -356,11 +380,5 @@ def build(config: Config, vocabulary: Vocabulary) -> Transformer:
     Raises:
         ConfigError: the embeddings cannot be shared because the vocabulary is not joint.
     """
-    tie: str = config.tie_embeddings
-    if tie == "auto":
-        tie = "all" if vocabulary.joint else "decoder"
-    if tie == "all" and not vocabulary.joint:
-        what = "all shares source and target, which needs a joint vocabulary"
-        advice = "set vocabulary.joint: true, or model.tie_embeddings: decoder"
-        raise ConfigError("CONFIG", "model.tie_embeddings", what, advice)
+    tie = shared_embeddings(config.tie_embeddings, vocabulary.joint)
     return Transformer(config, vocabulary.source_size, vocabulary.target_size, tie)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mt.config import Variant
 from mt.contracts import PAD, Batch, Loss, Seq2Seq, Teacher, Term
-from mt.loss import linear_cross_entropy
+from mt.loss import sequence_cross_entropy
 
 if TYPE_CHECKING:
     from mt.vocabulary import Vocabulary
@@ -43,18 +43,9 @@ class CrossEntropy(nn.Module):
         """The loss of one micro-batch."""
         model = cast(Seq2Seq, self.model)
         hidden = model.decode(batch.inputs, model.encode(batch.source))  # [B, T, D]
-        weight, bias = model.output()
         smoothing = self.label_smoothing if self.training else 0.0
-        labels, ignored = batch.labels, None
-        real = labels != PAD  # [B, T]
-        if hidden.device.type == "cpu":
-            at = real.flatten().nonzero()[:, 0]  # whose gradient is cheaper than a mask's
-            hidden = hidden.flatten(0, 1).index_select(0, at)
-            labels = labels.flatten().index_select(0, at)
-        else:  # a gather would have to wait for its size: padding goes along and counts nothing
-            hidden, labels, ignored = hidden.flatten(0, 1), labels.flatten(), PAD
-        total = linear_cross_entropy(hidden, weight, bias, labels, smoothing, ignored)
-        return (Term("loss", total, real.sum()),)
+        total = sequence_cross_entropy(hidden, *model.output(), batch.labels, smoothing)
+        return (Term("loss", total, (batch.labels != PAD).sum()),)
 
 
 def build(

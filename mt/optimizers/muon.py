@@ -36,7 +36,7 @@ class Config(OptimizerConfig):
 
 
 class Muon(torch.optim.Optimizer):
-    """Both as one optimizer: the first group is Muon's, the second AdamW's.
+    """Both as one optimizer: groups with a momentum are Muon's, the others AdamW's.
 
     Args:
         matrices: hidden matrices [A, B], each with the number of matrices that it holds stacked.
@@ -69,8 +69,12 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Update all parameters that have a gradient."""
-        orthogonal, *rest = self.param_groups
-        self._step_muon(orthogonal)
+        rest = []
+        for group in self.param_groups:  # of each kind there are several where layers have rates
+            if "momentum" in group:
+                self._step_muon(group)
+            else:
+                rest.append(group)
         self.adamw.param_groups, self.adamw.state = rest, self.state
         self.adamw.step()
 

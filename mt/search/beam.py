@@ -100,7 +100,9 @@ def search(config: Config, decoder: Decoder, request: Request) -> Hypotheses:
             logits = less_repetitive(config, logits.float(), held, live.forced[:, step])
         gains, ids = best_pieces(decoder, state, logits, width)
         if is_limited:
-            gains, ids = _force(gains, ids, logits, live.forced[:, step])
+            only = live.forced[:, step]
+            told, wanted = forced_gains(decoder, state, logits, only, gains, ids)
+            gains, ids = _force(gains, ids, told, wanted, only)
         best = _rank(live.scores, gains, ids, 2 * width)
         ending = best.tokens == END  # [B, 2N]
         closing = ending[:, :width] & (best.scores[:, :width] != NONE)  # [B, N]
@@ -137,18 +139,19 @@ def search(config: Config, decoder: Decoder, request: Request) -> Hypotheses:
     return ranked(config, decoder, request, found)
 
 
-def _force(gains: Tensor, ids: Tensor, logits: Tensor, forced: Tensor) -> tuple[Tensor, Tensor]:
+def _force(
+    gains: Tensor, ids: Tensor, told: Tensor, wanted: Tensor, forced: Tensor
+) -> tuple[Tensor, Tensor]:
     """The candidates [B, N, K], but where a token is forced that one only.
 
     Args:
         gains, ids: [B, N, K] log-probabilities and ids.
-        logits: [B, N, V].
+        told, wanted: [B, N] those of the forced tokens.
         forced: [B] the only token allowed in a sentence, or -1.
     """
     only = (forced >= 0)[:, None]  # [B, 1]
-    value, wanted = forced_gains(logits, forced)  # [B, N]
     gains = gains.masked_fill(only[..., None], NONE)
-    gains[..., 0] = value.where(only, gains[..., 0])
+    gains[..., 0] = told.where(only, gains[..., 0])
     ids[..., 0] = wanted.where(only, ids[..., 0])
     return gains, ids
 

@@ -68,11 +68,12 @@ def search(config: Config, decoder: Decoder, request: Request) -> Hypotheses:
         if config.against_repetition:
             held = tokens[rows, None, :step]  # [B, 1, t]
             logits = less_repetitive(config, logits.float(), held, forced[rows, step])
-        few, ids = (each[:, 0] for each in best_pieces(decoder, state, logits, 1))  # [B, K]
-        gain, last = _choose(few, ids, scores[rows], lengths[rows] == end)
+        gains, ids = best_pieces(decoder, state, logits, 1)  # [B, 1, K]
+        gain, last = _choose(gains[:, 0], ids[:, 0], scores[rows], lengths[rows] == end)
         if step < prefixed:
             only = forced[rows, step]  # [B]
-            own, wanted = (each[:, 0] for each in forced_gains(logits, only))
+            told_only = forced_gains(decoder, state, logits, only, gains, ids)  # [B, 1] each
+            own, wanted = (each[:, 0] for each in told_only)
             gain, last = own.where(only >= 0, gain), wanted.where(only >= 0, last)
         live = ~ended[rows]
         tokens[rows, step] = last.where(live, 0)

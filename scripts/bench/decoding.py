@@ -65,6 +65,8 @@ class System:
     """Lines a second without loading."""
     wholes: list[float] = field(default_factory=list)
     """Seconds of the process."""
+    peaks: list[float] = field(default_factory=list)
+    """Most megabytes of the process, of whichever processes it began not counted."""
     bleu: float = 0.0
 
     def measure(self, given: argparse.Namespace, beams: int) -> None:
@@ -80,7 +82,9 @@ class System:
         self.wholes.append(time.perf_counter() - began)
         if done.returncode:
             raise SystemExit(f"{self.name}: {done.stderr[-2000:]}")
-        seconds = json.loads(done.stdout.splitlines()[-1])["translate"]
+        told = json.loads(done.stdout.splitlines()[-1])
+        seconds = told["translate"]
+        self.peaks.append(told["peak"] / 1e6)
         lines = out.read_text(encoding="utf-8").splitlines()
         self.speeds.append(len(lines) / seconds)
         self.bleu = bleu_of(lines, given)
@@ -98,7 +102,8 @@ def layout(workers: int, threads: int) -> tuple[str, ...]:
 
 
 def in_turn(systems: Sequence[System], given: argparse.Namespace, beams: int) -> None:
-    """Measure them, in turn; the table, ratios to the fastest of those named `reference`."""
+    """Measure them, in turn; the table, with ratios to the fastest bare loop."""
+    systems = [each for each in systems if not any(word in each.name for word in given.without)]
     for _ in range(given.rounds):
         for system in systems:
             system.measure(given, beams)
@@ -344,6 +349,13 @@ def main() -> int:
     parser.add_argument("--source", type=Path, required=True)
     parser.add_argument("--reference", type=Path, required=True)
     parser.add_argument("--sections", default=",".join(SECTIONS), help=", ".join(SECTIONS))
+    parser.add_argument(
+        "--without",
+        action="append",
+        default=[],
+        metavar="WORD",
+        help="leave out what has this in its name, say transformers",
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--beams", type=int, default=5)
     parser.add_argument("--lines", type=int, default=100_000, dest="many", help="of memory")
