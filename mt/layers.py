@@ -19,6 +19,7 @@ from mt.attention import KeyValueCache, attend, drop, weights
 from mt.config import Section
 from mt.contracts import FIRST_PIECE, UNK
 from mt.errors import ConfigError
+from mt.gates import HardConcrete
 from mt.linear import Linear, Packed
 
 
@@ -77,14 +78,21 @@ class MultiHeadAttention(nn.Module):
     sharpness = 1.0
     """What queries are multiplied by; sqrt(K) undoes the scaling of their products with keys."""
 
-    def __init__(self, d_model: int, n_heads: int, dropout: float) -> None:
+    def __init__(
+        self, d_model: int, n_heads: int, dropout: float, d_head: int | None = None
+    ) -> None:
         super().__init__()
         self.n_heads, self.dropout = n_heads, dropout
-        self.query = Linear(d_model, d_model)
-        self.key_value = Linear(d_model, 2 * d_model)
-        self.output = Linear(d_model, d_model)
+        width = n_heads * (d_head or d_model // n_heads)  # H*K, which is D but in pruned models
+        self.query = Linear(d_model, width)
+        self.key_value = Linear(d_model, 2 * width)
+        self.output = Linear(width, d_model)
         self.watch: list[Tensor] | None = None
         """A list here receives the weights [B, H, T, S] of each call."""
+        self.mask: Tensor | None = None
+        """[H], or [B, H], multiplies what each head gives: so pruning tries heads."""
+        self.gates: HardConcrete | None = None
+        """What else it is multiplied by, and learning can close."""
 
     def keys_values(self, memory: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values, each [B, H, S, K], of what is attended to [B, S, D]."""
@@ -112,20 +120,27 @@ class MultiHeadAttention(nn.Module):
     def attend_source(self, x: Tensor, cache: KeyValueCache, layer: int) -> Tensor:
         """Attend from new positions x [R, t, D] to the source in the cache."""
         query = self._sharp(self.query(x))
-        merged: Tensor = self.output(cache.attend_source(layer, self._heads(query)))
-        return merged
+        return self._out(cache.attend_source(layer, self._heads(query)))
 
     def _sharp(self, query: Tensor) -> Tensor:
         return query if self.sharpness == 1 else query * self.sharpness
 
     def _heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.n_heads, -1))  # [B, T, D] -> [B, T, H, K]
+        return x.unflatten(-1, (self.n_heads, -1))  # [B, T, H*K] -> [B, T, H, K]
 
     def _split(self, x: Tensor) -> Tensor:
-        return self._heads(x).transpose(1, 2)  # [B, T, D] -> [B, H, T, K]
+        return self._heads(x).transpose(1, 2)  # [B, T, H*K] -> [B, H, T, K]
 
     def _merge(self, heads: Tensor) -> Tensor:
-        merged: Tensor = self.output(heads.transpose(1, 2).flatten(2))  # -> [B, T, D]
+        return self._out(heads.transpose(1, 2).flatten(2))  # [B, H, T, K] -> [B, T, D]
+
+    def _out(self, mixed: Tensor) -> Tensor:
+        """What the heads give, [B, T, H*K] -> [B, T, D]."""
+        for mask in (self.mask, None if self.gates is None else self.gates()):
+            if mask is not None:
+                each = mask if mask.dim() == 1 else mask[:, None]  # [.., H]
+                mixed = (self._heads(mixed) * each[..., None].to(mixed.dtype)).flatten(-2)
+        merged: Tensor = self.output(mixed)
         return merged
 
 
@@ -153,11 +168,10 @@ class SelfAttention(MultiHeadAttention):
     def attend_cached(self, x: Tensor, cache: KeyValueCache, layer: int) -> Tensor:
         """New positions [R, t, D] after those in the cache."""
         query, key, value = map(self._heads, self._projected(x))
-        merged: Tensor = self.output(cache.attend(layer, query, key, value))
-        return merged
+        return self._out(cache.attend(layer, query, key, value))
 
     def _projected(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Query, key and value, each [B, T, D]."""
+        """Query, key and value, each [B, T, H*K]."""
         if self.packed is not None and not torch.is_grad_enabled():
             query, *others = self.packed(x).chunk(3, dim=-1)
         else:
@@ -191,6 +205,8 @@ class FeedForward(nn.Module):
         self.gate = Linear(d_model, d_ff) if activation == "swiglu" else None
         self.outer = Linear(d_ff, d_model)
         self.drop = Dropout(dropout)
+        self.mask: Tensor | None = None
+        """[F], or [B, 1, F], multiplies the columns: so pruning tries them."""
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, T, D] -> [B, T, F] -> [B, T, D]."""
@@ -199,6 +215,8 @@ class FeedForward(nn.Module):
         else:
             relu = self.activation == "relu"
             inner = self.inner.rectified(x) if relu else F.gelu(self.inner(x))
+        if self.mask is not None:
+            inner = inner * self.mask.to(inner.dtype)
         outer: Tensor = self.outer(self.drop(inner))
         return outer
 
