@@ -6,6 +6,8 @@ Legend: B sentences, T queries, S keys, D model width, H heads, K head width, F 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -16,6 +18,7 @@ from torch.nn import functional as F
 from mt.attention import KeyValueCache, attend, drop, weights
 from mt.config import Section
 from mt.contracts import FIRST_PIECE, UNK
+from mt.errors import ConfigError
 from mt.linear import Linear, Packed
 
 
@@ -71,6 +74,9 @@ class WordDropout(nn.Module):
 class MultiHeadAttention(nn.Module):
     """MultiHead(Q, K, V) = Concat(head_1 .. head_H) W^O (section 3.2.2)."""
 
+    sharpness = 1.0
+    """What queries are multiplied by; sqrt(K) undoes the scaling of their products with keys."""
+
     def __init__(self, d_model: int, n_heads: int, dropout: float) -> None:
         super().__init__()
         self.n_heads, self.dropout = n_heads, dropout
@@ -90,21 +96,27 @@ class MultiHeadAttention(nn.Module):
         valid: Tensor | None = None, causal: bool = False,
     ) -> Tensor:  # fmt: skip
         """Attend from x [B, T, D] to keys and values [B, H, S, K]."""
-        return self._merge(self._attend(self._split(self.query(x)), keys_values, valid, causal))
+        query = self._sharp(self.query(x))
+        return self._merge(self._attend(self._split(query), keys_values, valid, causal))
 
     def _attend(
         self, query: Tensor, keys_values: tuple[Tensor, Tensor], valid: Tensor | None, causal: bool
     ) -> Tensor:
         key, value = keys_values
         if self.watch is not None:
-            wide = torch.promote_types(query.dtype, key.dtype)  # packed parts may differ
+            # As `attend` computes on a CPU; packed parts may differ in their types.
+            wide = torch.promote_types(torch.promote_types(query.dtype, key.dtype), torch.float32)
             self.watch.append(weights(query.to(wide), key.to(wide), valid, causal))
         return attend(query, key, value, valid, causal, self.dropout if self.training else 0.0)
 
     def attend_source(self, x: Tensor, cache: KeyValueCache, layer: int) -> Tensor:
         """Attend from new positions x [R, t, D] to the source in the cache."""
-        merged: Tensor = self.output(cache.attend_source(layer, self._heads(self.query(x))))
+        query = self._sharp(self.query(x))
+        merged: Tensor = self.output(cache.attend_source(layer, self._heads(query)))
         return merged
+
+    def _sharp(self, query: Tensor) -> Tensor:
+        return query if self.sharpness == 1 else query * self.sharpness
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.n_heads, -1))  # [B, T, D] -> [B, T, H, K]
@@ -147,8 +159,23 @@ class SelfAttention(MultiHeadAttention):
     def _projected(self, x: Tensor) -> tuple[Tensor, ...]:
         """Query, key and value, each [B, T, D]."""
         if self.packed is not None and not torch.is_grad_enabled():
-            return self.packed(x).chunk(3, dim=-1)
-        return (self.query(x), *self.key_value(x).chunk(2, dim=-1))
+            query, *others = self.packed(x).chunk(3, dim=-1)
+        else:
+            query, others = self.query(x), self.key_value(x).chunk(2, dim=-1)
+        return self._sharp(query), *others
+
+
+@contextmanager
+def watching(parts: Iterable[MultiHeadAttention]) -> Iterator[list[Tensor]]:
+    """A list that receives the weights [B, H, T, S] of each call of `parts`, in their order."""
+    watched, seen = list(parts), list[Tensor]()
+    for part in watched:
+        part.watch = seen
+    try:
+        yield seen
+    finally:
+        for part in watched:
+            part.watch = None
 
 
 class FeedForward(nn.Module):
@@ -213,3 +240,22 @@ class Positions(nn.Module):
         if end > self.table.size(0):  # sinusoids know every position
             self.table = sinusoids(2 * end, self.d_model).to(self.table)
         return x + self.table[start:end]
+
+
+def shared_embeddings(asked: str, joint: bool) -> str:
+    """Which embeddings are one (section 3.4): `all`, `decoder` or `none`.
+
+    Args:
+        asked: `model.tie_embeddings`; `auto` shares all that can be.
+        joint: whether source and target have the same vocabulary.
+
+    Raises:
+        ConfigError: all shall be one, but there are two vocabularies.
+    """
+    if asked == "auto":
+        return "all" if joint else "decoder"
+    if asked == "all" and not joint:
+        what = "all shares source and target, which needs a joint vocabulary"
+        advice = "set vocabulary.joint: true, or model.tie_embeddings: decoder"
+        raise ConfigError("CONFIG", "model.tie_embeddings", what, advice)
+    return asked

@@ -37,6 +37,7 @@ from mt.resident import Resident, fits
 from mt.schedule import layer_factors
 from mt.step import Accumulate, TrainStep, accumulate, backward, scale_rates
 from mt.streaming import Processes, Stream
+from mt.teacher import open_teacher
 from mt.trace import Trace
 
 CHANGEABLE = (
@@ -107,6 +108,8 @@ class Session:
     """Where updates come from when the training corpora are streamed."""
     epochs: Epochs | None = None
     """The training pairs as each epoch sees them, when their words are cut anew in each."""
+    taught_by: str | None = None
+    """The hash of the teacher, where the objective has one."""
     drawn: EncodedPairs | None = None
     """Those of the epoch that is being trained on."""
     began: float = 0.0
@@ -174,7 +177,8 @@ class Session:
     def about(self) -> dict[str, Any]:
         """What a checkpoint belongs to."""
         known, prepared = self.prepared.vocabulary, self.prepared
-        return {"data": prepared.digest, "valid": prepared.valid.digest, "vocabulary": known.digest}
+        told = {"data": prepared.digest, "valid": prepared.valid.digest, "vocabulary": known.digest}
+        return told if self.taught_by is None else told | {"teacher": self.taught_by}
 
 
 class Meter:
@@ -234,11 +238,13 @@ def shapes_of(resolved: dict[str, Any]) -> tuple[Shape, ...]:
     return tuple((rows, source, target) for rows, source, target in resolved["shapes"])
 
 
-def plan_of(recipe: Recipe, corpus: Any, resolved: dict[str, Any], epoch: int) -> batching.Epoch:
-    """The batches of an epoch."""
+def plan_of(
+    recipe: Recipe, corpus: Any, resolved: dict[str, Any], epoch: int, parts: tuple[int, ...] = ()
+) -> batching.Epoch:
+    """The batches of an epoch; `parts` are the pairs of each training corpus."""
     return batching.Epoch(
         corpus.source_lengths, corpus.target_lengths, recipe.batching, resolved["micro_tokens"],
-        recipe.training.seed, epoch, shapes_of(resolved),
+        recipe.training.seed, epoch, shapes_of(resolved), parts, recipe.data.temperature,
     )  # fmt: skip
 
 
@@ -265,15 +271,17 @@ def start(
     else:
         memory.keep_freed()
     threads = distributed.use_threads(recipe.runtime.threads, world)
-    metrics(recipe.data.valid.direction.target, recipe.evaluation)  # a missing package: say so now
+    for valid in (recipe.data.valid, *recipe.data.more_valid):
+        metrics(valid.direction.target, recipe.evaluation)  # a missing package: say so now
     prepared = distributed.after_first(world, "prepared", lambda: prepare(recipe, report.tell, run))
     if stop.number:
         raise Stopped(stop.number, "stopped while preparing; what was prepared is kept")
+    teacher = open_teacher(recipe, prepared.vocabulary, device)  # before anything is drawn
     torch.manual_seed(recipe.training.seed)
     model = plugin("models", recipe.model.kind).build(recipe.model, prepared.vocabulary).to(device)
     told = begin(recipe, model, last, report, world)
     build = plugin("objectives", recipe.objective.kind).build
-    objective = build(recipe.objective, model, prepared.vocabulary, None).to(device)
+    objective = build(recipe.objective, model, prepared.vocabulary, teacher).to(device)
     step = TrainStep(model, objective, "fp32")
     redraw = redraw_of(recipe, prepared)
     epochs = None
@@ -311,8 +319,8 @@ def start(
         resident = Resident(train, device)
     session = Session(
         recipe, run, world, prepared, step, shared, plain, optimizer, average, scaler, device,
-        resolved, report, stop, last_step_of(recipe, train, resolved), graphs, resident, stream,
-        epochs,
+        resolved, report, stop, last_step_of(recipe, train, resolved, prepared.parts), graphs,
+        resident, stream, epochs, None if teacher is None else teacher.digest,
     )  # fmt: skip
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)  # what was tried until now does not count
@@ -476,8 +484,9 @@ def check_data(session: Session, folder: Path) -> None:
 def read_from(recipe: Recipe) -> str:
     """The corpora as the recipe says them: `data.train.0 (kind=huggingface, dataset=...)`."""
     named = {f"data.train.{number}": source for number, source in enumerate(recipe.data.train)}
-    told = []
-    for key, source in {**named, "data.valid": recipe.data.valid}.items():
+    named["data.valid"], told = recipe.data.valid, list[str]()
+    named |= {f"data.more_valid.{i}": each for i, each in enumerate(recipe.data.more_valid)}
+    for key, source in named.items():
         said = source.model_dump(include=source.model_fields_set - {"languages"})
         told.append(f"{key} ({', '.join(f'{name}={value}' for name, value in said.items())})")
     return ", ".join(told)
@@ -492,14 +501,15 @@ def redraw_of(recipe: Recipe, prepared: Prepared) -> Redraw | None:
 
 
 def last_step_of(
-    recipe: Recipe, train: EncodedPairs | None, resolved: dict[str, Any]
+    recipe: Recipe, train: EncodedPairs | None, resolved: dict[str, Any], parts: tuple[int, ...]
 ) -> int | None:
     """The step at which the run ends, when that is known beforehand."""
     plan = recipe.training
     limits = [] if plan.max_steps is None else [plan.max_steps]
     if plan.max_epochs is not None and train is not None:
         # Epochs of several windows differ by an update or two; the first one stands for all.
-        limits.append(plan.max_epochs * len(plan_of(recipe, train, resolved, 0)))
+        first = plan_of(recipe, train, resolved, 0, parts)
+        limits.append(plan.max_epochs * len(first))
     return min(limits, default=None)
 
 

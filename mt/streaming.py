@@ -242,8 +242,7 @@ class Stream:
     ) -> Iterator[tuple[Window, Position]]:
         """Windows of about `batching.window` updates, each with the position after it."""
         dtype, wanted = token_type(self.known.size), self.recipe.batching.window * self.tokens
-        tagged = bool(self.recipe.told_languages)
-        how = [treatment(config, self.known, tagged) for config in self.recipe.data.train]
+        how = [treatment(config, self.known) for config in self.recipe.data.train]
         rows: list[dict[str, Any]] = []
         tokens, after = 0, Position()
         for chunk, after in chunks:

@@ -90,7 +90,8 @@ def updates(session: Session, state: TrainState) -> Iterator[tuple[list[Rows], T
         return
     recipe, at = session.recipe, state
     while True:
-        epoch = plan_of(recipe, session.take(at.epoch), session.resolved, at.epoch)
+        parts = session.prepared.parts
+        epoch = plan_of(recipe, session.take(at.epoch), session.resolved, at.epoch, parts)
         for window in range(at.window, len(epoch.windows)):
             made = epoch.updates(window)
             if at.update >= len(made):

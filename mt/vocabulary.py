@@ -300,6 +300,15 @@ class Vocabulary:
         special |= {i: name for name, i in self.controls.items()}
         return [special[i] for i in range(FIRST_PIECE)] + side.pieces(range(FIRST_PIECE, side.size))
 
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """The languages that have a control piece: a source says in which it is to be written."""
+        return tuple(name[2:-1] for name in self.controls if name.startswith("<2"))
+
+    def front(self, language: str) -> tuple[int, ...]:
+        """What stands before a source to be written in a language; nothing if none is named."""
+        return (self.controls[tag(language)],) if self.languages else ()
+
     def naming(self, names: Iterable[str]) -> Vocabulary:
         """The same vocabulary, in which these control pieces have a name and an id.
 

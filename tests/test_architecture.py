@@ -15,10 +15,11 @@ FOLDERS = (
 LEVELS = [
     {"cli", "__main__", "__init__"},
     {"commands"},
-    {"train"},
-    {"session", "validate", "export"},
+    {"distill"},
+    {"train", "showing"},
+    {"session", "validate", "export", "seeing", "bulk", "comparison"},
     {"prepare", "translate", "evaluate", "calibrate", "interactive", "overfitting"},
-    {"streaming", "finetune"},
+    {"streaming", "teacher", "finetune"},
     {"engines", "exporters"},
     {"bundle", "pool", "searcher"},
     {"checkpoint"},
@@ -27,7 +28,7 @@ LEVELS = [
     {"graphs"},
     {
         "layers", "loss", "batching", "averaging", "encoding", "step", "resident", "trace",
-        "candidates", "decoders", "redraw", "shortlist", "noise",
+        "candidates", "decoders", "redraw", "shortlist", "noise", "recurrent",
     },
     {"lexicon"},
     {"attention", "corpus", "vocabulary", "schedule", "lines", "lengths", "linear"},

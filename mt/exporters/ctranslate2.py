@@ -40,13 +40,17 @@ def check(opened: checkpoint.Opened, config: Config) -> None:
     """Refuse what CTranslate2 cannot express.
 
     Raises:
-        ConfigError: it is another model than the transformer; names the key.
+        ConfigError: it is another model than the transformer, or its attention is not scaled;
+            names the key.
         MachineError: ctranslate2 is not installed.
     """
     kind = opened.recipe.model.kind
     if kind != "transformer":
         what = f"ctranslate2 cannot express the model {kind}"
         raise ConfigError("EXPORT-KIND", "model.kind", what, "export it --to bundle")
+    if not opened.recipe.model.scale_attention:  # type: ignore[attr-defined]
+        what = "ctranslate2 cannot express false: it scales what queries and keys give"
+        raise ConfigError("EXPORT-KIND", "model.scale_attention", what, "export it --to bundle")
     try:
         import ctranslate2  # noqa: F401
     except ImportError:
@@ -81,7 +85,7 @@ def export(model: Seq2Seq, opened: checkpoint.Opened, path: Path, config: Config
     checkpoint.write_recipe(path, recipe)
     about = {
         "format": FORMAT,
-        "languages": recipe.languages.model_dump(),
+        "languages": recipe.direction.model_dump(),
         "longest": recipe.data.max_length,
         "positions": rows,
         "search": recipe.search.model_dump(mode="json") | {"shortlist": False},  # it has none

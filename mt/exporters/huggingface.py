@@ -60,12 +60,18 @@ def check(opened: checkpoint.Opened, config: Config) -> None:
     if model.kind != "transformer":
         what = f"huggingface cannot express the model {model.kind}"
         raise ConfigError("EXPORT-KIND", "model.kind", what, other)
-    known = {"norm_kind": ["layer"], "activation": ["relu", "gelu"], "positions": ["sinusoidal"]}
+    known: dict[str, list[Any]] = {
+        "norm_kind": ["layer"], "activation": ["relu", "gelu"], "positions": ["sinusoidal"],
+        "scale_attention": [True],
+    }  # fmt: skip
     wrong = [
-        (f"model.{key}", f"huggingface cannot express {getattr(model, key)} in Marian or Pegasus")
+        (f"model.{key}", f"huggingface cannot express {str(value).lower()} in Marian or Pegasus")
         for key, values in known.items()
-        if getattr(model, key) not in values
+        if (value := getattr(model, key)) not in values
     ]
+    if vocabulary.languages:
+        several = ", ".join(vocabulary.languages)
+        wrong.append(("languages", f"huggingface's tokenizer cannot say which of {several}"))
     if not vocabulary.joint:
         wrong.append(("vocabulary.joint", "huggingface needs one vocabulary for both sides"))
     if vocabulary.kind != "sentencepiece":

@@ -7,7 +7,7 @@ It stays within what CTranslate2's TransformerSpec expresses.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, cast
 
 from pydantic import Field, model_validator
@@ -17,7 +17,6 @@ from torch.nn import functional as F
 from mt.attention import KeyValueCache
 from mt.config import Variant
 from mt.contracts import PAD, Cache, Memory
-from mt.errors import ConfigError
 from mt.layers import (
     Dropout,
     FeedForward,
@@ -27,6 +26,8 @@ from mt.layers import (
     WordDropout,
     WordDropoutConfig,
     norm,
+    shared_embeddings,
+    watching,
 )
 from mt.linear import once
 
@@ -69,6 +70,9 @@ class Config(Variant):
     tie_embeddings: Literal["auto", "all", "decoder", "none"] = "auto"
     """Share weights of source, target and output (all), of target and output (decoder);
     `auto`: all with a joint vocabulary, else decoder (section 3.4)."""
+    scale_attention: bool = True
+    """Divide the products of queries and keys by the square root of a head's width (section
+    3.2.1); false, an experiment, leaves them as they are, and cannot be exported."""
     scale_embeddings: bool = True
     """Multiply embeddings by sqrt(d_model) (section 3.4)."""
 
@@ -177,6 +181,10 @@ class Transformer(nn.Module):
         final = config.norm == "pre"  # the residual stream itself was never normalised
         self.encoder_norm = norm(config.norm_kind, config.d_model) if final else nn.Identity()
         self.decoder_norm = norm(config.norm_kind, config.d_model) if final else nn.Identity()
+        if not config.scale_attention:
+            for module in self.modules():
+                if isinstance(module, MultiHeadAttention):
+                    module.sharpness = math.sqrt(config.d_model / config.n_heads)
         for layer in self.encoder:
             once(cast(EncoderLayer, layer).self_attention)
         for layer in self.decoder:
@@ -221,13 +229,21 @@ class Transformer(nn.Module):
         Of the last layer but one, which aligns words best (Garg et al. 2019, section 3).
         """
         layer = cast(DecoderLayer, self.decoder[max(0, len(self.decoder) - 2)])
-        seen: list[Tensor] = []
-        layer.cross_attention.watch = seen
-        try:
+        with watching([layer.cross_attention]) as seen:
             self.decode(target, self.encode(source))
-        finally:
-            layer.cross_attention.watch = None
         return seen[0].mean(dim=1)
+
+    def attentions(self, source: Tensor, target: Tensor) -> Mapping[str, Sequence[Tensor]]:
+        """Every head of every layer; see `mt.contracts.Seq2Seq`."""
+        readers = [cast(EncoderLayer, layer).self_attention for layer in self.encoder]
+        writers = [cast(DecoderLayer, layer) for layer in self.decoder]
+        with (
+            watching(readers) as encoder,
+            watching(layer.self_attention for layer in writers) as decoder,
+            watching(layer.cross_attention for layer in writers) as cross,
+        ):
+            self.decode(target, self.encode(source))
+        return {"encoder": encoder, "decoder": decoder, "cross": cross}
 
     def output(self) -> tuple[Tensor, Tensor | None]:
         """The projection weight [V, D] and its bias: logits = hidden W^T + b (section 3.4)."""
@@ -271,11 +287,5 @@ def build(config: Config, vocabulary: Vocabulary) -> Transformer:
     Raises:
         ConfigError: the embeddings cannot be shared because the vocabulary is not joint.
     """
-    tie: str = config.tie_embeddings
-    if tie == "auto":
-        tie = "all" if vocabulary.joint else "decoder"
-    if tie == "all" and not vocabulary.joint:
-        what = "all shares source and target, which needs a joint vocabulary"
-        advice = "set vocabulary.joint: true, or model.tie_embeddings: decoder"
-        raise ConfigError("CONFIG", "model.tie_embeddings", what, advice)
+    tie = shared_embeddings(config.tie_embeddings, vocabulary.joint)
     return Transformer(config, vocabulary.source_size, vocabulary.target_size, tie)
