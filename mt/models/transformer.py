@@ -184,7 +184,7 @@ class Transformer(nn.Module):
         if not config.scale_attention:
             for module in self.modules():
                 if isinstance(module, MultiHeadAttention):
-                    module.sharpness = math.sqrt(config.d_model / config.n_heads)
+                    module.sharpness = math.sqrt(module.query.out_features / module.n_heads)
         for layer in self.encoder:
             once(cast(EncoderLayer, layer).self_attention)
         for layer in self.decoder:
