@@ -118,18 +118,27 @@ def specification(model: Any, config: Any, rows: int) -> Any:
     from ctranslate2 import specs
 
     activations = specs.Activation
-    spec = specs.TransformerSpec.from_config(
-        (config.encoder_layers, config.decoder_layers),
-        config.n_heads,
-        pre_norm=config.norm == "pre",
-        activation={
+    shared = {
+        "num_heads": config.n_heads,
+        "pre_norm": config.norm == "pre",
+        "activation": {
             "relu": activations.RELU, "gelu": activations.GELU, "swiglu": activations.SWISH,
         }[config.activation],
-        ffn_glu=config.activation == "swiglu",
-        rms_norm=config.norm_kind == "rms",
-        alignment_layer=max(0, config.decoder_layers - 2),
-        alignment_heads=config.n_heads,
-    )  # fmt: skip
+        "ffn_glu": config.activation == "swiglu",
+        "rms_norm": config.norm_kind == "rms",
+    }  # fmt: skip
+    rotary = config.positions == "rotary"
+    if rotary:  # all numbers of a head; 2i and 2i+1 turn together, as in ours
+        shared |= {"rotary_dim": 0, "rotary_interleave": True, "rotary_base": 10_000}
+    spec = specs.TransformerSpec(
+        specs.TransformerEncoderSpec(config.encoder_layers, **shared),
+        specs.TransformerDecoderSpec(
+            config.decoder_layers,
+            alignment_layer=max(0, config.decoder_layers - 2),
+            alignment_heads=config.n_heads,
+            **shared,
+        ),
+    )
     spec.config.layer_norm_epsilon = 1e-5
     stacks = (
         (spec.encoder, model.encoder, model.encoder_norm, model.source_positions),
@@ -137,7 +146,8 @@ def specification(model: Any, config: Any, rows: int) -> Any:
     )
     for stack, layers, final, positions in stacks:
         stack.scale_embeddings = config.scale_embeddings
-        stack.position_encodings.encodings = _positions(positions, rows)
+        if not rotary:
+            stack.position_encodings.encodings = _positions(positions, rows)
         if config.norm == "pre":
             _norm(stack.layer_norm, final)
         for layer, ours in zip(stack.layer, layers, strict=True):

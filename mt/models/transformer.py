@@ -22,6 +22,7 @@ from mt.layers import (
     FeedForward,
     MultiHeadAttention,
     Positions,
+    Rotary,
     SelfAttention,
     norm,
     shared_embeddings,
@@ -58,10 +59,11 @@ class Config(Variant):
     """Layer normalisation or RMS normalisation."""
     activation: Literal["relu", "gelu", "swiglu"] = "relu"
     """Of the feed-forward layer."""
-    positions: Literal["sinusoidal", "learned", "none"] = "sinusoidal"
-    """How the order of the words is told (section 3.5)."""
+    positions: Literal["sinusoidal", "learned", "rotary", "none"] = "sinusoidal"
+    """How the order of the words is told: by what is added to embeddings (section 3.5), or by
+    turning the queries and keys of self-attention (`rotary`, Su et al. 2021)."""
     max_length: int | None = Field(None, ge=2)
-    """Positions of a learned table; sinusoids need none."""
+    """Positions of a learned table; the others know every position."""
     tie_embeddings: Literal["auto", "all", "decoder", "none"] = "auto"
     """Share weights of source, target and output (all), of target and output (decoder);
     `auto`: all with a joint vocabulary, else decoder (section 3.4)."""
@@ -78,6 +80,11 @@ class Config(Variant):
             raise ValueError("positions: learned needs max_length, the size of its table")
         if self.positions == "sinusoidal" and self.d_model % 2:
             raise ValueError(f"d_model ({self.d_model}) must be even for sinusoidal positions")
+        if self.positions == "rotary" and self.d_model // self.n_heads % 2:
+            raise ValueError(
+                f"a head's width (d_model / n_heads, {self.d_model // self.n_heads}) must be even "
+                "for rotary positions"
+            )
         return self
 
 
@@ -170,6 +177,10 @@ class Transformer(nn.Module):
         final = config.norm == "pre"  # the residual stream itself was never normalised
         self.encoder_norm = norm(config.norm_kind, config.d_model) if final else nn.Identity()
         self.decoder_norm = norm(config.norm_kind, config.d_model) if final else nn.Identity()
+        if config.positions == "rotary":
+            rotary = Rotary(config.d_model // config.n_heads, length)
+            for layer in [*self.encoder, *self.decoder]:
+                cast(EncoderLayer | DecoderLayer, layer).self_attention.rotary = rotary
         for layer in self.encoder:
             once(cast(EncoderLayer, layer).self_attention)
         for layer in self.decoder:

@@ -17,6 +17,7 @@ SMALL = {
             {"norm": "pre", "norm_kind": "rms", "activation": "swiglu", "tie_embeddings": "none"},
             {"positions": "learned", "max_length": 12, "activation": "gelu"},
             {"norm": "pre", "positions": "none", "tie_embeddings": "decoder"},
+            {"norm": "pre", "positions": "rotary"},
         )
     ],
     "rnn": [
