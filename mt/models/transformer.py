@@ -25,6 +25,7 @@ from mt.layers import (
     FeedForward,
     MultiHeadAttention,
     Positions,
+    Rotary,
     SelfAttention,
     WordDropout,
     WordDropoutConfig,
@@ -86,10 +87,11 @@ class Config(Variant):
     """Layer normalisation or RMS normalisation."""
     activation: Literal["relu", "gelu", "swiglu"] = "relu"
     """Of the feed-forward layer."""
-    positions: Literal["sinusoidal", "learned", "none"] = "sinusoidal"
-    """How the order of the words is told (section 3.5)."""
+    positions: Literal["sinusoidal", "learned", "rotary", "none"] = "sinusoidal"
+    """How the order of the words is told: by what is added to embeddings (section 3.5), or by
+    turning the queries and keys of self-attention (`rotary`, Su et al. 2021)."""
     max_length: int | None = Field(None, ge=2)
-    """Positions of a learned table; sinusoids need none."""
+    """Positions of a learned table; the others know every position."""
     tie_embeddings: Literal["auto", "all", "decoder", "none"] = "auto"
     """Share weights of source, target and output (all), of target and output (decoder);
     `auto`: all with a joint vocabulary, else decoder (section 3.4)."""
@@ -119,9 +121,16 @@ class Config(Variant):
             raise ValueError(f"d_model ({self.d_model}) must be even for sinusoidal positions")
         if self.chosen is not None and (self.layer_heads is not None or not self.scale_attention):
             raise ValueError("head_gates: topk goes with neither layer_heads nor scale_attention")
+        if self.chosen is not None and self.positions == "rotary":
+            raise ValueError("head_gates: topk goes with other positions than rotary")
         if self.chosen is not None and self.chosen > self.n_heads:
             raise ValueError(
                 f"head_gates.heads ({self.chosen}) is more than n_heads ({self.n_heads})"
+            )
+        if self.positions == "rotary" and self.head_width % 2:
+            raise ValueError(
+                f"a head's width (d_head, else d_model / n_heads: {self.head_width}) must be even "
+                "for rotary positions"
             )
         return self
 
@@ -251,6 +260,10 @@ class Transformer(nn.Module):
             for module in self.modules():
                 if isinstance(module, MultiHeadAttention):
                     module.sharpness = math.sqrt(config.head_width)
+        self.rotary = Rotary(config.head_width, length) if config.positions == "rotary" else None
+        if self.rotary is not None:
+            for layer in [*self.encoder, *self.decoder]:
+                cast(EncoderLayer | DecoderLayer, layer).self_attention.rotary = self.rotary
         for layer in self.encoder:
             once(cast(EncoderLayer, layer).self_attention)
         for layer in self.decoder:
@@ -292,6 +305,8 @@ class Transformer(nn.Module):
     def keys_values(self, memory: Memory, positions: int) -> list[tuple[Tensor, Tensor]]:
         """The source's keys and values [B, H, S, K] of each decoder layer."""
         self.target_positions.reserve(positions)
+        if self.rotary is not None:
+            self.rotary.reserve(positions)
         return self._keys_values(memory, [NO_CHOICES] * len(self.decoder))
 
     def _keys_values(
