@@ -250,6 +250,21 @@ class Objective(Protocol):
         """
 
 
+@runtime_checkable
+class Replayable(Seq2Seq, Protocol):
+    """A model that can also decode with a cache at fixed addresses, so that steps are replayed.
+
+    Optional: any other is decoded plainly. With a cache its `decode` reads nothing of the memory,
+    and the number of the step is the cache's `length`, which then lies on the device.
+    """
+
+    def keys_values(self, memory: Memory, positions: int) -> list[tuple[Tensor, Tensor]]:
+        """What each decoder layer attends to in the memory: keys and values [B, H, S, K].
+
+        Afterwards the model knows so many target positions without making new tables.
+        """
+
+
 # --------------------------------------------------------------------------------- search
 
 
@@ -334,6 +349,12 @@ class Sentence:
     """Tokens that its translation must begin with."""
     seed: int = 1
     """Of searches that sample."""
+
+    @property
+    def front(self) -> int:
+        """How many control pieces, such as the tag of a language, stand before its text."""
+        text = (n for n, i in enumerate(self.source) if not FIRST_RESERVED <= i < FIRST_PIECE)
+        return next(text)
 
 
 @dataclass(frozen=True, slots=True)

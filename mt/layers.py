@@ -248,16 +248,23 @@ class Positions(nn.Module):
         table = sinusoids(max_length, d_model) if kind == "sinusoidal" else torch.empty(0)
         self.register_buffer("table", table, persistent=False)  # [max_length, D]
 
-    def forward(self, x: Tensor, start: int = 0) -> Tensor:
-        """x [B, T, D], whose first position is `start`."""
+    def forward(self, x: Tensor, start: int | Tensor = 0) -> Tensor:
+        """x [B, T, D], whose first position is `start`; [1] on the device when T is 1."""
         if self.kind == "none":
             return x
+        table = self.table if self.learned is None else self.learned.weight
+        if isinstance(start, Tensor):
+            return x + table.index_select(0, start)
         end = start + x.size(1)
-        if self.learned is not None:
-            return x + self.learned.weight[start:end]
-        if end > self.table.size(0):  # sinusoids know every position
+        if self.learned is None:
+            table = self.reserve(end)
+        return x + table[start:end]
+
+    def reserve(self, end: int) -> Tensor:
+        """The table, with rows for the positions before `end`: sinusoids know every one."""
+        if self.kind == "sinusoidal" and end > self.table.size(0):
             self.table = sinusoids(2 * end, self.d_model).to(self.table)
-        return x + self.table[start:end]
+        return self.table
 
 
 def shared_embeddings(asked: str, joint: bool) -> str:

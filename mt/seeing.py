@@ -156,7 +156,7 @@ def _sight(
     outputs = tuple(vocabulary.pieces_target(found.tokens))
     (begin,) = vocabulary.pieces_target([BEGIN])
     text = target or vocabulary.decode_target([found.tokens])[0]
-    told = translation(vocabulary, source[:-1], found, text, sentence)
+    told = translation(vocabulary, source[sentence.front : -1], found, text, sentence)
     return Sight(told, source, (begin, *outputs[:-1]), outputs, maps)
 
 

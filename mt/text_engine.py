@@ -280,9 +280,9 @@ class _Job:
     def _told(self, sentence: Sentence, found: Sequence[tuple[Hypothesis, str]]) -> Translation:
         """Hypotheses and their texts: the best one, within it all when several were asked for."""
         vocabulary = self.engine.vocabulary
-        pieces = tuple(vocabulary.pieces_source(sentence.source[len(self.front) : -1]))
+        pieces = tuple(vocabulary.pieces_source(sentence.source[sentence.front : -1]))
         nbest = [
-            translation(vocabulary, pieces, hypothesis, text, sentence, len(self.front))
+            translation(vocabulary, pieces, hypothesis, text, sentence)
             for hypothesis, text in found
         ]
         return replace(nbest[0], alternatives=tuple(nbest)) if self.options.n_best > 1 else nbest[0]
@@ -290,12 +290,14 @@ class _Job:
 
 def translation(
     vocabulary: Vocabulary, pieces: tuple[str, ...], found: Hypothesis, text: str,
-    sentence: Sentence, front: int = 0,
+    sentence: Sentence,
 ) -> Translation:  # fmt: skip
     """One hypothesis; what would end a line in its text becomes a space.
 
-    Of the alignment the first `front` columns are left out, which are of no piece of text.
+    Args:
+        pieces: of the source's text; in the alignment only they have a column.
     """
+    front = sentence.front
     rows = found.alignment and found.alignment[:-1]
     return Translation(
         text=one_line(text),

@@ -25,19 +25,20 @@ LEVELS = [
     {"checkpoint"},
     {"recipe", "text_engine", "formats", "options"},
     {"models", "objectives", "optimizers", "search", "sources"},
-    {"graphs", "pruning"},
+    {"graphs", "frames", "pruning"},
     {
         "layers", "loss", "batching", "averaging", "encoding", "step", "resident", "trace",
-        "candidates", "decoders", "redraw", "shortlist", "noise", "recurrent", "chosen",
+        "candidates", "decoders", "static_cache", "redraw", "shortlist", "noise", "recurrent",
+        "chosen",
     },
     {"lexicon", "gates"},
-    {"attention", "corpus", "vocabulary", "schedule", "lines", "lengths", "linear"},
+    {"attention", "corpus", "vocabulary", "schedule", "lines", "lengths", "linear", "replays"},
     {"subwords"},
     {"contracts"},
     {"distributed", "report", "memory"},
     {"config"},
     {"files"},
-    {"errors"},
+    {"errors", "interrupts"},
 ]  # fmt: skip
 """From the top of the house down: a module imports only from lower levels."""
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}

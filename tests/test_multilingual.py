@@ -11,10 +11,12 @@ import pytest
 import tiny_run
 import yaml
 
-from mt import batching, cli, config, evaluate, files, recipe
+from mt import batching, cli, config, evaluate, files, recipe, seeing
 from mt.contracts import BACK_TRANSLATED, END, EngineOptions, Pair
 from mt.errors import ConfigError
 from mt.prepare import prepare
+from mt.redraw import Redraw
+from mt.subwords import Sampling
 from mt.translate import open_engine
 from mt.vocabulary import Vocabulary
 
@@ -272,3 +274,23 @@ def test_the_default_is_the_direction_that_is_learned():
     values = {**RECIPE, "languages": {"source": "fr", "target": "en"}}
     settled = config.validate(recipe.Recipe, config.Document(values))
     assert settled.direction.target == "de"
+
+
+def test_the_maps_of_attention_are_of_the_language_that_is_asked_for(run):
+    engine = seeing.open_watched(run, EngineOptions(target_language="fr"))
+    sight, *_ = seeing.look(engine, "Girls sing.")
+    assert sight.source[0] == "<2fr>"  # the map has all that the model sees
+    assert sight.translation.source_tokens == sight.source[1:-1]
+
+
+def test_words_that_are_cut_anew_keep_their_tags(tmp_path):
+    prepared = prepare(recipe.load(written(tmp_path))[0], lambda _: None)
+    sampling = Sampling.model_validate({"source": {"alpha": 0.1}})
+    drawn = Redraw(sampling, prepared.vocabulary, 40)(prepared.train, 1)
+    changed = 0
+    for row in range(len(prepared.train)):
+        before, after = (each.source(row).tolist() for each in (prepared.train, drawn))
+        tags = [i for i in before if 4 <= i < 68]
+        assert after[: len(tags)] == tags
+        changed += before != after
+    assert changed

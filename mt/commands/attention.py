@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mt.options import Checkpoint, Device, EngineSets, Precision, engine_options, refuse
+from mt.options import Checkpoint, Device, EngineSets, Precision, To, engine_options, refuse
 
 ABOUT = "Show what each head of a model attends to."
 PAGE = Path("attention.html")
@@ -58,6 +58,7 @@ def command(
     sets: EngineSets = None,
     checkpoint: Checkpoint = None,
     precision: Precision = None,
+    to: To = None,
     device: Device = None,
 ) -> None:
     """Show what each head of a model attends to while it translates a sentence.
@@ -82,7 +83,7 @@ def command(
     for path in (out, png):
         if path is not None and not force:
             files.refuse_existing(path, "choose another name, or replace it with --force")
-    options = engine_options(sets, checkpoint, device, precision)
+    options = engine_options(sets, checkpoint, device, precision, to=to)
     engine = seeing.open_watched(runs[0], options)
     sights = seeing.look(engine, source, target, n_best)
     if png is not None:
@@ -91,7 +92,7 @@ def command(
     if out is not None:
         languages = engine.profile.languages
         about = {"model": " ".join([runs[0].name, checkpoint or ""]).strip(), "text": source}
-        about |= {"source": languages.source, "target": languages.target}
+        about |= {"source": languages.source, "target": engine.target(to)}
         with files.output(out) as stream:
             stream.write(showing.page(sights, {**about, "forced": target is not None}))
         told = f"{len(sights)} translations" if target is None else "the given translation"

@@ -250,11 +250,13 @@ class Transformer(nn.Module):
         if not config.scale_attention:
             for module in self.modules():
                 if isinstance(module, MultiHeadAttention):
-                    module.sharpness = math.sqrt(config.head_width)
+                    module.sharpness = math.sqrt(module.query.out_features / module.n_heads)
         for layer in self.encoder:
             once(cast(EncoderLayer, layer).self_attention)
         for layer in self.decoder:
             once(cast(DecoderLayer, layer).cross_attention.key_value)
+        self.alike = config.layer_heads is None and config.chosen is None
+        """Whether all layers have the same heads for all sentences, as `mt.frames` wants."""
         self.encoder_router = _router(config, config.encoder_layers)
         self.decoder_router = _router(config, 2 * config.decoder_layers)
         initialise(self)
@@ -274,16 +276,24 @@ class Transformer(nn.Module):
 
     def start(self, memory: Memory, beams: int, max_length: int) -> Cache:
         """A cache for `max_length` tokens; the source's keys and values computed once."""
-        layers = [cast(DecoderLayer, layer) for layer in self.decoder]
         choices = self._choices(memory)
-        source = [
-            layer.cross_attention.keys_values(memory.states, *cross)
-            for layer, (_, cross) in zip(layers, choices, strict=True)
-        ]
+        source = self.keys_values(memory, max_length, choices)
         if self.decoder_router is not None:
             return ChosenCache(choices, source, memory.valid, beams, max_length)
-        heads = [layer.self_attention.n_heads for layer in layers]
+        heads = [cast(DecoderLayer, layer).self_attention.n_heads for layer in self.decoder]
         return KeyValueCache(source, memory.valid, beams, max_length, heads)
+
+    def keys_values(
+        self, memory: Memory, positions: int, choices: Sequence[Choices] | None = None
+    ) -> list[tuple[Tensor, Tensor]]:
+        """The source's keys and values [B, H, S, K] of each decoder layer."""
+        self.target_positions.reserve(positions)
+        return [
+            cast(DecoderLayer, layer).cross_attention.keys_values(memory.states, *cross)
+            for layer, (_, cross) in zip(
+                self.decoder, choices or [NO_CHOICES] * len(self.decoder), strict=True
+            )
+        ]
 
     def decode(self, target: Tensor, memory: Memory, cache: Cache | None = None) -> Tensor:
         """Hidden states [B, T, D] of target inputs [B, T]; with a cache, of the new ones only."""

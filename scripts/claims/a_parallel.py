@@ -41,7 +41,7 @@ MODELS = ("Transformer", "LSTM with attention", "LSTM without attention")
 def measure(lab: Lab) -> dict[str, Any]:
     lengths = lab.choose([8, 16, 32, 64, 128, 256, 512], [8, 32, 128, 512], [4, 8])
     arguments = {
-        "recipes": {name: recurrent(lab, demo(lab), name) for name in MODELS},
+        "recipes": {name: recurrent(demo(lab), name) for name in MODELS},
         "lengths": lengths,
         "rounds": lab.choose(5, 3, 2),
         "tokens": lab.choose(2048, 2048, 16),

@@ -86,12 +86,12 @@ def trained(folder: Path, recipe: dict[str, Any], uses: Uses = None) -> dict[str
     return {**curves(run), "test": tests_of(run)}
 
 
-def gap(folder: Path, recipe: dict[str, Any], pairs: int) -> dict[str, float]:
+def gap(folder: Path, recipe: dict[str, Any], pairs: int, uses: Uses = None) -> dict[str, float]:
     """Loss on pairs that were trained on and on those that were not, at the end and at the best.
 
     Nats a token, forced, without smoothing and dropout.
     """
-    run = trained_run(folder, recipe)
+    run = trained_run(folder, recipe, uses)
     data = recipe_of(recipe).data
     seen, unseen = (
         list(some(plugin("sources", source.kind).read(source), pairs))
