@@ -87,6 +87,8 @@ class MultiHeadAttention(nn.Module):
         self.query = Linear(d_model, width)
         self.key_value = Linear(d_model, 2 * width)
         self.output = Linear(width, d_model)
+        self.rotary: Rotary | None = None
+        """Tells positions in self-attention, where nothing else does."""
         self.watch: list[Tensor] | None = None
         """A list here receives the weights [B, H, T, S] of each call."""
         self.mask: Tensor | None = None
@@ -183,8 +185,6 @@ class Rotary(nn.Module):
 class SelfAttention(MultiHeadAttention):
     """Attention of a sequence to itself, cached when decoding."""
 
-    rotary: Rotary | None = None
-    """Tells positions, where nothing else does."""
     packed: Packed | None = None
     """Query, key and value in one product, when packed."""
     once = False
