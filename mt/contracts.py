@@ -250,6 +250,25 @@ class Objective(Protocol):
         """
 
 
+@runtime_checkable
+class Replayable(Seq2Seq, Protocol):
+    """A model that can also decode with a cache at fixed addresses, so that steps are replayed.
+
+    Optional: any other is decoded plainly. With a cache its `decode` reads nothing of the memory,
+    and the number of the step is the cache's `length`, which then lies on the device.
+    """
+
+    @property
+    def alike(self) -> bool:
+        """Whether all decoder layers have as many heads and use them all, as that cache needs."""
+
+    def keys_values(self, memory: Memory, positions: int) -> list[tuple[Tensor, Tensor]]:
+        """What each decoder layer attends to in the memory: keys and values [B, H, S, K].
+
+        Afterwards the model knows so many target positions without making new tables.
+        """
+
+
 # --------------------------------------------------------------------------------- search
 
 

@@ -54,11 +54,13 @@ class ModelDecoder:
         fed = tokens[:, :1] if getattr(state.cache, "fresh", False) else tokens
         hidden = self.model.decode(fed.reshape(-1, 1), state.memory, state.cache)[:, 0]
         state.hidden = hidden.view(*fed.shape, -1)  # [B, n, D]
+        return self.logits(state.hidden).expand(*tokens.shape, -1)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[..., V] of hidden states [..., D]."""
         if self.project is None:
-            logits = F.linear(state.hidden, *self.output())
-        else:
-            logits = self.project(state.hidden)
-        return logits.expand(*tokens.shape, -1)
+            return F.linear(hidden, *self.output())
+        return self.project(hidden)
 
     def sharpen(self, state: _State, ids: Tensor, logits: Tensor) -> Tensor:
         """The logits [B, N, K] of a few tokens in fp32, where those of all were in fewer bits."""

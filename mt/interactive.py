@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mt import report
+from mt import interrupts, report
 from mt.contracts import Engine, EngineOptions, Translation
 from mt.errors import ConfigError, DataError, printable
 from mt.formats import WORD_START, readable
@@ -45,23 +45,27 @@ def converse(engine: Engine, options: EngineOptions) -> None:
     console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
     report.say("mt: one line to translate at a time; Ctrl-D ends")
     options = replace(options, alignments=True, line_buffered=True)
-    for line in _typed():
-        try:
-            options = _answer(engine, line, options, console)
-        except DataError as error:  # of this line; the next may be better
-            report.say(str(error).splitlines()[0])
-        except KeyboardInterrupt:
-            return
+    try:
+        for line in _typed():
+            try:
+                options = _answer(engine, line, options, console)
+            except DataError as error:  # of this line; the next may be better
+                report.say(str(error).splitlines()[0])
+    except KeyboardInterrupt:  # wherever it comes: the conversation has ended well
+        sys.stdout.write("\n")
 
 
 def _typed() -> Iterator[str]:
     sys.stdin.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
     while True:
         try:
-            yield input(PROMPT)
-        except (EOFError, KeyboardInterrupt):
+            # A Ctrl-C between the prompt and the wait for a key would be seen at the next key.
+            with interrupts.woken():
+                line = input(PROMPT)
+        except EOFError:
             sys.stdout.write("\n")
             return
+        yield line
 
 
 def _answer(engine: Engine, line: str, options: EngineOptions, console: Console) -> EngineOptions:

@@ -14,12 +14,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from mt import errors
+from mt import errors, interrupts
 from mt.config import plugin
 from mt.contracts import EngineOptions, Hypothesis, SearchConfig, Sentence
 from mt.errors import ConfigError, MachineError, MtError
@@ -204,7 +205,9 @@ def _started(kind: str, path: Path, options: EngineOptions) -> _Worker:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_work, args=(theirs, kind, path, options), daemon=True)
-    process.start()
+    resource_tracker.ensure_running()  # its first start would undo what follows
+    with interrupts.held_back():  # the parent is told, and ends this
+        process.start()
     theirs.close()
     return _Worker(process, ours)
 
@@ -241,7 +244,7 @@ def _done(engine: TextEngine, name: str, arguments: Sequence[Any]) -> list[Any]:
 
 def _work(pipe: Connection, kind: str, path: Path, options: EngineOptions) -> None:
     """Open the model, then do what comes until the parent goes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told, and ends this
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where it cannot be held back
     try:
         engine = plugin("engines", kind).open(path, options)
         pipe.send(("opened", (engine.vocabulary, engine.profile)))

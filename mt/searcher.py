@@ -38,8 +38,9 @@ from mt.contracts import (
     Sentence,
     Seq2Seq,
 )
-from mt.decoders import ModelDecoder, Rest, ShortlistDecoder, together, without_attention
+from mt.decoders import Rest, ShortlistDecoder, together, without_attention
 from mt.errors import ConfigError, ModelError
+from mt.frames import decoder_of, framed
 from mt.lines import batches
 from mt.shortlist import Shortlist
 from mt.text_engine import batch_budget
@@ -81,7 +82,8 @@ class NativeSearcher:
             for model in models:
                 linear.pack(model, packed)
             self.precision = "fp32"  # what is packed needs no autocast
-        self.decoder = together([ModelDecoder(cast(Seq2Seq, model), packed) for model in models])
+        self.framed = [framed(cast(Seq2Seq, model), device) for model in models]
+        self.decoder = together([decoder_of(model, packed) for model in self.framed])
 
     @cached_property
     def shortlist(self) -> Shortlist | None:
@@ -148,8 +150,7 @@ class NativeSearcher:
 
     def _restricted(self, ids: torch.Tensor) -> Decoder:
         """What searches among the ids [V'] only, by their places."""
-        models = [cast(Seq2Seq, model) for model in self.models]
-        each = zip(models, self._rests, strict=True)
+        each = zip(self.framed, self._rests, strict=True)
         return together([ShortlistDecoder(model, ids, rest, self.packed) for model, rest in each])
 
     def force(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
@@ -235,7 +236,9 @@ def _mean_logits(models: Sequence[Seq2Seq], hidden: Sequence[torch.Tensor]) -> t
 def packed_type(device: torch.device, precision: distributed.Precision) -> torch.dtype | None:
     """The type to pack weights in, where that can be done."""
     types = {"fp32": torch.float32, "bf16": torch.bfloat16}
-    return types.get(precision) if device.type == "cpu" and linear.can_pack() else None
+    if device.type == "cpu":
+        return types.get(precision) if linear.can_pack() else None
+    return {**types, "fp16": torch.float16}[precision]
 
 
 def _texts(

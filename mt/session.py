@@ -27,6 +27,7 @@ from mt.corpus import EncodedPairs
 from mt.distributed import Precision, World
 from mt.errors import ConfigError, DataError, Stopped
 from mt.evaluate import metrics
+from mt.gates import gated
 from mt.graphs import Graphs, compilations
 from mt.lengths import Lengths, Rows, Shape, choose_shapes
 from mt.prepare import Prepared, changed_files, prepare
@@ -282,6 +283,7 @@ def start(
     told = begin(recipe, model, last, report, world)
     build = plugin("objectives", recipe.objective.kind).build
     objective = build(recipe.objective, model, prepared.vocabulary, teacher).to(device)
+    objective = gated(objective, model, recipe.model)
     step = TrainStep(model, objective, "fp32")
     redraw = redraw_of(recipe, prepared)
     epochs = None

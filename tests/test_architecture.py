@@ -15,7 +15,7 @@ FOLDERS = (
 LEVELS = [
     {"cli", "__main__", "__init__"},
     {"commands"},
-    {"distill"},
+    {"distill", "prune"},
     {"train", "showing"},
     {"session", "validate", "export", "seeing", "bulk", "comparison"},
     {"prepare", "translate", "evaluate", "calibrate", "interactive", "overfitting"},
@@ -25,19 +25,20 @@ LEVELS = [
     {"checkpoint"},
     {"recipe", "text_engine", "formats", "options"},
     {"models", "objectives", "optimizers", "search", "sources"},
-    {"graphs"},
+    {"graphs", "frames", "pruning"},
     {
         "layers", "loss", "batching", "averaging", "encoding", "step", "resident", "trace",
-        "candidates", "decoders", "redraw", "shortlist", "noise", "recurrent",
+        "candidates", "chosen", "decoders", "static_cache", "redraw", "shortlist", "noise",
+        "recurrent",
     },
-    {"lexicon"},
-    {"attention", "corpus", "vocabulary", "schedule", "lines", "lengths", "linear"},
+    {"lexicon", "gates"},
+    {"attention", "corpus", "vocabulary", "schedule", "lines", "lengths", "linear", "replays"},
     {"subwords"},
     {"contracts"},
     {"distributed", "report", "memory"},
     {"config"},
     {"files"},
-    {"errors"},
+    {"errors", "interrupts"},
 ]  # fmt: skip
 """From the top of the house down: a module imports only from lower levels."""
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}

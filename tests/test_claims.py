@@ -272,6 +272,16 @@ def test_a_microscopic_claim_runs_and_its_page_comes_from_its_json_alone(
     assert again == first
 
 
+def test_the_command_line_says_what_there_is(claims, tmp_path, capsys):
+    main = claims("__main__").main
+    with pytest.raises(SystemExit, match="2"):
+        main(["z", "--runs", str(tmp_path)])
+    assert "there are a, b, c" in capsys.readouterr().err
+    assert main(["--page", "--runs", str(tmp_path), "--size", "micro"]) == 1
+    assert "nothing was measured" in capsys.readouterr().err
+    assert claims("page").names().keys() == set(LETTERS)
+
+
 def test_a_claim_trains_and_goes_on_after_a_kill(claims, tmp_path):
     """The demo's Transformer at its smallest: killed in training, then measured to its end."""
     recipes, training = claims("recipes"), claims("training")

@@ -55,7 +55,8 @@ def check(opened: checkpoint.Opened, config: Config) -> None:
         ConfigError: names each key that is in the way.
         MachineError: transformers is not installed.
     """
-    model, vocabulary = opened.recipe.model, opened.vocabulary
+    model: Any = opened.recipe.model
+    vocabulary = opened.vocabulary
     other = "export it --to bundle"
     if model.kind != "transformer":
         what = f"huggingface cannot express the model {model.kind}"
@@ -69,6 +70,12 @@ def check(opened: checkpoint.Opened, config: Config) -> None:
         for key, values in known.items()
         if (value := getattr(model, key)) not in values
     ]
+    if model.head_gates is not None:
+        what = f"huggingface cannot express head gates of kind {model.head_gates.kind}"
+        wrong.append(("model.head_gates", what))
+    if model.layer_heads or model.head_width * model.n_heads != model.d_model:
+        what = "huggingface cannot express heads that together are not d_model wide"
+        wrong.append(("model.layer_heads" if model.layer_heads else "model.d_head", what))
     if vocabulary.languages:
         several = ", ".join(vocabulary.languages)
         wrong.append(("languages", f"huggingface's tokenizer cannot say which of {several}"))

@@ -50,6 +50,9 @@ def main(arguments: list[str] | None = None) -> int:
         os.environ.setdefault("MT_CACHE", str((given.runs / "cache").absolute()))
         if not reproduce.reproduce(folder, given.size, given.letters, given.fresh):
             return 1
+    if not page.results(folder):
+        print(f"nothing was measured in {folder} so far: leave out --page", file=sys.stderr)
+        return 1
     print(page.write(folder, docs))
     return 0
 

@@ -85,7 +85,7 @@ def recall(lab: Lab, what: str, name: str, seed: int, distances: list[int]) -> d
         "model.d_model": lab.choose(64, 64, 16), "model.d_ff": lab.choose(256, 256, 32),
         "batching.tokens": tokens, "batching.micro_tokens": 8192,
         "optimizer.learning_rate": 3e-3,
-        "training": lasting(steps, seed), "schedule.warmup_steps": max(2, steps // 20),
+        "training": lasting(steps, seed, "loss"), "schedule.warmup_steps": max(2, steps // 20),
         "search!": {"kind": "greedy", "max_length_ratio": 1.0, "max_length_extra": 4},
     }  # fmt: skip
     return recurrent(changed(demo(lab), changes), name)

@@ -22,7 +22,7 @@ The demo language, from a thousand pairs on, the same vocabulary and number of u
 size of the corpus: the small Transformer, an LSTM with attention of about as many weights, and the
 Transformer with what low-resource recipes use ({regularised}). The gap is between the loss on
 validation pairs and on training pairs after the last update (forced, without dropout); BLEU is of
-the checkpoint with the lowest validation loss. One seed; what decides are differences of more
+the checkpoint with the best validation BLEU. One seed; what decides are differences of more
 than 1 BLEU.
 """
 NOTES: tuple[str, ...] = ()

@@ -26,7 +26,8 @@ size, and about a CPU.
 `make claims` measures all of it again and writes this page and its plots; finished measurements
 are kept under `runs/claims`, so that a run that was stopped goes on. `make claims QUICK=1` does the
 same with smaller experiments, and leaves its page there. One claim: `python scripts/claims b`; the
-page alone, from what was measured: `python scripts/claims --page`.
+page alone, from what was measured: `python scripts/claims --page`. Each training is an ordinary
+run, with its recipe, under `runs/claims/full/runs`.
 """
 
 
@@ -97,6 +98,8 @@ def _machine(known: dict[str, dict[str, Any]]) -> Iterator[str]:
     sizes = {result["size"] for result in known.values()}
     for told in sorted(machines):
         yield f"Measured on: {told}. Size of the experiments: {', '.join(sorted(sizes))}."
+    if missing := [letter for letter in names() if letter not in known]:
+        yield f"Not measured so far: {', '.join(missing)}."
     yield ""
 
 

@@ -75,13 +75,19 @@ def demo_source(split: str, size: int, **more: Any) -> Recipe:
     return {"kind": "demo", "split": split, "size": size, "seed": 1} | more
 
 
-def lasting(steps: int, seed: int = 1) -> Recipe:
-    """A training of so many updates, which is validated and saved four times."""
+def lasting(steps: int, seed: int = 1, monitor: str = "bleu") -> Recipe:
+    """A training of so many updates, which is validated and saved four times.
+
+    Args:
+        steps: updates.
+        seed: of weights, dropout and order.
+        monitor: what makes a checkpoint the best, which is the one that is scored.
+    """
     every = max(1, steps // 4)
     return {
         "max_steps": steps, "seed": seed, "report_every": max(1, steps // 20),
-        "validate_every": every, "save_every": every, "keep_last": 1, "monitor": "loss",
-        "validate_sentences": 100, "samples": 0,
+        "validate_every": every, "save_every": every, "keep_last": 1, "monitor": monitor,
+        "validate_sentences": 200, "samples": 0,
     }  # fmt: skip
 
 

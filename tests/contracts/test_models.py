@@ -19,6 +19,11 @@ SMALL = {
             {"positions": "learned", "max_length": 12, "activation": "gelu"},
             {"norm": "pre", "positions": "none", "tie_embeddings": "decoder"},
             {"scale_attention": False},
+            {"n_heads": 3, "d_head": 6},
+            {"layer_heads": {"encoder": [1, 3], "decoder": [2, 1], "cross": [3, 2]}},
+            {"head_gates": {"kind": "hard_concrete"}},
+            {"head_gates": {"kind": "topk", "heads": 2}, "norm": "pre"},
+            {"norm": "pre", "positions": "rotary"},
         )
     ],
     "rnn": [
