@@ -38,6 +38,8 @@ class MultiHeadAttention(nn.Module):
         self.query = Linear(d_model, d_model)
         self.key_value = Linear(d_model, 2 * d_model)
         self.output = Linear(d_model, d_model)
+        self.rotary: Rotary | None = None
+        """Tells positions in self-attention, where nothing else does."""
         self.watch: list[Tensor] | None = None
         """A list here receives the weights [B, H, T, S] of each call."""
 
@@ -109,8 +111,6 @@ class Rotary(nn.Module):
 class SelfAttention(MultiHeadAttention):
     """Attention of a sequence to itself, cached when decoding."""
 
-    rotary: Rotary | None = None
-    """Tells positions, where nothing else does."""
     packed: Packed | None = None
     """Query, key and value in one product, when packed."""
     once = False
