@@ -1,6 +1,18 @@
-"""`python -m mt` and `torchrun -m mt` are the command `mt`."""
+"""`mt`, `python -m mt` and `torchrun -m mt` are the command `mt`.
 
-from mt.cli import main
+Nothing heavy is imported before Ctrl-C is safe.
+"""
+
+from mt import interrupts
+
+
+def main() -> None:
+    """Do what the command line says and exit with its code."""
+    interrupts.leave_at_once()
+    from mt import cli
+
+    cli.main()
+
 
 if __name__ == "__main__":
     main()

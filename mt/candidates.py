@@ -16,6 +16,7 @@ from mt.errors import ConfigError
 from mt.lines import batch_size
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 NONE = float("-inf")
@@ -23,6 +24,8 @@ SPARE = 3
 """Candidates that are sharpened beyond those that are wanted."""
 CACHED = 128
 """Rows of the vocabulary's size that a CPU's cache holds."""
+ASKED = {"cpu": 1, "cuda": 4}
+"""Steps after which a search asks whether it is done, for which a device must have finished."""
 BLOCK = 64
 """Values whose largest is found first, when the best of many are looked for."""
 UNCOVERED = 1e-9
@@ -117,15 +120,15 @@ def forced_tokens(request: Request) -> Tensor:
     """
     import torch
 
-    lengths = request.max_lengths
-    longest = int(lengths.max()) if len(lengths) else 0
-    forced = torch.full((len(lengths), longest), -1, dtype=torch.long, device=lengths.device)
+    lengths: list[int] = request.max_lengths.tolist()
+    forced = torch.full((len(lengths), max(lengths, default=0)), -1, dtype=torch.long)
     for row, prefix in enumerate(request.prefixes or ()):
-        if len(prefix) >= int(lengths[row]):
-            what = f"a prefix of {len(prefix)} tokens leaves no room in {int(lengths[row])}"
+        if len(prefix) >= lengths[row]:
+            what = f"a prefix of {len(prefix)} tokens leaves no room in {lengths[row]}"
             raise ConfigError("SEARCH", "search.max_length_extra", what, "allow more length")
         forced[row, : len(prefix)] = torch.tensor(prefix, dtype=torch.long)
-    return forced.scatter_(1, lengths[:, None].long() - 1, END)
+    forced = forced.to(request.max_lengths.device)  # on which nothing was waited for
+    return forced.scatter_(1, request.max_lengths[:, None].long() - 1, END)
 
 
 def allowed(logits: Tensor, forced: Tensor | None = None) -> Tensor:
@@ -198,10 +201,9 @@ def best_pieces(decoder: Decoder, state: Any, logits: Tensor, count: int) -> tup
     import torch
 
     few = logits.dtype != torch.float32
-    # Some sentences at a time, so that what is computed of them is still in the cache when read.
-    step = max(1, CACHED // logits.shape[1]) if logits.device.type == "cpu" else len(logits)
-    found = [_best_pieces(part, count + SPARE * few) for part in logits.split(step)]
-    gains, ids = (torch.cat(each) for each in zip(*found, strict=True))
+    own = getattr(decoder, "best", None)  # some decoders have a quicker way to the same
+    quick = None if own is None else own(state, logits, count + SPARE * few)
+    gains, ids = quick or best_in(logits, count + SPARE * few)
     if few:
         rough = logits.gather(-1, ids).float()
         off = decoder.sharpen(state, ids, rough) - rough  # [B, N, K]
@@ -211,14 +213,32 @@ def best_pieces(decoder: Decoder, state: Any, logits: Tensor, count: int) -> tup
     return gains.nan_to_num_(nan=NONE, neginf=NONE), ids
 
 
-def _best_pieces(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def best_in(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Log-probabilities and ids [B, N, K] of END, first, and of the `count` best pieces."""
+    import torch
+
+    # Some sentences at a time, so that what is computed of them is still in the cache when read.
+    step = max(1, CACHED // logits.shape[1]) if logits.device.type == "cpu" else len(logits)
+    found = [_best_in(part, count) for part in logits.split(step)]
+    gains, ids = (torch.cat(each) for each in zip(*found, strict=True))
+    return gains, ids
+
+
+def _best_in(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
     import torch
 
     every = log_probabilities(logits)  # [B, N, V]
     gains, ids = best_of(every[..., FIRST_PIECE:], count)
     gains = torch.cat((every[..., END, None], gains), dim=-1)
     return gains, torch.cat((torch.full_like(ids[..., :1], END), ids + FIRST_PIECE), dim=-1)
+
+
+def asks(step: int, device: torch.device) -> bool:
+    """Whether a search looks, after this step, at what the device found.
+
+    When it does not, it goes on as if something had happened: more work, the same result.
+    """
+    return (step + 1) % ASKED.get(device.type, 1) == 0
 
 
 def left_in_batch(stopped: Tensor, stops: int) -> Tensor | None:

@@ -20,7 +20,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mt import memory
+from mt import interrupts, memory
 from mt.errors import ConfigError, Elsewhere, MachineError, MtError, Stopped, printable
 from mt.options import print_lines
 
@@ -47,8 +47,8 @@ MT_CACHE names the folder of encoded corpora; MT_DEBUG=1 shows the trace of a bu
 """
 
 COMMANDS = (
-    "prepare", "train", "translate", "score", "eval", "export", "average", "shortlist", "config",
-    "diff_trace", "cache",
+    "prepare", "train", "translate", "score", "eval", "attention", "export", "average", "shortlist",
+    "prune", "distill", "backtranslate", "config", "diff_trace", "cache",
 )  # fmt: skip
 """Files in `commands/`, in the order in which help names them."""
 
@@ -95,7 +95,12 @@ def _version() -> str:
 
 def main() -> None:
     """The command `mt`: does what the command line says and exits with its code."""
-    code = run(sys.argv[1:])
+    try:
+        interrupts.listen()
+        code = run(sys.argv[1:])
+        interrupts.leave_at_once()
+    except KeyboardInterrupt:  # it came just before or just after
+        code = _stopped()
     if os.environ.get("WORLD_SIZE", "1") != "1":
         # Of several processes, torch's threads may outlive Python and abort what has gone well.
         sys.stdout.flush()
@@ -115,8 +120,7 @@ def run(arguments: Sequence[str]) -> int:
     except typer.Exit as error:
         return error.exit_code
     except KeyboardInterrupt:
-        sys.stderr.write("mt: stopped\n")
-        return 130
+        return _stopped()
     except BrokenPipeError:
         # Whoever read our output has gone; nothing must be flushed to it when Python ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -127,6 +131,8 @@ def run(arguments: Sequence[str]) -> int:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
     except Exception as error:
+        if interrupts.came():  # as which it may come out of a library
+            return _stopped()
         if os.environ.get("MT_DEBUG") == "1":
             traceback.print_exception(error)
         from mt import distributed
@@ -134,6 +140,12 @@ def run(arguments: Sequence[str]) -> int:
         told = _told(error)
         sys.stderr.write(f"{distributed.prefix()}{told or _bug(error)}\n")
         return told.exit_code if told else 1
+
+
+def _stopped() -> int:
+    """Tell of a Ctrl-C; the exit code."""
+    sys.stderr.write("mt: stopped\n")
+    return interrupts.CODE
 
 
 def _told(error: Exception) -> MtError | None:

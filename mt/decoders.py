@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mt.contracts import BEGIN, PAD, Cache, Decoder, Memory, Seq2Seq
+from mt.errors import ConfigError
 from mt.linear import Packed
 
 
@@ -53,11 +54,13 @@ class ModelDecoder:
         fed = tokens[:, :1] if getattr(state.cache, "fresh", False) else tokens
         hidden = self.model.decode(fed.reshape(-1, 1), state.memory, state.cache)[:, 0]
         state.hidden = hidden.view(*fed.shape, -1)  # [B, n, D]
+        return self.logits(state.hidden).expand(*tokens.shape, -1)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[..., V] of hidden states [..., D]."""
         if self.project is None:
-            logits = F.linear(state.hidden, *self.output())
-        else:
-            logits = self.project(state.hidden)
-        return logits.expand(*tokens.shape, -1)
+            return F.linear(hidden, *self.output())
+        return self.project(hidden)
 
     def sharpen(self, state: _State, ids: Tensor, logits: Tensor) -> Tensor:
         """The logits [B, N, K] of a few tokens in fp32, where those of all were in fewer bits."""
@@ -83,8 +86,16 @@ class ModelDecoder:
         begin = torch.full_like(tokens[..., :1], BEGIN)
         inputs = torch.cat((begin, tokens[..., :-1]), dim=-1)  # [B, N, T]
         rows = source.repeat_interleave(inputs.size(1), dim=0)  # [B*N, S]
+        if not hasattr(self.model, "attention"):
+            raise without_attention(self.model)
         attention = self.model.attention(rows, inputs.flatten(0, 1))  # [B*N, T, S]
         return attention.unflatten(0, inputs.shape[:2])
+
+
+def without_attention(model: Seq2Seq) -> ConfigError:
+    """The refusal of a model that tells nothing of its attention."""
+    what = f"{type(model).__name__} tells of no attention"
+    return ConfigError("ATTENTION", "the model", what, "choose a model that does, or do without")
 
 
 class Rest:

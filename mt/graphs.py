@@ -9,12 +9,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mt.contracts import Batch
+from mt.replays import CudaGraphs, Work, could_not
 from mt.step import accumulate
 
 MOST = 96
@@ -25,9 +25,9 @@ Shape = tuple[torch.Size, torch.Size]
 
 @dataclass
 class _Captured:
-    """A graph, and the tensors that it reads and writes."""
+    """A graph's replay, and the tensors that it reads and writes."""
 
-    graph: Any
+    graph: Work
     batch: Batch
     counts: dict[str, Tensor]
     part: Tensor
@@ -51,8 +51,7 @@ class Graphs:
         self.tell, self.broken = tell, False
         self.seen: set[Shape] = set()
         self.captured: dict[Shape, _Captured] = {}
-        self.stream: Any = torch.cuda.Stream()
-        self.pool: Any = torch.cuda.graph_pool_handle()
+        self.recorder = CudaGraphs(torch.device("cuda", torch.cuda.current_device()))
         for parameter in step.parameters():
             parameter.grad = torch.zeros_like(parameter)
 
@@ -69,12 +68,7 @@ class Graphs:
         if len(self.seen) < MOST:
             self.seen.add(shape)
         # On the stream of the captures: autograd adds gradients on the stream that it first saw.
-        self.stream.wait_stream(torch.cuda.current_stream())
-        try:
-            with torch.cuda.stream(self.stream):
-                return accumulate(step, batch, counts, scaler)
-        finally:
-            torch.cuda.current_stream().wait_stream(self.stream)
+        return self.recorder.warm(lambda: accumulate(step, batch, counts, scaler))
 
     def _try_to_capture(
         self, shape: Shape, step: nn.Module, batch: Batch, counts: Mapping[str, Tensor],
@@ -83,23 +77,12 @@ class Graphs:
         """Capture, which runs nothing; a failure leaves gradients and weights as they were."""
         static = Batch(**{f.name: getattr(batch, f.name).clone() for f in fields(batch)})
         own = {name: count.clone() for name, count in counts.items()}
-        graph = torch.cuda.CUDAGraph()
         try:
-            # The outer context puts back the stream, which a capture that fails does not.
-            with (
-                torch.cuda.stream(torch.cuda.current_stream()),
-                torch.cuda.graph(
-                    graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"
-                ),
-            ):
-                part = accumulate(step, static, own, scaler)
+            graph, part = self.recorder.record(lambda: accumulate(step, static, own, scaler))
         except RuntimeError as error:
             self.broken = True
             self.captured.clear()  # with their memory
-            random = torch.cuda.default_generators[torch.cuda.current_device()]
-            random.graphsafe_set_state(random.clone_state())  # one that nobody is capturing
-            told = (str(error).splitlines() or ["no details"])[0]
-            self.tell(f"mt: warning[GRAPHS] no CUDA graph of {shape} ({told}); running without")
+            self.tell(could_not(f"of {shape}", error))
             return
         self.captured[shape] = _Captured(graph, static, own, part, list(step.buffers()))
 
@@ -110,7 +93,7 @@ def replay(captured: _Captured, batch: Batch, counts: Mapping[str, Tensor]) -> T
         getattr(captured.batch, field.name).copy_(getattr(batch, field.name))
     for name, count in captured.counts.items():
         count.copy_(counts[name])
-    captured.graph.replay()
+    captured.graph()
     return captured.part.clone()  # the next graph may use its place
 
 

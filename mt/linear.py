@@ -6,7 +6,8 @@ hundreds of kernels would be held. Rows rounded up to a multiple of 128 make a f
 
 For inference weights are packed once into the layout of oneDNN's kernels, in fp32 too: they use
 all of a CPU's vector units whoever made it, and the result of a row does not depend on how many
-rows there are, so that batching cannot change a translation.
+rows there are, so that batching cannot change a translation. On another device packing is casting
+once, instead of at each product.
 """
 
 from __future__ import annotations
@@ -95,16 +96,21 @@ def can_pack() -> bool:
 
 
 class Packed:
-    """A weight [N, K] and its bias, packed for products on a CPU in one type; no gradients."""
+    """A weight [N, K] and its bias, packed for products in one type; no gradients."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
+        self.laid_out, self.dtype = weight.device.type == "cpu", dtype
         with torch.no_grad():
-            self.weight = torch.ops.mkldnn._reorder_linear_weight(weight.detach().to(dtype), ROWS)
+            self.weight = weight.detach().to(dtype)
             self.bias = None if bias is None else bias.detach().to(dtype)
-        self.dtype = dtype
+            if self.laid_out:
+                self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight, ROWS)
 
     def __call__(self, x: Tensor, activation: str = "none") -> Tensor:
         """x [..., K] -> [..., N] in the packed type; `activation` may be `relu`."""
+        if not self.laid_out:
+            linear = F.linear(x.to(self.dtype), self.weight, self.bias)
+            return F.relu(linear) if activation == "relu" else linear
         rows = x.numel() // x.size(-1)
         if rows > MANY and rows % STEP:
             product = self._product(_in_steps(x, self.dtype, STEP), activation)
@@ -145,7 +151,8 @@ class Linear(nn.Linear):
 def once(part: nn.Module) -> None:
     """Mark what is computed once a sentence, and packed infers in fp32 whatever the rest does.
 
-    It is little work, and all tokens of the translation depend on it.
+    It is little work, and all tokens of the translation depend on it. (On a CPU: elsewhere fp32
+    takes many times as long, and the kernels of attention do not take it.)
     """
     for module in part.modules():
         if isinstance(module, Packable):
@@ -167,6 +174,15 @@ def pack(model: nn.Module, dtype: torch.dtype | None) -> None:
 
     Whoever changes weights afterwards packs again.
     """
+    on_cpu = next(model.parameters()).device.type == "cpu"
     for module in model.modules():
         if isinstance(module, Packable):
-            module.pack(torch.float32 if dtype is not None and module.once else dtype)
+            exact = dtype is not None and module.once and on_cpu
+            module.pack(torch.float32 if exact else dtype)
+
+
+def packed_weights(model: nn.Module) -> list[Tensor]:
+    """What all packed parts of a model hold."""
+    packs = [getattr(module, "packed", None) for module in model.modules()]
+    held = [each for pack in packs if isinstance(pack, Packed) for each in (pack.weight, pack.bias)]
+    return [each for each in held if each is not None]

@@ -25,6 +25,7 @@ from mt import distributed, linear, shortlist
 from mt.batching import batch_of, moved, pad
 from mt.config import plugin
 from mt.contracts import (
+    BEGIN,
     END,
     Batch,
     Decoder,
@@ -37,8 +38,9 @@ from mt.contracts import (
     Sentence,
     Seq2Seq,
 )
-from mt.decoders import ModelDecoder, Rest, ShortlistDecoder, together
-from mt.errors import ModelError
+from mt.decoders import Rest, ShortlistDecoder, together, without_attention
+from mt.errors import ConfigError, ModelError
+from mt.frames import decoder_of, framed
 from mt.lines import batches
 from mt.shortlist import Shortlist
 from mt.text_engine import batch_budget
@@ -80,7 +82,8 @@ class NativeSearcher:
             for model in models:
                 linear.pack(model, packed)
             self.precision = "fp32"  # what is packed needs no autocast
-        self.decoder = together([ModelDecoder(cast(Seq2Seq, model), packed) for model in models])
+        self.framed = [framed(cast(Seq2Seq, model), device) for model in models]
+        self.decoder = together([decoder_of(model, packed) for model in self.framed])
 
     @cached_property
     def shortlist(self) -> Shortlist | None:
@@ -147,8 +150,7 @@ class NativeSearcher:
 
     def _restricted(self, ids: torch.Tensor) -> Decoder:
         """What searches among the ids [V'] only, by their places."""
-        models = [cast(Seq2Seq, model) for model in self.models]
-        each = zip(models, self._rests, strict=True)
+        each = zip(self.framed, self._rests, strict=True)
         return together([ShortlistDecoder(model, ids, rest, self.packed) for model, rest in each])
 
     def force(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
@@ -179,6 +181,34 @@ class NativeSearcher:
         every = iter(gains)
         return [list(islice(every, count)) for count in real.sum(dim=1).tolist()]
 
+    def forced(self, source: Sequence[int], target: Sequence[int]) -> Hypothesis:
+        """A given target as if it had been found; see `mt.contracts.Watcher`."""
+        (gains,) = self.force([(source, target)])
+        with self.inference():
+            ids = torch.tensor([source], device=self.device)  # [1, S]
+            tokens = torch.tensor([[target]], device=self.device)  # [1, 1, T]
+            rows = self.decoder.align(ids, tokens)[0, 0].tolist()
+        return Hypothesis(target, math.fsum(gains), gains, rows)
+
+    def attentions(
+        self, source: Sequence[int], target: Sequence[int]
+    ) -> dict[str, list[NDArray[np.float32]]]:
+        """What the model attends to; see `mt.contracts.Watcher`."""
+        if len(self.models) > 1:
+            what = "an ensemble has no heads of its own, only its models have"
+            raise ConfigError("ATTENTION", "the models", what, "give one of them")
+        with self.inference():
+            ids = torch.tensor([source], device=self.device)  # [1, S]
+            inputs = torch.tensor([[BEGIN, *target[:-1]]], device=self.device)  # [1, T]
+            model = cast(Seq2Seq, self.models[0])
+            if not hasattr(model, "attentions"):
+                raise without_attention(model)
+            found = model.attentions(ids, inputs)
+            return {
+                part: [layer[0].float().cpu().numpy() for layer in layers]
+                for part, layers in found.items()
+            }
+
     @contextmanager
     def inference(self) -> Iterator[None]:
         """Evaluation mode, no gradients, matrix products in the engine's precision."""
@@ -206,7 +236,9 @@ def _mean_logits(models: Sequence[Seq2Seq], hidden: Sequence[torch.Tensor]) -> t
 def packed_type(device: torch.device, precision: distributed.Precision) -> torch.dtype | None:
     """The type to pack weights in, where that can be done."""
     types = {"fp32": torch.float32, "bf16": torch.bfloat16}
-    return types.get(precision) if device.type == "cpu" and linear.can_pack() else None
+    if device.type == "cpu":
+        return types.get(precision) if linear.can_pack() else None
+    return {**types, "fp16": torch.float16}[precision]
 
 
 def _texts(

@@ -1,12 +1,13 @@
-"""Checks a GPU against the CPU, then measures training on it.
+"""Checks a GPU against the CPU, then measures decoding and training on it.
 
     python scripts/gpu_check.py                             # agreement, then speed
+    python scripts/gpu_check.py --only decoding             # or --only training
     python scripts/gpu_check.py --multi30k FOLDER --bleu 38  # and a training against the clock
     python scripts/gpu_check.py --device cpu --quick        # the same code, tiny, anywhere
 
 It needs torch, numpy, pydantic and yaml; only --multi30k needs what `mt train` needs. FOLDER has
 train, val and test_2016_flickr as .en.gz and .de.gz. Standard output is a Markdown report; the exit
-code is 1 when something does not agree.
+code is 1 when something does not agree. What it does of decoding is in gpu_decoding.py.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ BEGAN = time.perf_counter()
 NEEDED = ("torch", "numpy", "pydantic", "yaml")
 FOR_TRAINING = ("sentencepiece", "safetensors", "sacrebleu", "datasets", "typer", "rich",
                 "tensorboard")  # fmt: skip
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path[:0] = [str(Path(__file__).resolve().parents[n]) for n in (1, 0)]
 
 
 def missing(names: tuple[str, ...]) -> list[str]:
@@ -38,6 +39,7 @@ def missing(names: tuple[str, ...]) -> list[str]:
 if missing(NEEDED):
     sys.exit(f"gpu_check needs {', '.join(NEEDED)}; missing: {', '.join(missing(NEEDED))}")
 
+import gpu_decoding  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
@@ -250,6 +252,13 @@ class Loop:
         return np.concatenate(micros)
 
 
+def measure_decoding(name: str, device: torch.device, given: argparse.Namespace) -> None:
+    sizes, lines = (QUICK if given.quick else MODELS)[name], 20 if given.quick else 3000
+    with tempfile.TemporaryDirectory() as folder:
+        sentences = gpu_decoding.sentences_of(made_corpus(Path(folder), lines, sizes[4]), lines)
+    gpu_decoding.measure(name, sizes, sentences, device, 1 if given.quick else 3)
+
+
 def needed_operations(sizes: tuple[Any, ...], corpus: Corpus, rows: np.ndarray) -> float:
     """Floating-point operations of training on pairs, padding not counted: forward, twice back.
 
@@ -367,6 +376,7 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--quick", action="store_true", help="one tiny model, two updates")
+    parser.add_argument("--only", choices=["training", "decoding"])
     parser.add_argument("--models", nargs="*", default=list(MODELS), choices=list(MODELS))
     parser.add_argument("--seconds", type=float, default=15, help="of warm-up and of measuring")
     parser.add_argument("--peak", type=float, default=989, help="TFLOP/s; bf16 of an H200: 989")
@@ -387,14 +397,28 @@ def main() -> int:
     if device.type == "cuda":
         print(f"{torch.cuda.get_device_name(device)}, imported in {seconds_since(BEGAN)}")
     sizes = QUICK["tiny"] if given.quick else MODELS["iwslt"]
+    good = True
     with tempfile.TemporaryDirectory() as folder:
-        good = check_agreement(sizes, made_corpus(Path(folder), 400, sizes[4]), device)
+        corpus = made_corpus(Path(folder), 400, sizes[4])
+        if given.only != "training":
+            checks, count = Checks(), 16 if given.quick else 200
+            gpu_decoding.check(checks, sizes, corpus, count, device)
+            good &= not checks.failed
+        if given.only != "decoding":
+            good &= check_agreement(sizes, corpus, device)
+    names = list(QUICK) if given.quick else given.models
+    if given.only != "training":
+        print(gpu_decoding.HEADER)
+        for name in names:
+            measure_decoding(name, device, given)
+    if given.only == "decoding":
+        return 0 if good else 1
     print(
         "\n| model | parameters | target tokens/s | ms an update | share of peak | GiB | "
         "seconds to the first update | compilations, + after warm-up | graphs | waits |\n"
         "|---|---|---|---|---|---|---|---|---|---|"
     )
-    for name in QUICK if given.quick else given.models:
+    for name in names:
         measure(name, (QUICK if given.quick else MODELS)[name], device, given)
     if given.multi30k and lacking:
         print(f"\nMulti30k: skipped, missing {', '.join(lacking)}")

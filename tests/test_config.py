@@ -300,7 +300,7 @@ TABLE = [
     ], 2),
     # ------------------------------------------------------------------ the command line
     ("unknown command", {}, "trane recipe.yaml", [
-        "mt: error[USAGE] mt: No such command 'trane'. Did you mean 'train', 'translate'?",
+        "mt: error[USAGE] mt: No such command 'trane'. Did you mean 'train', 'translate', 'prune'?",
         "see mt --help",
     ], 2),
     ("unknown option", {}, "train recipe.yaml --steps 5", [

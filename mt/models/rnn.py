@@ -17,7 +17,7 @@ D model width, H units, A width of the additive attention's inner layer, V vocab
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -360,6 +360,10 @@ class Recurrent(nn.Module):
         seen: list[Tensor] = []
         self._decode(target, self.encode(source), seen)
         return torch.cat(seen, dim=1)[: len(source)]
+
+    def attentions(self, source: Tensor, target: Tensor) -> Mapping[str, Sequence[Tensor]]:
+        """The one that `attention` tells, of one head; see `mt.contracts.Seq2Seq`."""
+        return {"cross": [self.attention(source, target)[:, None]]}  # [B, 1, T, S]
 
     def output(self) -> tuple[Tensor, Tensor | None]:
         """The projection weight [V, D] and its bias: logits = hidden W^T + b."""

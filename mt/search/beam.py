@@ -21,6 +21,7 @@ from mt.candidates import (
     NONE,
     Prefixes,
     RankingConfig,
+    asks,
     best_pieces,
     empty_prefixes,
     forced_gains,
@@ -117,8 +118,9 @@ def search(config: Config, decoder: Decoder, request: Request) -> Hypotheses:
         chosen.scores = chosen.scores.masked_fill(stopped[:, None], NONE)
         chosen.origins = chosen.origins.where(chosen.scores != NONE, own)
         moved = (chosen.origins != own).any()
-        # The one moment of a step in which the host waits for the device.
-        closes, stops, moves = torch.stack((closing.sum(), stopped.sum(), moved)).tolist()
+        closes, stops, moves = 1, 0, 1
+        if asks(step, last.device):  # the one moment in which the host waits for the device
+            closes, stops, moves = torch.stack((closing.sum(), stopped.sum(), moved)).tolist()
         if closes:
             _finish(config, finished, live, best.take(own.expand_as(closing)), closing, step)
         if stops == len(live.rows):

@@ -24,6 +24,7 @@ from mt.candidates import (
     Prefixes,
     RankingConfig,
     allowed,
+    asks,
     best_of,
     empty_prefixes,
     left_in_batch,
@@ -105,7 +106,8 @@ def search(config: Config, decoder: Decoder, request: Request) -> Hypotheses:
             *(torch.stack([getattr(c, f.name) for c in choices], 1) for f in fields(_Choice))
         )  # [B, G, W] each
         stopped = (chosen.scores == NONE).flatten(1).all(dim=1)  # [B]
-        stops = int(stopped.sum())
+        looks = asks(step, own.device)
+        stops = int(stopped.sum()) if looks else 0
         if stops == len(live.rows):
             break
         _grow(live, chosen, step)
@@ -116,7 +118,7 @@ def search(config: Config, decoder: Decoder, request: Request) -> Hypotheses:
             live.keep(left)
             origins = origins[left]
             decoder.keep(state, left)
-        if bool((origins != own).any()):
+        if not looks or bool((origins != own).any()):
             decoder.reorder(state, origins)
         last = live.tokens[..., step].flatten(1)
     return _best(config, decoder, request, finished, end)
@@ -159,7 +161,7 @@ def _finish(
     """Add those of the first W candidates that `closing` [B, W] marks; the best W stay."""
     import torch
 
-    if not bool(closing.any()):
+    if asks(step, closing.device) and not bool(closing.any()):
         return
     width, rows = closing.shape[1], live.rows
     scores = best.scores[:, :width] / length_divisor(config, step + 1.0)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from mt.candidates import (
     NONE,
     RepetitionConfig,
+    asks,
     best_of,
     best_pieces,
     forced_gains,
@@ -81,7 +82,7 @@ def search(config: Config, decoder: Decoder, request: Request) -> Hypotheses:
         scores[rows] += told[rows, step]
         ended[rows] |= (last == END) | (scores[rows] == NONE)
         stopped = ended[rows]
-        stops = int(stopped.sum())
+        stops = int(stopped.sum()) if asks(step, rows.device) else 0
         if stops == len(rows):
             break
         left = left_in_batch(stopped, stops)

@@ -26,6 +26,7 @@ from mt.candidates import (
     NONE,
     RepetitionConfig,
     allowed,
+    asks,
     best_of,
     forced_tokens,
     left_in_batch,
@@ -97,7 +98,7 @@ def search(config: Config, decoder: Decoder, request: Request) -> Hypotheses:
         lost[rows] |= live & (gain == NONE)
         ended[rows] |= lost[rows] | (last == END)
         stopped = ended[rows].all(dim=1)  # [B]
-        stops = int(stopped.sum())
+        stops = int(stopped.sum()) if asks(step, rows.device) else 0
         if stops == len(rows):
             break
         left = left_in_batch(stopped, stops)

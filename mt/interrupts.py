@@ -1,0 +1,107 @@
+"""Ctrl-C, whenever it comes: never a trace, never lost, and the exit code that a command says.
+
+Python turns SIGINT into KeyboardInterrupt wherever the program happens to be. Within a destructor
+that exception is dropped; within the import of a library in C it may come out as another one; what
+waits in C may begin to wait just after the signal came and just before anybody looked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+CODE = 130
+"""Exit code of what SIGINT stopped."""
+WAKE = 0.2
+"""Seconds after which somebody looks again whether a signal has come."""
+_came: list[bool] = []
+_dropped: list[bool] = []
+
+
+def came() -> bool:
+    """Whether a Ctrl-C was raised: what fails afterwards fails because of it."""
+    return bool(_came)
+
+
+def leave_at_once() -> None:
+    """From now on SIGINT ends the process: nothing has begun yet, or all is done."""
+    if not _is_ignored():
+        signal.signal(signal.SIGINT, _leave)
+
+
+def listen() -> None:
+    """From now on SIGINT raises KeyboardInterrupt; a second one ends the process."""
+    if _is_ignored():
+        return
+    _came.clear()
+    signal.signal(signal.SIGINT, _raise)
+    if hasattr(signal, "setitimer"):
+        signal.signal(signal.SIGALRM, _look)
+        sys.unraisablehook = _unraisable
+
+
+def _is_ignored() -> bool:
+    """Whether whoever started this wants it to go on, as `nohup` does."""
+    return signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+def _leave(number: int = signal.SIGINT, frame: FrameType | None = None) -> NoReturn:
+    os.write(2, b"mt: stopped\n")
+    os._exit(CODE)
+
+
+def _raise(number: int, frame: FrameType | None) -> None:
+    if _came:
+        _leave()
+    _came.append(True)
+    raise KeyboardInterrupt
+
+
+def _look(number: int, frame: FrameType | None) -> None:
+    """SIGALRM came: raise again what was dropped."""
+    if _dropped:
+        _dropped.clear()
+        raise KeyboardInterrupt
+
+
+def _unraisable(told: sys.UnraisableHookArgs) -> None:
+    if issubclass(told.exc_type, KeyboardInterrupt):
+        _dropped.append(True)
+        signal.setitimer(signal.ITIMER_REAL, WAKE)  # by then the destructor is through
+    else:
+        sys.__unraisablehook__(told)
+
+
+@contextlib.contextmanager
+def woken() -> Iterator[None]:
+    """While inside, what waits in C for input is made to look for signals again and again."""
+    if not hasattr(signal, "setitimer"):
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, _look)
+    signal.setitimer(signal.ITIMER_REAL, WAKE, WAKE)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@contextlib.contextmanager
+def held_back() -> Iterator[None]:
+    """SIGINT that comes while inside is seen after it; a process started inside never sees any."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
