@@ -67,6 +67,13 @@ def test_rotary_positions_are_of_self_attention_only(vocabulary):
     assert set(model.state_dict()) == set(make(vocabulary, "none").state_dict())
 
 
+def cached(model, source, target):
+    """A position at a time."""
+    memory = model.encode(source)
+    cache = model.start(memory, 1, target.size(1))
+    return [model.decode(part, memory, cache) for part in target.split(1, dim=1)]
+
+
 @pytest.mark.parametrize("positions", ["sinusoidal", "rotary"])
 def test_past_the_trained_length_positions_go_on(vocabulary, positions):
     short, long = (make(vocabulary, positions, max_length=n) for n in (4, 64))
@@ -74,10 +81,7 @@ def test_past_the_trained_length_positions_go_on(vocabulary, positions):
     source, target = torch.randint(68, 90, (2, 20)), torch.randint(68, 90, (2, 20))
     expected = long(source, target)
     torch.testing.assert_close(short(source, target), expected)
-    memory = short.encode(source)
-    cache = short.start(memory, 1, 20)
-    hidden = [short.decode(part, memory, cache) for part in target.split(1, dim=1)]
-    weight, _ = short.output()
+    hidden, (weight, _) = cached(short, source, target), short.output()
     torch.testing.assert_close(torch.cat(hidden, 1) @ weight.T, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -94,16 +98,8 @@ def test_packed_weights_turn_too(vocabulary, pair):
 def test_a_learned_table_says_where_it_ends(vocabulary, side):
     model = make(vocabulary, "learned", max_length=8)
     fits, longer = torch.randint(68, 90, (1, 8)), torch.randint(68, 90, (1, 9))
-    model(fits, fits)
-
-    def ask():
-        if side == "cached":
-            memory = model.encode(fits)
-            cache = model.start(memory, 1, 9)
-            for part in longer.split(1, dim=1):
-                model.decode(part, memory, cache)
-        else:
-            model(*((longer, fits) if side == "source" else (fits, longer)))
-
+    run = cached if side == "cached" else transformer.Transformer.forward
+    run(model, fits, fits)
+    pair = (longer, fits) if side == "source" else (fits, longer)
     with pytest.raises(ModelError, match="8 positions, 9 are asked for"):
-        ask()
+        run(model, *pair)
