@@ -7,7 +7,7 @@ READY := .venv/.installed
 DEMO := runs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format types slow torture gpu bench clean
+.PHONY: help install demo test lint format types slow torture gpu bench claims clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -50,6 +50,9 @@ gpu: $(READY) ## The tests that need a CUDA device
 bench: $(READY) ## Measure the speed of this machine
 	$(BIN)/python scripts/bench/training.py
 	$(BIN)/python scripts/bench/preparing.py
+
+claims: $(READY) ## Measure what is told of the Transformer: docs/claims.md (QUICK=1: minutes)
+	$(BIN)/python scripts/claims $(if $(QUICK),--size quick)
 
 clean: ## Delete caches and build output; runs/ and .venv stay
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

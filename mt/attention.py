@@ -7,6 +7,7 @@ K head width.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -147,8 +148,9 @@ class KeyValueCache:
     """
 
     def __init__(
-        self, source: list[tuple[Tensor, Tensor]], valid: Tensor, beams: int, max_length: int
-    ) -> None:
+        self, source: list[tuple[Tensor, Tensor]], valid: Tensor, beams: int, max_length: int,
+        heads: Sequence[int] | None = None,
+    ) -> None:  # fmt: skip
         """Start empty.
 
         Args:
@@ -156,6 +158,7 @@ class KeyValueCache:
             valid: [B, S] bool, True at real source positions.
             beams: N.
             max_length: most tokens that will be decoded.
+            heads: of each layer's self-attention; by default as many as attend to the source.
         """
         first = source[0][0]
         # On a CPU attention is in fp32 at least: see `_attend_plainly`.
@@ -164,14 +167,20 @@ class KeyValueCache:
         self.source = [(k.to(kept).contiguous(), v.to(kept).contiguous()) for k, v in source]
         padding = torch.zeros(valid.shape, dtype=kept, device=valid.device)
         padding = padding.masked_fill_(~valid, -math.inf)[:, None, None]
-        padding = padding.repeat(1, first.size(1), 1, 1)
-        self.padding = None if bool(valid.all()) else padding  # [B, H, 1, S]
+        self.padding: dict[int, Tensor] | None = None
+        """By the number of heads, [B, H, 1, S]."""
+        if not bool(valid.all()):
+            numbers = {key.size(1) for key, _ in source}
+            self.padding = {count: padding.repeat(1, count, 1, 1) for count in numbers}
         self.bias: Tensor | None = None
-        """That of this step, which all layers share."""
+        self.biases: dict[int, Tensor] = {}
+        """That of this step, which all layers share, and for a number of heads."""
         self.beams, self.length, self.filled, self.dense = beams, 0, 0, 0
         sentences, cells = len(valid), max_length * beams
-        shape = (sentences, first.size(1), cells, first.size(3))
-        self.own = [(k.new_empty(shape), k.new_empty(shape)) for k, _ in self.source]
+        counts = [key.size(1) for key, _ in source] if heads is None else heads
+        shapes = [(sentences, count, cells, first.size(3)) for count in counts]
+        empty = self.source[0][0].new_empty
+        self.own = [(empty(shape), empty(shape)) for shape in shapes]
         self.alone = torch.eye(beams, dtype=kept, device=valid.device).log_()  # 0, else -inf
         self.past = self.alone.new_full((sentences, 1, beams, cells), -math.inf)
         """[B, 1, N, C] the bias: 0 where a cell is in a beam's past."""
@@ -195,10 +204,13 @@ class KeyValueCache:
             cells = kept[:, :, self.filled : end].unflatten(2, (tokens, beams))
             cells.copy_(new.view(shape).permute(0, 3, 2, 1, 4))
         if layer == 0:
-            bias = self._bias(tokens, beams)  # for each head: [B*H, t*N, C]
-            self.bias = None if bias is None else bias.expand(-1, heads, -1, -1).flatten(0, 1)
+            self.bias = self._bias(tokens, beams)
+            self.biases.clear()
+        if self.bias is not None and heads not in self.biases:  # for each head: [B*H, t*N, C]
+            self.biases[heads] = self.bias.expand(-1, heads, -1, -1).flatten(0, 1)
         query = query.to(keys.dtype).view(shape).permute(0, 3, 2, 1, 4).flatten(2, 3)
-        mixed = attend_cells(query, keys[:, :, :end], values[:, :, :end], self.bias)
+        bias = self.biases.get(heads)
+        mixed = attend_cells(query, keys[:, :, :end], values[:, :, :end], bias)
         # [B, H, t*N, K]
         mixed = mixed.unflatten(2, (tokens, beams)).permute(0, 3, 2, 1, 4)
         return mixed.reshape(rows, tokens, heads * width)
@@ -224,7 +236,7 @@ class KeyValueCache:
         rows, tokens, heads, width = query.shape
         keys, values = self.source[layer]
         grouped = query.view(len(keys), -1, heads, width).transpose(1, 2)
-        padding = None if self.padding is None else self.padding.flatten(0, 1)
+        padding = None if self.padding is None else self.padding[heads].flatten(0, 1)
         mixed = attend_cells(grouped.to(keys.dtype), keys, values, padding)  # [B, H, N*t, K]
         return mixed.transpose(1, 2).reshape(rows, tokens, heads * width)
 
@@ -269,4 +281,4 @@ class KeyValueCache:
         self.source = [(k[sentences], v[sentences]) for k, v in self.source]
         self.past = self.past[sentences]
         if self.padding is not None:
-            self.padding = self.padding[sentences]
+            self.padding = {count: each[sentences] for count, each in self.padding.items()}

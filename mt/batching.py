@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from mt.corpus import EncodedPairs
 
 
+_DRAWN = 0x5EED
+"""Sets the generators of `drawn` apart from those of windows."""
+
+
 class Config(Section):
     """How sentence pairs are put into batches."""
 
@@ -65,13 +69,21 @@ class Epoch:
     """Counted from 0."""
     shapes: tuple[Shape, ...] = ()
     """The shapes that batches may have, smallest first; none: any."""
+    parts: tuple[int, ...] = ()
+    """How many of the pairs are of each corpus, one after another."""
+    temperature: float = 1.0
+    """How evenly corpora are drawn from; at 1 each pair comes once. See `drawn`."""
 
     @cached_property
     def windows(self) -> list[Rows]:
-        """The rows of each window: all pairs, shuffled, in parts of one size."""
-        pairs = len(self.target_lengths)
-        order = self._random().permutation(np.arange(pairs, dtype=np.uint32))
-        of_an_update = self.config.tokens / max(1.0, float(self.target_lengths.mean()))
+        """The rows of each window: all that are drawn, shuffled, in parts of one size."""
+        pairs, lengths = len(self.target_lengths), self.target_lengths
+        order = np.arange(pairs, dtype=np.uint32)
+        if self.temperature != 1 and len(self.parts) > 1:
+            order = drawn(self.parts, self.temperature, self.seed, self.number)
+            lengths = lengths[order]
+        order = self._random().permutation(order)
+        of_an_update = self.config.tokens / max(1.0, float(lengths.mean()))
         return np.array_split(order, max(1, round(pairs / (self.config.window * of_an_update))))
 
     def updates(self, window: int) -> list[list[Rows]]:
@@ -94,6 +106,31 @@ class Epoch:
 
     def _random(self, *more: int) -> np.random.Generator:
         return np.random.Generator(np.random.PCG64([self.seed, self.number, *more]))
+
+
+def drawn(parts: Sequence[int], temperature: float, seed: int, number: int) -> NDArray[np.uint32]:
+    """The rows of an epoch in which small corpora come more often: as many as there are pairs.
+
+    A corpus of n among N pairs is drawn from in proportion to (n/N)^(1/temperature) (Arivazhagan
+    et al. 2019, section 4.2). Each of its pairs comes as often as any other, or once more; which
+    do is drawn anew in each epoch, from nothing but the seed and the epoch's number.
+
+    Args:
+        parts: pairs of each corpus, one after another.
+    """
+    sizes = np.array(parts, np.float64)
+    total = sum(parts)
+    shares = (sizes / total) ** (1 / temperature) * (sizes > 0)
+    wanted = np.floor(np.cumsum(shares / shares.sum()) * total + 0.5).astype(np.int64)
+    rows, first = [], 0
+    for corpus, (size, count) in enumerate(zip(parts, np.diff(wanted, prepend=0), strict=True)):
+        if size:
+            random = np.random.Generator(np.random.PCG64([seed, number, corpus, _DRAWN]))
+            whole, rest = divmod(int(count), size)
+            some = random.permutation(size)[:rest]
+            rows += [np.tile(np.arange(size), whole) + first, np.sort(some) + first]
+        first += size
+    return np.concatenate(rows).astype(np.uint32)
 
 
 def _count(target: Lengths, tokens: int) -> int:

@@ -82,12 +82,13 @@ def write(path: Path, opened: Opened, model: nn.Module) -> None:
 def card(opened: Opened) -> str:
     """What a reader wants to know of a model, as Markdown."""
     recipe, vocabulary = opened.recipe, opened.vocabulary
-    languages = recipe.languages
+    languages = recipe.direction
+    targets = opened.vocabulary.languages or (languages.target,)
     sizes = {key: value for key, value in recipe.model if key != "kind" and value is not None}
     kind = "joint" if vocabulary.joint else "one a side"
     return "\n".join(
         [
-            f"# Translation, {languages.source} to {languages.target}",
+            f"# Translation, {languages.source} to {', '.join(targets)}",
             "",
             "Made by mt; `mt translate FILE.mt` translates with it, one line in, one line out.",
             "",

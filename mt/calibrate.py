@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from mt import files, loss, memory
 from mt.contracts import END, Batch, Objective
-from mt.corpus import Corpus
+from mt.corpus import EncodedPairs
 from mt.errors import MachineError
 from mt.recipe import Recipe, dump
 from mt.step import NoMemory, TrainStep, backward
@@ -28,7 +28,7 @@ CPU_SLOTS = 6144
 
 
 def pick_micro_tokens(
-    recipe: Recipe, step: TrainStep, corpus: Corpus, vocabulary: str, device: torch.device
+    recipe: Recipe, step: TrainStep, corpus: EncodedPairs, vocabulary: str, device: torch.device
 ) -> int:
     """Padded slots of a forward pass: what was asked, or the most that fits and is of use.
 
@@ -78,7 +78,7 @@ def remembered(about: dict[str, Any], find: Callable[[], int]) -> int:
     return found
 
 
-def worst_batches(corpus: Corpus, slots: int, device: torch.device) -> list[Batch]:
+def worst_batches(corpus: EncodedPairs, slots: int, device: torch.device) -> list[Batch]:
     """Full micro-batches of the longest sides in a corpus, and of middling ones."""
     shapes = [
         (int(corpus.source_lengths.max()), int(corpus.target_lengths.max())),
@@ -101,7 +101,7 @@ def filled(rows: int, source: int, target: int, device: torch.device) -> Batch:
 
 
 def device_slots(
-    step: TrainStep, corpus: Corpus, least: int, most: int, device: torch.device
+    step: TrainStep, corpus: EncodedPairs, least: int, most: int, device: torch.device
 ) -> int:
     """The most slots whose forward and backward pass leave the reserve free on a CUDA device."""
 
@@ -144,7 +144,7 @@ def parameter_bytes(step: nn.Module) -> int:
 # ---------------------------------------------------------------------------------- a CPU
 
 
-def cpu_slots(step: TrainStep, corpus: Corpus, least: int, most: int) -> int:
+def cpu_slots(step: TrainStep, corpus: EncodedPairs, least: int, most: int) -> int:
     """`most`, or less where the machine's free memory would not hold it.
 
     Linux grants more memory than there is and then kills: so a small pass is measured, not a

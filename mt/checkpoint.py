@@ -62,6 +62,8 @@ class TrainState:
     best_step: int | None = None
     since_best: int = 0
     """Validations since the best one."""
+    gap: dict[str, Any] | None = None
+    """What `mt.overfitting` remembers of the validations so far."""
     validated: int | None = None
     """The step of the last validation."""
     skipped: int = 0

@@ -47,8 +47,8 @@ MT_CACHE names the folder of encoded corpora; MT_DEBUG=1 shows the trace of a bu
 """
 
 COMMANDS = (
-    "prepare", "train", "translate", "score", "eval", "export", "average", "shortlist", "config",
-    "diff_trace", "cache",
+    "prepare", "train", "translate", "score", "eval", "attention", "export", "average", "shortlist",
+    "prune", "distill", "backtranslate", "config", "diff_trace", "cache",
 )  # fmt: skip
 """Files in `commands/`, in the order in which help names them."""
 

@@ -17,6 +17,8 @@ from pydantic import Field
 from mt.config import Section, Variant
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor, nn
     from torch.optim import Optimizer
 
@@ -24,8 +26,8 @@ PAD, UNK, BEGIN, END = 0, 1, 2, 3
 """Ids of the special pieces, the same in every vocabulary."""
 FIRST_RESERVED, N_RESERVED = 4, 64
 """The reserved control pieces stand at ids 4 to 67; they are named as they are used."""
-MASK = FIRST_RESERVED
-"""`<mask>`, the first of them."""
+MASK, BACK_TRANSLATED = FIRST_RESERVED, FIRST_RESERVED + 1
+"""`<mask>` and `<bt>`, the first of them."""
 FIRST_PIECE = FIRST_RESERVED + N_RESERVED
 """The first id that text can become."""
 
@@ -46,6 +48,8 @@ class SourceConfig(Variant):
     """Translation direction of this corpus; the recipe's when left out."""
     only: Literal["source", "target"] | None = None
     """Read this side alone, as text of one language, for `objective.kind: denoising`."""
+    tag: Literal["bt"] | None = None
+    """`bt`: its sources are a model's translations, and begin with the control piece `<bt>`."""
 
     @property
     def side(self) -> Literal["source", "target"] | None:
@@ -211,6 +215,17 @@ class Seq2Seq(Protocol):
             ConfigError: the model has none.
         """
 
+    def attentions(self, source: Tensor, target: Tensor) -> Mapping[str, Sequence[Tensor]]:
+        """Every attention of every layer over source ids [B, S] and target inputs [B, T].
+
+        Of `encoder` [B, H, S, S], `decoder` [B, H, T, T] and `cross` [B, H, T, S] what the model
+        has, a tensor a layer, from its own forward pass. Each row sums to 1; layers may differ
+        in their heads H.
+
+        Raises:
+            ConfigError: the model has none.
+        """
+
     def output(self) -> tuple[Tensor, Tensor | None]:
         """The projection weight [V, D] and bias [V] (or None) that turn hidden states to logits."""
 
@@ -242,6 +257,10 @@ class Replayable(Seq2Seq, Protocol):
     Optional: any other is decoded plainly. With a cache its `decode` reads nothing of the memory,
     and the number of the step is the cache's `length`, which then lies on the device.
     """
+
+    @property
+    def alike(self) -> bool:
+        """Whether all decoder layers have as many heads and use them all, as that cache needs."""
 
     def keys_values(self, memory: Memory, positions: int) -> list[tuple[Tensor, Tensor]]:
         """What each decoder layer attends to in the memory: keys and values [B, H, S, K].
@@ -335,6 +354,12 @@ class Sentence:
     seed: int = 1
     """Of searches that sample."""
 
+    @property
+    def front(self) -> int:
+        """How many control pieces, such as the tag of a language, stand before its text."""
+        text = (n for n, i in enumerate(self.source) if not FIRST_RESERVED <= i < FIRST_PIECE)
+        return next(text)
+
 
 @dataclass(frozen=True, slots=True)
 class Hypothesis:
@@ -375,6 +400,31 @@ class Searcher(Protocol):
         """The log-probability of each token of each target, given (source, target) ids.
 
         Both sides end in `</s>`.
+        """
+
+
+@runtime_checkable
+class Watcher(Protocol):
+    """A searcher that can also tell what its model attends to; not every one can."""
+
+    def forced(self, source: Sequence[int], target: Sequence[int]) -> Hypothesis:
+        """A given target as if it had been found: its log-probability is its score.
+
+        Both sides end in `</s>`.
+
+        Raises:
+            ConfigError: the model has no attention.
+        """
+
+    def attentions(
+        self, source: Sequence[int], target: Sequence[int]
+    ) -> Mapping[str, Sequence[NDArray[np.float32]]]:
+        """What `Seq2Seq.attentions` tells of one pair: [H, T, S] a layer.
+
+        Row t is from where token t of the target is said; both sides end in `</s>`.
+
+        Raises:
+            ConfigError: the model has no attention, or there are several.
         """
 
 
@@ -443,6 +493,8 @@ class EngineOptions:
     strict: bool = False
     """Refuse a line that is too long for the model, instead of splitting it."""
     seed: int = 1
+    first_line: int = 0
+    """Lines of the whole text that come before these: seeds and messages count them, too."""
     target_language: str | None = None
     """The target language asked of a multilingual model."""
 
@@ -463,10 +515,16 @@ class Engine(Protocol):
 
 
 class Teacher(Protocol):
-    """A loaded, frozen model that an objective may learn from."""
+    """A loaded, frozen model that an objective may learn from; no `nn.Module`."""
+
+    def hidden(self, batch: Batch) -> Tensor:
+        """[B, T, D'] its hidden states at each target position, without a gradient."""
+
+    def project(self, hidden: Tensor) -> Tensor:
+        """[..., V] the logits of hidden states [..., D'], without a gradient."""
 
     def logits(self, batch: Batch) -> Tensor:
-        """[B, T, V]."""
+        """[B, T, V] `hidden` and `project` at once: a lot of memory for a large vocabulary."""
 
 
 class ModelPlugin(Protocol):

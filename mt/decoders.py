@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mt.contracts import BEGIN, PAD, Cache, Decoder, Memory, Seq2Seq
+from mt.errors import ConfigError
 from mt.linear import Packed
 
 
@@ -85,8 +86,16 @@ class ModelDecoder:
         begin = torch.full_like(tokens[..., :1], BEGIN)
         inputs = torch.cat((begin, tokens[..., :-1]), dim=-1)  # [B, N, T]
         rows = source.repeat_interleave(inputs.size(1), dim=0)  # [B*N, S]
+        if not hasattr(self.model, "attention"):
+            raise without_attention(self.model)
         attention = self.model.attention(rows, inputs.flatten(0, 1))  # [B*N, T, S]
         return attention.unflatten(0, inputs.shape[:2])
+
+
+def without_attention(model: Seq2Seq) -> ConfigError:
+    """The refusal of a model that tells nothing of its attention."""
+    what = f"{type(model).__name__} tells of no attention"
+    return ConfigError("ATTENTION", "the model", what, "choose a model that does, or do without")
 
 
 class Rest:

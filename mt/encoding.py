@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mt.contracts import END, MASK, Chunk, Pair, Pairs, SourceConfig
-from mt.vocabulary import Config, Vocabulary, fold, sample_rows, tag
+from mt.contracts import BACK_TRANSLATED, END, MASK, Chunk, Pair, Pairs, SourceConfig
+from mt.vocabulary import Config, Vocabulary, fold, sample_rows
 
 CHUNK_PAIRS, _CHUNK_CHARACTERS = 1000, 1 << 20
 REASONS = ("empty", "nul", "overlap", "too_long")
@@ -43,18 +43,17 @@ class Treatment(NamedTuple):
 PARALLEL = Treatment()
 
 
-def treatment(config: SourceConfig, known: Vocabulary, tagged: bool) -> Treatment:
-    """How a corpus is encoded: a monolingual one has `<mask>` before its sources.
+def treatment(config: SourceConfig, known: Vocabulary) -> Treatment:
+    """How a corpus is encoded: what stands before its sources.
 
-    Args:
-        config: the corpus.
-        known: the vocabulary.
-        tagged: whether the language of monolingual text is told, by its control piece.
+    Where the vocabulary names languages, the target's (Johnson et al. 2017, section 3); `<bt>`
+    before a source that was translated back (Caswell et al. 2019, section 3.2); `<mask>` before
+    monolingual text.
     """
     if config.side is None:
-        return PARALLEL
-    language = (known.controls[tag(config.language)],) if tagged else ()
-    return Treatment((MASK, *language), True)
+        made = (BACK_TRANSLATED,) if config.tag == "bt" else ()
+        return Treatment((*known.front(config.direction.target), *made))
+    return Treatment((MASK, *known.front(config.language)), True)
 
 
 class Encoded(NamedTuple):

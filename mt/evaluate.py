@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from mt import bundle, checkpoint, files
 from mt.config import plugin
-from mt.contracts import Engine, SourceConfig
+from mt.contracts import Engine, EngineOptions, SourceConfig
 from mt.errors import ConfigError, DataError, DownloadError, ModelError
 from mt.lines import plain_code, space_between
 from mt.recipe import Evaluation, Recipe
@@ -36,7 +37,7 @@ Scores = dict[str, Metrics]
 
 def evaluate(
     path: Path, engine: Engine, names: Iterable[str] = (), source: Path | None = None,
-    references: Sequence[Path] = (),
+    references: Sequence[Path] = (), options: EngineOptions | None = None,
 ) -> dict[str, Scores]:  # fmt: skip
     """Translate test sets and score the translations, which are kept; see `kept_in`.
 
@@ -47,6 +48,8 @@ def evaluate(
         names: test sets of the recipe; all of them when there are none.
         source: a file to translate instead.
         references: its translations, one file a reference.
+        options: what is asked of the engine; it knows already what it was opened with. The
+            language of a test set is its own, that of a file the one that is asked for here.
 
     Returns:
         For each test set its scores.
@@ -58,21 +61,29 @@ def evaluate(
     recipe = recipe_of(path)
     if source is not None or references:
         sets = {_name(source): _from_files(source, references)}
-        languages = dict.fromkeys(sets, recipe.languages.target)
+        asked = options.target_language if options else None
+        languages = dict.fromkeys(sets, asked or recipe.direction.target)
     else:
         chosen = _chosen(recipe.data.test, names, path)
-        sets = {name: _from_source(config) for name, config in chosen.items()}
+        sets = {name: read_test(config) for name, config in chosen.items()}
         languages = {name: config.direction.target for name, config in chosen.items()}
     for language in set(languages.values()):
         metrics(language, recipe.evaluation)  # what is missing is told before the work
     result = {}
     files.make_folder(kept_in(path))
     for name, (lines, wanted) in sets.items():
-        found = [translation.text for translation in engine.translate(lines)]
+        asked_for = _asking(engine, options, languages[name])
+        found = [translation.text for translation in engine.translate(lines, asked_for)]
         for part, texts in (("", found), (".source", lines), (".reference", wanted[0])):
             _keep(kept(path, name, part), texts)
         result[name] = score(found, wanted, languages[name], recipe.evaluation)
     return result
+
+
+def _asking(engine: Engine, options: EngineOptions | None, language: str) -> EngineOptions:
+    """What is asked of an engine, and the language to translate to."""
+    opened = getattr(engine, "options", None) or EngineOptions()
+    return replace(options or opened, target_language=language)
 
 
 def recipe_of(path: Path) -> Recipe:
@@ -123,7 +134,8 @@ Texts = tuple[list[str], list[list[str]]]
 """Source lines, and for each reference its lines."""
 
 
-def _from_source(config: SourceConfig) -> Texts:
+def read_test(config: SourceConfig) -> Texts:
+    """The source lines and the references of a test set."""
     sources, targets = [], []
     for pair in plugin("sources", config.kind).read(config):
         if pair.source is None or pair.target is None:

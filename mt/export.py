@@ -203,7 +203,7 @@ def _sample(opened: Opened, file: Path | None) -> Sample:
     Raises:
         ConfigError: none of the recipe's test sets, nor its validation corpus, can be read here.
     """
-    data, target = opened.recipe.data, opened.recipe.languages.target
+    data, target = opened.recipe.data, opened.recipe.direction.target
     if file is not None:
         read = [(line, "") for line in islice(files.lines(file), SAMPLE)]
         if lines := [source for source, _ in _fitting(read, opened)]:
@@ -274,7 +274,8 @@ def _compare(
     Raises:
         ModelError: the export is not the model.
     """
-    greedy = [list(engine.translate(sample.lines, GREEDY)) for engine in (ours, theirs)]
+    asked = replace(GREEDY, target_language=sample.language)
+    greedy = [list(engine.translate(sample.lines, asked)) for engine in (ours, theirs)]
     mine, other = ([each.text for each in found] for found in greedy)
     pairs = [
         _pair(a, b, sample) for a, b in zip(sample.lines, sample.references or mine, strict=True)
@@ -296,7 +297,7 @@ def _compare(
     tokens = [(a.tokens, b.tokens) for a, b in zip(*greedy, strict=True)]
     differing = [line for line, (a, b) in enumerate(tokens) if a != b]
     for line in differing:
-        if not _tied(ours, sample.lines[line], *tokens[line]):
+        if not _tied(ours, sample.lines[line], *tokens[line], sample.language):
             _differs("its greedy translations, and not by a tie", line, [mine, other])
     return worst, tuple(line + 1 for line in differing)
 
@@ -329,12 +330,16 @@ def _apart(a: float, b: float) -> float:
     return abs(a - b) / max(abs(a), 1e-9)
 
 
-def _tied(ours: TextEngine, line: str, one: Sequence[str], other: Sequence[str]) -> bool:
+def _tied(
+    ours: TextEngine, line: str, one: Sequence[str], other: Sequence[str],
+    language: str | None = None,
+) -> bool:  # fmt: skip
     """Whether the first token in which two translations of a line differ could be either."""
     vocabulary = ours.vocabulary
     names = vocabulary.pieces_target(range(vocabulary.target_size))
     ids = {name: i for i, name in enumerate(names)}
     (source,) = vocabulary.encode_source([line])
+    source = [*vocabulary.front(ours.target(language)), *source]
     both = [[*(ids[name] for name in tokens), END] for tokens in (one, other)]
     place = next(i for i, (a, b) in enumerate(zip(*both, strict=False)) if a != b)
     gains = ours.searcher.force([([*source, END], each) for each in both])
@@ -368,10 +373,11 @@ def _measure(
 
 
 def _by_recipe(engine: Engine, sample: Sample) -> list[str]:
+    asked = EngineOptions(target_language=sample.language)
     try:
-        return _texts(engine, sample.lines, EngineOptions())
+        return _texts(engine, sample.lines, asked)
     except ConfigError:  # a search that the other program has not
-        return _texts(engine, sample.lines, GREEDY)
+        return _texts(engine, sample.lines, replace(asked, search=GREEDY.search))
 
 
 def table(done: Done) -> Iterator[str]:

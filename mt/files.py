@@ -25,6 +25,7 @@ import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
@@ -371,6 +372,17 @@ def lines(path: Path) -> Iterator[str]:
     """The lines of a UTF-8 text file, plain or compressed; see `decoded` for what it raises."""
     with open_bytes(path) as stream:
         yield from decoded(stream, str(path))
+
+
+@dataclass(frozen=True)
+class Lines:
+    """The lines of a text file, which can be read again; see `lines`."""
+
+    path: Path
+
+    def __iter__(self) -> Iterator[str]:
+        """The lines, from the first."""
+        return lines(self.path)
 
 
 def decoded(

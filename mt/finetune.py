@@ -17,6 +17,7 @@ from mt import checkpoint, vocabulary
 from mt.bundle import open_model
 from mt.checkpoint import Opened
 from mt.errors import ConfigError, ModelError
+from mt.gates import is_gate
 from mt.recipe import Recipe, dump
 from mt.vocabulary import Vocabulary
 
@@ -79,13 +80,14 @@ def _digest(tensors: dict[str, Tensor]) -> str:
 
 
 def initialise(model: nn.Module, found: dict[str, Tensor], recipe: Recipe) -> None:
-    """Copy the weights that `weights` found into a model.
+    """Copy the weights that `weights` found into a model; gates that it adds stay as they are.
 
     Raises:
         ModelError: it is a model of another shape; names tensors and settings that differ.
     """
+    gates = {name: p for name, p in model.named_parameters() if is_gate(name)}  # may be new
     try:
-        checkpoint.fit(model, found, Path(recipe.training.initialise_from or ""))
+        checkpoint.fit(model, {**gates, **found}, Path(recipe.training.initialise_from or ""))
     except ModelError as error:
         (where, what), *others = error.problems
         advice = "give the model section the values of that run (`mt config RUN/config.yaml`)"

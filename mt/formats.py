@@ -181,6 +181,26 @@ def words(pieces: Sequence[str]) -> list[tuple[str, range]]:
     ]
 
 
+def readable(pieces: Sequence[str]) -> list[str]:
+    """Pieces as a reader knows them: a word begins with no mark, what continues one with a dot.
+
+    Punctuation needs no dot; a piece that is the mark alone is shown as a space.
+    """
+    marked = any(piece.startswith(WORD_START) for piece in pieces)
+    shown, before = [], ""
+    for piece in pieces:
+        within = marked and _is_letter(before[-1:]) and _is_letter(piece[:1])
+        dot = "\u00b7" if within and not _is_unspaced(before, piece) else ""
+        shown.append(dot + piece.replace(WORD_START, "") or "\u2423")
+        before = piece
+    return shown
+
+
+def _is_letter(character: str) -> bool:
+    """Whether it is a letter, a mark upon one, or a digit."""
+    return unicodedata.category(character or " ")[0] in "LMN"
+
+
 def _starts(pieces: Sequence[str]) -> Iterator[int]:
     """Where words begin; a piece of the mark alone begins no word that nothing follows."""
     marked = any(piece.startswith(WORD_START) for piece in pieces)

@@ -13,7 +13,7 @@ Legend: B sentences of the frame, b real ones, N beams, D width, V vocabulary, K
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -30,7 +30,9 @@ from mt.static_cache import Frame, Rooms, StaticCache
 
 def framed(model: Seq2Seq, device: torch.device) -> Seq2Seq:
     """The model in frames where that pays and it can: on a CUDA device; else the model itself."""
-    if device.type != "cuda" or not isinstance(model, Replayable):
+    if device.type != "cuda" or not isinstance(model, Replayable) or not model.alike:
+        return model
+    if not getattr(model, "alike", True):  # layers of other heads, or sentences
         return model
     return Frames(model, device, CudaGraphs(device))
 
@@ -188,6 +190,10 @@ class Frames:
     def attention(self, source: Tensor, target: Tensor) -> Tensor:
         """See `Seq2Seq`."""
         return self.model.attention(source, target)
+
+    def attentions(self, source: Tensor, target: Tensor) -> Mapping[str, Sequence[Tensor]]:
+        """See `Seq2Seq`."""
+        return self.model.attentions(source, target)
 
     def output(self) -> tuple[Tensor, Tensor | None]:
         """See `Seq2Seq`."""

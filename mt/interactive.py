@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from mt import interrupts, report
 from mt.contracts import Engine, EngineOptions, Translation
 from mt.errors import ConfigError, DataError, printable
-from mt.formats import WORD_START
+from mt.formats import WORD_START, readable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -111,47 +111,68 @@ def _mean(gains: Sequence[float]) -> float:
 
 
 def _colour(gain: float) -> str:
-    return next((name for least, name in CERTAINTY if math.exp(gain) >= least), "red")
+    return colour(math.exp(gain))
+
+
+def colour(share: float) -> str:
+    """The colour of a probability, or of how sure a head is."""
+    return next((name for least, name in CERTAINTY if share >= least), "red")
 
 
 # ---------------------------------------------------------------------------- the map
 
 
 def attention_map(found: Translation, width: int) -> Iterator[Text]:
-    """Source pieces across, target pieces down, each with its probability; shaded by attention.
+    """Source pieces across, target pieces down, each with its probability; shaded by attention."""
+    margins = flush_right(readable(found.tokens))
+    for row, gain in zip(margins, found.log_probabilities, strict=False):
+        row.stylize(_colour(gain))
+        row.append(f" {math.exp(gain):4.2f}", style="dim")
+    return shaded_map(margins, readable(found.source_tokens), found.alignment or (), width)
+
+
+def flush_right(names: Sequence[str]) -> list[Text]:
+    """Names of pieces as the margin of a map, all equally wide."""
+    from rich.cells import cell_len
+    from rich.text import Text
+
+    shown = [_short(name) for name in names]
+    widest = max(map(cell_len, shown), default=0)
+    return [Text(" " * (widest - cell_len(name)) + name) for name in shown]
+
+
+def shaded_map(
+    margins: Sequence[Text], columns: Sequence[str], shares: Sequence[Sequence[float]], width: int
+) -> Iterator[Text]:
+    """Rows of shares [T, S], shaded, each behind its margin, the columns named above.
 
     A map wider than the terminal is cut into several, one below the other.
     """
     from rich.cells import cell_len
 
-    names = [_short(piece) for piece in found.source_tokens]
-    rows = [_short(piece) for piece in found.tokens]
-    margin = max(map(cell_len, rows)) + len(" 0.00 ")
+    names = [_short(column) for column in columns]
+    margin = margins[0].cell_len + 1
     start = 0
     while start < len(names):
         end, used = start, margin
         while end < len(names) and (end == start or used + cell_len(names[end]) < width):
             used += cell_len(names[end]) + 1
             end += 1
-        yield from _band(found, names, rows, slice(start, end))
+        yield from _band(margins, names, shares, slice(start, end))
         start = end
 
 
 def _band(
-    found: Translation, names: Sequence[str], rows: Sequence[str], part: slice
+    margins: Sequence[Text], names: Sequence[str], shares: Sequence[Sequence[float]], part: slice
 ) -> Iterator[Text]:
-    """The map of some of the source pieces."""
+    """The map of some of the columns."""
     from rich.cells import cell_len
     from rich.text import Text
 
-    widest = max(map(cell_len, rows))
-    yield Text(" " * (widest + 6) + " ".join(names[part]), style="dim")
-    gains = found.log_probabilities
-    for row, gain, shares in zip(rows, gains, found.alignment or (), strict=False):
-        text = Text(" " * (widest - cell_len(row)) + row, style=_colour(gain))
-        text.append(f" {math.exp(gain):4.2f} ", style="dim")
-        cells = [_shade(s) * cell_len(n) for s, n in zip(shares[part], names[part], strict=True)]
-        yield text.append(" ".join(cells), style=SHADE_STYLE)
+    yield Text(" " * (margins[0].cell_len + 1) + " ".join(names[part]), style="dim")
+    for margin, row in zip(margins, shares, strict=True):
+        cells = [_shade(s) * cell_len(n) for s, n in zip(row[part], names[part], strict=True)]
+        yield margin.copy().append(" ").append(" ".join(cells), style=SHADE_STYLE)
 
 
 def _shade(share: float) -> str:

@@ -107,6 +107,34 @@ def _spread_evenly(
     return share * part
 
 
+def _product_type(hidden: Tensor, weight: Tensor) -> torch.dtype:
+    """In which type hidden states are multiplied by the projection: the autocast's, if it is on."""
+    device = hidden.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+    if dtype not in (torch.bfloat16, torch.float16):
+        dtype = torch.promote_types(hidden.dtype, weight.dtype)
+    return dtype
+
+
+def real_positions(hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, int | None]:
+    """What a loss is taken of: hidden states [P, D] and labels [P] of a batch's positions.
+
+    Args:
+        hidden: [B, T, D], or of several passes over the batch, one after the other, [n*B, T, D].
+        labels: [B, T].
+
+    Returns:
+        Hidden states [n*P, D], labels [P], and the label that counts nothing, if there is one.
+    """
+    passes = len(hidden) // len(labels)
+    if hidden.device.type != "cpu":
+        # A gather would have to wait for its size: padding goes along and counts nothing.
+        return hidden.flatten(0, 1), labels.flatten(), PAD
+    at = (labels != PAD).flatten().nonzero()[:, 0]  # whose gradient is cheaper than a mask's
+    every = torch.cat([at + i * labels.numel() for i in range(passes)]) if passes > 1 else at
+    return hidden.flatten(0, 1).index_select(0, every), labels.flatten().index_select(0, at), None
+
+
 def linear_cross_entropy(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor,
     smoothing: float = 0.0, ignored: int | None = None,
@@ -123,12 +151,9 @@ def linear_cross_entropy(
         smoothing: share of the probability spread over the vocabulary.
         ignored: positions with this label count nothing.
     """
-    device = hidden.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
-    if dtype not in (torch.bfloat16, torch.float16):
-        dtype = torch.promote_types(hidden.dtype, weight.dtype)
+    dtype = _product_type(hidden, weight)
     kept = None if ignored is None else (labels != ignored)[:, None].to(hidden.dtype)  # [P, 1]
-    with torch.autocast(device, enabled=False):
+    with torch.autocast(hidden.device.type, enabled=False):
         total: Tensor = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
             hidden, weight, bias, labels, smoothing, kept, dtype
         )
@@ -139,13 +164,8 @@ def sequence_cross_entropy(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, smoothing: float = 0.0
 ) -> Tensor:
     """`linear_cross_entropy` of hidden [B, T, D] summed where labels [B, T] are not padding."""
-    hidden, labels = hidden.flatten(0, 1), labels.flatten()
-    if hidden.device.type != "cpu":
-        # A gather would have to wait for its size: padding goes along and counts nothing.
-        return linear_cross_entropy(hidden, weight, bias, labels, smoothing, PAD)
-    at = (labels != PAD).nonzero()[:, 0]  # whose gradient is cheaper than a mask's
-    hidden, labels = hidden.index_select(0, at), labels.index_select(0, at)
-    return linear_cross_entropy(hidden, weight, bias, labels, smoothing)
+    hidden, labels, ignored = real_positions(hidden, labels)
+    return linear_cross_entropy(hidden, weight, bias, labels, smoothing, ignored)
 
 
 def plain_cross_entropy(
@@ -158,3 +178,134 @@ def plain_cross_entropy(
     return F.cross_entropy(
         logits, labels, ignore_index=ignored, label_smoothing=smoothing, reduction="sum"
     )
+
+
+# --------------------------------------------------------------------- of two passes at once
+
+
+class _LinearTwoPasses(torch.autograd.Function):
+    """As `_LinearCrossEntropy`, of two passes over the same labels and how far they differ.
+
+    The rows of both passes go through the projection together, a chunk of each at a time, so that
+    the divergence costs no product more. It is taken in fp32: it is a small difference.
+    """
+
+    @staticmethod
+    def forward(  # type: ignore[no-untyped-def]
+        ctx, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor,
+        smoothing: float, alpha: float, kept: Tensor | None, dtype: torch.dtype,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        count = len(labels)
+        wanted = any(ctx.needs_input_grad[:3])
+        gradients = [torch.zeros_like(t) if wanted else None for t in (hidden, weight)]
+        gradients += [torch.zeros_like(bias) if wanted and bias is not None else None]
+        w, b = weight.to(dtype), None if bias is None else bias.to(dtype)
+        chunk = (CHUNK if hidden.device.type == "cpu" else DEVICE_CHUNKS * CHUNK) // 2
+        wide = torch.promote_types(dtype, torch.float32)
+        loss, divergence = torch.zeros(2, dtype=torch.float32, device=hidden.device)
+        for start in range(0, count, chunk):
+            y = labels[start : start + chunk]
+            rows = 2 * len(y)
+            x = rounded(torch.cat([h[start : start + chunk] for h in hidden.chunk(2)]), dtype)
+            z = torch.mm(x, w.t()) if b is None else torch.addmm(b, x, w.t())
+            real = None if kept is None else kept[start : start + chunk].to(wide)
+            slope, losses, differs = _two_slopes(z[:rows].to(wide), y, smoothing, alpha, real)
+            loss += losses
+            divergence += differs
+            if wanted:
+                p = z.zero_()
+                p[:rows] = slope
+                places = slice(start, start + chunk)
+                _add_two_gradients(gradients, places, p, x, w)
+        if smoothing:
+            both = None if kept is None else torch.cat((kept, kept))
+            loss -= _spread_evenly(gradients, hidden, weight, bias, both, smoothing)
+        ctx.gradients = gradients
+        ctx.mark_non_differentiable(divergence)
+        return loss + alpha * divergence, divergence
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor, _: Tensor):  # type: ignore[no-untyped-def]
+        parts = [None if g is None else g.mul_(gradient.to(g.dtype)) for g in ctx.gradients]
+        ctx.gradients = ()
+        return *parts, None, None, None, None, None
+
+
+def _add_two_gradients(
+    gradients: list[Tensor | None], places: slice, slope: Tensor, x: Tensor, w: Tensor
+) -> None:
+    """As `_add_gradients`, for the same places of both passes: x [2P, D], slope [2P, V]."""
+    hidden, *others = gradients
+    assert hidden is not None
+    first, other = hidden.chunk(2)
+    count = len(first[places])
+    part = torch.empty_like(x)
+    _add_gradients([part, *others], slice(None), slope, x, w)
+    first[places], other[places] = part[:count], part[count : 2 * count]
+
+
+def _two_slopes(
+    logits: Tensor, labels: Tensor, smoothing: float, alpha: float, kept: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What the logits [2P, V] of two passes say of labels [P], where `kept` [P, 1] is 1.
+
+    Returns:
+        The slope [2P, V] of loss plus alpha times divergence by the logits, and these two, [].
+        That smoothed labels have a uniform part is left to `_spread_evenly`.
+    """
+    both = labels.repeat(2)[:, None]
+    normaliser = logits.logsumexp(-1, True)
+    losses = normaliser - (1 - smoothing) * logits.gather(1, both)
+    logs = logits - normaliser
+    apart = logs[: len(labels)] - logs[len(labels) :]  # log p - log q, [P, V]
+    p, q = logs.exp().chunk(2)
+    forth, back = (p * apart).sum(-1, True), -(q * apart).sum(-1, True)  # KL(p||q), KL(q||p)
+    differs = (forth + back) / 2
+    # Of KL(p||q) by the logits of p it is p (log p - log q - KL(p||q)), by those of q it is q - p.
+    of_p = p + alpha / 2 * (p * (apart - forth) + p - q)
+    of_q = q + alpha / 2 * (q * (-apart - back) + q - p)
+    slope = torch.cat((of_p, of_q))
+    slope.scatter_add_(1, both, torch.full_like(losses, smoothing - 1))
+    if kept is not None:
+        twice = torch.cat((kept, kept))
+        slope, losses, differs = slope * twice, losses * twice, differs * kept
+    return slope, losses.sum(), differs.sum()
+
+
+def linear_two_passes(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor,
+    alpha: float, smoothing: float = 0.0, ignored: int | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """The loss of two passes over P positions, and how far their predictions lie apart.
+
+    Args:
+        hidden: [2P, D], the first pass, then the second.
+        weight, bias, smoothing, ignored: see `linear_cross_entropy`.
+        labels: [P] ids, the same for both.
+        alpha: weight of the divergence.
+
+    Returns:
+        The cross-entropies of both passes plus alpha times the divergence; and the divergence
+        alone, (KL(p||q) + KL(q||p)) / 2, through which no gradient flows. Both are sums, [].
+    """
+    dtype = _product_type(hidden, weight)
+    kept = None if ignored is None else (labels != ignored)[:, None].to(hidden.dtype)  # [P, 1]
+    with torch.autocast(hidden.device.type, enabled=False):
+        total, divergence = _LinearTwoPasses.apply(  # type: ignore[no-untyped-call]
+            hidden, weight, bias, labels, smoothing, alpha, kept, dtype
+        )
+    return total, divergence
+
+
+def plain_two_passes(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor,
+    alpha: float, smoothing: float = 0.0, ignored: int | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """What `linear_two_passes` must equal, by torch's own functions over all logits."""
+    total = plain_cross_entropy(hidden, weight, bias, labels.repeat(2), smoothing, ignored)
+    p, q = F.linear(hidden, weight, bias).log_softmax(-1).chunk(2)
+    apart = F.kl_div(q, p, reduction="none", log_target=True)
+    apart = apart + F.kl_div(p, q, reduction="none", log_target=True)
+    real = torch.ones_like(labels) if ignored is None else labels != ignored
+    divergence = (apart.sum(-1) * real).sum() / 2
+    return total + alpha * divergence, divergence.detach()

@@ -54,6 +54,12 @@ Threads = Annotated[
     int | None,
     typer.Option(metavar="N", min=1, help="CPU threads of a process; one a core if left out."),
 ]
+To = Annotated[
+    str | None,
+    typer.Option(
+        "--to", metavar="LANGUAGE", help="Of a model of several directions: the target's, say de."
+    ),
+]
 Precision = Annotated[
     str | None, typer.Option(metavar="NAME", help="auto, fp32, bf16 or fp16; auto if left out.")
 ]
@@ -95,7 +101,7 @@ def refuse(*wrong: tuple[bool, str, str]) -> None:
 def engine_options(
     sets: list[str] | None, checkpoint: str | None, device: str | None,
     precision: str | None = None, threads: int | None = None, processes: int = 1,
-    sections: Sequence[str] = ("search", "runtime"),
+    sections: Sequence[str] = ("search", "runtime"), to: str | None = None,
 ) -> EngineOptions:  # fmt: skip
     """What an engine is asked for, from the options that stand for `runtime.*` and from --set."""
     import json
@@ -132,4 +138,5 @@ def engine_options(
         precision=runtime.precision if "precision" in given else None,
         threads=runtime.threads if isinstance(runtime.threads, int) else None,
         processes=processes,
+        target_language=to,
     )

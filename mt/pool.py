@@ -11,8 +11,9 @@ import signal
 import traceback
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -57,6 +58,10 @@ def open_pool(kind: str, path: Path, options: EngineOptions, threads: int) -> Te
 
 
 # ------------------------------------------------------------------------------ the parent
+
+
+Part = tuple[int, Sequence[str], EngineOptions]
+"""A part of a text: its number, its lines and what is asked for."""
 
 
 @dataclass
@@ -122,6 +127,34 @@ class PooledSearcher:
             self.waiting.append((("force", [pairs[row] for row in rows]), results.of(rows)))
         self._feed()
         return list(self._in_order(results))
+
+    def translate(self, parts: Iterable[Part]) -> Iterator[tuple[int, list[str]]]:
+        """The translations of parts of a text, each the work of one process, as they are done.
+
+        What a part becomes depends on itself only, and not on how many processes there are.
+
+        Yields:
+            The number of a part, and its translations.
+        """
+        coming, done = iter(parts), deque[tuple[int, list[str]]]()
+
+        def keep(number: int) -> Callable[[Any], None]:
+            return lambda texts: done.append((number, texts))
+
+        while True:
+            for number, lines, options in islice(coming, self._idle()):
+                self.waiting.append((("translate", lines, options), keep(number)))
+            self._feed()
+            if not done:
+                if not any(worker.task for worker in self.workers):
+                    return
+                self._receive()
+            while done:
+                yield done.popleft()
+
+    def _idle(self) -> int:
+        """How many parts to read, so that there is one for each free process and one to come."""
+        return sum(worker.task is None for worker in self.workers) + 1 - len(self.waiting)
 
     def _in_order(self, results: _Results) -> Iterator[Any]:
         for row in range(results.count):
@@ -203,6 +236,12 @@ class _Failure:
         return known(self.code, where, what, self.advice, others)
 
 
+def _done(engine: TextEngine, name: str, arguments: Sequence[Any]) -> list[Any]:
+    if name == "translate":
+        return [translation.text for translation in engine.translate(*arguments)]
+    return list(getattr(engine.searcher, name)(*arguments))
+
+
 def _work(pipe: Connection, kind: str, path: Path, options: EngineOptions) -> None:
     """Open the model, then do what comes until the parent goes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # where it cannot be held back
@@ -211,7 +250,7 @@ def _work(pipe: Connection, kind: str, path: Path, options: EngineOptions) -> No
         pipe.send(("opened", (engine.vocabulary, engine.profile)))
         while True:
             name, *arguments = pipe.recv()
-            pipe.send(("done", list(getattr(engine.searcher, name)(*arguments))))
+            pipe.send(("done", _done(engine, name, arguments)))
     except (EOFError, OSError):
         return  # the parent has gone
     except MtError as error:

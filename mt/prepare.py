@@ -26,7 +26,7 @@ from typing import Any
 
 from mt import checkpoint, files, finetune, lexicon, shortlist, vocabulary
 from mt.config import Section, input_files, plugin
-from mt.contracts import MASK, Pair, SourceConfig
+from mt.contracts import MASK, Languages, Pair, SourceConfig
 from mt.corpus import SIDES, Corpus, EncodedPairs, Writer, token_type
 from mt.distributed import physical_cores
 from mt.encoding import (
@@ -34,7 +34,6 @@ from mt.encoding import (
     MENDED,
     REASONS,
     Held,
-    Treatment,
     as_row,
     chunked,
     encode,
@@ -78,6 +77,13 @@ class Prepared:
         """Of the training pairs; of what is known of them beforehand where they are streamed."""
         told: str = self.train.digest if self.train is not None else self.report["stream"]
         return told
+
+    @property
+    def parts(self) -> tuple[int, ...]:
+        """How many pairs of `train` are of each training corpus; they stand in this order."""
+        corpora = self.report["corpora"]
+        names = sorted((n for n in corpora if n.startswith("train.")), key=lambda n: int(n[6:]))
+        return tuple(corpora[name]["kept"] for name in names if "kept" in corpora[name])
 
 
 def read_pairs(config: SourceConfig) -> Iterable[Pair]:
@@ -170,10 +176,11 @@ def _first_pairs(recipe: Recipe, prepared: Prepared, most: int) -> EncodedPairs:
     """The first pairs of a stream, encoded."""
     known, limit = prepared.vocabulary, recipe.data.max_length
     dtype, rows, count = token_type(known.size), [], 0
+    how = [treatment(config, known) for config in recipe.data.train]
     for chunk, _ in read(recipe.data.train, order_of(recipe.training.seed), Processes(), None):
         if recipe.data.train[chunk.corpus].side is not None:
             continue
-        encoded = encode(chunk.source, chunk.target, known, limit, prepared.held)
+        encoded = encode(chunk.source, chunk.target, known, limit, prepared.held, how[chunk.corpus])
         rows.append(as_row(encoded, dtype))
         count += len(encoded.source)
         if count >= most:
@@ -214,6 +221,7 @@ def _sources(recipe: Recipe) -> list[_Source]:
     data = recipe.data
     train = {f"train.{i}": source for i, source in enumerate(data.train)}
     named = {"valid": data.valid}
+    named |= {f"valid.{i}": source for i, source in enumerate(data.more_valid, start=1)}
     if data.drop_overlap:
         named |= {f"test.{name}": source for name, source in data.test.items()}
     facts = _sizes if data.streaming else _inputs
@@ -249,7 +257,7 @@ def _inputs(section: Section) -> dict[str, dict[str, str]]:
 
 def _key(recipe: Recipe, sources: Sequence[_Source], known: Vocabulary | None) -> str:
     """The hash of what decides the result: files by content, all else by value."""
-    cut = _values(recipe.vocabulary, _inputs(recipe.vocabulary)) if known is None else known.digest
+    cut = _learned(recipe.vocabulary) if known is None else known.digest
     everything = [
         FORMAT, vocabulary.FORMAT, recipe.languages.model_dump(),
         recipe.data.max_length, recipe.data.drop_overlap, recipe.data.streaming,
@@ -259,11 +267,18 @@ def _key(recipe: Recipe, sources: Sequence[_Source], known: Vocabulary | None) -
     return _hash(everything)[:16]
 
 
+def _learned(config: vocabulary.Config) -> dict[str, Any]:
+    """The values that decide what a vocabulary is; how training draws from it is not one."""
+    values = _values(config, _inputs(config))
+    return {key: value for key, value in values.items() if key != "sampling"}
+
+
 def _values(section: Section, inputs: dict[str, dict[str, str]]) -> dict[str, Any]:
     """The values of a section, its input files by their content, or size where it is streamed."""
     values = section.model_dump(mode="json", exclude={key.split(".")[0] for key in inputs})
-    if values.get("only", "") is None:  # a key that corpora did not have at first
-        del values["only"]
+    for key in ("only", "tag"):  # which corpora did not have at first
+        if values.get(key, "") is None:
+            del values[key]
     return values | {key: file.get("sha256", file.get("bytes")) for key, file in inputs.items()}
 
 
@@ -368,6 +383,7 @@ class _Build:
         self.recipe, self.folder, self.tell, self.inherited = recipe, folder, tell, inherited
         self.sources = {source.name: source for source in sources}
         self.train = [source for source in sources if source.name.startswith("train.")]
+        self.valid = [source for source in sources if source.name.startswith("valid")]
         self.monolingual = any(source.config.side is not None for source in self.train)
         self.work = files.make_folder(folder / "work")
         self.seconds: dict[str, float] = {}
@@ -379,8 +395,8 @@ class _Build:
         with _quiet_datasets(), _unwrapped():
             with self._timed("reading"):
                 chunks = self._read()
-                valid = list(read_pairs(self.recipe.data.valid))
-                held = self._held_out(valid)
+                valid = {s.name: list(read_pairs(s.config)) for s in self.valid}
+                held = self._held_out(list(chain(*valid.values())))
             with self._timed("vocabulary"):
                 known = self._learn(chunks)
                 known.save(self.folder)
@@ -458,35 +474,42 @@ class _Build:
                 return
 
     def _learn(self, chunks: Any) -> Vocabulary:
-        config, told = self.recipe.vocabulary, self.recipe.told_languages
-        names = [vocabulary.tag(language) for language in told]
+        config = self.recipe.vocabulary
         if self.inherited is not None:
-            return self.inherited.naming(names)
+            return self._named(self.inherited)
         if config.path is None:
             self.tell(f"learning a vocabulary of {config.size:,}")
         lines = {side: sampled(chunks, side, config) for side in SIDES}
+        corpora = [self.recipe.languages, *(source.config.direction for source in self.train)]
+        codes = [" ".join(getattr(each, side) for each in corpora) for side in SIDES]
+        languages = Languages(source=codes[0], target=codes[1])
         known = vocabulary.train(
-            config, self.recipe.languages, lines["source"], lines["target"], self.monolingual
+            config, languages, lines["source"], lines["target"], self.monolingual
         )
-        return known.naming(names)
+        return self._named(known)
 
-    def _treatment(self, config: SourceConfig, known: Vocabulary) -> Treatment:
-        return treatment(config, known, bool(self.recipe.told_languages))
+    def _named(self, known: Vocabulary) -> Vocabulary:
+        """The vocabulary with a name for each language that a source has to tell."""
+        told = self.recipe.targets if known.languages else self.recipe.told_languages
+        return known.naming([vocabulary.tag(language) for language in told])
 
     def _held_out(self, valid: list[Pair]) -> Held:
         tests = [s for s in self.sources.values() if s.name.startswith("test.")]
         pairs = chain(valid, *(read_pairs(source.config) for source in tests))
         return held_out(pairs, self.monolingual) if self.recipe.data.drop_overlap else {}
 
-    def _encode_valid(self, pairs: list[Pair], known: Vocabulary, dtype: str) -> _Counts:
-        limit, counts = self.recipe.data.max_length, Counter[str]()
-        how, kept = self._treatment(self.recipe.data.valid, known), list[Pair]()
+    def _encode_valid(
+        self, corpora: dict[str, list[Pair]], known: Vocabulary, dtype: str
+    ) -> dict[str, _Counts]:
+        limit, counts = self.recipe.data.max_length, {name: Counter[str]() for name in corpora}
+        kept: list[Pair] = []
         with Writer(self.folder, "valid", dtype, known.digest) as writer:
-            for start in range(0, len(pairs), CHUNK_PAIRS):
-                part = pairs[start : start + CHUNK_PAIRS]
+            for name, start in _chunks_of(corpora):
+                how = treatment(self.sources[name].config, known)
+                part = corpora[name][start : start + CHUNK_PAIRS]
                 sources, targets = [p.source for p in part], [p.target for p in part]
                 encoded = encode(sources, targets, known, limit, {}, how)
-                _append(writer, as_row(encoded, dtype), counts)
+                _append(writer, as_row(encoded, dtype), counts[name])
                 kept += [p for p, why in zip(part, encoded.reasons, strict=True) if why is None]
         lines = [json.dumps(asdict(pair), ensure_ascii=False) + "\n" for pair in kept]
         files.write(self.folder / "valid.pairs.jsonl", "".join(lines))
@@ -498,7 +521,7 @@ class _Build:
         counts = [Counter[str]() for _ in self.train]
         limit = self.recipe.data.max_length
         settings = {"known": known, "max_length": limit, "held": held, "dtype": dtype}
-        settings["treatments"] = [self._treatment(source.config, known) for source in self.train]
+        settings["treatments"] = [treatment(source.config, known) for source in self.train]
         with Writer(self.folder, "train", dtype, known.digest) as writer:
             for row in self._mapped(chunks, settings):
                 _append(writer, row, counts[row["corpus"]])
@@ -529,14 +552,16 @@ class _Build:
             )  # fmt: skip
         return rows
 
-    def _report(self, train: list[_Counts], valid: _Counts, known: Vocabulary) -> dict[str, Any]:
+    def _report(
+        self, train: list[_Counts], valid: dict[str, _Counts], known: Vocabulary
+    ) -> dict[str, Any]:
         """What was read, kept and dropped; refuses a corpus of which nothing is left."""
         if self.recipe.data.streaming:
             corpora = {s.name: {"kind": s.config.kind, "files": s.files} for s in self.train}
         else:
             each = zip(self.train, train, strict=True)
             corpora = {source.name: _told(source, counts) for source, counts in each}
-        corpora["valid"] = _told(self.sources["valid"], valid)
+        corpora |= {name: _told(self.sources[name], counts) for name, counts in valid.items()}
         written = [name for name in ("train", "valid") if (self.folder / f"{name}.json").exists()]
         headers = {name: files.read_json(self.folder / f"{name}.json") for name in written}
         if "train" in headers:
@@ -557,6 +582,12 @@ class _Build:
             },
             "seconds": self.seconds,
         }  # fmt: skip
+
+
+def _chunks_of(corpora: dict[str, list[Pair]]) -> Iterator[tuple[str, int]]:
+    """Each corpus and where each of its chunks begins."""
+    for name, pairs in corpora.items():
+        yield from ((name, start) for start in range(0, len(pairs), CHUNK_PAIRS))
 
 
 def _append(writer: Writer, row: dict[str, Any], counts: _Counts) -> None:

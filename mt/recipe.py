@@ -41,12 +41,17 @@ class Data(Section):
     """Corpora to train on, one after another."""
     valid: Source
     """The corpus that chooses the checkpoint."""
+    more_valid: tuple[Source, ...] = Field((), strict=False)
+    """Further validation corpora, of other directions; what is monitored is the mean over all."""
     test: dict[str, Source] = Field(default_factory=dict)
     """Named test sets for `mt eval`."""
     max_length: int = Field(256, ge=2)
     """Most pieces of a side, end included; longer pairs are dropped, longer input is split."""
     drop_overlap: bool = True
     """Drop training pairs identical to a validation or test pair."""
+    temperature: float = Field(1.0, ge=1)
+    """How often a corpus of n among N pairs is drawn from: as n/N to the power of 1 / this. At 1
+    each pair once an epoch; above, small corpora more often, large ones less."""
     streaming: bool = False
     """Read the training corpora while training, from disk or from the hub, rather than encode
     them first: for those that no disk here holds. All in turn, some pairs of each."""
@@ -155,8 +160,9 @@ class Recipe(Section):
         def told(source: Any) -> Any:
             return {"languages": languages, **source} if isinstance(source, dict) else source
 
-        if isinstance(data.get("train"), list):
-            data["train"] = [told(source) for source in data["train"]]
+        for key in ("train", "more_valid"):
+            if isinstance(data.get(key), list):
+                data[key] = [told(source) for source in data[key]]
         if "valid" in data:
             data["valid"] = told(data["valid"])
         if isinstance(data.get("test"), dict):
@@ -176,6 +182,11 @@ class Recipe(Section):
             raise ValueError(
                 f"schedule.kind: {plan.kind} falls to zero at the end and so needs "
                 "training.max_steps: with data.streaming nobody knows how long an epoch is"
+            )
+        if self.data.streaming and self.data.temperature != 1:
+            raise ValueError(
+                f"data.temperature: {self.data.temperature} needs to know how many pairs there "
+                "are, and with data.streaming nobody does"
             )
         if training.max_steps is not None and plan.warmup_steps >= training.max_steps:
             raise ValueError(
@@ -203,6 +214,7 @@ class Recipe(Section):
                 raise ValueError(f"data.test.{name}: a test set needs both sides")
         alone = {f"data.train.{i}": source.side for i, source in enumerate(self.data.train)}
         alone["data.valid"] = self.data.valid.side
+        alone |= {f"data.more_valid.{i}": s.side for i, s in enumerate(self.data.more_valid)}
         for key, side in alone.items():
             if side is None:
                 continue
@@ -224,10 +236,26 @@ class Recipe(Section):
 
     @property
     def told_languages(self) -> tuple[str, ...]:
-        """The languages of monolingual text, if there are several: each source tells its own."""
-        corpora = (*self.data.train, self.data.valid)
-        found = sorted({source.language for source in corpora if source.side is not None})
-        return tuple(found) if len(found) > 1 else ()
+        """The languages to be written, if there are several: each source tells its own."""
+        corpora = (*self.data.train, self.data.valid, *self.data.more_valid)
+        alone = {source.language for source in corpora if source.side is not None}
+        targets = {source.direction.target for source in corpora if source.side is None}
+        return tuple(sorted(alone | targets)) if max(len(alone), len(targets)) > 1 else ()
+
+    @property
+    def direction(self) -> Languages:
+        """Where the model translates when nobody says: as `languages`, if that is learned."""
+        known = [each.direction for each in self.data.train if each.side is None]
+        if not known or self.languages.target in {each.target for each in known}:
+            return self.languages
+        return known[0]
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Every language that is written in training or validation."""
+        corpora = (*self.data.train, self.data.valid, *self.data.more_valid)
+        sides = [each.direction.target if each.side is None else each.language for each in corpora]
+        return tuple(sorted(set(sides)))
 
 
 def load(path: Path, overrides: Iterable[str] = ()) -> tuple[Recipe, Document]:

@@ -208,7 +208,7 @@ def progress_line(values: Mapping[str, Any], total: int | None, seconds_left: fl
 def validation_line(values: Mapping[str, Any]) -> str:
     """The figures of a validation as a line."""
     names = {"valid_loss": "loss", "valid_perplexity": "perplexity"}
-    names |= {"valid_bleu": "BLEU", "valid_chrf": "chrF"}
+    names |= {"valid_bleu": "BLEU", "valid_chrf": "chrF", "train_loss": "loss of training pairs"}
     told = [
         f"{name} {values[key]:.3f}" for key, name in names.items() if values.get(key) is not None
     ]

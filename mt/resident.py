@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mt.contracts import BEGIN, END, PAD, Batch
-from mt.corpus import Corpus
+from mt.corpus import EncodedPairs
 from mt.lengths import Shape, shape_of
 
 SHARE = 0.1
@@ -28,7 +28,7 @@ class Resident:
         device: where to.
     """
 
-    def __init__(self, corpus: Corpus, device: torch.device) -> None:
+    def __init__(self, corpus: EncodedPairs, device: torch.device) -> None:
         self.corpus, self.device = corpus, device
         self.source = _Side(*corpus.arrays("source"), device)
         self.target = _Side(*corpus.arrays("target"), device)
@@ -70,7 +70,7 @@ class _Side:
         return torch.where(inside, self.tokens[at].long(), PAD), lengths
 
 
-def fits(corpus: Corpus, device: torch.device) -> bool:
+def fits(corpus: EncodedPairs, device: torch.device) -> bool:
     """Whether a corpus takes but a small share of the memory that a CUDA device has free."""
     if device.type != "cuda":
         return False

@@ -25,6 +25,7 @@ from mt import distributed, linear, shortlist
 from mt.batching import batch_of, moved, pad
 from mt.config import plugin
 from mt.contracts import (
+    BEGIN,
     END,
     Batch,
     Decoder,
@@ -37,8 +38,8 @@ from mt.contracts import (
     Sentence,
     Seq2Seq,
 )
-from mt.decoders import Rest, ShortlistDecoder, together
-from mt.errors import ModelError
+from mt.decoders import Rest, ShortlistDecoder, together, without_attention
+from mt.errors import ConfigError, ModelError
 from mt.frames import decoder_of, framed
 from mt.lines import batches
 from mt.shortlist import Shortlist
@@ -179,6 +180,34 @@ class NativeSearcher:
                 gains += chosen.tolist()
         every = iter(gains)
         return [list(islice(every, count)) for count in real.sum(dim=1).tolist()]
+
+    def forced(self, source: Sequence[int], target: Sequence[int]) -> Hypothesis:
+        """A given target as if it had been found; see `mt.contracts.Watcher`."""
+        (gains,) = self.force([(source, target)])
+        with self.inference():
+            ids = torch.tensor([source], device=self.device)  # [1, S]
+            tokens = torch.tensor([[target]], device=self.device)  # [1, 1, T]
+            rows = self.decoder.align(ids, tokens)[0, 0].tolist()
+        return Hypothesis(target, math.fsum(gains), gains, rows)
+
+    def attentions(
+        self, source: Sequence[int], target: Sequence[int]
+    ) -> dict[str, list[NDArray[np.float32]]]:
+        """What the model attends to; see `mt.contracts.Watcher`."""
+        if len(self.models) > 1:
+            what = "an ensemble has no heads of its own, only its models have"
+            raise ConfigError("ATTENTION", "the models", what, "give one of them")
+        with self.inference():
+            ids = torch.tensor([source], device=self.device)  # [1, S]
+            inputs = torch.tensor([[BEGIN, *target[:-1]]], device=self.device)  # [1, T]
+            model = cast(Seq2Seq, self.models[0])
+            if not hasattr(model, "attentions"):
+                raise without_attention(model)
+            found = model.attentions(ids, inputs)
+            return {
+                part: [layer[0].float().cpu().numpy() for layer in layers]
+                for part, layers in found.items()
+            }
 
     @contextmanager
     def inference(self) -> Iterator[None]:

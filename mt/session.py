@@ -23,19 +23,22 @@ from mt.calibrate import pick_micro_tokens
 from mt.checkpoint import TrainState
 from mt.config import plugin
 from mt.contracts import Batch, Objective, Seq2Seq
-from mt.corpus import Corpus, EncodedPairs
+from mt.corpus import EncodedPairs
 from mt.distributed import Precision, World
 from mt.errors import ConfigError, DataError, Stopped
 from mt.evaluate import metrics
+from mt.gates import gated
 from mt.graphs import Graphs, compilations
 from mt.lengths import Lengths, Rows, Shape, choose_shapes
 from mt.prepare import Prepared, changed_files, prepare
 from mt.recipe import Recipe, dump
+from mt.redraw import Epochs, Redraw
 from mt.report import Reporter
 from mt.resident import Resident, fits
 from mt.schedule import layer_factors
 from mt.step import Accumulate, TrainStep, accumulate, backward, scale_rates
 from mt.streaming import Processes, Stream
+from mt.teacher import open_teacher
 from mt.trace import Trace
 
 CHANGEABLE = (
@@ -104,6 +107,12 @@ class Session:
     """The training corpus on the device, when it fits there."""
     stream: Stream | None
     """Where updates come from when the training corpora are streamed."""
+    epochs: Epochs | None = None
+    """The training pairs as each epoch sees them, when their words are cut anew in each."""
+    taught_by: str | None = None
+    """The hash of the teacher, where the objective has one."""
+    drawn: EncodedPairs | None = None
+    """Those of the epoch that is being trained on."""
     began: float = 0.0
     """The time, on the monotonic clock, when training would have begun without interruption."""
     meter: Meter = field(default_factory=lambda: Meter())
@@ -144,7 +153,15 @@ class Session:
         if self.stream is not None:
             return self.stream.window
         assert self.prepared.train is not None
-        return self.prepared.train
+        return self.prepared.train if self.drawn is None else self.drawn
+
+    def take(self, epoch: int) -> EncodedPairs:
+        """The training pairs as an epoch sees them, from which batches are loaded from now on."""
+        if self.epochs is not None:
+            self.drawn = self.epochs.taken(epoch)
+            if self.resident is not None:
+                self.resident = Resident(self.drawn, self.device)
+        return self.pairs
 
     @property
     def sides(self) -> tuple[Lengths, Lengths]:
@@ -161,7 +178,8 @@ class Session:
     def about(self) -> dict[str, Any]:
         """What a checkpoint belongs to."""
         known, prepared = self.prepared.vocabulary, self.prepared
-        return {"data": prepared.digest, "valid": prepared.valid.digest, "vocabulary": known.digest}
+        told = {"data": prepared.digest, "valid": prepared.valid.digest, "vocabulary": known.digest}
+        return told if self.taught_by is None else told | {"teacher": self.taught_by}
 
 
 class Meter:
@@ -221,11 +239,13 @@ def shapes_of(resolved: dict[str, Any]) -> tuple[Shape, ...]:
     return tuple((rows, source, target) for rows, source, target in resolved["shapes"])
 
 
-def plan_of(recipe: Recipe, corpus: Any, resolved: dict[str, Any], epoch: int) -> batching.Epoch:
-    """The batches of an epoch."""
+def plan_of(
+    recipe: Recipe, corpus: Any, resolved: dict[str, Any], epoch: int, parts: tuple[int, ...] = ()
+) -> batching.Epoch:
+    """The batches of an epoch; `parts` are the pairs of each training corpus."""
     return batching.Epoch(
         corpus.source_lengths, corpus.target_lengths, recipe.batching, resolved["micro_tokens"],
-        recipe.training.seed, epoch, shapes_of(resolved),
+        recipe.training.seed, epoch, shapes_of(resolved), parts, recipe.data.temperature,
     )  # fmt: skip
 
 
@@ -252,18 +272,27 @@ def start(
     else:
         memory.keep_freed()
     threads = distributed.use_threads(recipe.runtime.threads, world)
-    metrics(recipe.data.valid.direction.target, recipe.evaluation)  # a missing package: say so now
+    for valid in (recipe.data.valid, *recipe.data.more_valid):
+        metrics(valid.direction.target, recipe.evaluation)  # a missing package: say so now
     prepared = distributed.after_first(world, "prepared", lambda: prepare(recipe, report.tell, run))
     if stop.number:
         raise Stopped(stop.number, "stopped while preparing; what was prepared is kept")
+    teacher = open_teacher(recipe, prepared.vocabulary, device)  # before anything is drawn
     torch.manual_seed(recipe.training.seed)
     model = plugin("models", recipe.model.kind).build(recipe.model, prepared.vocabulary).to(device)
     told = begin(recipe, model, last, report, world)
     build = plugin("objectives", recipe.objective.kind).build
-    objective = build(recipe.objective, model, prepared.vocabulary, None).to(device)
+    objective = build(recipe.objective, model, prepared.vocabulary, teacher).to(device)
+    objective = gated(objective, model, recipe.model)
     step = TrainStep(model, objective, "fp32")
+    redraw = redraw_of(recipe, prepared)
+    epochs = None
+    if redraw is not None and prepared.train is not None:
+        epochs = Epochs(redraw, prepared.train, recipe.training.seed)
+    train = prepared.train if epochs is None else epochs(0)
     resolved = distributed.of_first(
-        world, lambda: resolve(recipe, run, step, prepared, device, threads, report, world)
+        world,
+        lambda: resolve(recipe, run, step, prepared, train, device, threads, report, world),
     )
     resolved |= told
     distributed.use_threads(resolved["threads"])
@@ -282,17 +311,18 @@ def start(
     scaler = torch.amp.GradScaler(device.type, enabled=step.precision == "fp16")
     graphed = device.type == "cuda" and resolved["compile"] and world.size == 1
     graphs = Graphs(step, report.tell) if graphed else None
-    train, resident, stream = prepared.train, None, None
+    resident, stream = None, None
     if train is None:
         stream = Stream(
             recipe, prepared.vocabulary, prepared.held, resolved["micro_tokens"],
-            processes_of(world), report.tell,
+            processes_of(world), report.tell, redraw,
         )  # fmt: skip
     elif fits(train, device):
         resident = Resident(train, device)
     session = Session(
         recipe, run, world, prepared, step, shared, plain, optimizer, average, scaler, device,
-        resolved, report, stop, last_step_of(recipe, prepared, resolved), graphs, resident, stream,
+        resolved, report, stop, last_step_of(recipe, train, resolved, prepared.parts), graphs,
+        resident, stream, epochs, None if teacher is None else teacher.digest,
     )  # fmt: skip
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)  # what was tried until now does not count
@@ -456,26 +486,38 @@ def check_data(session: Session, folder: Path) -> None:
 def read_from(recipe: Recipe) -> str:
     """The corpora as the recipe says them: `data.train.0 (kind=huggingface, dataset=...)`."""
     named = {f"data.train.{number}": source for number, source in enumerate(recipe.data.train)}
-    told = []
-    for key, source in {**named, "data.valid": recipe.data.valid}.items():
+    named["data.valid"], told = recipe.data.valid, list[str]()
+    named |= {f"data.more_valid.{i}": each for i, each in enumerate(recipe.data.more_valid)}
+    for key, source in named.items():
         said = source.model_dump(include=source.model_fields_set - {"languages"})
         told.append(f"{key} ({', '.join(f'{name}={value}' for name, value in said.items())})")
     return ", ".join(told)
 
 
-def last_step_of(recipe: Recipe, prepared: Prepared, resolved: dict[str, Any]) -> int | None:
+def redraw_of(recipe: Recipe, prepared: Prepared) -> Redraw | None:
+    """What cuts words anew for each epoch, if the recipe asks for it."""
+    sampling = recipe.vocabulary.sampling
+    if not sampling.kinds:
+        return None
+    return Redraw(sampling, prepared.vocabulary, recipe.data.max_length)
+
+
+def last_step_of(
+    recipe: Recipe, train: EncodedPairs | None, resolved: dict[str, Any], parts: tuple[int, ...]
+) -> int | None:
     """The step at which the run ends, when that is known beforehand."""
     plan = recipe.training
     limits = [] if plan.max_steps is None else [plan.max_steps]
-    if plan.max_epochs is not None and prepared.train is not None:
+    if plan.max_epochs is not None and train is not None:
         # Epochs of several windows differ by an update or two; the first one stands for all.
-        limits.append(plan.max_epochs * len(plan_of(recipe, prepared.train, resolved, 0)))
+        first = plan_of(recipe, train, resolved, 0, parts)
+        limits.append(plan.max_epochs * len(first))
     return min(limits, default=None)
 
 
 def resolve(
-    recipe: Recipe, run: Path, step: TrainStep, prepared: Prepared, device: torch.device,
-    threads: int, report: Reporter, world: World,
+    recipe: Recipe, run: Path, step: TrainStep, prepared: Prepared, train: EncodedPairs | None,
+    device: torch.device, threads: int, report: Reporter, world: World,
 ) -> dict[str, Any]:  # fmt: skip
     """What `auto` means here; chosen once by trying and kept for every resume."""
     sharing = {
@@ -498,7 +540,7 @@ def resolve(
     if device.type == "cuda":  # what fits there depends on it
         step.precision = device_precision() if precision == "auto" else precision
         precision = step.precision
-    pairs = prepared.valid if prepared.train is None else prepared.train
+    pairs = prepared.valid if train is None else train
     micro = pick_micro_tokens(recipe, step, pairs, prepared.vocabulary.digest, device)
     if precision == "auto":
         precision = fastest_precision(recipe, step, pairs, micro)
@@ -506,7 +548,7 @@ def resolve(
         "device": device.type,
         "threads": threads,
         "micro_tokens": micro,
-        "shapes": pick_shapes(prepared.train, micro, device),
+        "shapes": pick_shapes(train, longest_of(recipe, prepared), micro, device),
         "compile": device.type == "cuda" if compiled == "auto" else compiled,
         "precision": precision,
         **sharing,
@@ -514,14 +556,28 @@ def resolve(
     }
 
 
-def pick_shapes(corpus: Corpus | None, micro_tokens: int, device: torch.device) -> list[Shape]:
+def longest_of(recipe: Recipe, prepared: Prepared) -> tuple[int, int]:
+    """The most positions of each side that a pair of a prepared corpus may have in any epoch."""
+    redraw = redraw_of(recipe, prepared)
+    if redraw is None or prepared.train is None:
+        return 1, 1
+    return redraw.longest(prepared.train)
+
+
+def pick_shapes(
+    corpus: EncodedPairs | None, longest: tuple[int, int], micro_tokens: int, device: torch.device
+) -> list[Shape]:
     """A few shapes for a CUDA device, which starts up for each; any shape will do on a CPU.
 
     So it must where the corpus is streamed: nobody knows its longest pair.
+
+    Args:
+        longest: positions of the sides that must fit, besides those of the corpus.
     """
     if device.type != "cuda" or corpus is None:
         return []
-    return list(choose_shapes(corpus.source_lengths, corpus.target_lengths, micro_tokens))
+    source = np.append(corpus.source_lengths, longest[0])
+    return list(choose_shapes(source, np.append(corpus.target_lengths, longest[1]), micro_tokens))
 
 
 def device_precision() -> Precision:
@@ -529,7 +585,9 @@ def device_precision() -> Precision:
     return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
 
 
-def fastest_precision(recipe: Recipe, step: TrainStep, pairs: Corpus, micro: int) -> Precision:
+def fastest_precision(
+    recipe: Recipe, step: TrainStep, pairs: EncodedPairs, micro: int
+) -> Precision:
     """On a CPU: bf16 where the hardware has it and it is measured to win; else fp32."""
     if not distributed.cpu_has_bf16():
         return "fp32"

@@ -25,6 +25,7 @@ from mt.encoding import MENDED, REASONS, Held, as_row, encode, one_side_of, trea
 from mt.errors import ConfigError, DataError
 from mt.lengths import Rows
 from mt.recipe import Recipe
+from mt.redraw import Redraw
 from mt.vocabulary import Vocabulary
 
 CHUNK_PAIRS = 250
@@ -143,7 +144,7 @@ class Window(EncodedPairs):
 class _Update(NamedTuple):
     """An update that can be made: its pairs, its micro-batches, and its own position."""
 
-    window: Window
+    window: EncodedPairs
     micros: list[Rows]
     at: Position
 
@@ -158,17 +159,19 @@ class Stream:
         micro_tokens: padded slots of one forward pass.
         processes: this process, which reads its share; others read the rest.
         tell: where a line about each epoch goes.
+        redraw: what cuts the words of each window anew, if that is wanted.
     """
 
     def __init__(
         self, recipe: Recipe, known: Vocabulary, held: Held, micro_tokens: int,
-        processes: Processes, tell: Callable[[str], None],
+        processes: Processes, tell: Callable[[str], None], redraw: Redraw | None = None,
     ) -> None:  # fmt: skip
         self.recipe, self.known, self.held, self.tell = recipe, known, held, tell
+        self.redraw = redraw
         self.micro_tokens, self.processes = micro_tokens, processes
         self.tokens = max(1, recipe.batching.tokens // processes.world_size)
         """Target tokens of an update that are this process's."""
-        self.window = Window((), "uint16")
+        self.window: EncodedPairs = Window((), "uint16")
         """What holds the pairs of the update that was yielded last."""
         self.counts: Counter[str] = Counter()
         """Pairs read since the run began, and those dropped for each reason."""
@@ -226,7 +229,8 @@ class Stream:
         number, first, begin, before = at["window"], at["update"], at["begin"], at["counts"]
         order = order_of(self.recipe.training.seed, epoch)
         chunks = read(self.recipe.data.train, order, self.processes, begin)
-        for window, after in self._windows(chunks):
+        for read_window, after in self._windows(chunks):
+            window = self._cut(read_window, epoch, number)
             for update, micros in enumerate(self._planned(window, epoch, number)):
                 if update >= first:
                     told = {"window": number, "update": update, "begin": begin, "counts": before}
@@ -238,8 +242,7 @@ class Stream:
     ) -> Iterator[tuple[Window, Position]]:
         """Windows of about `batching.window` updates, each with the position after it."""
         dtype, wanted = token_type(self.known.size), self.recipe.batching.window * self.tokens
-        tagged = bool(self.recipe.told_languages)
-        how = [treatment(config, self.known, tagged) for config in self.recipe.data.train]
+        how = [treatment(config, self.known) for config in self.recipe.data.train]
         rows: list[dict[str, Any]] = []
         tokens, after = 0, Position()
         for chunk, after in chunks:
@@ -257,7 +260,15 @@ class Stream:
         if tokens:
             yield Window(rows, dtype), after
 
-    def _planned(self, window: Window, epoch: int, number: int) -> list[list[Rows]]:
+    def _cut(self, window: EncodedPairs, epoch: int, number: int) -> EncodedPairs:
+        """A window as this epoch sees it."""
+        if self.redraw is None:
+            return window
+        return self.redraw(
+            window, self.recipe.training.seed, epoch, self.processes.rank + 1, number
+        )  # fmt: skip
+
+    def _planned(self, window: EncodedPairs, epoch: int, number: int) -> list[list[Rows]]:
         """The updates of a window, planned as a small epoch."""
         everything = {"tokens": self.tokens, "window": len(window.target_lengths)}
         plan = batching.Epoch(

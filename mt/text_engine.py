@@ -28,7 +28,7 @@ from mt.contracts import (
     Translation,
 )
 from mt.errors import ConfigError, DataError, ModelError
-from mt.lines import Noted, is_blank, joined, space_between, split_sentences, windows
+from mt.lines import Noted, is_blank, joined, plain_code, space_between, split_sentences, windows
 
 if TYPE_CHECKING:
     from mt.vocabulary import Vocabulary
@@ -59,8 +59,22 @@ class TextEngine:
     ) -> None:
         self.searcher, self.vocabulary, self.profile = searcher, vocabulary, profile
         self.options = options
-        self.space = space_between(profile.languages.target)
         search_config(profile.search, options.search)  # a wrong setting is told at once
+
+    def target(self, asked: str | None) -> str:
+        """The language to be written: the one that is asked for, else the recipe's.
+
+        Raises:
+            ConfigError: the model does not know it; names those it knows.
+        """
+        own, named = self.profile.languages.target, self.vocabulary.languages
+        wanted = own if asked is None else asked
+        if wanted in named or (not named and plain_code(wanted) == plain_code(own)):
+            return wanted
+        known = ", ".join(named or (own,))
+        what = f"this model translates to {known}, not to {wanted}"
+        advice = "choose one of these" if named else "leave it out"
+        raise ConfigError("ENGINE", "--to", what, advice)
 
     def translate(
         self, lines: Iterable[str], options: EngineOptions | None = None
@@ -70,9 +84,26 @@ class TextEngine:
         yield from job.translate(lines)
         tell_long(job.long)
 
+    def sentence(self, line: str, options: EngineOptions | None = None) -> Sentence:
+        """A line as it is searched, for who looks into a model; it must fit the model whole.
+
+        Raises:
+            DataError: it does not, or there is nothing in it.
+        """
+        job = _Job(self, options or self.options)
+        sentences = job.sentences([line])[1]
+        if not sentences:
+            what = "there is nothing in it to translate"
+            raise DataError("LINE-BLANK", "the source", what, "give it some text")
+        if job.long.count:
+            what = f"more than the {job.long.room} pieces that the model has room for"
+            raise DataError("LINE-LONG", "the source", what, "give one sentence at a time")
+        return sentences[0]
+
     def score(self, pairs: Iterable[Pair]) -> Iterator[Score]:
         """The forced score of each pair's target; what is too long is cut, with a warning."""
-        long = _Long(self.profile.longest - 1, self.options.strict)
+        room = self.profile.longest - 1 - len(self.vocabulary.languages[:1])
+        long = _Long(room, self.options.strict)
         first = 1
         for window in windows(pairs, soon=self.options.soon):
             yield from self._score(window, long, first)
@@ -89,10 +120,21 @@ class TextEngine:
         both = list(zip(sources, targets, strict=True))
         for line, (source, target) in enumerate(both, start=first):
             long.see(line, max(len(source), len(target)))
-        room = self.profile.longest - 1
-        ids = [([*source[:room], END], [*target[:room], END]) for source, target in both]
+        room = long.room
+        fronts = [self._front(pair) for pair in window]
+        ids = [
+            ([*front, *source[:room], END], [*target[:room], END])
+            for front, (source, target) in zip(fronts, both, strict=True)
+        ]
         forced = self.searcher.force(ids)
         return [self._told(target, gains) for (_, target), gains in zip(ids, forced, strict=True)]
+
+    def _front(self, pair: Pair) -> tuple[int, ...]:
+        """What tells the language of a pair's target."""
+        wanted = pair.target_language or self.options.target_language
+        if not self.vocabulary.languages:
+            return ()
+        return self.vocabulary.front(self.target(wanted))
 
     def _told(self, target: Sequence[int], gains: Sequence[float]) -> Score:
         total = math.fsum(gains)
@@ -142,12 +184,15 @@ class _Job:
     """One call of `translate`: its search, its place in the stream, what was too long."""
 
     def __init__(self, engine: TextEngine, options: EngineOptions) -> None:
-        refuse(options, engine.profile)
         self.engine = engine
+        target = engine.target(options.target_language)
+        self.front, self.space = engine.vocabulary.front(target), space_between(target)
         self.options = replace(options, prefixes=None)  # they go with the sentences
         self.config = search_config(engine.profile.search, options.search)
         self.prefixes = None if options.prefixes is None else iter(options.prefixes)
-        self.read, self.long = 0, _Long(engine.profile.longest - 1, options.strict)
+        self.read = options.first_line
+        self.room = engine.profile.longest - 1 - len(self.front)
+        self.long = _Long(self.room, options.strict)
 
     def translate(self, lines: Iterable[str]) -> Iterator[Translation]:
         """The translations of lines, in order."""
@@ -164,7 +209,7 @@ class _Job:
             raise DataError("PREFIX-LINES", "the prefixes", what, advice)
 
     def _begin(self, window: Sequence[str]) -> _Window:
-        lines, sentences = self._sentences(window)
+        lines, sentences = self.sentences(window)
         self.read += len(window)
         found = self.engine.searcher.search(sentences, self.config, self.options)
         return _Window(lines, len(window), sentences, found)
@@ -178,9 +223,9 @@ class _Job:
             told = list(zip(hypotheses, islice(texts, len(hypotheses)), strict=True))
             parts[line].append(self._told(sentence, told))
         for each in parts:
-            yield each[0] if len(each) == 1 else joined(each, self.engine.space)
+            yield each[0] if len(each) == 1 else joined(each, self.space)
 
-    def _sentences(self, window: Sequence[str]) -> tuple[list[int], list[Sentence]]:
+    def sentences(self, window: Sequence[str]) -> tuple[list[int], list[Sentence]]:
         """What is to be searched: for each sentence its line in the window, and itself."""
         wanted = [i for i, line in enumerate(window) if not is_blank(line)]
         encoded = self.engine.vocabulary.encode_source([window[i] for i in wanted])
@@ -204,7 +249,7 @@ class _Job:
             what = f"a prefix of {len(prefix)} pieces leaves no room in {length}"
             advice = "give a shorter one"
             raise DataError("PREFIX-LONG", f"prefix {line + 1}", what, advice)
-        return Sentence([*ids, END], length, prefix, self.options.seed + line)
+        return Sentence([*self.front, *ids, END], length, prefix, self.options.seed + line)
 
     def _prefixes(self, count: int) -> list[list[int]]:
         """The forced beginnings of the next `count` lines, in ids."""
@@ -219,7 +264,7 @@ class _Job:
 
     def _split(self, line: str) -> list[list[int]]:
         """The pieces of a line as parts that fit, each of as many sentences as fit."""
-        encode, room = self.engine.vocabulary.encode_source, self.engine.profile.longest - 1
+        encode, room = self.engine.vocabulary.encode_source, self.room
         sentences = split_sentences(line)
         parts: list[str] = []
         length = room + 1  # of the last part, so that the first sentence begins one
@@ -235,7 +280,7 @@ class _Job:
     def _told(self, sentence: Sentence, found: Sequence[tuple[Hypothesis, str]]) -> Translation:
         """Hypotheses and their texts: the best one, within it all when several were asked for."""
         vocabulary = self.engine.vocabulary
-        pieces = tuple(vocabulary.pieces_source(sentence.source[:-1]))
+        pieces = tuple(vocabulary.pieces_source(sentence.source[sentence.front : -1]))
         nbest = [
             translation(vocabulary, pieces, hypothesis, text, sentence)
             for hypothesis, text in found
@@ -247,7 +292,12 @@ def translation(
     vocabulary: Vocabulary, pieces: tuple[str, ...], found: Hypothesis, text: str,
     sentence: Sentence,
 ) -> Translation:  # fmt: skip
-    """One hypothesis; what would end a line in its text becomes a space."""
+    """One hypothesis; what would end a line in its text becomes a space.
+
+    Args:
+        pieces: of the source's text; in the alignment only they have a column.
+    """
+    front = sentence.front
     rows = found.alignment and found.alignment[:-1]
     return Translation(
         text=one_line(text),
@@ -255,7 +305,9 @@ def translation(
         tokens=tuple(vocabulary.pieces_target(found.tokens[:-1])),
         log_probabilities=tuple(found.log_probabilities),
         source_tokens=pieces,
-        alignment=None if rows is None else tuple(tuple(row[: len(pieces)]) for row in rows),
+        alignment=None
+        if rows is None
+        else tuple(tuple(row[front : front + len(pieces)]) for row in rows),
         prefix=vocabulary.decode_target([sentence.prefix])[0] if sentence.prefix else "",
     )
 
@@ -306,15 +358,3 @@ def search_config(own: SearchConfig, settings: Any) -> SearchConfig:
 def batch_budget(config: SearchConfig, options: EngineOptions) -> int:
     """Padded source positions of one batch: what is asked for is times beams, or samples."""
     return options.batch_tokens // max(options.n_best, getattr(config, "beams", 1))
-
-
-def refuse(options: EngineOptions, profile: Profile) -> None:
-    """Say what a model cannot do.
-
-    Raises:
-        ConfigError: it is asked for.
-    """
-    target = profile.languages.target
-    if options.target_language not in (None, target):
-        what = f"this model translates to {target}, not to {options.target_language}"
-        raise ConfigError("ENGINE", "translate", what, "translate without")

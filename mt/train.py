@@ -15,7 +15,7 @@ import math
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,12 +23,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mt import checkpoint, distributed, files, schedule, streaming
+from mt import checkpoint, distributed, files, overfitting, schedule, streaming
 from mt.checkpoint import TrainState
 from mt.contracts import Batch, Objective
 from mt.distributed import ALONE, World
 from mt.errors import DivergedError, MachineError, ModelError, Stopped
 from mt.lengths import Rows
+from mt.overfitting import Gap
 from mt.recipe import Recipe
 from mt.report import Reporter, Silence
 from mt.session import Session, plan_of, set_aside, start, stop_requests
@@ -89,7 +90,8 @@ def updates(session: Session, state: TrainState) -> Iterator[tuple[list[Rows], T
         return
     recipe, at = session.recipe, state
     while True:
-        epoch = plan_of(recipe, session.prepared.train, session.resolved, at.epoch)
+        parts = session.prepared.parts
+        epoch = plan_of(recipe, session.take(at.epoch), session.resolved, at.epoch, parts)
         for window in range(at.window, len(epoch.windows)):
             made = epoch.updates(window)
             if at.update >= len(made):
@@ -292,10 +294,26 @@ def judged(session: Session, state: TrainState, result: Validation) -> tuple[Tra
     if result.heat_map is not None:
         session.report.figure("cross_attention", *result.heat_map, step=state.step)
     value = result.value(plan.monitor)
-    state = replace(state, validated=state.step)
+    state = replace(watch_gap(session, state, result), validated=state.step)
     if math.isfinite(value) and (state.best is None or value > state.best):
         return replace(state, best=value, best_step=state.step, since_best=0), True
     return replace(state, since_best=state.since_best + 1), False
+
+
+def watch_gap(session: Session, state: TrainState, result: Validation) -> TrainState:
+    """Tell when the model begins to overfit; the state that remembers how far it has come."""
+    valid, train = (result.values.get(name) for name in ("valid_loss", "train_loss"))
+    if valid is None or train is None:
+        return state
+    known = Gap(**state.gap) if state.gap else None
+    gap = overfitting.seen(known, state.step, valid, train)
+    if gap is None:
+        return state
+    told = overfitting.warning(gap, valid, train, session.recipe)
+    if told:
+        session.report.tell(told)
+        gap = replace(gap, told=True)
+    return replace(state, gap=asdict(gap))
 
 
 def ended(session: Session, state: TrainState) -> str:

@@ -33,10 +33,18 @@ def open_engine(path: Path, options: EngineOptions) -> Engine:
     Raises:
         ModelError: none accepts it, or the one that does finds it damaged.
     """
+    return cast(Engine, plugin("engines", kind_of(path)).open(path, options))
+
+
+def kind_of(path: Path) -> str:
+    """The first kind of engine that accepts what lies at `path`.
+
+    Raises:
+        ModelError: none does.
+    """
     for kind in plugins("engines"):
-        engine = plugin("engines", kind)
-        if engine.accepts(path):
-            return cast(Engine, engine.open(path, options))
+        if plugin("engines", kind).accepts(path):
+            return kind
     what = "not a run (no checkpoints in it)" if path.exists() else "no such run"
     advice = "give a run directory, a checkpoint folder in it, or what mt export made"
     raise ModelError("RUN-NONE", path, what, advice)

@@ -23,12 +23,13 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from mt import files
 from mt.config import InputFile, Section
 from mt.contracts import BEGIN, END, FIRST_PIECE, FIRST_RESERVED, N_RESERVED, PAD, UNK, Languages
 from mt.errors import ConfigError, DataError, ModelError, MtError
+from mt.subwords import Sampling
 
 Ranked = list[tuple[str, int]]
 """Words and how often each occurs, the most frequent first."""
@@ -62,6 +63,8 @@ class Config(Section):
     """Most lines of each side that it is learned from, spread over the whole corpus."""
     seed: int = Field(1, ge=0, lt=2**31)
     """Chooses the lines of the sample."""
+    sampling: Sampling = Sampling()
+    """Subword regularisation: in training words are cut in other ways, drawn for each epoch."""
 
     @field_validator("character_coverage")
     @classmethod
@@ -69,6 +72,17 @@ class Config(Section):
         if isinstance(value, float) and not 0 < value <= 1:
             raise ValueError(f"should be auto or above 0 and at most 1, got {value}")
         return value
+
+    @model_validator(mode="after")
+    def _can_be_sampled(self) -> Config:
+        model = self.model if self.kind == "sentencepiece" else self.kind
+        for name in ("source", "target"):
+            wanted = getattr(self.sampling, name).kind
+            # What a vocabulary that is there already is, it tells when it is opened.
+            if wanted not in (None, model) and (self.path is None or self.kind == "whitespace"):
+                key = "dropout" if wanted == "bpe" else "alpha"
+                raise ValueError(f"sampling.{name}.{key} is for model: {wanted}, not for {model}")
+        return self
 
 
 def fold(line: str) -> str:
@@ -285,6 +299,15 @@ class Vocabulary:
         special |= {i: f"<reserved_{i - FIRST_RESERVED}>" for i in range(4, FIRST_PIECE)}
         special |= {i: name for name, i in self.controls.items()}
         return [special[i] for i in range(FIRST_PIECE)] + side.pieces(range(FIRST_PIECE, side.size))
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """The languages that have a control piece: a source says in which it is to be written."""
+        return tuple(name[2:-1] for name in self.controls if name.startswith("<2"))
+
+    def front(self, language: str) -> tuple[int, ...]:
+        """What stands before a source to be written in a language; nothing if none is named."""
+        return (self.controls[tag(language)],) if self.languages else ()
 
     def naming(self, names: Iterable[str]) -> Vocabulary:
         """The same vocabulary, in which these control pieces have a name and an id.

@@ -200,6 +200,9 @@ class Rnn(nn.Module):
     def attention(self, source: Tensor, target: Tensor) -> Tensor:
         raise ConfigError("ATTENTION", "alignments", "this model has none", "do without")
 
+    def attentions(self, source: Tensor, target: Tensor) -> Mapping[str, Sequence[Tensor]]:
+        raise ConfigError("ATTENTION", "alignments", "this model has none", "do without")
+
     def output(self) -> tuple[Tensor, Tensor | None]:
         return self.embedding.weight, None
 

@@ -16,7 +16,7 @@ from mt.options import engine_options
 ROOT = Path(__file__).parents[1]
 MT = (sys.executable, "-m", "mt")
 COMMANDS = ("prepare", "train", "translate", "score", "eval", "average", "config", "diff-trace")
-COMMANDS += ("cache",)
+COMMANDS += ("cache", "attention", "distill", "backtranslate")
 RECIPE = """\
 languages: {source: en, target: de}
 data:

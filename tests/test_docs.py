@@ -27,18 +27,24 @@ import sys
 sys.path.insert(0, {str(ROOT)!r})
 from mt.cli import run
 arguments = sys.argv[1:]
-if arguments[:1] == ["train"] or arguments[:1] == ["prepare"]:
+if arguments[0] in ("train", "prepare", "distill"):
+    place = 3 if arguments[0] == "distill" else 2
+    config = arguments[place - 1]
     sets = ["training.max_steps=2", "schedule.kind=constant", "schedule.warmup_steps=0"]
     sets += ["data.processes=1", "vocabulary.size=360", "batching.tokens=256"]
     sets += ["batching.micro_tokens=1024", "runtime.precision=fp32", "runtime.threads=1"]
-    if "gru" not in open(arguments[1]).read():
+    if "gru" not in open(config).read():
         sets += ["model.d_model=16", "model.n_heads=2", "model.d_ff=16"]
-    if "demo" in arguments[1]:
-        sets += ["vocabulary.size=500", "data.train.0.size=2000"]
-        sets += ["data.valid.size=20", "data.test.test.size=20"]
-    if "pretrain" in arguments[1]:
+    if "demo" in config:
+        size = 100 if arguments[0] == "distill" else 2000
+        sets += ["vocabulary.size=500", f"data.train.0.size={{size}}", "data.valid.size=20"]
+        tests = ["german", "chinese"] if "multilingual" in config else ["test"]
+        sets += [f"data.test.{{name}}.size=20" for name in tests]
+    if "multilingual" in config:
+        sets += ["vocabulary.size=1000", "data.more_valid.0.size=20"]
+    if "pretrain" in config or "multilingual" in config:
         sets += ["data.train.1.size=2000"]
-    arguments[2:2] = [part for each in sets for part in ("--set", each)]
+    arguments[place:place] = [part for each in sets for part in ("--set", each)]
 sys.exit(run(arguments))
 """
 # The launcher, which begins the small `mt` above instead of the module.

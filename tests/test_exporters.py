@@ -32,7 +32,7 @@ OPTIONS = {
     "norm": ["pre", "post"],
     "norm_kind": ["layer", "rms"],
     "activation": ["relu", "gelu", "swiglu"],
-    "positions": ["sinusoidal", "learned", "none"],
+    "positions": ["sinusoidal", "learned", "rotary", "none"],
     "tie_embeddings": ["all", "decoder", "none"],
     "scale_embeddings": [True, False],
 }
@@ -224,6 +224,13 @@ def test_another_model_is_refused_by_name(subwords, tmp_path):
     for exporter in (ctranslate2, huggingface):
         assert "model.kind: " in refused(exporter, opened)
         assert "cannot express the model rnn" in refused(exporter, opened)
+
+
+def test_attention_that_is_not_scaled_is_refused_by_name(subwords, tmp_path):
+    _, opened = opened_with(tmp_path, subwords, steps=0, scale_attention=False)
+    for exporter in (ctranslate2, huggingface):
+        assert "model.scale_attention: " in refused(exporter, opened)
+        assert "cannot express false" in refused(exporter, opened)
 
 
 def test_what_marian_and_pegasus_lack_is_refused_all_at_once(subwords, tmp_path):

@@ -80,7 +80,6 @@ def test_a_line_is_answered_in_colour_with_a_map_and_ctrl_d_ends_it(run):
     answer = terminal.prompt(b"(-")
     assert b"\x1b[3" in answer  # an untrained model is sure of nothing, in red
     shown = ESCAPES.sub(b"", answer).decode()
-    assert "▁" in shown  # the pieces of the map
     assert set(shown) & set(interactive.SHADES[1:])
     terminal.type(b"\xff \x1b[A\n")
     terminal.prompt()
@@ -96,6 +95,9 @@ def test_ctrl_c_ends_it_without_a_trace_and_no_color_has_none(run):
     terminal.type(b"Two dogs play.\n")
     assert not re.search(rb"\x1b\[(3|4|9)[0-9]", terminal.prompt(b"(-"))
     os.kill(terminal.child.pid, signal.SIGINT)
+    # A signal between the prompt and the wait for a key is seen with the next key only.
+    with contextlib.suppress(OSError):  # it has gone already
+        terminal.type(b"\n")
     rest, code = terminal.end()
     assert code == 0
     assert b"Traceback" not in rest
@@ -123,9 +125,9 @@ def test_the_map_is_as_wide_as_the_terminal_and_shades_each_cell():
         assert all(cell_len(line) <= width for line in lines)
         assert not any("\x1b" in line for line in lines)
     heading, first, *_ = lines
-    assert heading.split() == ["▁Two", "▁dogs", "日本", "\\x1b[2J", "."]
+    assert heading.split() == ["Two", "dogs", "日本", "\\x1b[2J", "."]
     assert cell_len(heading) == cell_len(first)
-    assert first.split("0.99 ")[1].startswith("████ ░░░░░")
+    assert first.split("0.99 ")[1].startswith("███ ░░░░")
 
 
 def test_nothing_that_is_shown_can_steer_the_terminal():

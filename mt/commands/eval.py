@@ -16,6 +16,7 @@ from mt.options import (
     Processes,
     RunFolders,
     Threads,
+    To,
     engine_options,
     print_lines,
 )
@@ -45,14 +46,16 @@ def command(
     processes: Processes = 1,
     threads: Threads = None,
     precision: Precision = None,
+    to: To = None,
     sets: EngineSets = None,
     checkpoint: Checkpoint = None,
     device: Device = None,
 ) -> None:
     """Score a model with sacreBLEU: BLEU, chrF2 and TER, each with its signature.
 
-    Translates every test set of the recipe, or those named by --on, or the text of --source,
-    and keeps the translations in RUN/hypotheses/, those of an ensemble in its first run's.
+    Translates every test set of the recipe, or those named by --on, each to its own language, or
+    the text of --source, to that of --to, and keeps the translations in RUN/hypotheses/, those of
+    an ensemble in its first run's.
 
     \b
     Example:  mt eval runs/demo --on test --json
@@ -61,9 +64,12 @@ def command(
     from mt import evaluate as evaluating
     from mt import report, translate
 
-    options = engine_options(sets, checkpoint, device, precision, threads, processes)
-    engine = translate.open_engine(runs[0], replace(options, others=tuple(runs[1:]), soon=False))
-    scores = evaluating.evaluate(runs[0], engine, on or (), source, reference or ())
+    options = replace(
+        engine_options(sets, checkpoint, device, precision, threads, processes, to=to),
+        others=tuple(runs[1:]), soon=False,
+    )  # fmt: skip
+    engine = translate.open_engine(runs[0], options)
+    scores = evaluating.evaluate(runs[0], engine, on or (), source, reference or (), options)
     for name in scores:
         for example in evaluating.examples(runs[0], name, show):
             for label, text in zip(("source", "reference", "translation"), example, strict=True):

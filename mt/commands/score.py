@@ -17,6 +17,7 @@ from mt.options import (
     RunFolders,
     RuntimeSets,
     Threads,
+    To,
     engine_options,
 )
 
@@ -48,6 +49,7 @@ def command(
     processes: Processes = 1,
     threads: Threads = None,
     precision: Precision = None,
+    to: To = None,
     sets: RuntimeSets = None,
     checkpoint: Checkpoint = None,
     device: Device = None,
@@ -65,7 +67,9 @@ def command(
     from mt import files
     from mt import translate as translating
 
-    options = engine_options(sets, checkpoint, device, precision, threads, processes, ("runtime",))
+    options = engine_options(
+        sets, checkpoint, device, precision, threads, processes, ("runtime",), to
+    )
     translating.refuse_unequal(source, target)  # told before a model is opened
     options = replace(options, strict=strict, others=tuple(runs[1:]))
     engine = translating.open_engine(runs[0], options)

@@ -16,6 +16,7 @@ from mt.options import (
     Precision,
     RunFolders,
     Threads,
+    To,
     at_terminal,
     engine_options,
     open_input,
@@ -99,6 +100,7 @@ def command(
     ] = None,
     threads: Threads = None,
     precision: Precision = None,
+    to: To = None,
     sets: EngineSets = None,
     checkpoint: Checkpoint = None,
     device: Device = None,
@@ -107,8 +109,9 @@ def command(
 
     The input is UTF-8, plain or compressed, raw: no tokenisation before or after. A file named
     by -o appears when it is complete. Of several models the log-probabilities are averaged;
-    they must share one vocabulary. At a terminal, without -i, it is a conversation: a prompt,
-    the translation coloured by confidence, and a map of the attention; Ctrl-D ends it.
+    they must share one vocabulary. A model of several directions is told the language by --to.
+    At a terminal, without -i, it is a conversation: a prompt, the translation coloured by
+    confidence, and a map of the attention; Ctrl-D ends it.
 
     \b
     Example:  mt translate runs/demo -i test.en -o test.de --set search.beams=8
@@ -130,7 +133,7 @@ def command(
         files.refuse_existing(target, "choose another name, or replace it with --force")
     rendering = formats.rendering(form, n_best, scores, alignments)
     options = replace(
-        engine_options(sets, checkpoint, device, precision, threads, processes or 1),
+        engine_options(sets, checkpoint, device, precision, threads, processes or 1, to=to),
         others=tuple(runs[1:]), n_best=n_best, alignments=alignments, seed=seed, strict=strict,
         prefixes=files.lines(prefix) if prefix else None, line_buffered=line_buffered,
         soon=target is None,  # a file appears when it is complete

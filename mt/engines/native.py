@@ -93,7 +93,7 @@ def native_engine(
     recipes = [recipe, *(each for _, each in others)]
     positions = [getattr(each.model, "max_length", None) for each in recipes]
     profile = Profile(
-        languages=recipe.languages,
+        languages=recipe.direction,
         longest=min(each.data.max_length for each in recipes),
         positions=min((each for each in positions if each), default=None),
         search=recipe.search,

@@ -40,13 +40,27 @@ def check(opened: checkpoint.Opened, config: Config) -> None:
     """Refuse what CTranslate2 cannot express.
 
     Raises:
-        ConfigError: it is another model than the transformer; names the key.
+        ConfigError: it is another model than the transformer, or its attention is not scaled;
+            names the key.
         MachineError: ctranslate2 is not installed.
     """
     kind = opened.recipe.model.kind
     if kind != "transformer":
         what = f"ctranslate2 cannot express the model {kind}"
         raise ConfigError("EXPORT-KIND", "model.kind", what, "export it --to bundle")
+    model: Any = opened.recipe.model
+    if not model.scale_attention:
+        what = "ctranslate2 cannot express false: it scales what queries and keys give"
+        raise ConfigError("EXPORT-KIND", "model.scale_attention", what, "export it --to bundle")
+    if model.head_gates is not None:
+        what = f"ctranslate2 cannot express head gates of kind {model.head_gates.kind}"
+        closing = model.head_gates.kind == "hard_concrete"
+        advice = "mt prune RUN --heads closed first" if closing else "export it --to bundle"
+        raise ConfigError("EXPORT-KIND", "model.head_gates", what, advice)
+    if model.layer_heads is not None:
+        what = "ctranslate2 cannot express layers of different numbers of heads"
+        advice = "prune without --uneven, or export it --to bundle"
+        raise ConfigError("EXPORT-KIND", "model.layer_heads", what, advice)
     try:
         import ctranslate2  # noqa: F401
     except ImportError:
@@ -81,7 +95,7 @@ def export(model: Seq2Seq, opened: checkpoint.Opened, path: Path, config: Config
     checkpoint.write_recipe(path, recipe)
     about = {
         "format": FORMAT,
-        "languages": recipe.languages.model_dump(),
+        "languages": recipe.direction.model_dump(),
         "longest": recipe.data.max_length,
         "positions": rows,
         "search": recipe.search.model_dump(mode="json") | {"shortlist": False},  # it has none
@@ -118,18 +132,29 @@ def specification(model: Any, config: Any, rows: int) -> Any:
     from ctranslate2 import specs
 
     activations = specs.Activation
-    spec = specs.TransformerSpec.from_config(
-        (config.encoder_layers, config.decoder_layers),
-        config.n_heads,
-        pre_norm=config.norm == "pre",
-        activation={
+    shared = {
+        "num_heads": config.n_heads,
+        "pre_norm": config.norm == "pre",
+        "activation": {
             "relu": activations.RELU, "gelu": activations.GELU, "swiglu": activations.SWISH,
         }[config.activation],
-        ffn_glu=config.activation == "swiglu",
-        rms_norm=config.norm_kind == "rms",
-        alignment_layer=max(0, config.decoder_layers - 2),
-        alignment_heads=config.n_heads,
-    )  # fmt: skip
+        "ffn_glu": config.activation == "swiglu",
+        "rms_norm": config.norm_kind == "rms",
+    }  # fmt: skip
+    if config.d_head is not None:
+        shared["head_dim"] = config.d_head
+    rotary = config.positions == "rotary"
+    if rotary:  # all numbers of a head; 2i and 2i+1 turn together, as in ours
+        shared |= {"rotary_dim": 0, "rotary_interleave": True, "rotary_base": 10_000}
+    spec = specs.TransformerSpec(
+        specs.TransformerEncoderSpec(config.encoder_layers, **shared),
+        specs.TransformerDecoderSpec(
+            config.decoder_layers,
+            alignment_layer=max(0, config.decoder_layers - 2),
+            alignment_heads=config.n_heads,
+            **shared,
+        ),
+    )
     spec.config.layer_norm_epsilon = 1e-5
     stacks = (
         (spec.encoder, model.encoder, model.encoder_norm, model.source_positions),
@@ -137,7 +162,8 @@ def specification(model: Any, config: Any, rows: int) -> Any:
     )
     for stack, layers, final, positions in stacks:
         stack.scale_embeddings = config.scale_embeddings
-        stack.position_encodings.encodings = _positions(positions, rows)
+        if not rotary:
+            stack.position_encodings.encodings = _positions(positions, rows)
         if config.norm == "pre":
             _norm(stack.layer_norm, final)
         for layer, ours in zip(stack.layer, layers, strict=True):

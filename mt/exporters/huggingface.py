@@ -55,17 +55,30 @@ def check(opened: checkpoint.Opened, config: Config) -> None:
         ConfigError: names each key that is in the way.
         MachineError: transformers is not installed.
     """
-    model, vocabulary = opened.recipe.model, opened.vocabulary
+    model: Any = opened.recipe.model
+    vocabulary = opened.vocabulary
     other = "export it --to bundle"
     if model.kind != "transformer":
         what = f"huggingface cannot express the model {model.kind}"
         raise ConfigError("EXPORT-KIND", "model.kind", what, other)
-    known = {"norm_kind": ["layer"], "activation": ["relu", "gelu"], "positions": ["sinusoidal"]}
+    known: dict[str, list[Any]] = {
+        "norm_kind": ["layer"], "activation": ["relu", "gelu"], "positions": ["sinusoidal"],
+        "scale_attention": [True],
+    }  # fmt: skip
     wrong = [
-        (f"model.{key}", f"huggingface cannot express {getattr(model, key)} in Marian or Pegasus")
+        (f"model.{key}", f"huggingface cannot express {str(value).lower()} in Marian or Pegasus")
         for key, values in known.items()
-        if getattr(model, key) not in values
+        if (value := getattr(model, key)) not in values
     ]
+    if model.head_gates is not None:
+        what = f"huggingface cannot express head gates of kind {model.head_gates.kind}"
+        wrong.append(("model.head_gates", what))
+    if model.layer_heads or model.head_width * model.n_heads != model.d_model:
+        what = "huggingface cannot express heads that together are not d_model wide"
+        wrong.append(("model.layer_heads" if model.layer_heads else "model.d_head", what))
+    if vocabulary.languages:
+        several = ", ".join(vocabulary.languages)
+        wrong.append(("languages", f"huggingface's tokenizer cannot say which of {several}"))
     if not vocabulary.joint:
         wrong.append(("vocabulary.joint", "huggingface needs one vocabulary for both sides"))
     if vocabulary.kind != "sentencepiece":

@@ -7,29 +7,52 @@ It stays within what CTranslate2's TransformerSpec expresses.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Literal, cast
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mt.attention import KeyValueCache
-from mt.config import Variant
+from mt.chosen import ChosenAttention, ChosenCache
+from mt.config import Section, Variant
 from mt.contracts import PAD, Cache, Memory
-from mt.errors import ConfigError
+from mt.gates import Choice, HardConcrete, Router
+from mt.gates import Config as HeadGates
 from mt.layers import (
     Dropout,
     FeedForward,
     MultiHeadAttention,
     Positions,
+    Rotary,
     SelfAttention,
+    WordDropout,
+    WordDropoutConfig,
     norm,
+    shared_embeddings,
+    watching,
 )
 from mt.linear import once
 
 if TYPE_CHECKING:
     from mt.vocabulary import Vocabulary
+
+Heads = Annotated[int, Field(ge=1)]
+Choices = tuple[tuple[Choice, ...], tuple[Choice, ...]]
+"""Of a decoder layer's self- and cross-attention: none, or the heads that the sentences have."""
+NO_CHOICES: Choices = ((), ())
+
+
+class LayerHeads(Section):
+    """How many heads each layer has, the first layer's first."""
+
+    encoder: tuple[Heads, ...] = Field(strict=False)
+    """Of the encoder's self-attention."""
+    decoder: tuple[Heads, ...] = Field(strict=False)
+    """Of the decoder's self-attention."""
+    cross: tuple[Heads, ...] = Field(strict=False)
+    """Of the decoder's attention to the source."""
 
 
 class Config(Variant):
@@ -39,7 +62,11 @@ class Config(Variant):
     d_model: int = Field(512, ge=2)
     """Width D of the residual stream."""
     n_heads: int = Field(8, ge=1)
-    """Attention heads H; each is d_model / n_heads wide."""
+    """Attention heads H."""
+    d_head: int | None = Field(None, ge=1)
+    """Width K of a head; d_model / n_heads when left out. Pruned models have their own."""
+    layer_heads: LayerHeads | None = None
+    """Other numbers of heads in each layer, as `mt prune --uneven` leaves them."""
     d_ff: int = Field(2048, ge=1)
     """Width of the feed-forward layer."""
     encoder_layers: int = Field(6, ge=1)
@@ -52,33 +79,77 @@ class Config(Variant):
     """On attention weights."""
     activation_dropout: float = Field(0.0, ge=0, lt=1)
     """Within the feed-forward layer."""
+    word_dropout: WordDropoutConfig = WordDropoutConfig()
+    """Whole words that are hidden from encoder and decoder."""
     norm: Literal["pre", "post"] = "post"
     """Normalise each sublayer's input (steadier) or the residual sum (the paper)."""
     norm_kind: Literal["layer", "rms"] = "layer"
     """Layer normalisation or RMS normalisation."""
     activation: Literal["relu", "gelu", "swiglu"] = "relu"
     """Of the feed-forward layer."""
-    positions: Literal["sinusoidal", "learned", "none"] = "sinusoidal"
-    """How the order of the words is told (section 3.5)."""
+    positions: Literal["sinusoidal", "learned", "rotary", "none"] = "sinusoidal"
+    """How the order of the words is told: by what is added to embeddings (section 3.5), or by
+    turning the queries and keys of self-attention (`rotary`, Su et al. 2021)."""
     max_length: int | None = Field(None, ge=2)
-    """Positions of a learned table; sinusoids need none."""
+    """Positions of a learned table; the others know every position."""
     tie_embeddings: Literal["auto", "all", "decoder", "none"] = "auto"
     """Share weights of source, target and output (all), of target and output (decoder);
     `auto`: all with a joint vocabulary, else decoder (section 3.4)."""
+    scale_attention: bool = True
+    """Divide the products of queries and keys by the square root of a head's width (section
+    3.2.1); false, an experiment, leaves them as they are, and cannot be exported."""
     scale_embeddings: bool = True
     """Multiply embeddings by sqrt(d_model) (section 3.4)."""
+    head_gates: HeadGates | None = None
+    """Learn which heads can go, or choose some for each sentence; see docs/compression.md."""
 
     @model_validator(mode="after")
     def _fits(self) -> Config:
-        if self.d_model % self.n_heads:
+        if self.d_head is None and self.d_model % self.n_heads:
             raise ValueError(
                 f"d_model ({self.d_model}) is not divisible by n_heads ({self.n_heads})"
             )
+        if self.layer_heads is not None:
+            for part in ("encoder", "decoder", "cross"):
+                layers = self.encoder_layers if part == "encoder" else self.decoder_layers
+                told = len(getattr(self.layer_heads, part))
+                if told != layers:
+                    raise ValueError(f"layer_heads.{part} tells {told} of {layers} layers")
         if self.positions == "learned" and self.max_length is None:
             raise ValueError("positions: learned needs max_length, the size of its table")
         if self.positions == "sinusoidal" and self.d_model % 2:
             raise ValueError(f"d_model ({self.d_model}) must be even for sinusoidal positions")
+        if self.chosen is not None and (self.layer_heads is not None or not self.scale_attention):
+            raise ValueError("head_gates: topk goes with neither layer_heads nor scale_attention")
+        if self.chosen is not None and self.positions == "rotary":
+            raise ValueError("head_gates: topk goes with other positions than rotary")
+        if self.chosen is not None and self.chosen > self.n_heads:
+            raise ValueError(
+                f"head_gates.heads ({self.chosen}) is more than n_heads ({self.n_heads})"
+            )
+        if self.positions == "rotary" and self.head_width % 2:
+            raise ValueError(
+                f"a head's width (d_head, else d_model / n_heads: {self.head_width}) must be even "
+                "for rotary positions"
+            )
         return self
+
+    @property
+    def chosen(self) -> int | None:
+        """k, the heads that are chosen for each sentence; None: all are computed."""
+        return None if self.head_gates is None else self.head_gates.heads
+
+    @property
+    def head_width(self) -> int:
+        """K."""
+        return self.d_head or self.d_model // self.n_heads
+
+    def heads(self, part: Literal["encoder", "decoder", "cross"]) -> tuple[int, ...]:
+        """How many heads each layer has in the encoder's, the decoder's or cross-attention."""
+        if self.layer_heads is not None:
+            told: tuple[int, ...] = getattr(self.layer_heads, part)
+            return told
+        return (self.n_heads,) * (self.encoder_layers if part == "encoder" else self.decoder_layers)
 
 
 class Sublayer(nn.Module):
@@ -101,17 +172,16 @@ class Sublayer(nn.Module):
 class EncoderLayer(nn.Module):
     """Self-attention, then feed-forward (section 3.1, figure 1 left)."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, heads: int) -> None:
         super().__init__()
-        self.self_attention = SelfAttention(
-            config.d_model, config.n_heads, config.attention_dropout
-        )
+        self.self_attention = _attention(SelfAttention, config, heads)
         self.feed_forward = _feed_forward(config)
         self.sublayers = nn.ModuleList([Sublayer(config) for _ in range(2)])
 
-    def forward(self, x: Tensor, valid: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, valid: Tensor | None, *choice: Choice) -> Tensor:
         """x [B, S, D], valid [B, S] -> [B, S, D]."""
-        x = self.sublayers[0](x, lambda y: self.self_attention.attend_self(y, valid, False))
+        own = self.self_attention
+        x = self.sublayers[0](x, lambda y: own.attend_self(y, valid, False, *choice))
         x = self.sublayers[1](x, self.feed_forward)
         return x
 
@@ -119,32 +189,44 @@ class EncoderLayer(nn.Module):
 class DecoderLayer(nn.Module):
     """Masked self-attention, cross-attention, feed-forward (section 3.1, figure 1 right)."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, heads: int, cross_heads: int) -> None:
         super().__init__()
-        self.self_attention = SelfAttention(
-            config.d_model, config.n_heads, config.attention_dropout
-        )
-        self.cross_attention = MultiHeadAttention(
-            config.d_model, config.n_heads, config.attention_dropout
-        )
+        self.self_attention = _attention(SelfAttention, config, heads)
+        self.cross_attention = _attention(MultiHeadAttention, config, cross_heads)
         self.feed_forward = _feed_forward(config)
         self.sublayers = nn.ModuleList([Sublayer(config) for _ in range(3)])
 
-    def forward(self, x: Tensor, memory: Tensor, valid: Tensor | None) -> Tensor:
+    def forward(
+        self, x: Tensor, memory: Tensor, valid: Tensor | None, choices: Choices = NO_CHOICES
+    ) -> Tensor:
         """All positions at once, as in training: x [B, T, D], memory [B, S, D]."""
-        source = self.cross_attention.keys_values(memory)
-        x = self.sublayers[0](x, lambda y: self.self_attention.attend_self(y, None, True))
-        x = self.sublayers[1](x, lambda y: self.cross_attention(y, source, valid))
+        own, cross = self.self_attention, self.cross_attention
+        source = cross.keys_values(memory, *choices[1])
+        x = self.sublayers[0](x, lambda y: own.attend_self(y, None, True, *choices[0]))
+        x = self.sublayers[1](x, lambda y: cross(y, source, valid, *choices[1]))
         x = self.sublayers[2](x, self.feed_forward)
         return x
 
-    def extend(self, x: Tensor, cache: KeyValueCache, layer: int) -> Tensor:
+    def extend(
+        self, x: Tensor, cache: KeyValueCache, layer: int, choices: Choices = NO_CHOICES
+    ) -> Tensor:
         """New positions only, as in decoding: x [B*N, t, D]."""
         own, cross = self.self_attention, self.cross_attention
-        x = self.sublayers[0](x, lambda y: own.attend_cached(y, cache, layer))
-        x = self.sublayers[1](x, lambda y: cross.attend_source(y, cache, layer))
+        x = self.sublayers[0](x, lambda y: own.attend_cached(y, cache, layer, *choices[0]))
+        x = self.sublayers[1](x, lambda y: cross.attend_source(y, cache, layer, *choices[1]))
         x = self.sublayers[2](x, self.feed_forward)
         return x
+
+
+def _attention(kind: type[MultiHeadAttention], config: Config, heads: int) -> Any:
+    """An attention of that kind, with the gates of the config."""
+    sizes = (config.d_model, heads, config.attention_dropout, config.head_width)
+    if config.chosen is not None:
+        return ChosenAttention(*sizes)
+    made = kind(*sizes)
+    if config.head_gates is not None:
+        made.gates = HardConcrete(heads)
+    return made
 
 
 def _feed_forward(config: Config) -> FeedForward:
@@ -165,52 +247,101 @@ class Transformer(nn.Module):
         self.source_positions = Positions(config.positions, config.d_model, length)
         self.target_positions = Positions(config.positions, config.d_model, length)
         self.drop = Dropout(config.dropout)
-        self.encoder = nn.ModuleList([EncoderLayer(config) for _ in range(config.encoder_layers)])
-        self.decoder = nn.ModuleList([DecoderLayer(config) for _ in range(config.decoder_layers)])
+        words = config.word_dropout
+        self.source_words = WordDropout(words.source, words.by)
+        self.target_words = WordDropout(words.target, words.by)
+        self.encoder = nn.ModuleList([EncoderLayer(config, n) for n in config.heads("encoder")])
+        both = zip(config.heads("decoder"), config.heads("cross"), strict=True)
+        self.decoder = nn.ModuleList([DecoderLayer(config, n, cross) for n, cross in both])
         final = config.norm == "pre"  # the residual stream itself was never normalised
         self.encoder_norm = norm(config.norm_kind, config.d_model) if final else nn.Identity()
         self.decoder_norm = norm(config.norm_kind, config.d_model) if final else nn.Identity()
+        if not config.scale_attention:
+            for module in self.modules():
+                if isinstance(module, MultiHeadAttention):
+                    module.sharpness = math.sqrt(config.head_width)
+        self.rotary = Rotary(config.head_width, length) if config.positions == "rotary" else None
+        if self.rotary is not None:
+            for layer in [*self.encoder, *self.decoder]:
+                cast(EncoderLayer | DecoderLayer, layer).self_attention.rotary = self.rotary
         for layer in self.encoder:
             once(cast(EncoderLayer, layer).self_attention)
         for layer in self.decoder:
             once(cast(DecoderLayer, layer).cross_attention.key_value)
+        self.encoder_router = _router(config, config.encoder_layers)
+        self.decoder_router = _router(config, 2 * config.decoder_layers)
         initialise(self)
 
     def encode(self, source: Tensor) -> Memory:
         """Source ids [B, S] to memory [B, S, D]."""
         valid = source != PAD  # [B, S]
         table = self.source_embedding or self.target_embedding
-        x = self.drop(self.source_positions(table(source) * self.scale))  # [B, S, D]
-        for layer in self.encoder:
-            x = layer(x, valid)
+        x = self.source_words(table, source) * self.scale  # [B, S, D]
+        x = self.drop(self.source_positions(x))
+        choices: list[tuple[Choice, ...]] = [()] * len(self.encoder)
+        if self.encoder_router is not None:
+            choices = [(each,) for each in self.encoder_router(x, valid)]
+        for layer, choice in zip(self.encoder, choices, strict=True):
+            x = layer(x, valid, *choice)
         return Memory(self.encoder_norm(x), valid)
 
     def start(self, memory: Memory, beams: int, max_length: int) -> Cache:
         """A cache for `max_length` tokens; the source's keys and values computed once."""
+        if self.decoder_router is not None:
+            choices = self._choices(memory)
+            source = self._keys_values(memory, choices)
+            return ChosenCache(choices, source, memory.valid, beams, max_length)
+        heads = [cast(DecoderLayer, layer).self_attention.n_heads for layer in self.decoder]
         source = self.keys_values(memory, max_length)
-        return KeyValueCache(source, memory.valid, beams, max_length)
+        return KeyValueCache(source, memory.valid, beams, max_length, heads)
+
+    @property
+    def alike(self) -> bool:
+        """Whether all decoder layers have as many heads and use them all."""
+        layers = [cast(DecoderLayer, layer) for layer in self.decoder]
+        heads = {n for x in layers for n in (x.self_attention.n_heads, x.cross_attention.n_heads)}
+        return len(heads) == 1 and self.decoder_router is None
 
     def keys_values(self, memory: Memory, positions: int) -> list[tuple[Tensor, Tensor]]:
         """The source's keys and values [B, H, S, K] of each decoder layer."""
         self.target_positions.reserve(positions)
+        if self.rotary is not None:
+            self.rotary.reserve(positions)
+        return self._keys_values(memory, [NO_CHOICES] * len(self.decoder))
+
+    def _keys_values(
+        self, memory: Memory, choices: Sequence[Choices]
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Those of the heads that were chosen."""
         layers = [cast(DecoderLayer, layer) for layer in self.decoder]
-        return [layer.cross_attention.keys_values(memory.states) for layer in layers]
+        return [
+            layer.cross_attention.keys_values(memory.states, *cross)
+            for layer, (_, cross) in zip(layers, choices, strict=True)
+        ]
 
     def decode(self, target: Tensor, memory: Memory, cache: Cache | None = None) -> Tensor:
         """Hidden states [B, T, D] of target inputs [B, T]; with a cache, of the new ones only."""
         known = cast(KeyValueCache, cache).length if cache is not None else 0
-        x = self.target_embedding(target) * self.scale  # [B, T, D]
+        x = self.target_words(self.target_embedding, target) * self.scale  # [B, T, D]
         x = self.drop(self.target_positions(x, known))
         if cache is None:
-            for layer in self.decoder:
-                x = layer(x, memory.states, memory.valid)
+            for layer, choice in zip(self.decoder, self._choices(memory), strict=True):
+                x = layer(x, memory.states, memory.valid, choice)
         else:
             kept = cast(KeyValueCache, cache)
-            for number, layer in enumerate(self.decoder):
-                x = cast(DecoderLayer, layer).extend(x, kept, number)
+            choices = getattr(cache, "choices", [NO_CHOICES] * len(self.decoder))
+            for number, (layer, choice) in enumerate(zip(self.decoder, choices, strict=True)):
+                x = cast(DecoderLayer, layer).extend(x, kept, number, choice)
             kept.advance(*target.shape)
         hidden: Tensor = self.decoder_norm(x)
         return hidden
+
+    def _choices(self, memory: Memory) -> list[Choices]:
+        """The heads of each decoder layer that the sentences have."""
+        if self.decoder_router is None:
+            return [NO_CHOICES] * len(self.decoder)
+        made = iter(self.decoder_router(memory.states, memory.valid))
+        return [((own,), (cross,)) for own, cross in zip(made, made, strict=True)]
 
     def attention(self, source: Tensor, target: Tensor) -> Tensor:
         """Cross-attention [B, T, S] of target inputs, its heads averaged.
@@ -218,13 +349,21 @@ class Transformer(nn.Module):
         Of the last layer but one, which aligns words best (Garg et al. 2019, section 3).
         """
         layer = cast(DecoderLayer, self.decoder[max(0, len(self.decoder) - 2)])
-        seen: list[Tensor] = []
-        layer.cross_attention.watch = seen
-        try:
+        with watching([layer.cross_attention]) as seen:
             self.decode(target, self.encode(source))
-        finally:
-            layer.cross_attention.watch = None
         return seen[0].mean(dim=1)
+
+    def attentions(self, source: Tensor, target: Tensor) -> Mapping[str, Sequence[Tensor]]:
+        """Every head of every layer; see `mt.contracts.Seq2Seq`."""
+        readers = [cast(EncoderLayer, layer).self_attention for layer in self.encoder]
+        writers = [cast(DecoderLayer, layer) for layer in self.decoder]
+        with (
+            watching(readers) as encoder,
+            watching(layer.self_attention for layer in writers) as decoder,
+            watching(layer.cross_attention for layer in writers) as cross,
+        ):
+            self.decode(target, self.encode(source))
+        return {"encoder": encoder, "decoder": decoder, "cross": cross}
 
     def output(self) -> tuple[Tensor, Tensor | None]:
         """The projection weight [V, D] and its bias: logits = hidden W^T + b (section 3.4)."""
@@ -240,6 +379,13 @@ class Transformer(nn.Module):
     def blocks(self) -> Iterable[nn.Module]:
         """Encoder and decoder layers."""
         return [*self.encoder, *self.decoder]
+
+
+def _router(config: Config, attentions: int) -> Router | None:
+    """What chooses the heads of so many attentions."""
+    if config.chosen is None:
+        return None
+    return Router(config.d_model, attentions, config.n_heads, config.chosen)
 
 
 def initialise(model: nn.Module) -> None:
@@ -268,11 +414,5 @@ def build(config: Config, vocabulary: Vocabulary) -> Transformer:
     Raises:
         ConfigError: the embeddings cannot be shared because the vocabulary is not joint.
     """
-    tie: str = config.tie_embeddings
-    if tie == "auto":
-        tie = "all" if vocabulary.joint else "decoder"
-    if tie == "all" and not vocabulary.joint:
-        what = "all shares source and target, which needs a joint vocabulary"
-        advice = "set vocabulary.joint: true, or model.tie_embeddings: decoder"
-        raise ConfigError("CONFIG", "model.tie_embeddings", what, advice)
+    tie = shared_embeddings(config.tie_embeddings, vocabulary.joint)
     return Transformer(config, vocabulary.source_size, vocabulary.target_size, tie)

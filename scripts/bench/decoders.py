@@ -9,13 +9,14 @@
 | huggingface | generate() of transformers, on a folder of mt export, batches of like length |
 
 It prints one JSON object: seconds from the first import to the model being ready (load) and from
-there to the last line written (translate).
+there to the last line written (translate); the most memory that this process had (peak, bytes).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import resource
 import sys
 import time
 from pathlib import Path
@@ -114,6 +115,7 @@ def main() -> int:
     began = time.perf_counter()
     ready = PROGRAMS[given.program](given)
     told = {"load": ready - began, "translate": time.perf_counter() - ready}
+    told["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(json.dumps(told))
     return 0
 

@@ -65,6 +65,8 @@ class System:
     """Lines a second without loading."""
     wholes: list[float] = field(default_factory=list)
     """Seconds of the process."""
+    peaks: list[float] = field(default_factory=list)
+    """Most megabytes of the process, of whichever processes it began not counted."""
     bleu: float = 0.0
 
     def measure(self, given: argparse.Namespace, beams: int) -> None:
@@ -80,7 +82,9 @@ class System:
         self.wholes.append(time.perf_counter() - began)
         if done.returncode:
             raise SystemExit(f"{self.name}: {done.stderr[-2000:]}")
-        seconds = json.loads(done.stdout.splitlines()[-1])["translate"]
+        told = json.loads(done.stdout.splitlines()[-1])
+        seconds = told["translate"]
+        self.peaks.append(told["peak"] / 1e6)
         lines = out.read_text(encoding="utf-8").splitlines()
         self.speeds.append(len(lines) / seconds)
         self.bleu = bleu_of(lines, given)

@@ -7,6 +7,7 @@ import torch
 
 from mt.config import plugin, plugins
 from mt.contracts import Memory
+from mt.errors import ConfigError
 from mt.loss import linear_cross_entropy
 
 SMALL = {
@@ -17,13 +18,30 @@ SMALL = {
             {"norm": "pre", "norm_kind": "rms", "activation": "swiglu", "tie_embeddings": "none"},
             {"positions": "learned", "max_length": 12, "activation": "gelu"},
             {"norm": "pre", "positions": "none", "tie_embeddings": "decoder"},
+            {"scale_attention": False},
+            {"n_heads": 3, "d_head": 6},
+            {"layer_heads": {"encoder": [1, 3], "decoder": [2, 1], "cross": [3, 2]}},
+            {"head_gates": {"kind": "hard_concrete"}},
+            {"head_gates": {"kind": "topk", "heads": 2}, "norm": "pre"},
+            {"norm": "pre", "positions": "rotary"},
+        )
+    ],
+    "rnn": [
+        {"d_model": 12, "units": 16, "encoder_layers": 2, **more}
+        for more in (
+            {"attention": "bahdanau"},
+            {"attention": "bahdanau", "decoder_layers": 3, "tie_embeddings": "none"},
+            {"attention": "dot"},
+            {"attention": "dot", "decoder_layers": 3},
+            {"attention": "none"},
+            {"attention": "none", "decoder_layers": 2, "tie_embeddings": "decoder"},
         )
     ],
 }
 CASES = [(kind, config) for kind in plugins("models") for config in SMALL.get(kind, [{}])]
 
 
-@pytest.fixture(params=CASES, ids=lambda case: f"{case[0]}-{case[1].get('norm', 'post')}")
+@pytest.fixture(params=CASES, ids=lambda case: "-".join(map(str, case[1].values())))
 def model(request, vocabulary):
     kind, config = request.param
     module = plugin("models", kind)
@@ -94,6 +112,29 @@ def test_beams_share_a_source_and_can_be_permuted_and_dropped(model, pair):
         single = Memory(alone, memory.valid[sentence].expand(3, -1))
         full = model.decode(beams[b][:, :3], single)[:, 2:]
         torch.testing.assert_close(found[3 * b : 3 * b + 3], full, rtol=1e-10, atol=1e-10)
+
+
+def test_attentions_are_shares_of_what_may_be_seen(model, pair):
+    source, target = pair
+    try:
+        maps = model.attentions(source, target)
+        aligned = model.attention(source, target)
+    except ConfigError:
+        pytest.skip("this model has no attention")
+    sizes = {"encoder": (7, 7), "decoder": (6, 6), "cross": (6, 7)}
+    assert maps.keys() <= sizes.keys()
+    for part, layers in maps.items():
+        for layer in layers:
+            assert (layer.shape[0], layer.shape[2:]) == (4, sizes[part])
+            torch.testing.assert_close(layer.sum(-1), torch.ones_like(layer[..., 0]))
+            if part == "decoder":
+                assert not layer.triu(1).any()
+            else:
+                assert not layer.movedim(3, 1)[source == 0].any()
+    assert aligned.shape == (4, 6, 7)
+    torch.testing.assert_close(aligned.sum(-1), torch.ones_like(aligned[..., 0]))
+    after = model.attentions(source, target)
+    assert all(map(torch.equal, maps["cross"], after["cross"]))
 
 
 def test_every_parameter_learns(model, pair):

@@ -10,6 +10,7 @@ from mt import batching
 from mt.config import plugin, plugins
 from mt.models import transformer
 from mt.step import TrainStep, backward
+from mt.teacher import ModelTeacher
 
 
 @pytest.fixture(params=plugins("objectives"))
@@ -18,8 +19,9 @@ def step(request, vocabulary):
         d_model=16, n_heads=2, d_ff=16, encoder_layers=1, decoder_layers=1, dropout=0
     )
     model = transformer.build(config, vocabulary)
+    teacher = ModelTeacher(transformer.build(config, vocabulary))
     module = plugin("objectives", request.param)
-    return TrainStep(model, module.build(module.Config(), model, vocabulary, None), "fp32")
+    return TrainStep(model, module.build(module.Config(), model, vocabulary, teacher), "fp32")
 
 
 @pytest.fixture

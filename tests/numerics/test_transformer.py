@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from mt.layers import sinusoids
+from mt.layers import SelfAttention, sinusoids
 from mt.models import transformer
 
 
@@ -119,3 +119,36 @@ def test_embeddings_are_shared_as_asked(vocabulary):
     }
     assert count["decoder"] - count["all"] == 90 * 8
     assert count["none"] - count["decoder"] == 90 * 8 + 90  # an output matrix, and its bias
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_attention_sharpened_by_the_root_of_its_width_is_softmax_of_plain_products(packed):
+    attention = SelfAttention(16, 4, 0.0)
+    attention.sharpness = 4**0.5
+    x = torch.randn(2, 5, 16)
+    query, key, value = (
+        part.unflatten(-1, (4, 4)).transpose(1, 2)
+        for part in (attention.query(x), *attention.key_value(x).chunk(2, -1))
+    )
+    mixed = (query @ key.transpose(-1, -2)).softmax(-1) @ value  # no sqrt(K)
+    expected = attention.output(mixed.transpose(1, 2).flatten(2))
+    if packed:
+        attention.pack(torch.float32)
+    with torch.no_grad():
+        torch.testing.assert_close(attention.attend_self(x, None, False), expected)
+
+
+def test_a_model_without_scaling_is_one_of_sharper_queries(vocabulary):
+    sizes = {"d_model": 16, "n_heads": 4, "d_ff": 8, "encoder_layers": 1, "decoder_layers": 1}
+    scaled, plain = (
+        transformer.build(transformer.Config(scale_attention=scale, **sizes), vocabulary).eval()
+        for scale in (True, False)
+    )
+    plain.load_state_dict(scaled.state_dict())
+    source, target = torch.randint(4, 90, (3, 6)), torch.randint(4, 90, (3, 5))
+    assert not torch.allclose(scaled(source, target), plain(source, target))
+    with torch.no_grad():
+        for name, weight in scaled.named_parameters():
+            if ".query." in name:
+                weight *= 2  # the root of 16 / 4
+    torch.testing.assert_close(scaled(source, target), plain(source, target))

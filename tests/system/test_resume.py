@@ -98,6 +98,38 @@ def test_resume_otherwise(tmp_path, monkeypatch, changes):
     assert bits(tmp_path / "a" / "run") == bits(tmp_path / "b" / "run")
 
 
+CUT_ANEW = {
+    "vocabulary__sampling": {"source": {"dropout": 0.2}, "target": {"dropout": 0.1}},
+    "objective__kind": "r_drop",
+    "model__word_dropout": {"source": 0.1, "target": 0.1},
+}
+
+
+@pytest.mark.parametrize("stops", [[2], [9, 10, 15]], ids=str)
+def test_resume_where_words_are_cut_anew_in_each_epoch(small_data, tmp_path, monkeypatch, stops):
+    """Stopped within the first epoch, and three times later, at an epoch's end, too."""
+    run_to_the_end(written(tmp_path, **CUT_ANEW), tmp_path / "run", stops, monkeypatch)
+    assert bits(tmp_path / "run") == bits(small_data)
+
+
+@pytest.fixture(scope="module")
+def small_data(tmp_path_factory):
+    """An uninterrupted run with all that is done against overfitting."""
+    folder = tmp_path_factory.mktemp("small_data")
+    train.train(recipe.load(written(folder, **CUT_ANEW))[0], folder / "run")
+    return folder / "run"
+
+
+def test_updates_hold_what_an_epoch_was_cut_into(small_data, whole):
+    """Else the tests above would prove little; and what is prepared stays as it was."""
+    prepared = [
+        files.read_json(run / "report.json")["tokens"]["train"] for run in (small_data, whole)
+    ]
+    last = sorted((small_data / "checkpoints").glob("step-*"))[-1]
+    assert checkpoint.read_state(last).tokens > 1.02 * 3 * prepared[0]["target"]
+    assert prepared[0] == prepared[1]
+
+
 def command(path, run, fault=None):
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     if fault:

@@ -82,6 +82,19 @@ def test_stop_and_resume_equals_uninterrupted(whole, kind, rows, tmp_path, monke
     assert bits(tmp_path / "run") == bits(whole)
 
 
+def test_a_stream_whose_words_are_cut_anew_resumes(rows, tmp_path, monkeypatch):
+    ends = []
+    for name, stops in (("a", []), ("b", [7, 20])):
+        (tmp_path / name).mkdir()
+        path = made(tmp_path / name, rows, "jsonl")
+        values = yaml.safe_load(path.read_text())
+        values["vocabulary"]["sampling"] = {"target": {"dropout": 0.3}}
+        path.write_text(yaml.safe_dump(values))
+        run_to_the_end(path, tmp_path / name / "run", stops, monkeypatch)
+        ends.append(bits(tmp_path / name / "run"))
+    assert ends[0] == ends[1]
+
+
 def test_a_killed_run_resumes(whole, kind, rows, tmp_path):
     path = made(tmp_path, rows, kind)
     assert command(path, tmp_path / "run", "rename:4:kill").returncode == -9

@@ -1,0 +1,72 @@
+"""Pairs of German sentences that differ in the number of one verb, far from its subject.
+
+Of the demo grammar's sentences those are taken that end in a finite verb whose English gives its
+number away nowhere but in the subject: a subordinate clause at the end, in the perfect or with a
+modal verb. The distance is how many words stand between the subject's noun and the verb.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from mt.contracts import Languages
+from mt.sources import demo
+from mt.sources._demo.english import english
+from mt.sources._demo.german import german, german_phrase, german_verb
+from mt.sources._demo.trees import Clause, Sentence
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A source with its right target, one with the verb in the wrong number, and the distance."""
+
+    source: str
+    right: str
+    wrong: str
+    distance: int
+
+
+def contrasts(size: int, seed: int) -> Iterator[Contrast]:
+    """The contrasts among so many sentences of the test split."""
+    languages = Languages(source="en", target="de")
+    config = demo.Config(split="test", size=size, seed=seed, languages=languages)
+    for tree, _ in demo.sentences(config):
+        found = contrast(tree)
+        if found is not None:
+            yield found
+
+
+def contrast(tree: Sentence) -> Contrast | None:
+    """The contrast of a sentence, or None where it has none."""
+    clause = last_clause(tree)
+    if clause is None or clause.subject.noun is None:
+        return None
+    if clause.tense != "p" and clause.modal not in ("can", "must", "will"):
+        return None  # "the dog eats": English says the number at the verb, too
+    other = clause._replace(subject=clause.subject._replace(plural=not clause.subject.plural))
+    finite, changed = german_verb(clause)[0], german_verb(other)[0]
+    right = german(tree)
+    words = right.rstrip(".").split()
+    if words[-1] != finite or changed == finite:
+        return None
+    wrong = " ".join([*words[:-1], changed]) + "."
+    # The subject stands first in its clause, and its noun before its relative clause.
+    until_noun = german_phrase(clause.subject._replace(relative=None), "nominative")
+    distance = len(clause_words(clause)) - len(until_noun) - 1
+    return Contrast(english(tree), right, wrong, distance)
+
+
+def last_clause(tree: Sentence) -> Clause | None:
+    """The clause at the end when its finite verb stands last."""
+    if tree.kind == "because" and tree.second is not None:
+        clause = tree.second
+        return clause.content or clause
+    return tree.first.content if tree.second is None else None
+
+
+def clause_words(clause: Clause) -> list[str]:
+    """The words of a clause whose verb stands last, commas left out."""
+    said = german(Sentence("because", clause, clause)).rstrip(".")
+    words = said[said.index("weil ") + 5 :].split()
+    return [word for word in words if word != ","]

@@ -1,0 +1,54 @@
+"""A data source: words to recall over a distance. `kind: claims.recall` in a recipe finds it.
+
+A source sentence holds key words, and as many filler words before them as after them, which is the
+distance; the target is the key words alone. What stands between a key word and either end of the
+sentence is noise, so that a network that reads it word by word, from either end, must carry what it
+read across all of it. With `keys: all` a sentence is key words only, as many as the distance, and
+is to be copied: each word is to be carried as far, and there are more to carry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import partial
+from random import Random
+from typing import Literal
+
+from pydantic import Field
+
+from mt.contracts import Pair, Pairs, SourceConfig
+
+
+class Config(SourceConfig):
+    """How many sentences, how far, how much to recall."""
+
+    kind: str = "claims.recall"
+    size: int = Field(10_000, ge=1)
+    """Pairs."""
+    distances: tuple[int, ...] = Field((2, 4, 8), strict=False)
+    """Filler words on either side, one of these for each sentence, in turn."""
+    keys: int | Literal["all"] = 4
+    """Words to recall."""
+    words: int = Field(24, ge=2)
+    """How many different key words there are, and how many different fillers."""
+    seed: int = Field(1, ge=0)
+    """Another seed gives other sentences."""
+
+
+def read(config: Config) -> Iterable[Pair]:
+    """The pairs, from the first."""
+    return Pairs(partial(_pairs, config))
+
+
+def _pairs(config: Config) -> Iterator[Pair]:
+    draw = Random(config.seed)
+    source, target = config.direction.source, config.direction.target
+    for number in range(config.size):
+        distance = config.distances[number % len(config.distances)]
+        count, noise = (distance, 0) if config.keys == "all" else (config.keys, distance)
+        keys = [f"k{draw.randrange(config.words)}" for _ in range(count)]
+        before, after = (
+            [f"f{draw.randrange(config.words)}" for _ in range(noise)] for _ in range(2)
+        )
+        said = " ".join([*before, *keys, *after])
+        yield Pair(said, " ".join(keys), source, target, f"recall:{number + 1}")

@@ -1,0 +1,153 @@
+"""Trains recipes by `mt.train.train`, and says of the model what claims want to know.
+
+Each function here is a measurement: JSON values in, a JSON value out (see `claims.store`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from statistics import median
+from typing import Any, cast
+
+from claims.recipes import changed
+from mt import checkpoint, cli, evaluate, files
+from mt.config import parse, plugin, validate
+from mt.contracts import Engine, EngineOptions, Pair
+from mt.recipe import Recipe
+from mt.train import train
+from mt.translate import open_engine
+
+
+def recipe_of(values: dict[str, Any]) -> Recipe:
+    """The recipe of plain values.
+
+    Raises:
+        ConfigError: what is wrong with it.
+    """
+    return validate(Recipe, parse(json.dumps(values), "recipe"))
+
+
+FINISHED = "finished"
+"""A file in the run directory of a recipe that is trained to its end."""
+Uses = dict[str, dict[str, Any]] | None
+"""By dotted key of a recipe the recipe whose run belongs there, such as
+`training.initialise_from`; it is trained first."""
+
+
+def run_of(folder: Path, values: dict[str, Any], uses: Uses = None) -> Path:
+    """The run directory of a recipe; equal recipes share one."""
+    text = json.dumps([values, uses], sort_keys=True)
+    return folder / "runs" / hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def trained_run(folder: Path, values: dict[str, Any], uses: Uses = None) -> Path:
+    """The run of a recipe, trained to its end; what was begun goes on where it was stopped."""
+    run = run_of(folder, values, uses)
+    if (run / FINISHED).exists():  # train() would say so, too, but only one at a time
+        return run
+    others = {
+        key: str(trained_run(folder, other).absolute()) for key, other in (uses or {}).items()
+    }
+    train(recipe_of(changed(values, others)), run)
+    files.write(run / FINISHED, "")
+    return run
+
+
+def command(*arguments: object) -> None:
+    """An `mt` command, in this process.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    with contextlib.redirect_stdout(sys.stderr):
+        code = cli.run([str(argument) for argument in arguments])
+    if code:
+        raise RuntimeError(f"mt {' '.join(map(str, arguments))}: exit code {code}")
+
+
+def engine_of(run: Path, name: str | None = None) -> Engine:
+    """What translates with a run's best checkpoint, or the one named, in fp32 on one thread."""
+    options = EngineOptions(checkpoint=name, device="cpu", precision="fp32", threads=1)
+    return open_engine(run, options)
+
+
+# --------------------------------------------------------------------------- measurements
+
+
+def trained(folder: Path, recipe: dict[str, Any], uses: Uses = None) -> dict[str, Any]:
+    """Train a recipe; its curves, its best validation, and its scores on its test sets."""
+    run = trained_run(folder, recipe, uses)
+    return {**curves(run), "test": tests_of(run)}
+
+
+def gap(folder: Path, recipe: dict[str, Any], pairs: int, uses: Uses = None) -> dict[str, float]:
+    """Loss on pairs that were trained on and on those that were not, at the end and at the best.
+
+    Nats a token, forced, without smoothing and dropout.
+    """
+    run = trained_run(folder, recipe, uses)
+    data = recipe_of(recipe).data
+    seen, unseen = (
+        list(some(plugin("sources", source.kind).read(source), pairs))
+        for source in (data.train[0], data.valid)
+    )
+    found = {}
+    for name in ("last", "best"):
+        engine = engine_of(run, name)
+        for part, given in (("train", seen), ("valid", unseen)):
+            found[f"{name}_{part}"] = loss(engine, given)
+    return found
+
+
+def curves(run: Path) -> dict[str, Any]:
+    """What a run's metrics tell: losses and validations by step, speed, size."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    reports = [line for line in lines if "target_tokens_per_second" in line]
+    validations = [line for line in lines if "valid_loss" in line]
+    best = min(validations, key=lambda line: line["valid_loss"] or math.inf)
+    model = checkpoint.open_run(run).model()
+    return {
+        "steps": [line["step"] for line in reports],
+        "losses": [line["loss"] for line in reports],
+        "target_tokens": reports[-1]["total_target_tokens"],
+        "tokens_per_second": median(line["target_tokens_per_second"] for line in reports),
+        "validated": [line["step"] for line in validations],
+        "valid_losses": [line["valid_loss"] for line in validations],
+        "valid_loss": best["valid_loss"],
+        "skipped": reports[-1]["skipped"],
+        "parameters": sum(p.numel() for p in model.parameters()),
+    }
+
+
+def tests_of(run: Path) -> dict[str, float]:
+    """BLEU by test set of the recipe."""
+    if not evaluate.recipe_of(run).data.test:
+        return {}
+    scores = evaluate.evaluate(run, engine_of(run))
+    return {name: each["BLEU"]["score"] for name, each in scores.items()}
+
+
+def loss(engine: Engine, pairs: Iterable[Pair]) -> float:
+    """Nats a token of the targets, forced."""
+    scores = list(engine.score(pairs))
+    return -sum(s.log_probability for s in scores) / sum(s.tokens for s in scores)
+
+
+def some(pairs: Iterable[Pair], count: int) -> Iterable[Pair]:
+    """The first pairs."""
+    for number, pair in enumerate(pairs):
+        if number == count:
+            return
+        yield pair
+
+
+def texts(pairs: Iterable[Pair]) -> tuple[list[str], list[str]]:
+    """Sources and targets."""
+    known = list(pairs)
+    return [cast(str, p.source) for p in known], [cast(str, p.target) for p in known]
