@@ -84,7 +84,10 @@ def test_files_of_different_length_are_refused_with_both_counts(tmp_path, source
         (b"\xed\xa0\x80\n", "mt: error[DATA-UTF8] a:1: invalid byte 0xed at column 1"),
         (b"cut \xc3", "mt: error[DATA-UTF8] a:1: invalid byte 0xc3 at column 5"),
         ("x".encode("utf-16"), "mt: error[DATA-ENCODING] a: looks like UTF-16, not UTF-8"),
-        (gzip.compress(b"x\n" * 99)[:-9], "mt: error[DATA-COMPRESSED] a:100: the compressed data"),
+        (
+            gzip.compress(b"x\n" * 99, mtime=0)[:-9],
+            "mt: error[DATA-COMPRESSED] a:100: the compressed data",
+        ),
     ],
 )
 def test_what_is_no_text_is_refused(tmp_path, content, expected):
@@ -194,7 +197,7 @@ CSV = b'en,de,n\none,eins,1\n"two\n","zw\nei",2\n'
     ("name", "content"),
     [
         ("a.parquet", parquet(ROWS)), ("a.jsonl", jsonl(ROWS)), ("a.json", jsonl(ROWS)),
-        ("a.csv", CSV), ("a.jsonl.gz", gzip.compress(jsonl(ROWS))),
+        ("a.csv", CSV), ("a.jsonl.gz", gzip.compress(jsonl(ROWS), mtime=0)),
         ("b.parquet", parquet([{"translation": row} for row in ROWS])),
     ],
 )  # fmt: skip
