@@ -258,6 +258,10 @@ class Replayable(Seq2Seq, Protocol):
     and the number of the step is the cache's `length`, which then lies on the device.
     """
 
+    @property
+    def alike(self) -> bool:
+        """Whether all decoder layers have as many heads and use them all, as that cache needs."""
+
     def keys_values(self, memory: Memory, positions: int) -> list[tuple[Tensor, Tensor]]:
         """What each decoder layer attends to in the memory: keys and values [B, H, S, K].
 

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from mt.attention import KeyValueCache, attend, drop, weights
 from mt.config import Section
 from mt.contracts import FIRST_PIECE, UNK
-from mt.errors import ConfigError
+from mt.errors import ConfigError, ModelError
 from mt.gates import HardConcrete
 from mt.linear import Linear, Packed
 
@@ -87,6 +87,8 @@ class MultiHeadAttention(nn.Module):
         self.query = Linear(d_model, width)
         self.key_value = Linear(d_model, 2 * width)
         self.output = Linear(width, d_model)
+        self.rotary: Rotary | None = None
+        """Tells positions in self-attention, where nothing else does."""
         self.watch: list[Tensor] | None = None
         """A list here receives the weights [B, H, T, S] of each call."""
         self.mask: Tensor | None = None
@@ -144,6 +146,42 @@ class MultiHeadAttention(nn.Module):
         return merged
 
 
+class Rotary(nn.Module):
+    """Turns queries and keys by their positions (RoFormer, Su et al. 2021, section 3.2.2).
+
+    Numbers 2i and 2i+1 of a head turn together by p / 10000^(2i/K) at position p (equation 34), so
+    that a product of two depends only on how far apart they are. It knows every position.
+
+    Args:
+        width: K of a head, even.
+        length: positions whose angles are kept.
+    """
+
+    table: Tensor
+
+    def __init__(self, width: int, length: int) -> None:
+        super().__init__()
+        self.width = width
+        self.register_buffer("table", sinusoids(length, width), persistent=False)  # [length, K]
+
+    def forward(self, x: Tensor, start: int | Tensor = 0) -> Tensor:
+        """x [B, T, H*K], whose first position is `start`; [1] on the device when T is 1."""
+        if isinstance(start, Tensor):
+            rows = self.table.index_select(0, start)
+        else:
+            rows = self.reserve(start + x.size(1))[start : start + x.size(1)]  # [T, K]
+        sine, cosine = rows[:, None].unflatten(-1, (-1, 2)).unbind(-1)  # [T, 1, K/2]
+        a, b = x.unflatten(-1, (-1, self.width // 2, 2)).unbind(-1)  # [B, T, H, K/2] each
+        turned = torch.stack((a * cosine - b * sine, a * sine + b * cosine), dim=-1)
+        return turned.flatten(2).to(x.dtype)
+
+    def reserve(self, end: int) -> Tensor:
+        """The table, with rows for the positions before `end`."""
+        if end > len(self.table):
+            self.table = sinusoids(2 * end, self.width).to(self.table)
+        return self.table
+
+
 class SelfAttention(MultiHeadAttention):
     """Attention of a sequence to itself, cached when decoding."""
 
@@ -167,16 +205,18 @@ class SelfAttention(MultiHeadAttention):
 
     def attend_cached(self, x: Tensor, cache: KeyValueCache, layer: int) -> Tensor:
         """New positions [R, t, D] after those in the cache."""
-        query, key, value = map(self._heads, self._projected(x))
+        query, key, value = map(self._heads, self._projected(x, cache.length))
         return self._out(cache.attend(layer, query, key, value))
 
-    def _projected(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Query, key and value, each [B, T, H*K]."""
+    def _projected(self, x: Tensor, start: int | Tensor = 0) -> tuple[Tensor, ...]:
+        """Query, key and value, each [B, T, H*K], of positions from `start` on."""
         if self.packed is not None and not torch.is_grad_enabled():
-            query, *others = self.packed(x).chunk(3, dim=-1)
+            query, key, value = self.packed(x).chunk(3, dim=-1)
         else:
-            query, others = self.query(x), self.key_value(x).chunk(2, dim=-1)
-        return self._sharp(query), *others
+            query, (key, value) = self.query(x), self.key_value(x).chunk(2, dim=-1)
+        if self.rotary is not None:
+            query, key = self.rotary(query, start), self.rotary(key, start)
+        return self._sharp(query), key, value
 
 
 @contextmanager
@@ -235,13 +275,17 @@ def sinusoids(length: int, d_model: int) -> Tensor:
 
 
 class Positions(nn.Module):
-    """Adds to each embedding what tells its position (section 3.5)."""
+    """Adds to each embedding what tells its position (section 3.5).
+
+    Rotary positions are told elsewhere: nothing is added, as for `none`.
+    """
 
     table: Tensor
 
     def __init__(
-        self, kind: Literal["sinusoidal", "learned", "none"], d_model: int, max_length: int
-    ) -> None:
+        self, kind: Literal["sinusoidal", "learned", "rotary", "none"], d_model: int,
+        max_length: int,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.kind, self.d_model = kind, d_model
         self.learned = nn.Embedding(max_length, d_model) if kind == "learned" else None
@@ -249,19 +293,34 @@ class Positions(nn.Module):
         self.register_buffer("table", table, persistent=False)  # [max_length, D]
 
     def forward(self, x: Tensor, start: int | Tensor = 0) -> Tensor:
-        """x [B, T, D], whose first position is `start`; [1] on the device when T is 1."""
-        if self.kind == "none":
+        """x [B, T, D], whose first position is `start`; [1] on the device when T is 1.
+
+        Raises:
+            ModelError: a learned table ends before the last position.
+        """
+        if self.kind in ("none", "rotary"):
             return x
         table = self.table if self.learned is None else self.learned.weight
         if isinstance(start, Tensor):
             return x + table.index_select(0, start)
         end = start + x.size(1)
-        if self.learned is None:
-            table = self.reserve(end)
+        table = self.reserve(end)
         return x + table[start:end]
 
     def reserve(self, end: int) -> Tensor:
-        """The table, with rows for the positions before `end`: sinusoids know every one."""
+        """The table, with rows for the positions before `end`.
+
+        Sinusoids know every one.
+
+        Raises:
+            ModelError: a learned table ends before.
+        """
+        if self.learned is not None:
+            if end > len(self.learned.weight):
+                what = f"its table has {len(self.learned.weight)} positions, {end} are asked for"
+                advice = "ask for less text at a time; sinusoidal and rotary positions know no end"
+                raise ModelError("POSITIONS", "model.positions: learned", what, advice)
+            return self.learned.weight
         if self.kind == "sinusoidal" and end > self.table.size(0):
             self.table = sinusoids(2 * end, self.d_model).to(self.table)
         return self.table

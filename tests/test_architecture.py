@@ -28,8 +28,8 @@ LEVELS = [
     {"graphs", "frames", "pruning"},
     {
         "layers", "loss", "batching", "averaging", "encoding", "step", "resident", "trace",
-        "candidates", "decoders", "static_cache", "redraw", "shortlist", "noise", "recurrent",
-        "chosen",
+        "candidates", "chosen", "decoders", "static_cache", "redraw", "shortlist", "noise",
+        "recurrent",
     },
     {"lexicon", "gates"},
     {"attention", "corpus", "vocabulary", "schedule", "lines", "lengths", "linear", "replays"},

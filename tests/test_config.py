@@ -236,6 +236,14 @@ TABLE = [
         "mt: error[CONFIG] recipe.yaml:9: model: d_model (16) is not divisible by n_heads (3)",
         MEND,
     ], 2),
+    ("a head of odd width cannot turn", changed("n_heads: 2", "n_heads: 16, positions: rotary"), CONFIG, [
+        "mt: error[CONFIG] recipe.yaml:9: model: a head's width (d_model / n_heads, 1) must be even for rotary positions",
+        MEND,
+    ], 2),
+    ("half a unit from either end", changed("{d_model: 16, n_heads: 2, d_ff: 32, encoder_layers: 1, decoder_layers: 1}", "{kind: rnn, units: 7}"), CONFIG, [
+        "mt: error[CONFIG] recipe.yaml:9: model: units (7) must be even: half read from either end",
+        MEND,
+    ], 2),
     ("nothing ends the training", changed("max_steps: 2", "seed: 1"), CONFIG, [
         "mt: error[CONFIG] recipe.yaml:12: training: one of max_steps, max_epochs, max_minutes must be given",
         MEND,

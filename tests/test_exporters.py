@@ -32,7 +32,7 @@ OPTIONS = {
     "norm": ["pre", "post"],
     "norm_kind": ["layer", "rms"],
     "activation": ["relu", "gelu", "swiglu"],
-    "positions": ["sinusoidal", "learned", "none"],
+    "positions": ["sinusoidal", "learned", "rotary", "none"],
     "tie_embeddings": ["all", "decoder", "none"],
     "scale_embeddings": [True, False],
 }

@@ -19,6 +19,7 @@ import tiny_run
 import torch
 
 from mt import bundle, cli, linear, seeing, showing
+from mt.config import plugin
 from mt.contracts import BEGIN, EngineOptions, Translation
 from mt.errors import ConfigError, DataError
 from mt.seeing import Sight
@@ -154,6 +155,31 @@ def _pair(source, target):
     from mt.contracts import Pair
 
     return Pair(source, target, "en", "de", "test")
+
+
+def recurrent(run, attention):
+    opened = bundle.open_model(run)
+    rnn = plugin("models", "rnn")
+    config = rnn.Config(d_model=12, units=16, encoder_layers=1, attention=attention)
+    model = rnn.build(config, opened.vocabulary)
+    build = plugin("engines", "native").native_engine
+    return build(model, opened.vocabulary, opened.recipe, torch.device("cpu"), "fp32")
+
+
+@pytest.mark.parametrize("attention", ["bahdanau", "dot"])
+def test_a_recurrent_model_has_cross_attention_of_one_head(run, attention):
+    found = seeing.look(recurrent(run, attention), SOURCE)
+    assert set(found[0].maps) == {"cross"}
+    (layer,) = found[0].maps["cross"]
+    np.testing.assert_allclose(layer.sum(axis=2), 1, atol=1e-6)
+    rows = [row[:-1] for row in layer[0, :-1].tolist()]
+    np.testing.assert_allclose(rows, found[0].translation.alignment, atol=1e-6)
+    assert data_of(showing.page(found, ABOUT))["parts"] == [["cross", "cross-attention"]]
+
+
+def test_a_recurrent_model_without_attention_says_so(run):
+    with pytest.raises(ConfigError, match=r"model\.attention"):
+        seeing.look(recurrent(run, "none"), SOURCE, "Ein Mann")
 
 
 # ------------------------------------------------------------------------------- figures

@@ -39,18 +39,23 @@ search: {kind: beam, beams: 3, max_length_extra: 4}
 """
 
 
-def make(folder: Path, kind: str = "sentencepiece", seed: int = 1) -> Path:
-    """The run directory, with one checkpoint of step 7."""
+def make(
+    folder: Path, kind: str = "sentencepiece", seed: int = 1, model: str | None = None
+) -> Path:
+    """The run directory, with one checkpoint of step 7; `model` is another model section."""
     for name, lines in (("train.en", SOURCES), ("train.de", TARGETS)):
         (folder / name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     run = folder / "run"
-    recipe = validate(Recipe, parse(RECIPE.replace("KIND", kind), "recipe", folder))
+    lines = RECIPE.replace("KIND", kind).splitlines()
+    if model is not None:
+        lines = [f"model: {model}" if line.startswith("model:") else line for line in lines]
+    recipe = validate(Recipe, parse("\n".join(lines), "recipe", folder))
     known = vocabulary.train(
         recipe.vocabulary, Languages(source="en", target="de"), SOURCES, TARGETS
     )
     torch.manual_seed(seed)
-    model = plugin("models", "transformer").build(recipe.model, known)
+    built = plugin("models", recipe.model.kind).build(recipe.model, known)
     checkpoint.begin(run, recipe, known, {"precision": "fp32", "threads": 1})
     state = checkpoint.TrainState(step=7)
-    checkpoint.save(run, checkpoint.name_of(7), model, state, about={})
+    checkpoint.save(run, checkpoint.name_of(7), built, state, about={})
     return run

@@ -143,6 +143,9 @@ def specification(model: Any, config: Any, rows: int) -> Any:
     }  # fmt: skip
     if config.d_head is not None:
         shared["head_dim"] = config.d_head
+    rotary = config.positions == "rotary"
+    if rotary:  # all numbers of a head; 2i and 2i+1 turn together, as in ours
+        shared |= {"rotary_dim": 0, "rotary_interleave": True, "rotary_base": 10_000}
     spec = specs.TransformerSpec(
         specs.TransformerEncoderSpec(config.encoder_layers, **shared),
         specs.TransformerDecoderSpec(
@@ -159,7 +162,8 @@ def specification(model: Any, config: Any, rows: int) -> Any:
     )
     for stack, layers, final, positions in stacks:
         stack.scale_embeddings = config.scale_embeddings
-        stack.position_encodings.encodings = _positions(positions, rows)
+        if not rotary:
+            stack.position_encodings.encodings = _positions(positions, rows)
         if config.norm == "pre":
             _norm(stack.layer_norm, final)
         for layer, ours in zip(stack.layer, layers, strict=True):

@@ -17,7 +17,7 @@ D model width, H units, A width of the additive attention's inner layer, V vocab
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from mt.config import Variant
 from mt.contracts import PAD, Cache, Memory
 from mt.errors import ConfigError
-from mt.layers import Dropout, shared_embeddings
+from mt.layers import Dropout, WordDropout, WordDropoutConfig, shared_embeddings
 from mt.linear import Linear, once
 from mt.recurrent import (
     LSTM,
@@ -69,6 +69,8 @@ class Config(Variant):
     """Width A of the additive attention's inner layer; d_model when left out."""
     dropout: float = Field(0.2, ge=0, lt=1)
     """On embeddings, between layers and on what is projected."""
+    word_dropout: WordDropoutConfig = WordDropoutConfig()
+    """Whole words that are hidden from encoder and decoder."""
     tie_embeddings: Literal["auto", "all", "decoder", "none"] = "auto"
     """Share weights of source, target and output (all), of target and output (decoder);
     `auto`: all with a joint vocabulary, else decoder."""
@@ -303,6 +305,9 @@ class Recurrent(nn.Module):
         self.source_embedding = None if tie == "all" else nn.Embedding(source_size, config.d_model)
         self.projection = nn.Linear(config.d_model, target_size) if tie == "none" else None
         self.drop = Dropout(config.dropout)
+        words = config.word_dropout
+        self.source_words = WordDropout(words.source, words.by)
+        self.target_words = WordDropout(words.target, words.by)
         widths = [config.d_model] + [config.units] * (config.encoder_layers - 1)
         self.encoder = nn.ModuleList([Bidirectional(width, config.units) for width in widths])
         self.decoder: RecurrentDecoder = DECODERS[config.attention](config)
@@ -314,7 +319,7 @@ class Recurrent(nn.Module):
         count, source = len(source), more_rows(source)
         valid = source != PAD  # [B, S]
         table = self.source_embedding or self.target_embedding
-        x = table(source.t()) * self.scale  # [S, B, D]
+        x = self.source_words(table, source.t()) * self.scale  # [S, B, D]
         for layer in self.encoder:
             x = layer(self.drop(x), valid)
         return Memory(x.transpose(0, 1)[:count].contiguous(), valid[:count])
@@ -344,7 +349,8 @@ class Recurrent(nn.Module):
 
     def _embedded(self, target: Tensor) -> Tensor:
         """[T, R, D] of target inputs [R, T]."""
-        embedded: Tensor = self.drop(self.target_embedding(target.t()) * self.scale)
+        words = self.target_words(self.target_embedding, target.t())  # [T, R, D]
+        embedded: Tensor = self.drop(words * self.scale)
         return embedded
 
     def attention(self, source: Tensor, target: Tensor) -> Tensor:
@@ -360,6 +366,10 @@ class Recurrent(nn.Module):
         seen: list[Tensor] = []
         self._decode(target, self.encode(source), seen)
         return torch.cat(seen, dim=1)[: len(source)]
+
+    def attentions(self, source: Tensor, target: Tensor) -> Mapping[str, Sequence[Tensor]]:
+        """The one that `attention` tells, of one head; see `mt.contracts.Seq2Seq`."""
+        return {"cross": [self.attention(source, target)[:, None]]}  # [B, 1, T, S]
 
     def output(self) -> tuple[Tensor, Tensor | None]:
         """The projection weight [V, D] and its bias: logits = hidden W^T + b."""

@@ -25,6 +25,7 @@ from mt.layers import (
     FeedForward,
     MultiHeadAttention,
     Positions,
+    Rotary,
     SelfAttention,
     WordDropout,
     WordDropoutConfig,
@@ -86,10 +87,11 @@ class Config(Variant):
     """Layer normalisation or RMS normalisation."""
     activation: Literal["relu", "gelu", "swiglu"] = "relu"
     """Of the feed-forward layer."""
-    positions: Literal["sinusoidal", "learned", "none"] = "sinusoidal"
-    """How the order of the words is told (section 3.5)."""
+    positions: Literal["sinusoidal", "learned", "rotary", "none"] = "sinusoidal"
+    """How the order of the words is told: by what is added to embeddings (section 3.5), or by
+    turning the queries and keys of self-attention (`rotary`, Su et al. 2021)."""
     max_length: int | None = Field(None, ge=2)
-    """Positions of a learned table; sinusoids need none."""
+    """Positions of a learned table; the others know every position."""
     tie_embeddings: Literal["auto", "all", "decoder", "none"] = "auto"
     """Share weights of source, target and output (all), of target and output (decoder);
     `auto`: all with a joint vocabulary, else decoder (section 3.4)."""
@@ -119,9 +121,16 @@ class Config(Variant):
             raise ValueError(f"d_model ({self.d_model}) must be even for sinusoidal positions")
         if self.chosen is not None and (self.layer_heads is not None or not self.scale_attention):
             raise ValueError("head_gates: topk goes with neither layer_heads nor scale_attention")
+        if self.chosen is not None and self.positions == "rotary":
+            raise ValueError("head_gates: topk goes with other positions than rotary")
         if self.chosen is not None and self.chosen > self.n_heads:
             raise ValueError(
                 f"head_gates.heads ({self.chosen}) is more than n_heads ({self.n_heads})"
+            )
+        if self.positions == "rotary" and self.head_width % 2:
+            raise ValueError(
+                f"a head's width (d_head, else d_model / n_heads: {self.head_width}) must be even "
+                "for rotary positions"
             )
         return self
 
@@ -250,13 +259,15 @@ class Transformer(nn.Module):
         if not config.scale_attention:
             for module in self.modules():
                 if isinstance(module, MultiHeadAttention):
-                    module.sharpness = math.sqrt(module.query.out_features / module.n_heads)
+                    module.sharpness = math.sqrt(config.head_width)
+        self.rotary = Rotary(config.head_width, length) if config.positions == "rotary" else None
+        if self.rotary is not None:
+            for layer in [*self.encoder, *self.decoder]:
+                cast(EncoderLayer | DecoderLayer, layer).self_attention.rotary = self.rotary
         for layer in self.encoder:
             once(cast(EncoderLayer, layer).self_attention)
         for layer in self.decoder:
             once(cast(DecoderLayer, layer).cross_attention.key_value)
-        self.alike = config.layer_heads is None and config.chosen is None
-        """Whether all layers have the same heads for all sentences, as `mt.frames` wants."""
         self.encoder_router = _router(config, config.encoder_layers)
         self.decoder_router = _router(config, 2 * config.decoder_layers)
         initialise(self)
@@ -276,23 +287,36 @@ class Transformer(nn.Module):
 
     def start(self, memory: Memory, beams: int, max_length: int) -> Cache:
         """A cache for `max_length` tokens; the source's keys and values computed once."""
-        choices = self._choices(memory)
-        source = self.keys_values(memory, max_length, choices)
         if self.decoder_router is not None:
+            choices = self._choices(memory)
+            source = self._keys_values(memory, choices)
             return ChosenCache(choices, source, memory.valid, beams, max_length)
         heads = [cast(DecoderLayer, layer).self_attention.n_heads for layer in self.decoder]
+        source = self.keys_values(memory, max_length)
         return KeyValueCache(source, memory.valid, beams, max_length, heads)
 
-    def keys_values(
-        self, memory: Memory, positions: int, choices: Sequence[Choices] | None = None
-    ) -> list[tuple[Tensor, Tensor]]:
+    @property
+    def alike(self) -> bool:
+        """Whether all decoder layers have as many heads and use them all."""
+        layers = [cast(DecoderLayer, layer) for layer in self.decoder]
+        heads = {n for x in layers for n in (x.self_attention.n_heads, x.cross_attention.n_heads)}
+        return len(heads) == 1 and self.decoder_router is None
+
+    def keys_values(self, memory: Memory, positions: int) -> list[tuple[Tensor, Tensor]]:
         """The source's keys and values [B, H, S, K] of each decoder layer."""
         self.target_positions.reserve(positions)
+        if self.rotary is not None:
+            self.rotary.reserve(positions)
+        return self._keys_values(memory, [NO_CHOICES] * len(self.decoder))
+
+    def _keys_values(
+        self, memory: Memory, choices: Sequence[Choices]
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Those of the heads that were chosen."""
+        layers = [cast(DecoderLayer, layer) for layer in self.decoder]
         return [
-            cast(DecoderLayer, layer).cross_attention.keys_values(memory.states, *cross)
-            for layer, (_, cross) in zip(
-                self.decoder, choices or [NO_CHOICES] * len(self.decoder), strict=True
-            )
+            layer.cross_attention.keys_values(memory.states, *cross)
+            for layer, (_, cross) in zip(layers, choices, strict=True)
         ]
 
     def decode(self, target: Tensor, memory: Memory, cache: Cache | None = None) -> Tensor:

@@ -26,7 +26,7 @@ SETTINGS = {
 def svg(plot: Plot) -> str:
     """The plot as the text of an SVG file."""
     with matplotlib.rc_context(SETTINGS):
-        figure, axes = pyplot.subplots(figsize=(6.4, 3.8), layout="constrained")
+        figure, axes = pyplot.subplots(figsize=(6.8, 4.2), layout="constrained")
         figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
         for number, line in enumerate(plot.lines):
             look = number % len(COLOURS)
@@ -45,7 +45,8 @@ def svg(plot: Plot) -> str:
         if not plot.log_y:
             axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:,.6g}"))
         if len(plot.lines) > 1:
-            axes.legend(fontsize=9, framealpha=0.9)
+            columns = 2 if len(plot.lines) in (2, 4) else 3
+            figure.legend(loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
         stream = io.StringIO()
         figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
         pyplot.close(figure)

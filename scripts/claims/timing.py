@@ -64,7 +64,10 @@ def _peak(pipe: Connection, function: Callable[..., None], arguments: tuple[obje
     pipe.send((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * unit)
 
 
-def told(values: list[float], digits: int = 3) -> str:
-    """`median (lowest to highest)`."""
-    low, middle, high = min(values), median(values), max(values)
-    return f"{middle:,.{digits}g} ({low:,.{digits}g} to {high:,.{digits}g})"
+def told(values: list[float]) -> str:
+    """`median (lowest to highest)`, to three digits."""
+    low, middle, high = (
+        f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+        for value in (min(values), median(values), max(values))
+    )
+    return f"{middle} ({low} to {high})"

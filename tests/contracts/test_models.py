@@ -23,6 +23,7 @@ SMALL = {
             {"layer_heads": {"encoder": [1, 3], "decoder": [2, 1], "cross": [3, 2]}},
             {"head_gates": {"kind": "hard_concrete"}},
             {"head_gates": {"kind": "topk", "heads": 2}, "norm": "pre"},
+            {"norm": "pre", "positions": "rotary"},
         )
     ],
     "rnn": [
