@@ -32,8 +32,6 @@ def framed(model: Seq2Seq, device: torch.device) -> Seq2Seq:
     """The model in frames where that pays and it can: on a CUDA device; else the model itself."""
     if device.type != "cuda" or not isinstance(model, Replayable) or not model.alike:
         return model
-    if not getattr(model, "alike", True):  # layers of other heads, or sentences
-        return model
     return Frames(model, device, CudaGraphs(device))
 
 
