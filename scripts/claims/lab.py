@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from claims.store import Store, Task
 from mt.distributed import physical_cores
-from mt.errors import MtError
+from mt.errors import MtError, Stopped
 
 Size = Literal["full", "quick", "micro"]
 
@@ -152,6 +152,8 @@ def _work(pipe: Connection, folder: Path, threads: int) -> None:
                 return
             try:
                 answer = "made", f"{store.make(task)['seconds']:.0f} s"
+            except Stopped:  # by the parent; what was to be saved is saved
+                return
             except MtError as error:
                 answer = "failed", str(error)
             except Exception:
