@@ -631,7 +631,7 @@ def test_a_process_of_its_own_tells_the_same(folder, name):
     write(files)
     done = subprocess.run(
         [sys.executable, "-m", "mt", *line.split()],
-        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120,
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert told(done.stderr, folder) == expected
     assert (done.returncode, done.stdout) == (code, "")

@@ -48,7 +48,7 @@ class Terminal:
     def until(self, done):
         """What appears, until it is as wanted or the program has ended."""
         got = b""
-        while not done(got) and select.select([self.ours], [], [], 60)[0]:
+        while not done(got) and select.select([self.ours], [], [], 300)[0]:
             with contextlib.suppress(OSError):  # Linux: the other side has gone
                 part = os.read(self.ours, 65536)
                 got += part

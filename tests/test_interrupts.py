@@ -24,7 +24,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 def run(code, *arguments, **more):
     command = [sys.executable, "-c", code, *map(str, arguments)]
     return subprocess.run(
-        command, env=ENVIRONMENT, capture_output=True, text=True, timeout=120, **more
+        command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300, **more
     )
 
 

@@ -86,7 +86,7 @@ def test_the_parent_of_processes_imports_no_torch(run):
     )
     done = subprocess.run(
         [sys.executable, "-c", code, "translate", str(run), "--processes", "2"],
-        input="Dogs.\nGirls.\n", cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
+        input="Dogs.\nGirls.\n", cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "False\n")
     assert done.stdout.count("\n") == 2

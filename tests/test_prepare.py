@@ -257,24 +257,29 @@ def test_what_a_killed_process_left_is_swept(folder):
 
 
 PREPARE = """
-import sys
+import os, select, sys
 from pathlib import Path
-from mt import recipe
+from mt import recipe, report
 from mt.errors import MtError, Stopped
 from mt.prepare import prepare
+def tell(line):
+    report.say(line)
+    while os.environ["MT_WAITS_AT"] and line.startswith(os.environ["MT_WAITS_AT"]):
+        select.select([], [], [], 0.1)  # until a signal comes
 try:
-    print(prepare(recipe.load(Path(sys.argv[1]))[0]).train.digest)
+    print(prepare(recipe.load(Path(sys.argv[1]))[0], tell).train.digest)
 except (MtError, Stopped) as error:
     print(error, file=sys.stderr)
     sys.exit(error.exit_code)
 """
 
 
-def start(folder, fault=""):
+def start(folder, fault="", waits_at=""):
     made = recipe_of(folder).model_dump(mode="json", include={"languages", "data", "vocabulary"})
     made["training"] = {"max_steps": 10_000}
     (folder / "recipe.yaml").write_text(json.dumps(made))
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "MT_FAULT": fault}
+    environment["MT_WAITS_AT"] = waits_at
     return subprocess.Popen(
         [sys.executable, "-c", PREPARE, str(folder / "recipe.yaml")], env=environment,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -282,7 +287,7 @@ def start(folder, fault=""):
 
 
 def ended(process):
-    out, told = process.communicate(timeout=120)
+    out, told = process.communicate(timeout=300)
     return process.returncode, out.strip(), told
 
 
@@ -314,7 +319,7 @@ def test_a_failure_leaves_nothing_under_a_final_name(folder, fault, code):
 )
 def test_a_signal_ends_it_cleanly(folder, number, phase):
     write_pairs(folder, "train", GOOD * 300)
-    process = start(folder)
+    process = start(folder, waits_at=phase)
     for line in process.stderr:
         if line.startswith(phase):
             process.send_signal(number)

@@ -394,7 +394,7 @@ def run_apart(program, home, endpoint, arguments, **environment):
     }  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-c", program, json.dumps(arguments)],
-        env=environment, capture_output=True, text=True, check=False, timeout=120,
+        env=environment, capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "hf_secretsecret" not in done.stdout + done.stderr

@@ -103,7 +103,7 @@ def launch(folder, name, run, *sets, hurt="none:0:none", processes=2):
         **os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{folder}", "OMP_NUM_THREADS": "1",
         "HURT": hurt,
     }  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert done.stdout == ""
     assert orphans(folder / run) == []
     return done
@@ -157,7 +157,7 @@ def stopped(folder, name, run, *, hurt):
     command = [sys.executable, "-m", "mt", "train", str(folder / f"{name}.yaml"), "--run", str(run)]
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{folder}", "HURT": hurt}
     done = subprocess.run(
-        command, capture_output=True, text=True, env={**environment, "RANK": "0"}, timeout=120
+        command, capture_output=True, text=True, env={**environment, "RANK": "0"}, timeout=300
     )
     assert done.returncode == 143
 

@@ -136,7 +136,7 @@ def command(path, run, fault=None):
         environment["MT_FAULT"] = fault
     return subprocess.run(
         [sys.executable, "-m", "mt", "train", str(path), "--run", str(run)],
-        capture_output=True, text=True, env=environment, timeout=120,
+        capture_output=True, text=True, env=environment, timeout=300,
     )  # fmt: skip
 
 
