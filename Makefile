@@ -24,8 +24,9 @@ demo: $(READY) ## From nothing to a trained model, ten translations and a BLEU s
 	$(BIN)/mt train configs/demo.yaml --run $(DEMO)
 	$(BIN)/mt eval $(DEMO) --show 10
 
+# Two processes of one thread each: threads of several processes would wait for one another.
 test: lint types ## Lint, types and tests: what CI runs
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu and not torture"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu and not torture"
 
 lint: $(READY) ## Check style and format
 	$(BIN)/ruff check .

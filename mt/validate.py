@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mt import batching, distributed, lengths, linear
+from mt import batching, distributed, lengths, linear, memory
 from mt.config import plugin
-from mt.contracts import MASK, Engine, EngineOptions, Pair, Seq2Seq
+from mt.contracts import MASK, Batch, Engine, EngineOptions, Pair, Seq2Seq, Term
 from mt.corpus import EncodedPairs
 from mt.distributed import ALONE, Precision, World
 from mt.errors import ConfigError
@@ -21,7 +21,7 @@ from mt.evaluate import bleu_and_chrf
 from mt.lengths import Rows
 from mt.prepare import Prepared
 from mt.recipe import Recipe
-from mt.step import TrainStep
+from mt.step import TrainStep, halves
 
 SLOTS = 8192
 """Padded slots of one validation batch."""
@@ -195,11 +195,28 @@ def _sums(
         if stopping():
             return None
         batch = batching.moved(batching.collate(pairs, rows[micro]), device)
-        for term in step(batch):
+        for term in _terms(step, batch):
             total, count = sums.get(term.name, (0.0, 0.0))
             total += term.weight * float(term.total)
             sums[term.name] = (total, count + float(term.count))
     return sums
+
+
+def _terms(step: TrainStep, batch: Batch) -> Iterator[Term]:
+    """The objective's terms; where memory does not suffice, those of the halves of the batch.
+
+    Raises:
+        MachineError: one pair alone does not fit.
+    """
+    try:
+        yield from step(batch)
+        return
+    except (MemoryError, RuntimeError) as error:
+        if not memory.exhausted(error):
+            raise
+        told = (str(error).splitlines() or ["no details"])[0]
+    for half in halves(batch, told):
+        yield from _terms(step, half)
 
 
 def _heat_map(

@@ -237,7 +237,7 @@ TABLE = [
         MEND,
     ], 2),
     ("a head of odd width cannot turn", changed("n_heads: 2", "n_heads: 16, positions: rotary"), CONFIG, [
-        "mt: error[CONFIG] recipe.yaml:9: model: a head's width (d_model / n_heads, 1) must be even for rotary positions",
+        "mt: error[CONFIG] recipe.yaml:9: model: a head's width (d_head, else d_model / n_heads: 1) must be even for rotary positions",
         MEND,
     ], 2),
     ("half a unit from either end", changed("{d_model: 16, n_heads: 2, d_ff: 32, encoder_layers: 1, decoder_layers: 1}", "{kind: rnn, units: 7}"), CONFIG, [

@@ -264,7 +264,7 @@ from mt.errors import MtError, Stopped
 from mt.prepare import prepare
 def tell(line):
     report.say(line)
-    while os.environ["MT_WAITS_AT"] and line.startswith(os.environ["MT_WAITS_AT"]):
+    while line.startswith(os.environ.get("MT_WAITS_AT") or "never"):
         select.select([], [], [], 0.1)  # until a signal comes
 try:
     print(prepare(recipe.load(Path(sys.argv[1]))[0], tell).train.digest)

@@ -260,10 +260,10 @@ class Transformer(nn.Module):
             for module in self.modules():
                 if isinstance(module, MultiHeadAttention):
                     module.sharpness = math.sqrt(config.head_width)
-        self.rotary = Rotary(config.head_width, length) if config.positions == "rotary" else None
-        if self.rotary is not None:
+        if config.positions == "rotary":
+            rotary = Rotary(config.head_width, length)
             for layer in [*self.encoder, *self.decoder]:
-                cast(EncoderLayer | DecoderLayer, layer).self_attention.rotary = self.rotary
+                cast(EncoderLayer | DecoderLayer, layer).self_attention.rotary = rotary
         for layer in self.encoder:
             once(cast(EncoderLayer, layer).self_attention)
         for layer in self.decoder:
@@ -305,8 +305,9 @@ class Transformer(nn.Module):
     def keys_values(self, memory: Memory, positions: int) -> list[tuple[Tensor, Tensor]]:
         """The source's keys and values [B, H, S, K] of each decoder layer."""
         self.target_positions.reserve(positions)
-        if self.rotary is not None:
-            self.rotary.reserve(positions)
+        rotary = getattr(cast(DecoderLayer, self.decoder[0]).self_attention, "rotary", None)
+        if rotary is not None:
+            rotary.reserve(positions)
         return self._keys_values(memory, [NO_CHOICES] * len(self.decoder))
 
     def _keys_values(

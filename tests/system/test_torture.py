@@ -167,8 +167,8 @@ def test_the_tortured_runs_hold_what_they_are_named_for(torture):
     assert slow["seconds"] > torture.whole("ema")["seconds"]
 
 
-def test_twenty_kills_at_random(torture, capsys):
-    killed_at_random(torture, 20, 20, capsys)
+def test_ten_kills_at_random(torture, capsys):
+    killed_at_random(torture, 10, 20, capsys)
 
 
 @pytest.mark.parametrize(
