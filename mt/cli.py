@@ -158,7 +158,7 @@ def _told(error: Exception) -> MtError | None:
         what = " ".join(usage.format_message().split())
         return ConfigError("USAGE", place, what, f"see {place} --help")
     if memory.exhausted(error):
-        what = f"out of memory ({str(error).splitlines()[0] if str(error) else 'no details'})"
+        what = f"out of memory ({memory.told(error)})"
         advice = "lower batching.micro_tokens or model sizes, or free memory on the machine"
         return MachineError("MEMORY", "the machine", what, advice)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -25,6 +25,11 @@ def exhausted(error: BaseException) -> bool:
     )
 
 
+def told(error: BaseException) -> str:
+    """The first line of what an error says."""
+    return (str(error).splitlines() or ["no details"])[0]
+
+
 def available() -> int | None:
     """Bytes of main memory that this process may still take, where Linux tells; else None.
 

@@ -110,7 +110,7 @@ class PooledSearcher:
         lengths = [len(each.source) for each in sentences]
         # As few batches as fit, for each step of one has its fixed cost, but as many for each
         # process; the next window is given out before this one ends.
-        budget = batch_budget(config, options)
+        budget = max(1, batch_budget(config, options))  # 0 of very many beams
         rounds = -(-sum(lengths) // (budget * len(self.workers)))
         share = round(PADDED * sum(lengths) / max(1, rounds * len(self.workers)))
         results = _Results(len(sentences))

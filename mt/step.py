@@ -91,7 +91,7 @@ def backward(
         except (MemoryError, RuntimeError) as error:
             if not memory.exhausted(error):
                 raise
-            told = (str(error).splitlines() or ["no details"])[0]
+            told = memory.told(error)
             if world.size > 1:  # one of several processes cannot do an update again alone
                 advice = "lower it, and train into another folder with --run"
                 raise MachineError("OOM", "batching.micro_tokens", told, advice) from None

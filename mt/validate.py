@@ -214,7 +214,7 @@ def _terms(step: TrainStep, batch: Batch) -> Iterator[Term]:
     except (MemoryError, RuntimeError) as error:
         if not memory.exhausted(error):
             raise
-        told = (str(error).splitlines() or ["no details"])[0]
+        told = memory.told(error)
     for half in halves(batch, told):
         yield from _terms(step, half)
 
