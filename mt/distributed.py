@@ -50,6 +50,8 @@ class Config(Section):
     """CPU threads; `auto`: one for each physical core."""
     compile: Literal["auto"] | bool = "auto"
     """Compile the blocks with torch.compile; `auto`: on CUDA only."""
+    graphs: bool = True
+    """Replay updates as CUDA graphs, a graph for each shape, where one CUDA device trains."""
     sharding: Literal["none", "ddp", "fsdp"] = "none"
     """How several processes hold the model: each the whole of it (`none`, `ddp`, the same), or
     each a part (`fsdp`). One process holds it all, whatever this says."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -229,11 +230,28 @@ class LSTM(nn.Module):
         """See `forward`; all positions in one kernel."""
         weights = [self.inputs.weight, self.state.weight, self.inputs.bias]
         weights.append(torch.zeros_like(weights[-1]))  # torch has two biases, the same to us
+        by_cudnn = x.device.type == "cuda"
+        if by_cudnn:
+            x, weights = for_cudnn(x, weights)
         states = hidden.to(x.dtype)[None], cell.to(x.dtype)[None]
-        seen, hidden, last = torch._VF.lstm(
-            x, states, weights, True, 1, 0.0, self.training, False, False
-        )
+        with torch.autocast("cuda", enabled=False) if by_cudnn else nullcontext():
+            seen, hidden, last = torch._VF.lstm(
+                x, states, weights, True, 1, 0.0, self.training, False, False
+            )
         return seen, hidden[0], last[0].to(cell.dtype)
+
+
+def for_cudnn(x: Tensor, weights: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    """Input and weights as cuDNN's LSTM wants them: the weights in one piece of memory.
+
+    It knows no bf16, and autocast would take fp16 in its place, whose range needs a scaler: where
+    products are in bf16 this one is in fp32 (on tensor cores as TF32).
+    """
+    half = torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda") == torch.half
+    dtype = torch.half if half else wide(x)
+    whole = torch.cat([each.flatten() for each in weights]).to(dtype)
+    parts = whole.split([each.numel() for each in weights])
+    return x.to(dtype), [part.view_as(each) for part, each in zip(parts, weights, strict=True)]
 
 
 def wide(x: Tensor) -> torch.dtype:

@@ -309,7 +309,9 @@ def start(
         factors = layer_factors(training, recipe.optimizer.layer_decay)
         scale_rates(optimizer, training, factors)
     scaler = torch.amp.GradScaler(device.type, enabled=step.precision == "fp16")
-    graphed = device.type == "cuda" and resolved["compile"] and world.size == 1
+    alone = device.type == "cuda" and world.size == 1
+    # A graph cannot hold a pass that makes the host wait, as one that chooses heads does.
+    graphed = alone and recipe.runtime.graphs and not getattr(model, "waits", False)
     graphs = Graphs(step, report.tell) if graphed else None
     resident, stream = None, None
     if train is None:

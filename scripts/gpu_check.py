@@ -48,6 +48,7 @@ from mt.averaging import MovingAverage  # noqa: E402
 from mt.config import plugin  # noqa: E402
 from mt.contracts import Batch  # noqa: E402
 from mt.corpus import SIDES, Corpus, Writer  # noqa: E402
+from mt.distributed import Precision  # noqa: E402
 from mt.graphs import Graphs, compilations  # noqa: E402
 from mt.lengths import choose_shapes  # noqa: E402
 from mt.resident import Resident  # noqa: E402
@@ -61,26 +62,32 @@ MODELS = {
     "big": (1024, 16, 4096, 6, 37000, 0.3, 25000),
 }
 QUICK = {"tiny": (32, 2, 64, 1, 500, 0.1, 512)}
-TOLERANCE = 1e-3
-"""Largest relative error of fp32 on two devices: sums are taken in another order."""
+TOLERANCE = 5e-3
+"""Largest relative error of fp32 on two devices: sums are taken in another order, and a ReLU at its
+kink then goes the other way (2e-3 between fp32 and fp64 on one CPU)."""
+HALF_TOLERANCE = 0.1
+"""Largest relative error of a gradient in bf16, whose numbers have three digits."""
 
 
 # --------------------------------------------------------------------------------- parts
 
 
-def made(sizes: tuple[Any, ...], device: torch.device, dropout: float | None = None) -> TrainStep:
+def made(
+    sizes: tuple[Any, ...], device: torch.device, dropout: float | None = None,
+    kind: str = "transformer", precision: Precision = "fp32",
+) -> TrainStep:  # fmt: skip
     """Model and objective with the same weights on any device."""
     width, heads, inner, layers, vocabulary, usual, _ = sizes
-    transformer = plugin("models", "transformer")
-    config = transformer.Config(
-        d_model=width, n_heads=heads, d_ff=inner, encoder_layers=layers, decoder_layers=layers,
-        dropout=usual if dropout is None else dropout, norm="pre",
-    )  # fmt: skip
+    own = {"d_model": width, "dropout": usual if dropout is None else dropout}
+    if kind == "transformer":
+        own |= {"n_heads": heads, "d_ff": inner, "norm": "pre"}
+        own |= {"encoder_layers": layers, "decoder_layers": layers}
+    models = plugin("models", kind)
     known = SimpleNamespace(joint=True, source_size=vocabulary, target_size=vocabulary)
     torch.manual_seed(1)
-    model = transformer.build(config, known)
+    model = models.build(models.Config(**own), known)
     module = plugin("objectives", "cross_entropy")
-    step = TrainStep(model, module.build(module.Config(), model, known, None), "fp32")
+    step = TrainStep(model, module.build(module.Config(), model, known, None), precision)
     return step.to(device)
 
 
@@ -91,6 +98,7 @@ def made_optimizer(step: TrainStep, kind: str = "adamw") -> torch.optim.Optimize
 
 def made_corpus(folder: Path, pairs: int, vocabulary: int) -> Corpus:
     """Pairs of random pieces, as long as those of news: 27 pieces in the mean, a few above 100."""
+    folder.mkdir(exist_ok=True)
     generator = np.random.default_rng(1)
     base = generator.lognormal(3.1, 0.6, pairs)
     sides, lengths = {}, {}
@@ -122,14 +130,17 @@ class Checks:
 
     failed: bool = False
 
-    def error(self, what: str, found: list[torch.Tensor], expected: list[torch.Tensor]) -> None:
+    def error(
+        self, what: str, found: list[torch.Tensor], expected: list[torch.Tensor],
+        most: float = TOLERANCE,
+    ) -> None:  # fmt: skip
         """Print the largest error of a list of tensors, each relative to its own norm."""
         errors = [
             float((a.cpu() - b.cpu()).norm() / b.cpu().norm().clamp(min=1e-12))
             for a, b in zip(found, expected, strict=True)
         ]
         worst = max(e if e == e else float("inf") for e in errors)
-        self.say(what, worst <= TOLERANCE, f"relative error {worst:.1e}")
+        self.say(what, worst <= most, f"relative error {worst:.1e}")
 
     def say(self, what: str, good: bool, figures: str) -> None:
         self.failed |= not good
@@ -149,6 +160,7 @@ def gradient(step: TrainStep, batches: list[Batch], run: Callable[..., Any]) -> 
 def check_agreement(sizes: tuple[Any, ...], corpus: Corpus, device: torch.device) -> bool:
     """Whether the device agrees with the CPU, graphs with plain runs, and skipping skips."""
     torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
     checks, resident = Checks(), Resident(corpus, device)
     print("\n| agreement | figures | |\n|---|---|---|")
     groups = [np.arange(0, 24), np.arange(24, 60), np.arange(60, 64)]
@@ -163,8 +175,15 @@ def check_agreement(sizes: tuple[Any, ...], corpus: Corpus, device: torch.device
                  expected)  # fmt: skip
     if device.type == "cuda":
         check_graphs(checks, sizes, filled, device)
+    here, there = (made(sizes, place, 0.0, "rnn") for place in (torch.device("cpu"), device))
+    expected = gradient(here, [batching.collate(corpus, rows) for rows in groups], accumulate)
+    checks.error("rnn: fp32, CPU and device", gradient(there, plain, accumulate), expected)
+    halves = made(sizes, device, 0.0, "rnn", "bf16")
+    found = gradient(halves, plain, accumulate)
+    checks.error("rnn: bf16 on the device, fp32 on the CPU", found, expected, HALF_TOLERANCE)
     for kind in ("adamw", "muon"):
-        check_skipping(checks, there, kind, filled, device)
+        check_skipping(checks, made(sizes, device, 0.0), kind, filled, device)
+    torch.backends.cudnn.allow_tf32 = True
     return not checks.failed
 
 
@@ -253,10 +272,10 @@ class Loop:
 
 
 def measure_decoding(name: str, device: torch.device, given: argparse.Namespace) -> None:
-    sizes, lines = (QUICK if given.quick else MODELS)[name], 20 if given.quick else 3000
+    sizes, lines = (QUICK if given.quick else MODELS)[name], 20 if given.quick else given.lines
     with tempfile.TemporaryDirectory() as folder:
         sentences = gpu_decoding.sentences_of(made_corpus(Path(folder), lines, sizes[4]), lines)
-    gpu_decoding.measure(name, sizes, sentences, device, 1 if given.quick else 3)
+    gpu_decoding.measure(name, sizes, sentences, device, 1 if given.quick else 2)
 
 
 def needed_operations(sizes: tuple[Any, ...], corpus: Corpus, rows: np.ndarray) -> float:
@@ -287,12 +306,11 @@ def measure(
         loop.update()
         synchronise(device)
         first = time.perf_counter() - began
-        warm_until = time.perf_counter() + (0 if given.quick else given.seconds)
-        while time.perf_counter() < warm_until:
-            loop.update()
+        warm(loop, 0 if given.quick else given.seconds)
         waits = hidden_waits(loop, device)
         synchronise(device)
-        warm, start, tokens, operations, updates = compilations(), time.perf_counter(), 0, 0.0, 0
+        compiled, start = compilations(), time.perf_counter()
+        tokens, operations, updates = 0, 0.0, 0
         while updates < 2 or (not given.quick and time.perf_counter() - start < given.seconds):
             rows = loop.update()
             tokens += int(corpus.target_lengths[rows].sum())
@@ -308,10 +326,19 @@ def measure(
     print(
         f"| {name} | {sum(p.numel() for p in loop.step.parameters()) / 1e6:.1f} M | "
         f"{tokens / seconds:,.0f} | {1000 * seconds / updates:.1f} | {100 * share:.2f} % | "
-        f"{memory:.2f} | {first:.1f} | {warm - compiled_before} + {compilations() - warm} | "
-        f"{graphs} | {waits} |",
+        f"{memory:.2f} | {first:.1f} | {compiled - compiled_before} + {compilations() - compiled} "
+        f"| {graphs} | {waits} |",
         flush=True,
     )
+
+
+def warm(loop: Loop, seconds: float) -> None:
+    """Update for so long, and on until no new shape was captured for a while."""
+    began, captured, since = time.perf_counter(), 0, 0
+    while time.perf_counter() - began < seconds or (seconds and since < 2 * len(loop.shapes)):
+        loop.update()
+        now = len(loop.session.graphs.captured) if loop.session.graphs else 0
+        captured, since = now, since + 1 if now == captured else 0
 
 
 def hidden_waits(loop: Loop, device: torch.device) -> str:
@@ -379,6 +406,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--only", choices=["training", "decoding"])
     parser.add_argument("--models", nargs="*", default=list(MODELS), choices=list(MODELS))
     parser.add_argument("--seconds", type=float, default=15, help="of warm-up and of measuring")
+    parser.add_argument("--lines", type=int, default=1000, help="that are decoded")
     parser.add_argument("--peak", type=float, default=989, help="TFLOP/s; bf16 of an H200: 989")
     parser.add_argument("--multi30k", type=Path, metavar="FOLDER")
     parser.add_argument("--bleu", type=float, default=38, help="goal of --multi30k, on validation")
@@ -399,12 +427,14 @@ def main() -> int:
     sizes = QUICK["tiny"] if given.quick else MODELS["iwslt"]
     good = True
     with tempfile.TemporaryDirectory() as folder:
-        corpus = made_corpus(Path(folder), 400, sizes[4])
         if given.only != "training":
-            checks, count = Checks(), 16 if given.quick else 200
-            gpu_decoding.check(checks, sizes, corpus, count, device)
+            checks, count = Checks(), 16 if given.quick else 100
+            small = (QUICK if given.quick else MODELS)["tiny"]
+            corpus = made_corpus(Path(folder) / "decoding", 400, small[4])
+            gpu_decoding.check(checks, small, corpus, count, device)
             good &= not checks.failed
         if given.only != "decoding":
+            corpus = made_corpus(Path(folder) / "training", 400, sizes[4])
             good &= check_agreement(sizes, corpus, device)
     names = list(QUICK) if given.quick else given.models
     if given.only != "training":

@@ -26,8 +26,9 @@ Found = list[tuple[list[int], float]]
 """For each sentence the best hypothesis and its score."""
 SEARCHES = {"greedy": {}, "beam": {"beams": 5}, "diverse": {"beams": 6, "groups": 3},
             "sampling": {"temperature": 0.7}}  # fmt: skip
-AGREEING = 0.99
-"""The share of lines that must be equal on two devices: where two pieces tie, sums decide."""
+AGREEING = {"sampling": 0.95}
+"""The share of lines that must be equal on two devices, 0.99 where nothing else is said: where two
+pieces tie, sums decide, and a cumulative distribution has as many ties as pieces."""
 SPREAD = 3.0
 """Deviation of the logits of an untrained model."""
 TOLERANCE = 1e-3
@@ -98,9 +99,7 @@ def translated(
     return [([token for token in found[row][0] if token], found[row][1]) for row in sorted(found)]
 
 
-def compared(
-    checks: Checks, what: str, found: Found, expected: Found, least: float = AGREEING
-) -> None:
+def compared(checks: Checks, what: str, found: Found, expected: Found, least: float = 0.99) -> None:
     """Print how many translations are equal, and how far the scores of those are apart."""
     equal = [a[0] == b[0] for a, b in zip(found, expected, strict=True)]
     apart = [abs(a[1] - b[1]) / max(1.0, abs(b[1])) for a, b in zip(found, expected, strict=True)]
@@ -123,12 +122,13 @@ def check(
     on_cpu, ours = ModelDecoder(made(sizes, cpu)), decoders_of(model, device, torch.float32)
     *others, last = ours
     for kind in SEARCHES:
+        least = AGREEING.get(kind, 0.99)
         expected = translated(on_cpu, kind, sentences, cpu)
         plain = translated(ours["plain"], kind, sentences, device)
-        compared(checks, f"{kind}: CPU and device", plain, expected)
+        compared(checks, f"{kind}: CPU and device", plain, expected, least)
         for name in (*others[1:], last):
             found = translated(ours[name], kind, sentences, device)
-            compared(checks, f"{kind}: plain and {name}", found, plain)
+            compared(checks, f"{kind}: plain and {name}", found, plain, least)
             again = translated(ours[name], kind, sentences, device)
             checks.say(f"{kind}: {name} once more", again == found, "the same bits")
     members = [ours, decoders_of(made(sizes, device, seed=2), device, torch.float32)]

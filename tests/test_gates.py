@@ -261,6 +261,11 @@ def test_empty_rows_that_fill_a_shape_have_no_load():
     assert torch.equal(alone.loads, router.loads)
 
 
+def test_only_a_model_that_chooses_heads_waits_for_the_device(vocabulary, chosen):
+    assert chosen.waits
+    assert not built(vocabulary, norm="pre", head_gates={"kind": "hard_concrete"}).waits
+
+
 def test_what_topk_needs_is_told():
     for config in ({"kind": "topk"}, {"kind": "hard_concrete", "heads": 2}):
         with pytest.raises(ValueError, match=r"head_gates\.heads"):

@@ -296,6 +296,11 @@ class Transformer(nn.Module):
         return KeyValueCache(source, memory.valid, beams, max_length, heads)
 
     @property
+    def waits(self) -> bool:
+        """Whether a pass asks the device how many sentences chose a head; see `mt.chosen`."""
+        return self.decoder_router is not None
+
+    @property
     def alike(self) -> bool:
         """Whether all decoder layers have as many heads and use them all."""
         layers = [cast(DecoderLayer, layer) for layer in self.decoder]

@@ -108,6 +108,29 @@ def torch_twin(layer, width, units):
     return twin
 
 
+@pytest.mark.parametrize("half", [None, torch.half, torch.bfloat16], ids=str)
+def test_what_cudnn_is_given_lies_in_one_piece_and_is_the_same(half):
+    layer, x = recurrent.LSTM(6, 8), torch.randn(5, 3, 6)
+    weights = [layer.inputs.weight, layer.state.weight, layer.inputs.bias]
+    before = torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
+    torch.set_autocast_enabled("cuda", half is not None)
+    torch.set_autocast_dtype("cuda", half or before[1])
+    try:
+        given, parts = recurrent.for_cudnn(x, weights)
+    finally:
+        torch.set_autocast_enabled("cuda", before[0])
+        torch.set_autocast_dtype("cuda", before[1])
+    dtype = torch.half if half is torch.half else torch.float32
+    assert {given.dtype, *(part.dtype for part in parts)} == {dtype}
+    assert len({part.untyped_storage().data_ptr() for part in parts}) == 1
+    ends = [part.storage_offset() + part.numel() for part in parts]
+    assert [part.storage_offset() for part in parts] == [0, *ends[:-1]]
+    for part, weight in zip(parts, weights, strict=True):
+        assert torch.equal(part, weight.to(dtype))
+        slope = torch.autograd.grad(part.sum(), weight, retain_graph=True)[0]
+        assert torch.equal(slope, torch.ones_like(weight))
+
+
 @pytest.mark.parametrize("way", ["by_torch", "loop"])
 def test_a_bidirectional_layer_is_torchs_over_packed_sequences(way, monkeypatch):
     monkeypatch.setattr(recurrent.LSTM, "forward", getattr(recurrent.LSTM, way))

@@ -35,11 +35,14 @@ RECIPE = {
 
 
 def written(folder, **changes):
-    """The recipe as a file; `a__b=c` changes a.b."""
+    """The recipe as a file; `a__b=c` changes a.b, `a=c` all of a."""
     values = json.loads(json.dumps(RECIPE))
     for path, value in changes.items():
         section, _, key = path.partition("__")
-        values.setdefault(section, {})[key] = value
+        if key:
+            values.setdefault(section, {})[key] = value
+        else:
+            values[section] = value
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump(values))
     return path

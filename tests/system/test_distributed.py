@@ -177,6 +177,16 @@ def test_two_copies_train_what_one_process_does(folder, alone):
     assert "Warning" not in done.stderr
 
 
+def test_two_copies_of_a_recurrent_model_train_what_one_process_does(folder):
+    values = yaml.safe_load((folder / "exact.yaml").read_text())
+    values["model"] = {"kind": "rnn", "d_model": 12, "units": 16, "dropout": 0.0}
+    (folder / "recurrent.yaml").write_text(yaml.safe_dump(values))
+    train.train(recipe.load(folder / "recurrent.yaml")[0], folder / "recurrent")
+    done = launch(folder, "recurrent", "recurrent-copies")
+    assert done.returncode == 0, done.stderr
+    assert_same_training(folder / "recurrent-copies", folder / "recurrent")
+
+
 def test_shards_take_up_and_hand_on_what_one_process_does(folder, alone):
     """One process, then two that share the weights, then one again: the same training."""
     run = folder / "shards"

@@ -86,11 +86,14 @@ def test_resume_at_an_epochs_end(whole, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"runtime__precision": "bf16"}, {"runtime__precision": "fp16"}, {"optimizer__kind": "muon"}],
-    ids=lambda changes: str(*changes.values()),
-)
+    [
+        {"runtime__precision": "bf16"}, {"runtime__precision": "fp16"}, {"optimizer__kind": "muon"},
+        {"model": {"kind": "rnn", "d_model": 12, "units": 16}},
+    ],
+    ids=["bf16", "fp16", "muon", "rnn"],
+)  # fmt: skip
 def test_resume_otherwise(tmp_path, monkeypatch, changes):
-    """In half precision, and with another optimizer."""
+    """In half precision, with another optimizer, and another model."""
     for name, stops in (("a", []), ("b", [3, 8])):
         (tmp_path / name).mkdir()
         path = written(tmp_path / name, **changes)
