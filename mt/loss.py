@@ -5,6 +5,8 @@ Legend: P real positions, D model width, V vocabulary.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -32,8 +34,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         smoothing: float, kept: Tensor | None, dtype: torch.dtype,
     ) -> Tensor:  # fmt: skip
         wanted = any(ctx.needs_input_grad[:3])
-        gradients = [torch.zeros_like(t) if wanted else None for t in (hidden, weight)]
-        gradients += [torch.zeros_like(bias) if wanted and bias is not None else None]
+        gradients = zeros(hidden, weight, bias, wanted)
         h, w, b = rounded(hidden, dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
         chunk = CHUNK if h.device.type == "cpu" else DEVICE_CHUNKS * CHUNK
         logits, slopes = (h.new_empty(min(chunk, len(h)), len(w)) for _ in range(2))
@@ -58,7 +59,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 if kept is not None:
                     real_p *= kept[rows]
                 p[len(y) :] = 0
-                _add_gradients(gradients, rows, p, x, w)
+                add_gradients(gradients, rows, p, x, w)
         if smoothing:
             total -= _spread_evenly(gradients, hidden, weight, bias, kept, smoothing)
         ctx.gradients = gradients
@@ -66,14 +67,27 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient: Tensor):  # type: ignore[no-untyped-def]
-        parts = [None if g is None else g.mul_(gradient.to(g.dtype)) for g in ctx.gradients]
-        ctx.gradients = ()
-        return *parts, None, None, None, None
+        return *handed_over(ctx, gradient), None, None, None, None
 
 
-def _add_gradients(
-    gradients: list[Tensor | None], rows: slice, slope: Tensor, x: Tensor, w: Tensor
-) -> None:
+Gradients = list[Tensor | None]
+"""Of hidden states [P, D], weight [V, D] and bias [V], which a fused loss forms in its forward."""
+
+
+def zeros(hidden: Tensor, weight: Tensor, bias: Tensor | None, wanted: bool) -> Gradients:
+    """Where to add them, if they are wanted."""
+    every = hidden, weight, bias
+    return [torch.zeros_like(t) if wanted and t is not None else None for t in every]
+
+
+def handed_over(ctx: Any, gradient: Tensor) -> Gradients:
+    """What the forward left in `ctx.gradients`, times the gradient [] of the loss; only once."""
+    parts = [None if g is None else g.mul_(gradient.to(g.dtype)) for g in ctx.gradients]
+    ctx.gradients = ()
+    return parts
+
+
+def add_gradients(gradients: Gradients, rows: slice, slope: Tensor, x: Tensor, w: Tensor) -> None:
     """Add what the slope [CHUNK, V] of the loss by the logits says of hidden, weight and bias."""
     hidden, weight, bias = gradients
     assert hidden is not None
@@ -86,7 +100,7 @@ def _add_gradients(
 
 
 def _spread_evenly(
-    gradients: list[Tensor | None], hidden: Tensor, weight: Tensor, bias: Tensor | None,
+    gradients: Gradients, hidden: Tensor, weight: Tensor, bias: Tensor | None,
     kept: Tensor | None, smoothing: float,
 ) -> Tensor:  # fmt: skip
     """What smoothing / V on every label takes off the loss, []; the gradients get theirs.
@@ -197,8 +211,7 @@ class _LinearTwoPasses(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         count = len(labels)
         wanted = any(ctx.needs_input_grad[:3])
-        gradients = [torch.zeros_like(t) if wanted else None for t in (hidden, weight)]
-        gradients += [torch.zeros_like(bias) if wanted and bias is not None else None]
+        gradients = zeros(hidden, weight, bias, wanted)
         w, b = weight.to(dtype), None if bias is None else bias.to(dtype)
         chunk = (CHUNK if hidden.device.type == "cpu" else DEVICE_CHUNKS * CHUNK) // 2
         wide = torch.promote_types(dtype, torch.float32)
@@ -226,21 +239,19 @@ class _LinearTwoPasses(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient: Tensor, _: Tensor):  # type: ignore[no-untyped-def]
-        parts = [None if g is None else g.mul_(gradient.to(g.dtype)) for g in ctx.gradients]
-        ctx.gradients = ()
-        return *parts, None, None, None, None, None
+        return *handed_over(ctx, gradient), None, None, None, None, None
 
 
 def _add_two_gradients(
-    gradients: list[Tensor | None], places: slice, slope: Tensor, x: Tensor, w: Tensor
+    gradients: Gradients, places: slice, slope: Tensor, x: Tensor, w: Tensor
 ) -> None:
-    """As `_add_gradients`, for the same places of both passes: x [2P, D], slope [2P, V]."""
+    """As `add_gradients`, for the same places of both passes: x [2P, D], slope [2P, V]."""
     hidden, *others = gradients
     assert hidden is not None
     first, other = hidden.chunk(2)
     count = len(first[places])
     part = torch.empty_like(x)
-    _add_gradients([part, *others], slice(None), slope, x, w)
+    add_gradients([part, *others], slice(None), slope, x, w)
     first[places], other[places] = part[:count], part[count : 2 * count]
 
 

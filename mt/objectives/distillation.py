@@ -23,7 +23,15 @@ from torch.nn import functional as F
 from mt.config import InputFile, Variant
 from mt.contracts import PAD, Batch, Loss, Seq2Seq, Teacher, Term
 from mt.errors import ConfigError
-from mt.loss import CHUNK, DEVICE_CHUNKS, linear_cross_entropy
+from mt.loss import (
+    CHUNK,
+    DEVICE_CHUNKS,
+    add_gradients,
+    handed_over,
+    real_positions,
+    sequence_cross_entropy,
+    zeros,
+)
 
 if TYPE_CHECKING:
     from mt.vocabulary import Vocabulary
@@ -56,23 +64,19 @@ class Distillation(nn.Module):
 
     def forward(self, batch: Batch) -> Loss:
         """The loss of one micro-batch."""
-        model, config = cast(Seq2Seq, self.model), self.config
-        hidden = model.decode(batch.inputs, model.encode(batch.source)).flatten(0, 1)  # [B*T, D]
-        weight, bias = model.output()
-        labels = batch.labels.flatten()  # [B*T]
-        real = labels != PAD
-        taught = self.teacher.hidden(batch).flatten(0, 1) if self.training else None  # [B*T, D']
-        if hidden.device.type == "cpu":  # as in cross_entropy.py: where to gather costs nothing
-            at = real.nonzero()[:, 0]
-            hidden, labels = hidden.index_select(0, at), labels.index_select(0, at)
-            taught = None if taught is None else taught.index_select(0, at)
-        if taught is None:
-            total = linear_cross_entropy(hidden, weight, bias, labels, ignored=PAD)
-        else:
-            total = taught_cross_entropy(
-                hidden, weight, bias, labels, taught, self.teacher.project, config
-            )
-        return (Term("loss", total, real.sum()),)
+        model = cast(Seq2Seq, self.model)
+        hidden = model.decode(batch.inputs, model.encode(batch.source))  # [B, T, D]
+        count = batch.target_lengths.sum()
+        if not self.training:
+            total = sequence_cross_entropy(hidden, *model.output(), batch.labels)
+            return (Term("loss", total, count),)
+        theirs = self.teacher.hidden(batch)  # [B, T, D']
+        taught, _, _ = real_positions(theirs, batch.labels)
+        states, labels, _ = real_positions(hidden, batch.labels)
+        total = taught_cross_entropy(
+            states, *model.output(), labels, taught, self.teacher.project, self.config
+        )
+        return (Term("loss", total, count),)
 
 
 class _Taught(torch.autograd.Function):
@@ -84,8 +88,7 @@ class _Taught(torch.autograd.Function):
         project: Callable[[Tensor], Tensor], config: Config,
     ) -> Tensor:  # fmt: skip
         wanted = any(ctx.needs_input_grad[:3])
-        gradients = [torch.zeros_like(t) if wanted else None for t in (hidden, weight)]
-        gradients += [torch.zeros_like(bias) if wanted and bias is not None else None]
+        gradients = zeros(hidden, weight, bias, wanted)
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         size = CHUNK if hidden.device.type == "cpu" else DEVICE_CHUNKS * CHUNK
         for start in range(0, len(hidden), size):
@@ -97,15 +100,13 @@ class _Taught(torch.autograd.Function):
             )  # fmt: skip
             total += losses.sum()
             if wanted:
-                _add(gradients, rows, slope, x, weight)
+                add_gradients(gradients, rows, slope, x, weight)
         ctx.gradients = gradients
         return total
 
     @staticmethod
     def backward(ctx, gradient: Tensor):  # type: ignore[no-untyped-def]
-        parts = [None if g is None else g.mul_(gradient.to(g.dtype)) for g in ctx.gradients]
-        ctx.gradients = ()
-        return *parts, None, None, None, None
+        return *handed_over(ctx, gradient), None, None, None, None
 
 
 def _chunk(logits: Tensor, theirs: Tensor, labels: Tensor, config: Config) -> tuple[Tensor, Tensor]:
@@ -124,19 +125,6 @@ def _chunk(logits: Tensor, theirs: Tensor, labels: Tensor, config: Config) -> tu
     slope.mul_(1 - share).add_(softened.exp().sub_(q), alpha=share * heat)
     losses = (1 - share) * told + share * heat * heat * divergence
     return losses * real, slope.mul_(real)
-
-
-def _add(
-    gradients: list[Tensor | None], rows: slice, slope: Tensor, x: Tensor, weight: Tensor
-) -> None:
-    """Add what the slope [P, V] of a chunk says of hidden states, weight and bias."""
-    ours, of_weight, of_bias = gradients
-    assert ours is not None
-    assert of_weight is not None
-    ours[rows] = (slope @ weight).to(ours.dtype)
-    of_weight += slope.t() @ x
-    if of_bias is not None:
-        of_bias += slope.sum(0)
 
 
 def taught_cross_entropy(
