@@ -33,6 +33,8 @@ if arguments[0] in ("train", "prepare", "distill"):
     sets = ["training.max_steps=2", "schedule.kind=constant", "schedule.warmup_steps=0"]
     sets += ["data.processes=1", "vocabulary.size=360", "batching.tokens=256"]
     sets += ["batching.micro_tokens=1024", "runtime.precision=fp32", "runtime.threads=1"]
+    # What has learned nothing does not end by itself.
+    sets += ["search.max_length_ratio=0.3", "search.max_length_extra=4"]
     if "gru" not in open(config).read():
         sets += ["model.d_model=16", "model.n_heads=2", "model.d_ff=16"]
     if "demo" in config:

@@ -193,6 +193,24 @@ def test_transformers_translates_raw_text_as_we_do(norm, subwords, tmp_path):
         assert texts(theirs, options) == texts(ours, options)
 
 
+@pytest.mark.parametrize("beams", [1, 3])
+def test_transformers_ends_the_longest_sentences_where_we_do(beams, subwords, tmp_path):
+    """A model that has learned nothing goes on until the limit, of a source as long as may be."""
+    model, opened = opened_with(tmp_path, subwords, steps=0)
+    search = {"max_length_ratio": 0.3, "beams": beams}
+    recipe = opened.recipe
+    recipe = recipe.model_copy(update={"search": recipe.search.model_copy(update=search)})
+    opened = replace(opened, recipe=recipe)
+    huggingface.export(model, opened, tmp_path / "hf", huggingface.Config())
+    theirs = huggingface.open(tmp_path / "hf", opened)
+    most, text = recipe.data.max_length - 1, " ".join(tiny_run.SOURCES)
+    begun = [text[:end] for end in range(len(text))]
+    lines = [begun[[len(ids) for ids in subwords[True].encode_source(begun)].index(most)], "A boy."]
+    ours = texts(native_engine(model, opened), EngineOptions(), lines)
+    assert texts(theirs, EngineOptions(), lines) == ours
+    assert len(ours[0]) > len(ours[1])
+
+
 @pytest.mark.parametrize("kind", ["unigram", "bpe"])
 def test_their_tokenizer_cuts_hostile_text_as_ours(kind):
     config = vocabulary.Config(size=408, model=kind)

@@ -161,12 +161,15 @@ def _generation(opened: checkpoint.Opened) -> Any:
     import transformers
 
     search = opened.recipe.search
-    longest = int(search.max_length_ratio * opened.recipe.data.max_length) + search.max_length_extra
+    pieces = opened.recipe.data.max_length - 1
+    longest = int(search.max_length_ratio * pieces) + search.max_length_extra
+    beams = getattr(search, "beams", 1)
+    # Without beams they refuse what only beams have.
+    of_beams = {"length_penalty": getattr(search, "length_penalty", 0.0), "early_stopping": True}
     return transformers.GenerationConfig(
-        num_beams=getattr(search, "beams", 1),
-        length_penalty=getattr(search, "length_penalty", 0.0),
-        early_stopping=True,
-        max_length=longest,
+        num_beams=beams,
+        **(of_beams if beams > 1 else {}),
+        max_length=longest + 2,  # of a translation, <s> and </s>
         suppress_tokens=_never(),
         pad_token_id=PAD,
         bos_token_id=BEGIN,
@@ -392,7 +395,8 @@ class Exported:
                 made = self.model.generate(**batch, **settings, logits_processor=[within])
             decoded = self.tokenizer.batch_decode(made, skip_special_tokens=True)
             for row, text, ids in zip(rows, decoded, made.tolist(), strict=True):
-                pieces = self.vocabulary.pieces_target(ids[1 : ids.index(END)])
+                end = ids.index(END) if END in ids else None  # cut by the model's own limit
+                pieces = self.vocabulary.pieces_target(ids[1:end])
                 found[row] = Translation(text, tokens=tuple(pieces))
         return (found[row] for row in range(len(texts)))
 
