@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mt import checkpoint, evaluate
+from mt import checkpoint, evaluate, report
 from mt.contracts import Engine, EngineOptions
 from mt.recipe import Recipe
 from mt.translate import open_engine
@@ -48,16 +48,17 @@ def compare(
     first, (some, _) = next(iter(texts.items()))
     seconds = dict.fromkeys(models, float("inf"))
     found: dict[str, dict[str, list[str]]] = {}
-    for engine in engines.values():
-        _translated(engine, asked, some[:WARM_UP], sets[first].direction.target)
-    for _ in range(ROUNDS):
-        for name, engine in engines.items():
-            began = time.perf_counter()
-            found[name] = {
-                each: _translated(engine, asked, lines, sets[each].direction.target)
-                for each, (lines, _) in texts.items()
-            }
-            seconds[name] = min(seconds[name], time.perf_counter() - began)
+    with report.each_line_once():
+        for engine in engines.values():
+            _translated(engine, asked, some[:WARM_UP], sets[first].direction.target)
+        for _ in range(ROUNDS):
+            for name, engine in engines.items():
+                began = time.perf_counter()
+                found[name] = {
+                    each: _translated(engine, asked, lines, sets[each].direction.target)
+                    for each, (lines, _) in texts.items()
+                }
+                seconds[name] = min(seconds[name], time.perf_counter() - began)
     count = sum(len(lines) for lines, _ in texts.values())
     rows = []
     for name, path in models.items():

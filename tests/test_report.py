@@ -183,3 +183,11 @@ def test_append_repairs_a_torn_line(tmp_path):
     path.write_bytes(b"whole\ntor")
     files.append(path, "next")
     assert path.read_bytes() == b"whole\ntor\nnext\n"
+
+
+def test_what_is_said_again_and_again_is_said_once(capsys):
+    with report.each_line_once():
+        for line in ("a", "b", "a"):
+            report.say(line)
+    report.say("a")
+    assert capsys.readouterr().err == "a\nb\na\n"
