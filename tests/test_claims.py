@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -111,6 +112,45 @@ def test_what_was_measured_is_not_measured_again(claims, tmp_path, monkeypatch):
     torn.write_text(torn.read_text()[:20])
     assert lab.measure(tasks)["twice 1"] == 2
     assert made == [1, 2, 3, 1]
+
+
+def test_what_was_timed_beside_others_decides_nothing_and_is_measured_again(
+    claims, tmp_path, monkeypatch
+):
+    timing, store, verdicts = claims("timing"), claims("store"), claims("verdicts")
+    monkeypatch.setattr(timing, "idle", lambda folder: 1, raising=False)
+    used = iter([0.0, 1e6, 1e6, 1e6, 0.0, 0.0])  # before and after each of three measurements
+    monkeypatch.setattr(store, "_others", lambda: next(used))
+    task, judged = (
+        store.Task("timing:idle"),
+        verdicts.Judgement([verdicts.Finding("it is so", verdicts.HOLDS, "It was.")]),
+    )
+    found = []
+    for alone in (True, False, True):
+        lab = lab_in(claims, tmp_path)
+        lab.measure({"idle": task}, alone=alone)
+        found.append(claims("page").at_rest(judged, lab.used).verdict)
+    assert found == ["inconclusive", "holds", "holds"]
+    assert next(used) == 0.0  # what was not alone took what there was
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="nothing tells what others do")
+def test_what_others_take_of_the_processors_is_what_is_not_our_own(claims, monkeypatch):
+    store, real = claims("store"), os.times
+    told = []
+    for _ in range(2):
+        own = real()
+        told.append((store._others(), sum(own[:4])))
+        with monkeypatch.context() as patch:
+            patch.setattr(store.os, "times", lambda: (0.0, 0.0, 0.0, 0.0))
+            told[-1] = (*told[-1], store._others())
+        began = time.process_time()
+        while time.process_time() - began < 0.3:
+            pass
+    others, own, every = (after - before for before, after in zip(*told, strict=True))
+    assert every - others == pytest.approx(own, abs=0.1)
+    assert own >= 0.29
+    assert every > 0.2
 
 
 def test_a_measurement_is_known_by_all_that_it_depends_on(claims, monkeypatch):

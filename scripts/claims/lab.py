@@ -26,6 +26,10 @@ from mt.errors import MtError, Stopped
 Size = Literal["full", "quick", "micro"]
 
 
+FREE = 0.15
+"""How much of the machine others may use while something is timed, of all its processors."""
+
+
 class Failed(Exception):
     """A measurement could not be made; what it said."""
 
@@ -43,7 +47,8 @@ class Lab:
         self.store, self.size = store, size
         self.cores = physical_cores() if cores is None else cores
         self.used: dict[str, dict[str, Any]] = {}
-        """Each measurement that was asked for, by its key: seconds, and whether it ran alone."""
+        """Each measurement that was asked for, by its key: its seconds, whether it ran alone, and
+        which share of the machine others used meanwhile."""
 
     def choose(self, full: Any, quick: Any, micro: Any) -> Any:
         """What belongs to the size."""
@@ -53,10 +58,11 @@ class Lab:
         """The values of tasks by name, in the order given.
 
         Args:
-            alone: one after another, each with the machine to itself, for what is timed.
+            alone: one after another, each with the machine to itself, for what is timed. What was
+                timed on a machine that was not free is measured again.
         """
         missing = {
-            task.key: (name, task) for name, task in tasks.items() if not self.store.found(task)
+            task.key: (name, task) for name, task in tasks.items() if not self._found(task, alone)
         }
         if missing:
             self._make(missing, alone)
@@ -64,9 +70,19 @@ class Lab:
         for name, task in tasks.items():
             made = self.store.found(task)
             assert made is not None, "it was made above"
-            self.used[task.key] = {"seconds": made["seconds"], "alone": alone}
+            others = made.get("others", 0.0)
+            self.used[task.key] = {"seconds": made["seconds"], "alone": alone, "others": others}
             values[name] = made["value"]
+            if alone and others > FREE:
+                say(f"{name}: others used {others:.0%} of the machine; measure it again later")
         return values
+
+    def _found(self, task: Task, alone: bool) -> bool:
+        made = self.store.found(task)
+        if made is not None and alone and made.get("others", 0.0) > FREE:
+            self.store.forget(task)
+            return False
+        return made is not None
 
     def _make(self, missing: Mapping[str, tuple[str, Task]], alone: bool) -> None:
         waiting = list(missing.values())

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from claims import plots
-from claims.verdicts import FAILS, HOLDS, OPEN, Finding, Judgement
+from claims.lab import FREE
+from claims.verdicts import FAILS, HOLDS, OPEN, Check, Finding, Judgement
 from mt import files
 
 HERE = Path(__file__).parent
@@ -18,8 +20,9 @@ INTRODUCTION = """\
 
 What is told of the Transformer, its parts, its rivals and its costs, put to the test with `mt`
 itself: each claim with its experiment, its figures and one of three verdicts. *Holds* and *does
-not hold* need every seed, or every round of a timing, to agree; where they differ, or where a side
-did not train far enough to be compared, the verdict is *inconclusive*. The experiments are small on
+not hold* need every seed, or every round of a timing, to agree; where they differ, where a side did
+not train far enough to be compared, or where others used the machine while something was timed, the
+verdict is *inconclusive*. The experiments are small on
 purpose (models of {width} dimensions, the demo language, synthetic tasks): a verdict is about this
 size, and about a CPU.
 
@@ -59,7 +62,10 @@ def write(folder: Path, docs: Path) -> Path:
     """
     known = results(folder)
     drawn = files.make_folder(docs / "claims")
-    judged = {letter: claim(letter).judge(result["found"]) for letter, result in known.items()}
+    judged = {
+        letter: at_rest(claim(letter).judge(result["found"]), result["used"])
+        for letter, result in known.items()
+    }
     wanted = {}
     for letter, judgement in judged.items():
         for plot in judgement.plots:
@@ -72,6 +78,20 @@ def write(folder: Path, docs: Path) -> Path:
     page = docs / "claims.md"
     files.write(page, "\n".join(_lines(known, judged)) + "\n")
     return page
+
+
+def at_rest(judgement: Judgement, used: dict[str, dict[str, Any]]) -> Judgement:
+    """What is left of a judgement when others used the machine while something was timed."""
+    timed = [each.get("others", 0.0) for each in used.values() if each["alone"]]
+    most = max(timed, default=0.0)
+    if most <= FREE:
+        return judgement
+    check = Check(f"the machine was free while it was timed (others used {most:.0%} of it)", False)
+    findings = [
+        replace(finding, verdict=OPEN, checks=(*finding.checks, check))
+        for finding in judgement.findings
+    ]
+    return replace(judgement, findings=findings)
 
 
 def _lines(known: dict[str, dict[str, Any]], judged: dict[str, Judgement]) -> Iterator[str]:

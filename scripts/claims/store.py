@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,17 +64,33 @@ class Store:
         except (OSError, ValueError):  # not there, or of a machine that lost its power
             return None
 
+    def forget(self, task: Task) -> None:
+        """Delete a measurement, so that it is made anew."""
+        files.discard(self.path(task))
+
     def make(self, task: Task) -> Values:
         """The measurement, made and kept unless it was finished before."""
         known = self.found(task)
         if known is not None:
             return known
-        began = time.monotonic()
+        began, busy = time.monotonic(), _others()
         value = task.run(self.folder)
+        seconds = time.monotonic() - began
         made = {
             "function": task.function, "arguments": task.arguments, "value": value,
-            "seconds": round(time.monotonic() - began, 3),
+            "seconds": round(seconds, 3),
+            "others": round(max(0.0, _others() - busy) / seconds / (os.cpu_count() or 1), 3),
         }  # fmt: skip
         files.make_folder(self.path(task).parent)
         files.write_json(self.path(task), made)
         return made
+
+
+def _others() -> float:
+    """Seconds of all processors that went to others than this process and its children; or 0."""
+    try:
+        _, user, nice, system, _, _, *rest = Path("/proc/stat").read_text().splitlines()[0].split()
+    except (OSError, ValueError):  # no Linux
+        return 0.0
+    ticks = sum(int(each) for each in (user, nice, system, *rest[:3]))  # and a hypervisor's share
+    return ticks / os.sysconf("SC_CLK_TCK") - sum(os.times()[:4])
