@@ -22,9 +22,8 @@ What is told of the Transformer, its parts, its rivals and its costs, put to the
 itself: each claim with its experiment, its figures and one of three verdicts. *Holds* and *does
 not hold* need every seed, or every round of a timing, to agree; where they differ, where a side did
 not train far enough to be compared, or where others used the machine while something was timed, the
-verdict is *inconclusive*. The experiments are small on
-purpose (models of {width} dimensions, the demo language, synthetic tasks): a verdict is about this
-size, and about a CPU.
+verdict is *inconclusive*. The experiments are small on purpose (models of {width} dimensions, the
+demo language, synthetic tasks): a verdict is about this size, and about a CPU.
 
 `make claims` measures all of it again and writes this page and its plots; finished measurements
 are kept under `runs/claims`, so that a run that was stopped goes on. `make claims QUICK=1` does the
