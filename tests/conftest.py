@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # So a shell begins what it puts in the background; the programs that tests start, and stop
+    # with SIGINT, would inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope="session")
