@@ -10,7 +10,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # So a shell begins what it puts in the background; the programs that tests start, and stop
     # with SIGINT, would inherit it.
