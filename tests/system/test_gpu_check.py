@@ -12,7 +12,7 @@ def test_the_gpu_check_agrees_with_itself_on_a_cpu():
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "missing for --multi30k: " in done.stdout
-    assert done.stdout.count("| ok |") == 17
+    assert done.stdout.count("| ok |") == 19
     assert "| tiny | " in done.stdout
     assert "FAILED" not in done.stdout
 
