@@ -11,6 +11,8 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
+from mt import memory
+
 MOST = 512
 """Recordings that are kept; what comes later runs plainly."""
 
@@ -72,8 +74,7 @@ class CudaGraphs:
 
 def could_not(what: str, error: RuntimeError) -> str:
     """The one line that tells why there is no recording."""
-    told = (str(error).splitlines() or ["no details"])[0]
-    return f"mt: warning[GRAPHS] no CUDA graph {what} ({told}); running without"
+    return f"mt: warning[GRAPHS] no CUDA graph {what} ({memory.told(error)}); running without"
 
 
 class Replays:
