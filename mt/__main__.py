@@ -3,13 +3,13 @@
 Nothing heavy is imported before Ctrl-C is safe.
 """
 
-from mt import interrupts
+from mt.runtime import signals
 
 
 def main() -> None:
     """Do what the command line says and exit with its code."""
-    interrupts.leave_at_once()
-    from mt import cli
+    signals.leave_at_once()
+    from mt.cli import main as cli
 
     cli.main()
 

@@ -10,6 +10,8 @@ train, val and test_2016_flickr as .en.gz and .de.gz. Standard output is a Markd
 code is 1 when something does not agree. What it does of decoding is in gpu_decoding.py.
 """
 
+# ruff: noqa: E402
+
 from __future__ import annotations
 
 import argparse
@@ -39,20 +41,34 @@ def missing(names: tuple[str, ...]) -> list[str]:
 if missing(NEEDED):
     sys.exit(f"gpu_check needs {', '.join(NEEDED)}; missing: {', '.join(missing(NEEDED))}")
 
-import gpu_decoding  # noqa: E402
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
+import gpu_decoding
+import numpy as np
+import torch
 
-from mt import batching, train  # noqa: E402
-from mt.averaging import MovingAverage  # noqa: E402
-from mt.config import plugin  # noqa: E402
-from mt.contracts import Batch  # noqa: E402
-from mt.corpus import SIDES, Corpus, Writer  # noqa: E402
-from mt.distributed import Precision  # noqa: E402
-from mt.graphs import Graphs, compilations  # noqa: E402
-from mt.lengths import choose_shapes  # noqa: E402
-from mt.resident import Resident  # noqa: E402
-from mt.step import TrainStep, accumulate, advance, backward, gradients  # noqa: E402
+from mt.checkpoints.averaging import MovingAverage
+from mt.config.yaml_reader import plugin
+from mt.data import batch_sampler
+from mt.data.bucketing import choose_shapes
+from mt.data.corpus import (
+    SIDES,
+    Corpus,
+    Writer,
+)
+from mt.data.gpu_corpus import Resident
+from mt.interfaces import Batch
+from mt.runtime.distributed import Precision
+from mt.training import loop as train
+from mt.training.graphed_step import (
+    Graphs,
+    compilations,
+)
+from mt.training.step import (
+    TrainStep,
+    accumulate,
+    advance,
+    backward,
+    gradients,
+)
 
 # d_model, heads, d_ff, layers, vocabulary, dropout, tokens of an update
 MODELS = {
@@ -165,7 +181,7 @@ def check_agreement(sizes: tuple[Any, ...], corpus: Corpus, device: torch.device
     print("\n| agreement | figures | |\n|---|---|---|")
     groups = [np.arange(0, 24), np.arange(24, 60), np.arange(60, 64)]
     here, there = made(sizes, torch.device("cpu"), 0.0), made(sizes, device, 0.0)
-    expected = gradient(here, [batching.collate(corpus, rows) for rows in groups], accumulate)
+    expected = gradient(here, [batch_sampler.collate(corpus, rows) for rows in groups], accumulate)
     plain = [resident.collate(rows) for rows in groups]
     checks.error("fp32 loss and gradients, CPU and device", gradient(there, plain, accumulate),
                  expected)  # fmt: skip
@@ -176,7 +192,7 @@ def check_agreement(sizes: tuple[Any, ...], corpus: Corpus, device: torch.device
     if device.type == "cuda":
         check_graphs(checks, sizes, filled, device)
     here, there = (made(sizes, place, 0.0, "rnn") for place in (torch.device("cpu"), device))
-    expected = gradient(here, [batching.collate(corpus, rows) for rows in groups], accumulate)
+    expected = gradient(here, [batch_sampler.collate(corpus, rows) for rows in groups], accumulate)
     checks.error("rnn: fp32, CPU and device", gradient(there, plain, accumulate), expected)
     halves = made(sizes, device, 0.0, "rnn", "bf16")
     found = gradient(halves, plain, accumulate)
@@ -246,14 +262,14 @@ class Loop:
             recipe=SimpleNamespace(training=SimpleNamespace(clip=1.0)),
         )  # fmt: skip
         self.resident, self.number = Resident(corpus, device), 0
-        config = batching.Config(tokens=sizes[-1])
+        config = batch_sampler.Config(tokens=sizes[-1])
         self.updates: Iterator[Any] = iter(self._forever(config))
 
-    def _forever(self, config: batching.Config) -> Iterator[list[np.ndarray]]:
+    def _forever(self, config: batch_sampler.Config) -> Iterator[list[np.ndarray]]:
         epoch = 0
         while True:
             source, target = self.corpus.source_lengths, self.corpus.target_lengths
-            plan = batching.Epoch(source, target, config, self.slots, 1, epoch, self.shapes)
+            plan = batch_sampler.Epoch(source, target, config, self.slots, 1, epoch, self.shapes)
             for window in range(len(plan.windows)):
                 yield from plan.updates(window)
             epoch += 1

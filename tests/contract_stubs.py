@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mt.config import Variant
-from mt.contracts import (
+from mt.config.yaml_reader import Variant
+from mt.errors import ConfigError
+from mt.interfaces import (
     BEGIN,
     END,
     Batch,
@@ -39,7 +40,6 @@ from mt.contracts import (
     Term,
     Translation,
 )
-from mt.errors import ConfigError
 
 
 class Ensemble:

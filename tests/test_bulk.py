@@ -7,11 +7,14 @@ import json
 import pytest
 import tiny_run
 
-from mt import bulk, cli, config, files, recipe
-from mt.contracts import BACK_TRANSLATED, EngineOptions
+from mt.cli import main
+from mt.config import recipe, yaml_reader
+from mt.data.prepare import prepare
+from mt.decoding import translate_corpus
+from mt.decoding.translate import open_engine
 from mt.errors import ConfigError
-from mt.prepare import prepare
-from mt.translate import open_engine
+from mt.interfaces import BACK_TRANSLATED, EngineOptions
+from mt.runtime import files
 
 LINES = [*tiny_run.SOURCES * 2, "", "  ", *tiny_run.SOURCES[::-1]]
 SAMPLED = {"kind": "sampling", "max_length_extra": 4}
@@ -24,7 +27,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _small_parts(monkeypatch):
-    monkeypatch.setattr(bulk, "PART", 5)
+    monkeypatch.setattr(translate_corpus, "PART", 5)
 
 
 def options(**more):
@@ -32,7 +35,7 @@ def options(**more):
 
 
 def job(run, out, lines=LINES, side="target", **more):
-    return bulk.Job(run, lines, out, options(**more), side)
+    return translate_corpus.Job(run, lines, out, options(**more), side)
 
 
 def contents(out):
@@ -44,12 +47,12 @@ class Killed(BaseException):
 
 
 def test_the_corpus_is_what_the_engine_translates_blank_lines_left_out(run, tmp_path):
-    about = bulk.run(job(run, tmp_path / "out"), lambda _: None)
+    about = translate_corpus.run(job(run, tmp_path / "out"), lambda _: None)
     engine = open_engine(run, options())
     wanted = [
         each.text
-        for start in range(0, len(LINES), bulk.PART)
-        for each in engine.translate(LINES[start : start + bulk.PART])
+        for start in range(0, len(LINES), translate_corpus.PART)
+        for each in engine.translate(LINES[start : start + translate_corpus.PART])
     ]
     both = [(a, b) for a, b in zip(LINES, wanted, strict=True) if a.strip() and b.strip()]
     for side, number in (("source", 0), ("target", 1)):
@@ -63,7 +66,7 @@ def test_killed_after_each_part_and_run_again_it_ends_with_the_same_bytes(
     run, tmp_path, monkeypatch, search
 ):
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
-    bulk.run(job(run, whole, search=search), lambda _: None)
+    translate_corpus.run(job(run, whole, search=search), lambda _: None)
     write, made = files.write, []
 
     def write_then_die(path, data):
@@ -75,34 +78,36 @@ def test_killed_after_each_part_and_run_again_it_ends_with_the_same_bytes(
     monkeypatch.setattr(files, "write", write_then_die)
     for _ in range(len(LINES)):
         try:
-            bulk.run(job(run, resumed, search=search), lambda _: None)
+            translate_corpus.run(job(run, resumed, search=search), lambda _: None)
             break
         except Killed:
             assert not (resumed / "corpus.json").exists()
-    assert len(made) == len(set(made)) == -(-len(LINES) // bulk.PART)  # each was made once
+    assert (
+        len(made) == len(set(made)) == -(-len(LINES) // translate_corpus.PART)
+    )  # each was made once
     assert contents(resumed) == contents(whole)
 
 
 def test_processes_change_nothing(run, tmp_path):
     for processes in (1, 2):
         out = tmp_path / str(processes)
-        bulk.run(job(run, out, search=SAMPLED, processes=processes), lambda _: None)
+        translate_corpus.run(job(run, out, search=SAMPLED, processes=processes), lambda _: None)
     assert contents(tmp_path / "1") == contents(tmp_path / "2")
 
 
 def test_what_is_done_is_not_done_again_and_what_changed_is(run, tmp_path, monkeypatch):
     told = []
-    bulk.run(job(run, tmp_path / "out"), told.append)
+    translate_corpus.run(job(run, tmp_path / "out"), told.append)
     before = contents(tmp_path / "out")
     with monkeypatch.context() as patch:
-        patch.setattr(bulk, "_translate", None)  # would fail if it were called
-        bulk.run(job(run, tmp_path / "out"), told.append)
+        patch.setattr(translate_corpus, "_translate", None)  # would fail if it were called
+        translate_corpus.run(job(run, tmp_path / "out"), told.append)
     assert "there already" in told[-1]
     lines = ["Girls sing.", *LINES[1:]]
-    bulk.run(job(run, tmp_path / "out", lines), told.append)
+    translate_corpus.run(job(run, tmp_path / "out", lines), told.append)
     assert contents(tmp_path / "out")["source.txt"] != before["source.txt"]
     (tmp_path / "out" / "target.txt").write_bytes(b"torn")
-    bulk.run(job(run, tmp_path / "out"), told.append)
+    translate_corpus.run(job(run, tmp_path / "out"), told.append)
     assert contents(tmp_path / "out") == before
 
 
@@ -111,7 +116,9 @@ def test_samples_depend_on_the_seed_and_no_two_parts_have_the_same(run, tmp_path
     texts = []
     for seed in (1, 2):
         out = tmp_path / str(seed)
-        bulk.run(job(run, out, lines, "source", search=SAMPLED, seed=seed), lambda _: None)
+        translate_corpus.run(
+            job(run, out, lines, "source", search=SAMPLED, seed=seed), lambda _: None
+        )
         texts.append(list(files.lines(out / "source.txt")))
     assert texts[0] != texts[1]
     assert texts[0][:5] != texts[0][5:]
@@ -123,12 +130,12 @@ def test_what_is_no_corpus_of_ours_is_left_alone(run, tmp_path):
     (tmp_path / "file").write_text("dear", encoding="utf-8")
     for name in ("letters", "file"):
         with pytest.raises(ConfigError, match="OUTPUT-EXISTS"):
-            bulk.run(job(run, tmp_path / name), lambda _: None)
+            translate_corpus.run(job(run, tmp_path / name), lambda _: None)
     assert (tmp_path / "letters" / "love.txt").read_text(encoding="utf-8") == "dear"
 
 
 def test_what_it_says_names_no_path(run, tmp_path):
-    bulk.run(job(run, tmp_path / "out"), lambda _: None)
+    translate_corpus.run(job(run, tmp_path / "out"), lambda _: None)
     about = json.loads((tmp_path / "out" / "corpus.json").read_text(encoding="utf-8"))
     assert str(tmp_path) not in json.dumps(about)
 
@@ -138,7 +145,7 @@ def test_back_translation_makes_a_corpus_that_a_recipe_takes(run, tmp_path, caps
     text.write_text("\n".join(LINES) + "\n", encoding="utf-8")
     command = ["backtranslate", str(run), str(text), "-o", str(tmp_path / "bt"), "--sampling"]
     command += ["--threads", "1", "--precision", "fp32", "--processes", "1"]
-    assert cli.run([*command, "--set", "search.max_length_extra=4"]) == 0
+    assert main.run([*command, "--set", "search.max_length_extra=4"]) == 0
     out, err = capsys.readouterr()
     assert out == ""
     assert "tag: bt" in err
@@ -152,10 +159,10 @@ def test_back_translation_makes_a_corpus_that_a_recipe_takes(run, tmp_path, caps
     }  # fmt: skip
     values = {"languages": {"source": "de", "target": "en"}, "data": data}
     values |= {"vocabulary": {"path": "run"}, "training": {"max_minutes": 1}}
-    document = config.Document(values, folder=run.parent)
+    document = yaml_reader.Document(values, folder=run.parent)
     for side in ("source", "target"):
         data["train"][0][side] = str(tmp_path / "bt" / f"{side}.txt")
-    prepared = prepare(config.validate(recipe.Recipe, document), lambda _: None)
+    prepared = prepare(yaml_reader.validate(recipe.Recipe, document), lambda _: None)
     assert {prepared.train.source(row)[0] for row in range(len(prepared.train))} == {
         BACK_TRANSLATED
     }
@@ -164,8 +171,8 @@ def test_back_translation_makes_a_corpus_that_a_recipe_takes(run, tmp_path, caps
 def test_an_export_that_would_draw_other_samples_is_refused(run, tmp_path):
     pytest.importorskip("ctranslate2")
     folder = tmp_path / "folder"
-    assert cli.run(["export", str(run), "--to", "ctranslate2", "-o", str(folder)]) == 0
+    assert main.run(["export", str(run), "--to", "ctranslate2", "-o", str(folder)]) == 0
     with pytest.raises(ConfigError, match="same samples"):
-        bulk.run(job(folder, tmp_path / "out", search=SAMPLED), lambda _: None)
-    bulk.run(job(folder, tmp_path / "out"), lambda _: None)
+        translate_corpus.run(job(folder, tmp_path / "out", search=SAMPLED), lambda _: None)
+    translate_corpus.run(job(folder, tmp_path / "out"), lambda _: None)
     assert (tmp_path / "out" / "corpus.json").exists()

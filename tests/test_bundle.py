@@ -11,10 +11,13 @@ import zipfile
 import pytest
 import tiny_run
 
-from mt import bundle, checkpoint, cli, evaluate, export
-from mt.contracts import EngineOptions, Pair
+from mt.checkpoints import bundle, checkpoint
+from mt.cli import main
+from mt.decoding.translate import open_engine
 from mt.errors import ConfigError, ModelError
-from mt.translate import open_engine
+from mt.evaluation import evaluate
+from mt.export import export
+from mt.interfaces import EngineOptions, Pair
 
 ONE = EngineOptions(threads=1, precision="fp32")
 
@@ -163,7 +166,7 @@ HOSTILE = {
 @pytest.mark.parametrize("what", HOSTILE)
 def test_what_is_hostile_is_refused_in_one_line(what, made, tmp_path, capsys):
     path = pack(tmp_path / "x.mt", HOSTILE[what](members(made)))
-    assert cli.run(["translate", str(path), "-i", str(made.parent / "train.en")]) == 4
+    assert main.run(["translate", str(path), "-i", str(made.parent / "train.en")]) == 4
     assert capsys.readouterr().err.startswith("mt: error[")
     assert [each.name for each in tmp_path.iterdir()] == ["x.mt"]
 

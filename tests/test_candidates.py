@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mt.candidates import best_of, best_pieces, forced_gains, left_in_batch
-from mt.contracts import END, FIRST_PIECE
-from mt.lines import batch_size, batches
+from mt.decoding.batching import batch_size, batches
+from mt.decoding.candidates import best_of, best_pieces, forced_gains, left_in_batch
+from mt.interfaces import END, FIRST_PIECE
 
 
 class Rounded:

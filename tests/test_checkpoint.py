@@ -10,13 +10,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mt import checkpoint, files
-from mt.averaging import MovingAverage, mean
-from mt.checkpoint import TrainState
+from mt.checkpoints import checkpoint
+from mt.checkpoints.averaging import MovingAverage, mean
+from mt.checkpoints.checkpoint import TrainState
 from mt.errors import MachineError, ModelError
 from mt.models import transformer
-from mt.objectives import cross_entropy
-from mt.step import TrainStep
+from mt.runtime import files
+from mt.training.objectives import cross_entropy
+from mt.training.step import TrainStep
 
 SMALL = {"d_model": 8, "n_heads": 2, "d_ff": 8, "encoder_layers": 1, "decoder_layers": 1}
 

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from mt import cli, config, recipe
+from mt.cli import main
+from mt.cli.options import engine_options
+from mt.config import recipe, yaml_reader
 from mt.errors import Stopped
-from mt.options import engine_options
 
 ROOT = Path(__file__).parents[1]
 MT = (sys.executable, "-m", "mt")
@@ -46,7 +47,7 @@ def process(command, **options):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_help_of_each_command_stands_alone(command, capsys):
-    assert cli.run([command, "--help"]) == 0
+    assert main.run([command, "--help"]) == 0
     out, err = capsys.readouterr()
     assert err == ""
     assert f"Usage: mt {command}" in out
@@ -55,14 +56,14 @@ def test_the_help_of_each_command_stands_alone(command, capsys):
 
 
 def test_the_help_names_every_command_and_exit_code(capsys):
-    assert cli.run(["--help"]) == 0
+    assert main.run(["--help"]) == 0
     shown = capsys.readouterr().out
     assert all(f"  {command} " in shown for command in COMMANDS)
     assert all(f"  {code} " in shown for code in (0, 1, 2, 3, 4, 5, 6, 7, 8))
 
 
 def test_mt_alone_prints_the_help(capsys):
-    assert cli.run([]) == 0
+    assert main.run([]) == 0
     assert capsys.readouterr().out.startswith("Usage: mt ")
 
 
@@ -82,7 +83,7 @@ def test_help_comes_in_less_than_half_a_second(folder):
 def test_the_version_tells_mt_torch_python_and_device(capsys):
     import torch
 
-    assert cli.run(["--version"]) == 0
+    assert main.run(["--version"]) == 0
     shown = capsys.readouterr().out
     assert shown.startswith("mt ")
     assert f"torch {torch.__version__}" in shown
@@ -92,7 +93,7 @@ def test_the_version_tells_mt_torch_python_and_device(capsys):
 
 class TestConfig:
     def test_each_value_says_where_it_comes_from(self, folder, capsys):
-        assert cli.run(["config", "recipe.yaml", "--set", "model.n_heads=2"]) == 0
+        assert main.run(["config", "recipe.yaml", "--set", "model.n_heads=2"]) == 0
         said = {
             line.partition(":")[0].strip(): line.partition(" # ")[2]
             for line in capsys.readouterr().out.splitlines()
@@ -103,7 +104,7 @@ class TestConfig:
 
     def test_what_it_prints_is_the_same_recipe(self, folder, capsys):
         arguments = ["recipe.yaml", "--set", "optimizer.learning_rate=3e-4"]
-        assert cli.run(["config", *arguments]) == 0
+        assert main.run(["config", *arguments]) == 0
         elsewhere = folder / "elsewhere"
         elsewhere.mkdir()
         (elsewhere / "copy.yaml").write_text(capsys.readouterr().out, encoding="utf-8")
@@ -116,10 +117,10 @@ class TestConfig:
     )
     def test_every_text_is_written_so_that_it_reads_back(self, text):
         line = f"key: {recipe._word(text)}"
-        assert config.parse(line).value == {"key": text}
+        assert yaml_reader.parse(line).value == {"key": text}
 
     def test_explain_tells_type_default_value_and_meaning(self, folder, capsys):
-        assert cli.run(["config", "recipe.yaml", "--explain", "model.d_model"]) == 0
+        assert main.run(["config", "recipe.yaml", "--explain", "model.d_model"]) == 0
         assert capsys.readouterr().out == (
             "model.d_model:\n"
             "  Width D of the residual stream.\n"
@@ -142,7 +143,7 @@ class TestConfig:
             assert recipe.explained(settled, document, key)[-1].startswith("  value: ")
 
     def test_the_schema_needs_no_config_and_knows_every_section(self, capsys):
-        assert cli.run(["config", "--schema"]) == 0
+        assert main.run(["config", "--schema"]) == 0
         schema = json.loads(capsys.readouterr().out)
         assert set(schema["properties"]) == set(recipe.Recipe.model_fields)
         assert schema["additionalProperties"] is False
@@ -154,16 +155,16 @@ class TestCache:
         entry = folder / "cache" / "corpora" / "0123abcd"
         entry.mkdir(parents=True)
         (entry / "tokens").write_bytes(bytes(2_000_000))
-        assert cli.run(["cache"]) == 0
+        assert main.run(["cache"]) == 0
         assert capsys.readouterr().out == f"       2.0 MB  {entry}\n"
-        assert cli.run(["cache", "--clear"]) == 0
+        assert main.run(["cache", "--clear"]) == 0
         assert not entry.exists()
-        assert cli.run(["cache"]) == 0
+        assert main.run(["cache"]) == 0
         assert capsys.readouterr().out == ""
 
     def test_a_cache_that_is_not_there_is_empty(self, folder, capsys):
-        assert cli.run(["cache"]) == 0
-        assert cli.run(["cache", "--clear"]) == 0
+        assert main.run(["cache"]) == 0
+        assert main.run(["cache", "--clear"]) == 0
         assert capsys.readouterr().out == ""
 
 
@@ -175,14 +176,14 @@ class TestWhatGoesWrong:
             raise error
 
         monkeypatch.setattr(recipe, "load", load)
-        return cli.run(["config", "recipe.yaml"])
+        return main.run(["config", "recipe.yaml"])
 
     def test_a_bug_is_one_line_and_its_trace_is_in_a_file(self, folder, monkeypatch, capsys):
         assert self.fails(monkeypatch, KeyError("oops\x1b[2J")) == 1
         out, err = capsys.readouterr()
         first, second = err.splitlines()
         assert out == ""
-        assert first.startswith("mt: error[BUG] mt/commands/config.py:")
+        assert first.startswith("mt: error[BUG] mt/cli/commands/config.py:")
         assert first.endswith(": KeyError: 'oops\\x1b[2J'")
         (log,) = (folder / "cache").glob("mt-crash-*.log")
         assert second.endswith(str(log))

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mt import cli, config, recipe
+from mt.cli import main
+from mt.config import recipe, yaml_reader
 from mt.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
@@ -554,7 +555,7 @@ def trained(tmp_path_factory):
         patch.chdir(here)
         patch.setenv("MT_CACHE", str(here / "cache"))
         write({"recipe.yaml": RECIPE, **DATA})
-        assert cli.run(["train", "recipe.yaml"]) == 0
+        assert main.run(["train", "recipe.yaml"]) == 0
     return here
 
 
@@ -596,13 +597,13 @@ def told(stderr, folder):
 )
 def test_it_is_told_in_these_lines(request, folder, capsys, name, files, line, expected, code):
     if name.startswith("resumed"):
-        assert cli.run(["train", "recipe.yaml"]) == 0
+        assert main.run(["train", "recipe.yaml"]) == 0
     elif "runs/recipe" in line or "in use" in name:
         shutil.copytree(request.getfixturevalue("trained") / "runs", folder / "runs", symlinks=True)
     write(files)
     with locked(folder / "runs/recipe/.lock", "in use" in name):
         capsys.readouterr()
-        status = cli.run(line.split())
+        status = main.run(line.split())
     out, err = capsys.readouterr()
     assert told(err, folder) == expected
     assert status == code
@@ -649,7 +650,7 @@ def test_a_process_of_its_own_tells_the_same(folder, name):
     ],
 )  # fmt: skip
 def test_scalars_are_those_of_yaml_1_2(text, value):
-    read = config.parse(f"key: {text}").value["key"]
+    read = yaml_reader.parse(f"key: {text}").value["key"]
     assert (read, type(read)) == (value, type(value))
 
 
@@ -689,11 +690,11 @@ YAMLISH = st.text(st.sampled_from("ab1.-:,[]{}#&*!|>'\"%@`?~ \n\t\u2028é"), max
 @given(st.one_of(st.text(max_size=60), YAMLISH))
 def test_any_text_is_read_or_refused(text):
     with contextlib.suppress(ConfigError):
-        config.parse(text)
+        yaml_reader.parse(text)
 
 
 @settings(max_examples=200, deadline=None)
 @given(YAMLISH)
 def test_any_assignment_is_applied_or_refused(text):
     with contextlib.suppress(ConfigError):
-        config.override(config.parse("a: {b: [1, {c: 2}]}"), f"a.{text}")
+        yaml_reader.override(yaml_reader.parse("a: {b: [1, {c: 2}]}"), f"a.{text}")

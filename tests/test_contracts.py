@@ -8,18 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from mt import config, contracts
+from mt import interfaces
+from mt.config import yaml_reader
 
 ROOT = Path(__file__).parents[1]
 STUBS = ROOT / "tests" / "contract_stubs.py"
 PROTOCOLS = {
-    "models": contracts.ModelPlugin,
-    "objectives": contracts.ObjectivePlugin,
-    "optimizers": contracts.OptimizerPlugin,
-    "search": contracts.SearchPlugin,
-    "sources": contracts.SourcePlugin,
-    "exporters": contracts.ExporterPlugin,
-    "engines": contracts.EnginePlugin,
+    "models": interfaces.ModelPlugin,
+    "objectives": interfaces.ObjectivePlugin,
+    "optimizers": interfaces.OptimizerPlugin,
+    "search": interfaces.SearchPlugin,
+    "sources": interfaces.SourcePlugin,
+    "exporters": interfaces.ExporterPlugin,
+    "engines": interfaces.EnginePlugin,
 }
 
 
@@ -69,10 +70,10 @@ def test_the_nouns_do_not_import_torch():
 
 
 @pytest.mark.parametrize(
-    ("folder", "kind"), [(f, kind) for f in PROTOCOLS for kind in config.plugins(f)]
+    ("folder", "kind"), [(f, kind) for f in PROTOCOLS for kind in yaml_reader.plugins(f)]
 )
 def test_every_plugin_has_what_its_folder_promises(folder, kind):
-    module = config.plugin(folder, kind)
+    module = yaml_reader.plugin(folder, kind)
     protocol = PROTOCOLS[folder]
     promised = [n for n, v in vars(protocol).items() if inspect.isfunction(v) and n[0] != "_"]
     assert promised
@@ -81,14 +82,15 @@ def test_every_plugin_has_what_its_folder_promises(folder, kind):
         given = list(inspect.signature(getattr(module, name)).parameters)
         assert given == wanted, f"{folder}/{kind}.py: {name}"
     if folder != "engines":
-        assert issubclass(module.Config, config.Variant)
+        assert issubclass(module.Config, yaml_reader.Variant)
         assert module.Config.model_fields["kind"].default == kind
         assert module.Config.model_config["frozen"]
 
 
 @pytest.mark.parametrize(
-    ("folder", "kind"), [(f, k) for f in PROTOCOLS for k in config.plugins(f) if f != "engines"]
+    ("folder", "kind"),
+    [(f, k) for f in PROTOCOLS for k in yaml_reader.plugins(f) if f != "engines"],
 )
 def test_every_setting_has_a_docstring(folder, kind):
-    fields = config.plugin(folder, kind).Config.model_fields
+    fields = yaml_reader.plugin(folder, kind).Config.model_fields
     assert [name for name, info in fields.items() if not info.description and name != "kind"] == []

@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 import tiny_run
 
-from mt import cli, evaluate, export
-from mt.config import plugin
-from mt.contracts import END, FIRST_PIECE, EngineOptions, Pair, Sentence
+from mt.cli import main
+from mt.config.yaml_reader import plugin
+from mt.decoding.translate import open_engine
 from mt.errors import ConfigError, ModelError
-from mt.translate import open_engine
+from mt.evaluation import evaluate
+from mt.export import export
+from mt.interfaces import END, FIRST_PIECE, EngineOptions, Pair, Sentence
 
 ROOT = Path(__file__).parents[1]
 engine_plugin = plugin("engines", "ctranslate2")
@@ -200,7 +202,7 @@ def test_a_setting_that_is_none_is_told(folder, tmp_path):
 
 
 def test_it_is_evaluated_in_its_folder(folder, capsys):
-    assert cli.run(["eval", str(folder), "--on", "test_one", "--json"]) == 0
+    assert main.run(["eval", str(folder), "--on", "test_one", "--json"]) == 0
     assert json.loads(capsys.readouterr().out).keys() == {"test_one"}
     assert (folder / "hypotheses" / "test_one.txt").is_file()
     assert len(evaluate.examples(folder, "test_one", 1)) == 1

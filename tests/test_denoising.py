@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from mt import batching, noise
-from mt.contracts import END, MASK, PAD
+from mt.data import batch_sampler, noising
 from mt.errors import ConfigError
+from mt.interfaces import END, MASK, PAD
 from mt.models import transformer
-from mt.objectives import denoising
-from mt.step import TrainStep, backward
+from mt.training.objectives import denoising
+from mt.training.step import TrainStep, backward
 
 TAG = 6
 
@@ -42,12 +42,12 @@ def pairs():
 
 def batch_of(pairs, first=0):
     rows = np.arange(first, first + len(pairs))
-    return batching.batch_of([s for s, _ in pairs], [t for _, t in pairs], rows)
+    return batch_sampler.batch_of([s for s, _ in pairs], [t for _, t in pairs], rows)
 
 
 def noised(batch, seed=3, **settings):
     config = denoising.Config(**settings)
-    return denoising.noised(batch, config, noise.poisson(config.span), torch.tensor(seed))
+    return denoising.noised(batch, config, noising.poisson(config.span), torch.tensor(seed))
 
 
 HARD = {"mask": 0.3, "delete": 0.2, "shuffle": 3.0}
@@ -141,7 +141,7 @@ def test_weights_weigh(vocabulary, pairs):
 
 
 def test_filling_rows_stay_as_they_are(vocabulary):
-    empty = batching.batch_of([], [], np.array([], np.int64), (4, 6, 6))
+    empty = batch_sampler.batch_of([], [], np.array([], np.int64), (4, 6, 6))
     objective = made(vocabulary, predict_weight=1.0)
     assert [float(term.total.detach()) for term in objective(empty)] == [0.0, 0.0, 0.0]
     assert torch.equal(noised(empty).source[:, 0], empty.source[:, 0])

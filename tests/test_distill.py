@@ -8,12 +8,14 @@ import pytest
 import tiny_run
 import torch
 
-from mt import cli, files, teacher
-from mt.checkpoint import read_recipe
-from mt.config import plugin
+from mt.checkpoints.checkpoint import read_recipe
+from mt.cli import main
+from mt.config.yaml_reader import plugin
 from mt.models import transformer
-from mt.objectives import distillation
-from mt.vocabulary import Vocabulary
+from mt.runtime import files
+from mt.training import teacher
+from mt.training.objectives import distillation
+from mt.vocabulary.vocabulary import Vocabulary
 
 CONFIG = """
 languages: {source: en, target: de}
@@ -46,7 +48,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def distil(*more):
-    return cli.run(["distill", "run", "student.yaml", *FAST, *more])
+    return main.run(["distill", "run", "student.yaml", *FAST, *more])
 
 
 def weights(run):
@@ -77,7 +79,7 @@ def test_the_original_pairs_are_kept_on_demand(folder):
     settled = (folder / "runs/student/distilled/student.yaml").read_text(encoding="utf-8")
     assert settled.count("kind: text") == 2 + 2
     assert not (folder / "runs/student/checkpoints").exists()
-    assert cli.run(["train", "runs/student/distilled/student.yaml", "--run", "runs/student"]) == 0
+    assert main.run(["train", "runs/student/distilled/student.yaml", "--run", "runs/student"]) == 0
 
 
 def test_word_level_resumes_bit_for_bit_and_keeps_no_teacher(folder):
@@ -95,7 +97,7 @@ def test_word_level_resumes_bit_for_bit_and_keeps_no_teacher(folder):
     names = {name.removeprefix("weights/") for name in ours if name.startswith("weights/")}
     assert all(name.startswith("model.") for name in names)
     (run.parents[1] / "run").rename(folder / "gone")  # what was trained needs no teacher
-    assert cli.run(["eval", "runs/whole", "--json"]) == 0
+    assert main.run(["eval", "runs/whole", "--json"]) == 0
 
 
 def test_a_teacher_that_changed_is_told_on_resume(folder, capsys):
@@ -120,7 +122,7 @@ def test_another_vocabulary_is_told_by_sizes_and_hashes(folder, capsys):
         assert f"{known.size:,} pieces, {known.digest[:16]}" in err
     assert not (folder / "runs").exists()
     told = ["--set", "objective.kind=distillation", "--set", "objective.teacher=run"]
-    assert cli.run(["train", "student.yaml", *told, *sets]) == 4
+    assert main.run(["train", "student.yaml", *told, *sets]) == 4
     assert "VOCAB-MISMATCH" in capsys.readouterr().err
 
 
@@ -139,7 +141,7 @@ def test_what_makes_no_sense_is_refused(folder, capsys, more, told):
 
 
 def test_distillation_without_a_teacher_is_refused(folder, capsys):
-    assert cli.run(["train", "student.yaml", "--set", "objective.kind=distillation"]) == 2
+    assert main.run(["train", "student.yaml", "--set", "objective.kind=distillation"]) == 2
     assert "objective.teacher" in capsys.readouterr().err
 
 
@@ -181,7 +183,7 @@ def test_the_chunked_loss_and_its_gradients_are_torchs_own(
 
 
 def test_a_student_that_is_its_teacher_has_nothing_to_learn_of_it(vocabulary):
-    from mt import batching
+    from mt.data import batch_sampler
 
     config = transformer.Config(
         d_model=16, n_heads=2, d_ff=16, encoder_layers=1, decoder_layers=1, dropout=0
@@ -189,7 +191,7 @@ def test_a_student_that_is_its_teacher_has_nothing_to_learn_of_it(vocabulary):
     model = transformer.build(config, vocabulary)
     same = teacher.ModelTeacher(transformer.build(config, vocabulary))
     same.model.load_state_dict(model.state_dict())
-    batch = batching.batch_of(
+    batch = batch_sampler.batch_of(
         [torch.tensor([70, 71, 3]).numpy()], [torch.tensor([72, 3]).numpy()], [0]
     )
     settings = distillation.Config(weight=1.0, temperature=2.0)

@@ -10,11 +10,12 @@ import pytest
 import tiny_run
 import torch
 
-from mt import checkpoint, cli
-from mt.config import plugin
-from mt.contracts import EngineOptions, Pair
+from mt.checkpoints import checkpoint
+from mt.cli import main
+from mt.config.yaml_reader import plugin
+from mt.decoding.translate import open_engine
 from mt.errors import ModelError
-from mt.translate import open_engine
+from mt.interfaces import EngineOptions, Pair
 
 native = plugin("engines", "native")
 PAIRS = [
@@ -56,7 +57,7 @@ def gains(engine):
 def command(monkeypatch, capsys, *arguments, stdin=""):
     stream = io.TextIOWrapper(io.BytesIO(stdin.encode()))
     monkeypatch.setattr(sys, "stdin", stream)
-    code = cli.run([*map(str, arguments), "--threads", "1", "--precision", "fp32"])
+    code = main.run([*map(str, arguments), "--threads", "1", "--precision", "fp32"])
     return code, capsys.readouterr()
 
 

@@ -9,11 +9,11 @@ import pytest
 import sacrebleu
 import tiny_run
 
-from mt import evaluate
-from mt.contracts import EngineOptions
+from mt.config.recipe import Evaluation
+from mt.decoding.translate import open_engine
 from mt.errors import ConfigError, DataError, DownloadError, ModelError
-from mt.recipe import Evaluation
-from mt.translate import open_engine
+from mt.evaluation import evaluate
+from mt.interfaces import EngineOptions
 
 HYPOTHESES = ["The cat sat on the mat.", "A Dog barks , loudly", "Nothing alike here"]
 REFERENCES = ["The cat sat on the mat.", "A dog barks loudly.", "Quite another text"]

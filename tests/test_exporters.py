@@ -11,13 +11,15 @@ import pytest
 import tiny_run
 import torch
 
-from mt import checkpoint, export, vocabulary
-from mt.batching import pad
-from mt.config import parse, plugin, validate
-from mt.contracts import BEGIN, END, EngineOptions, Languages, Pair
+from mt.checkpoints import checkpoint
+from mt.config.recipe import Recipe
+from mt.config.yaml_reader import parse, plugin, validate
+from mt.data.batch_sampler import pad
+from mt.decoding.translate import open_engine
 from mt.errors import ConfigError, DataError, ModelError
-from mt.recipe import Recipe
-from mt.translate import open_engine
+from mt.export import export
+from mt.interfaces import BEGIN, END, EngineOptions, Languages, Pair
+from mt.vocabulary import vocabulary
 
 ctranslate2, huggingface = plugin("exporters", "ctranslate2"), plugin("exporters", "huggingface")
 GREEDY, BEAM = EngineOptions(search={"kind": "greedy"}), EngineOptions()

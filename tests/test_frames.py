@@ -10,18 +10,19 @@ import tiny_run
 import torch
 from recording import Recorder
 
-import mt.candidates
-import mt.searcher
-from mt import linear, shortlist
-from mt.candidates import best_in
-from mt.config import plugin, plugins
-from mt.contracts import BEGIN, FIRST_PIECE, EngineOptions, Request
-from mt.decoders import ModelDecoder, together
+import mt.decoding.candidates
+import mt.decoding.torch_searcher
+from mt.config.yaml_reader import plugin, plugins
+from mt.decoding import shortlist
+from mt.decoding.candidates import best_in
+from mt.decoding.decoders import ModelDecoder, together
+from mt.decoding.shortlist import Shortlist
+from mt.decoding.static_shapes import FrameDecoder, Frames, framed
 from mt.errors import ModelError
-from mt.frames import FrameDecoder, Frames, framed
-from mt.replays import Replays
-from mt.shortlist import Shortlist
-from mt.static_cache import Frame, Rooms
+from mt.interfaces import BEGIN, FIRST_PIECE, EngineOptions, Request
+from mt.models.modules import linear
+from mt.models.modules.static_kv_cache import Frame, Rooms
+from mt.runtime.cuda_graphs import Replays
 
 CPU = torch.device("cpu")
 SIZE = 120
@@ -115,7 +116,7 @@ def test_asking_less_often_changes_nothing(kind, monkeypatch):
     asked = request(n_best=1 if kind == "greedy" else 3)
     expected = searched(kind, ModelDecoder(model), asked)
     for steps in (3, 1000):
-        monkeypatch.setitem(mt.candidates.ASKED, "cpu", steps)
+        monkeypatch.setitem(mt.decoding.candidates.ASKED, "cpu", steps)
         same(searched(kind, in_frames(model, Recorder()), asked), expected)
 
 
@@ -321,7 +322,7 @@ def test_the_engine_translates_in_frames(tmp_path, monkeypatch):
         recorders.append(Recorder())
         return Frames(model, device, recorders[-1], refuse)
 
-    monkeypatch.setattr(mt.searcher, "framed", on_a_device)
+    monkeypatch.setattr(mt.decoding.torch_searcher, "framed", on_a_device)
     engine = native.open(run, options)
     for each, wanted in zip((options, listed), expected, strict=True):
         found = list(engine.translate(lines, each))

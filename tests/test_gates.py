@@ -9,10 +9,12 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from mt import batching, gates, linear, pruning
-from mt.config import plugin
-from mt.gates import Choice, HardConcrete, Router, gated
-from mt.step import TrainStep, backward
+from mt.compression import head_importance
+from mt.config.yaml_reader import plugin
+from mt.data import batch_sampler
+from mt.models.modules import head_gates, linear
+from mt.models.modules.head_gates import Choice, HardConcrete, Router, gated
+from mt.training.step import TrainStep, backward
 
 transformer, cross_entropy = plugin("models", "transformer"), plugin("objectives", "cross_entropy")
 SMALL = {"d_model": 16, "n_heads": 4, "d_ff": 12, "encoder_layers": 2, "decoder_layers": 2}
@@ -24,7 +26,7 @@ def batches(count, size, seed=1):
     generator = np.random.default_rng(seed)
     texts = [np.append(generator.integers(68, 76, n), 3) for n in generator.integers(2, 8, count)]
     return [
-        batching.batch_of(
+        batch_sampler.batch_of(
             texts[i : i + size], texts[i : i + size], np.arange(len(texts))[i : i + size]
         )
         for i in range(0, count, size)
@@ -84,7 +86,7 @@ def test_a_price_closes_heads_and_none_closes_none(vocabulary):
         torch.manual_seed(1)
         model = built(vocabulary, **config)
         trained(step_of(model, vocabulary, config), 40, rate=1.5e-2)
-        found = pruning.fold_gates(model)
+        found = head_importance.fold_gates(model)
         left[weight] = sum(int((each > 0).sum()) for each in found.values())
     assert left[0.0] == 24
     assert left[0.5] < 12
@@ -269,7 +271,7 @@ def test_only_a_model_that_chooses_heads_waits_for_the_device(vocabulary, chosen
 def test_what_topk_needs_is_told():
     for config in ({"kind": "topk"}, {"kind": "hard_concrete", "heads": 2}):
         with pytest.raises(ValueError, match=r"head_gates\.heads"):
-            gates.Config(**config)
+            head_gates.Config(**config)
     with pytest.raises(ValueError, match="more than n_heads"):
         transformer.Config(**SMALL, head_gates={"kind": "topk", "heads": 5})
 

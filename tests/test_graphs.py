@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from mt import batching
-from mt.graphs import compilations
+from mt.data import batch_sampler
 from mt.models import transformer
-from mt.objectives import cross_entropy
-from mt.step import TrainStep, backward
+from mt.training.graphed_step import compilations
+from mt.training.objectives import cross_entropy
+from mt.training.step import TrainStep, backward
 
 
 def batch_of(rows, source, target):
     sides = [[np.full(width, 70)] * rows for width in (source, target)]
-    return batching.batch_of(*sides, np.arange(rows))
+    return batch_sampler.batch_of(*sides, np.arange(rows))
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's own, of its own

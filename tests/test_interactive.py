@@ -19,8 +19,8 @@ import pytest
 import tiny_run
 from rich.cells import cell_len
 
-from mt import interactive
-from mt.contracts import Translation
+from mt.cli import interactive
+from mt.interfaces import Translation
 
 REPOSITORY = Path(__file__).parents[1]
 ESCAPES = re.compile(rb"\x1b\[[0-9;?]*[a-zA-Z]")

@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 import tiny_run
 
-from mt import cli, interrupts, pool
-from mt.contracts import EngineOptions
+from mt.cli import main
+from mt.decoding import worker_pool
+from mt.interfaces import EngineOptions
+from mt.runtime import signals
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -132,14 +134,14 @@ print("goes on")
 
 def test_what_fails_because_of_it_is_no_bug(monkeypatch, capsys):
     """As when it comes within the import of a library in C."""
-    monkeypatch.setattr(cli.importlib, "import_module", None)
-    monkeypatch.setattr(interrupts, "_came", [True])
+    monkeypatch.setattr(main.importlib, "import_module", None)
+    monkeypatch.setattr(signals, "_came", [True])
 
     def failing(*_):
         raise SystemError("initialization of _C raised unreported exception")
 
-    monkeypatch.setattr(cli.typer.main, "get_command", failing)
-    assert cli.run(["config", "recipe.yaml"]) == 130
+    monkeypatch.setattr(main.typer.main, "get_command", failing)
+    assert main.run(["config", "recipe.yaml"]) == 130
     assert capsys.readouterr().err == "mt: stopped\n"
 
 
@@ -190,8 +192,8 @@ def _has_hook(path):
 def test_the_processes_of_a_pool_never_see_it(tmp_path):
     """Ctrl-C goes to all processes of a terminal, those that still import Python, too."""
     options = EngineOptions(precision="fp32", threads=1, device="cpu")
-    worker = pool._started("native", tiny_run.make(tmp_path), options)
+    worker = worker_pool._started("native", tiny_run.make(tmp_path), options)
     os.kill(worker.process.pid, signal.SIGINT)
-    searcher = pool.PooledSearcher([worker])
+    searcher = worker_pool.PooledSearcher([worker])
     searcher.opened()
     assert worker.process.is_alive()

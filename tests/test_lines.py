@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from mt.contracts import Translation
-from mt.lines import batches, is_blank, joined, space_between, split_sentences, windows
+from mt.decoding.batching import batches, is_blank, joined, space_between, split_sentences, windows
+from mt.interfaces import Translation
 
 
 def test_windows_begin_small_grow_and_hold_every_item_in_order():

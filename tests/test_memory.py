@@ -10,10 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mt import calibrate, memory
 from mt.models import transformer
-from mt.objectives import cross_entropy
-from mt.step import TrainStep
+from mt.runtime import memory
+from mt.training import autotune
+from mt.training.objectives import cross_entropy
+from mt.training.step import TrainStep
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)
@@ -78,12 +79,12 @@ CPU = torch.device("cpu")
 
 
 def test_what_a_pass_keeps_grows_with_its_rows(step):
-    one, four = (calibrate.activation_bytes(step, calibrate.filled(n, 20, 30, CPU)) for n in (1, 4))
+    one, four = (autotune.activation_bytes(step, autotune.filled(n, 20, 30, CPU)) for n in (1, 4))
     assert 3.5 * one < four < 4.5 * one
 
 
 def test_the_worst_micro_batches_are_full_and_hold_the_longest_sides():
-    longest, middling = calibrate.worst_batches(CORPUS, 500, CPU)
+    longest, middling = autotune.worst_batches(CORPUS, 500, CPU)
     assert longest.source.shape == (10, 20)
     assert longest.labels.shape == (10, 30)
     assert middling.source.numel() + middling.labels.numel() <= 500
@@ -93,7 +94,7 @@ def test_micro_batches_shrink_where_memory_is_short_but_hold_a_pair(step, monkey
     found = []
     for room in (None, 1 << 40, 1 << 20, 1):
         monkeypatch.setattr(memory, "available", lambda room=room: room)
-        found.append(calibrate.cpu_slots(step, CORPUS, 100, 6144))
+        found.append(autotune.cpu_slots(step, CORPUS, 100, 6144))
     assert found[:2] == [6144, 6144]
     assert 100 < found[2] < 6144
     assert found[3] == 100
@@ -108,8 +109,8 @@ def test_what_was_found_is_not_tried_again_on_the_same_machine(tmp_path, monkeyp
         return 700 + len(tried)
 
     about = {"model": {"d_model": 8}, "device": "a"}
-    assert [calibrate.remembered(about, find) for _ in range(2)] == [701, 701]
-    assert calibrate.remembered({**about, "device": "b"}, find) == 702
+    assert [autotune.remembered(about, find) for _ in range(2)] == [701, 701]
+    assert autotune.remembered({**about, "device": "b"}, find) == 702
     for path in (tmp_path / "micro_tokens").iterdir():
         path.write_text("{")
-    assert calibrate.remembered(about, find) == 703
+    assert autotune.remembered(about, find) == 703

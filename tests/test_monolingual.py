@@ -5,13 +5,13 @@ import json
 
 import pytest
 
-from mt import recipe
-from mt.checkpoint import TrainState
-from mt.config import Document, parse, validate
-from mt.contracts import END, MASK
+from mt.checkpoints.checkpoint import TrainState
+from mt.config import recipe
+from mt.config.yaml_reader import Document, parse, validate
+from mt.data.prepare import prepare, read_pairs
+from mt.data.streaming import Processes, Stream
 from mt.errors import ConfigError
-from mt.prepare import prepare, read_pairs
-from mt.streaming import Processes, Stream
+from mt.interfaces import END, MASK
 
 WORDS = ["house", "tree", "river", "street", "child", "window", "letter", "garden"]
 ENGLISH = [f"The {a} and the {b}." for a in WORDS for b in WORDS]

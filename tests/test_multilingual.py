@@ -11,14 +11,19 @@ import pytest
 import tiny_run
 import yaml
 
-from mt import batching, cli, config, evaluate, files, recipe, seeing
-from mt.contracts import BACK_TRANSLATED, END, EngineOptions, Pair
+from mt.attention_maps import extract
+from mt.cli import main
+from mt.config import recipe, yaml_reader
+from mt.data import batch_sampler
+from mt.data.prepare import prepare
+from mt.data.subword_regularization import Redraw
+from mt.decoding.translate import open_engine
 from mt.errors import ConfigError
-from mt.prepare import prepare
-from mt.redraw import Redraw
-from mt.subwords import Sampling
-from mt.translate import open_engine
-from mt.vocabulary import Vocabulary
+from mt.evaluation import evaluate
+from mt.interfaces import BACK_TRANSLATED, END, EngineOptions, Pair
+from mt.runtime import files
+from mt.vocabulary.subword_sampling import Sampling
+from mt.vocabulary.vocabulary import Vocabulary
 
 DE, FR = tiny_run.TARGETS, [f"{line.upper()} !" for line in tiny_run.SOURCES]
 
@@ -68,7 +73,7 @@ def run(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MT_CACHE", str(folder / "cache"))
         path = written(folder, data__temperature=3)
-        assert cli.run(["train", str(path), "--run", str(folder / "run")]) == 0
+        assert main.run(["train", str(path), "--run", str(folder / "run")]) == 0
     return folder / "run"
 
 
@@ -115,7 +120,7 @@ PARTS = (700, 40, 260)
 
 def test_corpora_are_drawn_from_as_the_temperature_says():
     for temperature in (1.5, 5.0, 1e6):
-        rows = batching.drawn(PARTS, temperature, 1, 0)
+        rows = batch_sampler.drawn(PARTS, temperature, 1, 0)
         shares = (np.array(PARTS) / 1000) ** (1 / temperature)
         found = np.histogram(rows, [0, 700, 740, 1000])[0]
         assert len(rows) == 1000
@@ -123,23 +128,23 @@ def test_corpora_are_drawn_from_as_the_temperature_says():
 
 
 def test_no_pair_of_a_corpus_comes_twice_more_often_than_another():
-    rows = batching.drawn(PARTS, 5.0, 1, 0)
+    rows = batch_sampler.drawn(PARTS, 5.0, 1, 0)
     times = np.bincount(rows, minlength=1000)
     for first, end in ((0, 700), (700, 740), (740, 1000)):
         assert np.ptp(times[first:end]) <= 1
 
 
 def test_an_epoch_is_drawn_from_its_seed_and_number_alone():
-    first = batching.drawn(PARTS, 5.0, 1, 0)
-    np.testing.assert_array_equal(first, batching.drawn(PARTS, 5.0, 1, 0))
-    assert set(first) != set(batching.drawn(PARTS, 5.0, 1, 1))
-    assert set(first) != set(batching.drawn(PARTS, 5.0, 2, 0))
+    first = batch_sampler.drawn(PARTS, 5.0, 1, 0)
+    np.testing.assert_array_equal(first, batch_sampler.drawn(PARTS, 5.0, 1, 0))
+    assert set(first) != set(batch_sampler.drawn(PARTS, 5.0, 1, 1))
+    assert set(first) != set(batch_sampler.drawn(PARTS, 5.0, 2, 0))
 
 
 def epoch(temperature, parts=PARTS):
     lengths = np.random.default_rng(1).integers(2, 12, (2, 1000))
-    settings = batching.Config(tokens=100, window=10)
-    return batching.Epoch(*lengths, settings, 60, 1, 0, (), parts, temperature)
+    settings = batch_sampler.Config(tokens=100, window=10)
+    return batch_sampler.Epoch(*lengths, settings, 60, 1, 0, (), parts, temperature)
 
 
 def test_at_temperature_one_the_plan_is_that_of_one_corpus():
@@ -152,7 +157,7 @@ def test_the_batches_of_an_epoch_hold_what_was_drawn():
     made = epoch(5.0)
     rows = [int(row) for w in range(len(made.windows)) for u in made.updates(w) for m in u
             for row in m]  # fmt: skip
-    assert Counter(rows) == Counter(batching.drawn(PARTS, 5.0, 1, 0).tolist())
+    assert Counter(rows) == Counter(batch_sampler.drawn(PARTS, 5.0, 1, 0).tolist())
 
 
 def weights(run):
@@ -164,7 +169,7 @@ def test_a_stopped_run_of_several_directions_resumes_bit_for_bit(tmp_path):
     path = written(tmp_path, data__temperature=3)
     for name, steps in (("whole", 6), ("parts", 4), ("parts", 6)):
         sets = ["--set", f"training.max_steps={steps}"]
-        assert cli.run(["train", str(path), "--run", str(tmp_path / name), *sets]) == 0
+        assert main.run(["train", str(path), "--run", str(tmp_path / name), *sets]) == 0
     assert weights(tmp_path / "parts") == weights(tmp_path / "whole")
 
 
@@ -200,12 +205,12 @@ def test_to_says_the_language(run, capsys):
     command += ["--precision", "fp32"]
     command += [f"--set=search.{key}={value}" for key, value in sampled.items()]
     capsys.readouterr()
-    assert cli.run(command) == 0
+    assert main.run(command) == 0
     assert capsys.readouterr().out.split("\n")[:-1] == texts("fr")
 
 
 def test_an_unknown_language_is_refused_and_the_known_are_named(run, capsys):
-    assert cli.run(["translate", str(run), "--to", "zh", "-i", str(run.parent / "a.en")]) == 2
+    assert main.run(["translate", str(run), "--to", "zh", "-i", str(run.parent / "a.en")]) == 2
     err = capsys.readouterr().err
     assert "--to: this model translates to de, fr, not to zh" in err
 
@@ -219,7 +224,7 @@ def test_a_pair_is_scored_in_its_language(run, capsys):
     assert de.log_probability == none.log_probability != fr.log_probability
     files_of = ["--source", str(run.parent / "a.en"), "--target", str(run.parent / "a.fr")]
     capsys.readouterr()
-    assert cli.run(["score", str(run), *files_of, "--to", "fr", "--precision", "fp32"]) == 0
+    assert main.run(["score", str(run), *files_of, "--to", "fr", "--precision", "fp32"]) == 0
     first = float(capsys.readouterr().out.splitlines()[0])
     assert first == pytest.approx(fr.log_probability, abs=1e-3)
 
@@ -246,7 +251,7 @@ def test_an_export_knows_the_languages(run, tmp_path, kind):
     if kind == "ctranslate2":
         pytest.importorskip("ctranslate2")
     out = tmp_path / ("out.mt" if kind == "bundle" else "out")
-    assert cli.run(["export", str(run), "--to", kind, "-o", str(out)]) == 0
+    assert main.run(["export", str(run), "--to", kind, "-o", str(out)]) == 0
     ours, theirs = (open_engine(path, EngineOptions(precision="fp32")) for path in (run, out))
     for language in ("de", "fr"):
         asked = EngineOptions(target_language=language)
@@ -256,7 +261,7 @@ def test_an_export_knows_the_languages(run, tmp_path, kind):
 
 def test_what_an_export_cannot_say_is_refused_by_name(run, tmp_path, capsys):
     pytest.importorskip("transformers")
-    assert cli.run(["export", str(run), "--to", "huggingface", "-o", str(tmp_path / "x")]) == 2
+    assert main.run(["export", str(run), "--to", "huggingface", "-o", str(tmp_path / "x")]) == 2
     assert "cannot say which of de, fr" in capsys.readouterr().err
 
 
@@ -272,13 +277,13 @@ def test_an_existing_vocabulary_gets_the_names_it_lacks(run, tmp_path):
 
 def test_the_default_is_the_direction_that_is_learned():
     values = {**RECIPE, "languages": {"source": "fr", "target": "en"}}
-    settled = config.validate(recipe.Recipe, config.Document(values))
+    settled = yaml_reader.validate(recipe.Recipe, yaml_reader.Document(values))
     assert settled.direction.target == "de"
 
 
 def test_the_maps_of_attention_are_of_the_language_that_is_asked_for(run):
-    engine = seeing.open_watched(run, EngineOptions(target_language="fr"))
-    sight, *_ = seeing.look(engine, "Girls sing.")
+    engine = extract.open_watched(run, EngineOptions(target_language="fr"))
+    sight, *_ = extract.look(engine, "Girls sing.")
     assert sight.source[0] == "<2fr>"  # the map has all that the model sees
     assert sight.translation.source_tokens == sight.source[1:-1]
 

@@ -8,9 +8,12 @@ import pytest
 import tiny_run
 import torch
 
-from mt import checkpoint
-from mt.config import plugin
-from mt.contracts import (
+from mt.checkpoints import checkpoint
+from mt.config.yaml_reader import plugin
+from mt.decoding.decoders import ModelDecoder
+from mt.decoding.text_translator import translation
+from mt.errors import ConfigError, DataError, MachineError, ModelError
+from mt.interfaces import (
     BEGIN,
     END,
     FIRST_PIECE,
@@ -20,9 +23,6 @@ from mt.contracts import (
     Request,
     Sentence,
 )
-from mt.decoders import ModelDecoder
-from mt.errors import ConfigError, DataError, MachineError, ModelError
-from mt.text_engine import translation
 
 native = plugin("engines", "native")
 ONE = EngineOptions(threads=1, precision="fp32")
@@ -77,11 +77,11 @@ def test_batch_size_and_order_do_not_change_translations(engine):
 
 
 def test_windows_do_not_change_translations(engine, monkeypatch):
-    import mt.lines
+    import mt.decoding.batching
 
     expected = texts(engine, LINES)
-    monkeypatch.setattr(mt.lines, "FIRST_WINDOW", 2)
-    monkeypatch.setattr(mt.lines, "LARGEST_WINDOW", 5)
+    monkeypatch.setattr(mt.decoding.batching, "FIRST_WINDOW", 2)
+    monkeypatch.setattr(mt.decoding.batching, "LARGEST_WINDOW", 5)
     assert texts(engine, LINES) == expected
 
 
@@ -237,7 +237,7 @@ def test_max_lengths_follow_the_source_and_the_recipe(words, monkeypatch):
             search = plugin("search", config.kind).build(config)
             return lambda decoder, request: asked.append(request) or search(decoder, request)
 
-    monkeypatch.setattr("mt.searcher.plugin", lambda folder, kind: Build)
+    monkeypatch.setattr("mt.decoding.torch_searcher.plugin", lambda folder, kind: Build)
     settings = {"max_length_ratio": 2.0, "max_length_extra": 3}
     texts(words, ["Girls sing.", "A boy eats an apple."], search=settings)
     assert asked[0].max_lengths.tolist() == [14, 8]

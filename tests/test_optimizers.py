@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mt import checkpoint
-from mt.config import plugin, plugins
+from mt.checkpoints import checkpoint
+from mt.config.yaml_reader import plugin, plugins
 from mt.models import transformer
-from mt.objectives import cross_entropy
-from mt.optimizers import muon
-from mt.step import TrainStep, scale_rates, set_rate
+from mt.training.objectives import cross_entropy
+from mt.training.optimizers import muon
+from mt.training.step import TrainStep, scale_rates, set_rate
 
 
 def made(vocabulary, seed=1):

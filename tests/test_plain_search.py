@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import tiny_run
 
-from mt.config import plugin
-from mt.contracts import END, EngineOptions, Sentence
+from mt.config.yaml_reader import plugin
+from mt.interfaces import END, EngineOptions, Sentence
 
 OPTIONS = EngineOptions(threads=1, precision="fp32")
 

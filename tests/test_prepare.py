@@ -17,11 +17,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mt import config, files, recipe
-from mt.contracts import END
-from mt.encoding import REASONS, encode, is_blank
+from mt.config import recipe, yaml_reader
+from mt.data.encode import REASONS, encode, is_blank
+from mt.data.prepare import prepare
 from mt.errors import ConfigError, DataError, Stopped
-from mt.prepare import prepare
+from mt.interfaces import END
+from mt.runtime import files
 
 SIZE = 366
 NOUNS = ["house", "tree", "river", "street", "child", "window", "letter", "garden", "doctor"]
@@ -79,7 +80,7 @@ def recipe_of(folder, train=("train",), size=SIZE, **data):
         "vocabulary": {"size": size},
         "training": {"max_steps": 10_000},
     }  # fmt: skip
-    return config.validate(recipe.Recipe, config.Document(value, folder=folder))
+    return yaml_reader.validate(recipe.Recipe, yaml_reader.Document(value, folder=folder))
 
 
 def quietly(made):
@@ -152,8 +153,8 @@ KNOWN = []
 
 @pytest.fixture(autouse=True, scope="module")
 def _known():
-    from mt import vocabulary
-    from mt.contracts import Languages
+    from mt.interfaces import Languages
+    from mt.vocabulary import vocabulary
 
     languages = Languages(source="en", target="de")
     lines = [[pair[side] for pair in GOOD] for side in (0, 1)]
@@ -469,7 +470,9 @@ def test_all_of_multi30k_is_kept_and_its_text_comes_back(folder, shared_data):
         "vocabulary": {"size": 8000},
         "training": {"max_steps": 10_000},
     }
-    prepared = quietly(config.validate(recipe.Recipe, config.Document(value, folder=data)))
+    prepared = quietly(
+        yaml_reader.validate(recipe.Recipe, yaml_reader.Document(value, folder=data))
+    )
     corpus = prepared.report["corpora"]["train.0"]
     assert (corpus["pairs"], corpus["kept"]) == (29_000, 29_000)
     assert len(prepared.train) == 29_000

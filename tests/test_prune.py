@@ -7,8 +7,11 @@ import json
 import pytest
 import tiny_run
 
-from mt import checkpoint, cli, files, prune
+from mt.checkpoints import checkpoint
+from mt.cli import main
+from mt.compression import prune
 from mt.errors import ConfigError
+from mt.runtime import files
 
 MORE = {
     "drop_overlap: true": "drop_overlap: false", "max_steps: 10000": "max_steps: 3",
@@ -42,7 +45,7 @@ def gated(run, kind):
 
 def translations(capsys, path):
     capsys.readouterr()
-    assert cli.run(["translate", str(path), "-i", str(path.parent / "train.en")]) == 0
+    assert main.run(["translate", str(path), "-i", str(path.parent / "train.en")]) == 0
     return capsys.readouterr().out
 
 
@@ -61,7 +64,7 @@ def test_a_pruned_run_is_a_run(run, capsys, tmp_path):
         "-o",
         str(new),
     ]
-    assert cli.run([*line, "--set", "search.beams=2"]) == 0
+    assert main.run([*line, "--set", "search.beams=2"]) == 0
     told = capsys.readouterr().out.splitlines()
     assert [row.split()[0] for row in told[1:4]] == ["before", "pruned", "fine-tuned"]
     assert told[4].endswith("; 3 of 6 heads left, 24 columns a feed-forward layer left")
@@ -74,38 +77,38 @@ def test_a_pruned_run_is_a_run(run, capsys, tmp_path):
     assert opened.recipe.optimizer.learning_rate == pytest.approx(0.3e-3)
     assert [int(folder.name[5:]) for folder in checkpoint.last_steps(new, 9)] == [0, 2, 4]
     assert len(translations(capsys, new).splitlines()) == 7
-    assert cli.run(["average", str(new)]) == 0
-    assert cli.run(["train", str(new / "config.yaml"), "--run", str(new)]) == 0
+    assert main.run(["average", str(new)]) == 0
+    assert main.run(["train", str(new / "config.yaml"), "--run", str(new)]) == 0
     assert "has finished" in capsys.readouterr().err
-    assert cli.run(["export", str(new), "--to", "bundle"]) == 0
-    assert cli.run(["export", str(new), "--to", "huggingface"]) == 2
+    assert main.run(["export", str(new), "--to", "bundle"]) == 0
+    assert main.run(["export", str(new), "--to", "huggingface"]) == 2
     assert "error[EXPORT-KIND] model.d_head" in capsys.readouterr().err
-    assert cli.run(["prune", str(new), "--ff", "50%", "--checkpoint", "step-2"]) == 0  # once more
+    assert main.run(["prune", str(new), "--ff", "50%", "--checkpoint", "step-2"]) == 0  # once more
     assert checkpoint.open_run(tmp_path / "small-pruned").recipe.model.d_ff == 12
 
 
 def test_pruning_alone_leaves_a_run_to_be_trained_by_the_recipe(run, capsys):
     new = run.with_name("run-pruned")
-    assert cli.run(["prune", str(run), "--heads", "34%", "--uneven", "--pairs", "5"]) == 0
+    assert main.run(["prune", str(run), "--heads", "34%", "--uneven", "--pairs", "5"]) == 0
     opened = checkpoint.open_run(new)
     assert opened.folder.name == "step-00000000"
     assert opened.recipe.training.max_steps == 3
     assert sum(map(sum, opened.recipe.model.layer_heads.model_dump().values())) == 4
     before = translations(capsys, new)
-    assert cli.run(["export", str(new), "--to", "ctranslate2"]) == 2
+    assert main.run(["export", str(new), "--to", "ctranslate2"]) == 2
     assert "error[EXPORT-KIND] model.layer_heads" in capsys.readouterr().err
-    assert cli.run(["train", str(new / "config.yaml"), "--run", str(new)]) == 0
+    assert main.run(["train", str(new / "config.yaml"), "--run", str(new)]) == 0
     assert "resuming" in capsys.readouterr().err
     assert checkpoint.open_run(new).state.step == 3
     assert translations(capsys, new) != before
-    assert cli.run(["prune", str(run), "--heads", "50%"]) == 2
+    assert main.run(["prune", str(run), "--heads", "50%"]) == 2
     assert "PRUNE-EXISTS" in capsys.readouterr().err
 
 
 def test_closed_gates_are_taken_out(run, capsys):
     gated(run, "{kind: hard_concrete}")
     opened = checkpoint.open_run(run.parent / "run")
-    from mt.config import plugin
+    from mt.config.yaml_reader import plugin
 
     model = plugin("models", "transformer").build(opened.recipe.model, opened.vocabulary)
     for layer in (model.encoder[0], model.decoder[0]):
@@ -114,10 +117,10 @@ def test_closed_gates_are_taken_out(run, capsys):
         )
     model.decoder[0].cross_attention.gates.alpha.data[1] = -0.8
     checkpoint.save(run, checkpoint.name_of(9), model, checkpoint.TrainState(step=9), about={})
-    assert cli.run(["export", str(run), "--to", "ctranslate2"]) == 2
+    assert main.run(["export", str(run), "--to", "ctranslate2"]) == 2
     assert "model.head_gates" in capsys.readouterr().err
     before = translations(capsys, run)
-    assert cli.run(["prune", str(run), "--heads", "closed"]) == 0
+    assert main.run(["prune", str(run), "--heads", "closed"]) == 0
     new = run.with_name("run-pruned")
     model = checkpoint.open_run(new).recipe.model
     assert (model.n_heads, model.d_head, model.layer_heads, model.head_gates) == (1, 8, None, None)

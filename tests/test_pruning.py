@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from mt import batching, checkpoint, linear, pruning
-from mt.config import plugin
+from mt.checkpoints import checkpoint
+from mt.compression import head_importance
+from mt.config.yaml_reader import plugin
+from mt.data import batch_sampler
+from mt.models.modules import linear
 
 transformer = plugin("models", "transformer")
 SMALL = {"d_model": 16, "n_heads": 4, "d_ff": 12, "encoder_layers": 2, "decoder_layers": 3}
@@ -31,7 +34,7 @@ def batch():
     generator = np.random.default_rng(1)
     pairs = [[np.append(generator.integers(68, 90, n), 3) for n in both]
              for both in generator.integers(1, 9, (12, 2))]  # fmt: skip
-    return batching.batch_of([s for s, _ in pairs], [t for _, t in pairs], np.arange(12))
+    return batch_sampler.batch_of([s for s, _ in pairs], [t for _, t in pairs], np.arange(12))
 
 
 def hidden(model, batch):
@@ -40,7 +43,7 @@ def hidden(model, batch):
 
 def built(model, vocabulary, **config):
     """A model of the config that a pruned one tells, with its weights: nothing else is needed."""
-    config = transformer.Config(**{**SMALL, **config, **pruning.sizes(model)})
+    config = transformer.Config(**{**SMALL, **config, **head_importance.sizes(model)})
     fresh = transformer.build(config, vocabulary).eval().double()
     checkpoint.fit(fresh, checkpoint.weights_of(model), "pruned")
     return fresh
@@ -53,18 +56,21 @@ def pre(model):
 @pytest.mark.parametrize("uneven", [False, True])
 def test_a_pruned_model_is_the_masked_model(model, batch, vocabulary, uneven):
     """Heads and columns: as with masks of 0 in the whole model; and the cache, and packed."""
-    found = pruning.importance(model, [batch])
-    heads = pruning.heads_to_keep(found.heads, 0.5, uneven)
-    columns = pruning.columns_to_keep(found.columns, 0.25)
+    found = head_importance.importance(model, [batch])
+    heads = head_importance.heads_to_keep(found.heads, 0.5, uneven)
+    columns = head_importance.columns_to_keep(found.columns, 0.25)
     small = copy.deepcopy(model)
-    for name, part in {**pruning.attentions(model), **pruning.feed_forwards(model)}.items():
+    for name, part in {
+        **head_importance.attentions(model),
+        **head_importance.feed_forwards(model),
+    }.items():
         kept = heads[name] if name in heads else columns[name]
         width = part.n_heads if name in heads else part.outer.in_features
         part.mask = torch.zeros(width, dtype=torch.double).index_fill(0, kept, 1.0)
-    for name, attention in pruning.attentions(small).items():
-        pruning.keep_heads(attention, heads[name])
-    for name, layer in pruning.feed_forwards(small).items():
-        pruning.keep_columns(layer, columns[name])
+    for name, attention in head_importance.attentions(small).items():
+        head_importance.keep_heads(attention, heads[name])
+    for name, layer in head_importance.feed_forwards(small).items():
+        head_importance.keep_columns(layer, columns[name])
     counts = {len(kept) for kept in heads.values()}
     assert (counts == {2}) != uneven
     assert {len(kept) for kept in columns.values()} == {9}
@@ -101,16 +107,18 @@ def test_importance_finds_a_head_and_a_column_that_are_of_no_use(model, batch):
     attention = model.decoder[1].cross_attention
     attention.output.weight.data[:, 4:8] = 0  # head 1
     model.encoder[0].feed_forward.outer.weight.data[:, 5] = 0
-    found = pruning.importance(model, [batch])
+    found = head_importance.importance(model, [batch])
     useless = found.heads["decoder.1.cross_attention"]
     assert float(useless[1]) == 0
     assert float(useless.norm()) == pytest.approx(1)
     assert int(found.columns["encoder.0.feed_forward"].argmin()) == 5
-    kept = pruning.heads_to_keep(found.heads, 0.25, uneven=False)["decoder.1.cross_attention"]
+    kept = head_importance.heads_to_keep(found.heads, 0.25, uneven=False)[
+        "decoder.1.cross_attention"
+    ]
     assert kept.tolist() == [0, 2, 3]
     (gone,) = [  # of all heads the least important one
         (name, set(range(4)) - set(kept.tolist()))
-        for name, kept in pruning.heads_to_keep(found.heads, 1 / 32, uneven=True).items()
+        for name, kept in head_importance.heads_to_keep(found.heads, 1 / 32, uneven=True).items()
         if len(kept) < 4
     ]
     assert gone == ("decoder.1.cross_attention", {1})
@@ -118,9 +126,9 @@ def test_importance_finds_a_head_and_a_column_that_are_of_no_use(model, batch):
 
 def test_importance_is_the_mean_over_sentences_of_the_slope(model, batch):
     """As one sentence and one head at a time tell, by finite differences."""
-    found = pruning.importance(model, [batch])
+    found = head_importance.importance(model, [batch])
     name, step = "encoder.1.self_attention", 1e-5
-    attention = pruning.attentions(model)[name]
+    attention = head_importance.attentions(model)[name]
     slopes = torch.zeros(12, 4)
     for head in range(4):
         totals = []
@@ -139,16 +147,16 @@ def test_importance_is_the_mean_over_sentences_of_the_slope(model, batch):
 def test_importance_leaves_the_model_as_it_was(model, batch):
     model.train()
     before = hidden(copy.deepcopy(model).eval(), batch)
-    pruning.importance(model, [batch])
+    head_importance.importance(model, [batch])
     assert model.training
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
     assert torch.equal(hidden(model.eval(), batch), before)
 
 
 def test_one_head_of_each_attention_is_kept(model, batch):
-    scores = pruning.importance(model, [batch]).heads
+    scores = head_importance.importance(model, [batch]).heads
     for uneven in (False, True):
-        kept = pruning.heads_to_keep(scores, 0.99, uneven)
+        kept = head_importance.heads_to_keep(scores, 0.99, uneven)
         assert {len(each) for each in kept.values()} == {1}
         assert all(int(each) == int(scores[name].argmax()) for name, each in kept.items())
 
@@ -162,10 +170,10 @@ def test_the_layer_that_does_nothing_is_the_one_that_goes(batch, vocabulary):
     optimizer = torch.optim.Adam([p for n, p in model.named_parameters() if ".1." not in n], 1e-2)
     for _ in range(30):  # so that the others do something
         optimizer.zero_grad()
-        pruning._total(model, batch).backward()
+        head_importance._total(model, batch).backward()
         optimizer.step()
     expected = hidden(model, batch)
-    assert pruning.remove_layers(model, "decoder", 2, [batch]) == [0, 2]
+    assert head_importance.remove_layers(model, "decoder", 2, [batch]) == [0, 2]
     assert torch.equal(hidden(model, batch), expected)
     assert len(model.decoder) == 2
 
@@ -173,20 +181,20 @@ def test_the_layer_that_does_nothing_is_the_one_that_goes(batch, vocabulary):
 def test_gates_are_folded_into_what_follows(batch, vocabulary):
     config = transformer.Config(**SMALL, head_gates={"kind": "hard_concrete"})
     model = transformer.build(config, vocabulary).eval()
-    for number, attention in enumerate(pruning.attentions(model).values()):
+    for number, attention in enumerate(head_importance.attentions(model).values()):
         attention.gates.alpha.data = torch.tensor([0.5, -0.1, -0.9, 0.05 * (number - 4)])
     expected = hidden(model, batch)
-    gates = pruning.fold_gates(model)
+    gates = head_importance.fold_gates(model)
     torch.testing.assert_close(hidden(model, batch), expected)
     assert all(
         float(each[2]) == 0 < float(each[1]) < 1 == float(each[0]) for each in gates.values()
     )
     for uneven in (True, False):
         small = copy.deepcopy(model)
-        for name, heads in pruning.open_heads(gates, uneven).items():
-            pruning.keep_heads(pruning.attentions(small)[name], heads)
+        for name, heads in head_importance.open_heads(gates, uneven).items():
+            head_importance.keep_heads(head_importance.attentions(small)[name], heads)
         torch.testing.assert_close(hidden(small, batch), expected)
-        assert ("layer_heads", None) in pruning.sizes(small).items()
+        assert ("layer_heads", None) in head_importance.sizes(small).items()
         torch.testing.assert_close(
             hidden(built(small.double(), vocabulary), batch).float(), expected
         )
@@ -194,13 +202,13 @@ def test_gates_are_folded_into_what_follows(batch, vocabulary):
 
 def test_an_attention_whose_gates_are_all_closed_keeps_one(batch, vocabulary):
     gates = {"a": torch.tensor([0.0, 0.0]), "b": torch.tensor([0.2, 0.0])}
-    kept = pruning.open_heads(gates, uneven=True)
+    kept = head_importance.open_heads(gates, uneven=True)
     assert [each.tolist() for each in kept.values()] == [[0], [0]]
 
 
 @pytest.mark.parametrize(("text", "share"), [("50%", 0.5), ("12.5%", 0.125), ("0%", 0.0)])
 def test_a_share_is_read(text, share):
-    from mt import prune
+    from mt.compression import prune
 
     assert prune.wanted(text, None, None, False) == prune.Wanted(heads=share)
     assert replace(prune.wanted(None, text, None, True), uneven=False) == prune.Wanted(

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from mt import batching
+from mt.data import batch_sampler
 from mt.models import transformer
-from mt.objectives import cross_entropy, r_drop
+from mt.training.objectives import cross_entropy, r_drop
 
 
 def model_of(vocabulary, dropout):
@@ -26,7 +26,7 @@ def batch():
         [np.append(generator.integers(68, 90, n), 3) for n in generator.integers(1, 9, 6)]
         for _ in range(2)
     ]
-    return batching.batch_of(*sides, np.arange(6))
+    return batch_sampler.batch_of(*sides, np.arange(6))
 
 
 def mean(objective, batch):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import tiny_run
 
-from mt import export
-from mt.contracts import EngineOptions, Pair
+from mt.decoding.translate import open_engine
 from mt.errors import ConfigError
-from mt.translate import open_engine
+from mt.export import export
+from mt.interfaces import EngineOptions, Pair
 
 KINDS = ("bahdanau", "dot", "none")
 

@@ -6,8 +6,9 @@ import math
 import numpy as np
 import pytest
 
-from mt import files, report
-from mt.report import Reporter
+from mt.runtime import files
+from mt.training import reporter as report
+from mt.training.reporter import Reporter
 
 VALUES = {
     "epoch": 0, "loss": 2.5, "learning_rate": 1e-3, "grad_norm": 0.7, "target_tokens": 4096,

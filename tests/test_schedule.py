@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mt.schedule import Config, factor, layer_factors
+from mt.training.schedule import Config, factor, layer_factors
 
 KINDS = ["inverse_sqrt", "linear", "cosine", "constant"]
 

@@ -18,11 +18,14 @@ import pytest
 import tiny_run
 import torch
 
-from mt import bundle, cli, linear, seeing, showing
-from mt.config import plugin
-from mt.contracts import BEGIN, EngineOptions, Translation
+from mt.attention_maps import extract, html
+from mt.attention_maps.extract import Sight
+from mt.checkpoints import bundle
+from mt.cli import main
+from mt.config.yaml_reader import plugin
 from mt.errors import ConfigError, DataError
-from mt.seeing import Sight
+from mt.interfaces import BEGIN, EngineOptions, Translation
+from mt.models.modules import linear
 
 SOURCE = "Two dogs play in the grass!"
 PLAIN = EngineOptions(precision="fp32", threads=1, device="cpu")
@@ -35,12 +38,12 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def engine(run):
-    return seeing.open_watched(run, PLAIN)
+    return extract.open_watched(run, PLAIN)
 
 
 @pytest.fixture(scope="module")
 def sights(engine):
-    return seeing.look(engine, SOURCE)
+    return extract.look(engine, SOURCE)
 
 
 def softmax(scores):
@@ -89,7 +92,7 @@ def test_the_weights_are_those_of_an_independent_computation(engine):
     finally:
         linear.pack(model, engine.searcher.packed)
     named = {"encoder": "encoder.0.self", "decoder": "decoder.0.self", "cross": "decoder.0.cross"}
-    assert set(maps) == set(seeing.PARTS)
+    assert set(maps) == set(extract.PARTS)
     for part, name in named.items():
         (layer,) = maps[part]
         np.testing.assert_allclose(layer, found[f"{name}_attention"], atol=2e-6)
@@ -122,9 +125,9 @@ def test_the_alternatives_and_their_alignments_are_those_of_translate(run, sight
     source.write_text(SOURCE + "\n", encoding="utf-8")
     arguments = ["translate", str(run), "-i", str(source), "-o", str(out), "--alignments"]
     arguments += ["--n-best", "3", "--precision", "fp32", "--threads", "1"]
-    assert cli.run(arguments) == 0
+    assert main.run(arguments) == 0
     rows = [line.split(" ||| ") for line in out.read_text(encoding="utf-8").splitlines()]
-    page = data_of(showing.page(sights, {}))
+    page = data_of(html.page(sights, {}))
     assert [row[1] for row in rows] == [each["text"] for each in page["translations"]]
     assert [row[4] for row in rows] == [each["pharaoh"] for each in page["translations"]]
     scores = [each["score"] for each in page["translations"]]
@@ -132,7 +135,7 @@ def test_the_alternatives_and_their_alignments_are_those_of_translate(run, sight
 
 
 def test_a_given_target_is_forced(engine, sights):
-    (found,) = seeing.look(engine, SOURCE, "Das alte Haus ist rot.")
+    (found,) = extract.look(engine, SOURCE, "Das alte Haus ist rot.")
     assert found.translation.text == "Das alte Haus ist rot."
     assert "".join(found.outputs[:-1]).replace("▁", " ").strip() == "Das alte Haus ist rot."
     pair = next(iter(engine.score([_pair(SOURCE, found.translation.text)])))
@@ -152,7 +155,7 @@ def test_what_was_found_has_when_forced_the_attention_with_which_it_was_found(en
 
 
 def _pair(source, target):
-    from mt.contracts import Pair
+    from mt.interfaces import Pair
 
     return Pair(source, target, "en", "de", "test")
 
@@ -168,18 +171,18 @@ def recurrent(run, attention):
 
 @pytest.mark.parametrize("attention", ["bahdanau", "dot"])
 def test_a_recurrent_model_has_cross_attention_of_one_head(run, attention):
-    found = seeing.look(recurrent(run, attention), SOURCE)
+    found = extract.look(recurrent(run, attention), SOURCE)
     assert set(found[0].maps) == {"cross"}
     (layer,) = found[0].maps["cross"]
     np.testing.assert_allclose(layer.sum(axis=2), 1, atol=1e-6)
     rows = [row[:-1] for row in layer[0, :-1].tolist()]
     np.testing.assert_allclose(rows, found[0].translation.alignment, atol=1e-6)
-    assert data_of(showing.page(found, ABOUT))["parts"] == [["cross", "cross-attention"]]
+    assert data_of(html.page(found, ABOUT))["parts"] == [["cross", "cross-attention"]]
 
 
 def test_a_recurrent_model_without_attention_says_so(run):
     with pytest.raises(ConfigError, match=r"model\.attention"):
-        seeing.look(recurrent(run, "none"), SOURCE, "Ein Mann")
+        extract.look(recurrent(run, "none"), SOURCE, "Ein Mann")
 
 
 # ------------------------------------------------------------------------------- figures
@@ -188,19 +191,19 @@ def test_a_recurrent_model_without_attention_says_so(run):
 def test_entropy_and_confidence_of_heads_that_are_known():
     sure, even = np.eye(3, 4)[None], np.full((1, 3, 4), 0.25)
     weights = np.concatenate([sure, even]).astype(np.float32)
-    assert seeing.entropy(weights).tolist() == [0, 2]
-    assert seeing.confidence(weights, None).tolist() == [1, 0.25]
+    assert extract.entropy(weights).tolist() == [0, 2]
+    assert extract.confidence(weights, None).tolist() == [1, 0.25]
     ending = np.array([[[0.1, 0.9], [0.3, 0.7]]], dtype=np.float32)
-    assert seeing.confidence(ending, 1).tolist() == pytest.approx([0.2])
-    assert seeing.confidence(np.zeros((0, 3, 4), np.float32), None).tolist() == []
+    assert extract.confidence(ending, 1).tolist() == pytest.approx([0.2])
+    assert extract.confidence(np.zeros((0, 3, 4), np.float32), None).tolist() == []
 
 
-@pytest.mark.parametrize("levels", [showing.COARSE, showing.FINE])
+@pytest.mark.parametrize("levels", [html.COARSE, html.FINE])
 @pytest.mark.parametrize("columns", [1, 2, 20, 200])
 def test_quantised_weights_are_near_and_their_rows_sum_to_one(levels, columns):
     weights = softmax(np.random.default_rng(1).normal(size=(3, 7, columns)) * 3)
     kind = "<u2" if levels > 255 else "u1"
-    told = np.frombuffer(showing.quantised(weights, levels), kind).reshape(weights.shape)
+    told = np.frombuffer(html.quantised(weights, levels), kind).reshape(weights.shape)
     back = (told / levels) ** 2
     assert (abs(back - weights) <= np.sqrt(weights) / levels + 0.25 / levels**2).all()
     most = math.sqrt(columns) / levels + columns / (4 * levels**2)
@@ -259,7 +262,7 @@ def evil():
 
 
 def test_the_page_asks_for_nothing_and_nothing_in_it_escapes():
-    page = showing.page(evil(), ABOUT)
+    page = html.page(evil(), ABOUT)
     assert not re.search(r"https?:|(?<![a-z])//[a-z]|url\(|@import|<link|<img|<iframe", page)
     assert "alert(1)<" not in page
     assert page.count("<script") == 2
@@ -270,7 +273,7 @@ def test_the_page_asks_for_nothing_and_nothing_in_it_escapes():
 
 
 def test_the_policy_of_the_page_allows_its_own_style_and_script_only():
-    page = showing.page(evil(), ABOUT)
+    page = html.page(evil(), ABOUT)
     policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]+)"', page)[1]
     rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
     assert rules["default-src"] == "'none'"
@@ -282,10 +285,10 @@ def test_the_policy_of_the_page_allows_its_own_style_and_script_only():
 
 
 def test_what_the_page_tells_are_the_weights(sights):
-    data = data_of(showing.page(sights, {}))
-    assert data["levels"] == showing.FINE
+    data = data_of(html.page(sights, {}))
+    assert data["levels"] == html.FINE
     for choice, each in enumerate(sights):
-        for part in seeing.PARTS:
+        for part in extract.PARTS:
             told = list(layers_of(data, part, choice))
             assert len(told) == len(each.maps[part])
             for layer, weights in zip(told, each.maps[part], strict=True):
@@ -295,45 +298,45 @@ def test_what_the_page_tells_are_the_weights(sights):
 
 def test_layers_may_differ_in_their_heads():
     uneven = sight(["▁a", "▁b"], ["▁c"], "c", heads=(4, 1, 0))
-    data = data_of(showing.page([uneven], ABOUT))
+    data = data_of(html.page([uneven], ABOUT))
     assert [len(layer["heads"]) for layer in data["encoder"]] == [4, 1, 0]
     assert [layer.shape for layer in layers_of(data, "cross")] == [(4, 2, 3), (1, 2, 3), (0, 2, 3)]
-    assert len(showing.chosen(uneven, "cross", None, 2)) == 1
+    assert len(html.chosen(uneven, "cross", None, 2)) == 1
     with pytest.raises(ConfigError, match="heads 1 to 1"):
-        showing.chosen(uneven, "cross", 2, 2)
+        html.chosen(uneven, "cross", 2, 2)
     with pytest.raises(ConfigError, match="no head is left"):
-        showing.chosen(uneven, "cross", 3, None)
+        html.chosen(uneven, "cross", 3, None)
 
 
 def test_a_model_may_have_cross_attention_only():
     alone = sight(["▁a", "▁b"], ["▁c"], "c", heads=(1,))
     alone = replace(alone, maps={"cross": alone.maps["cross"]})
-    data = data_of(showing.page([alone], ABOUT))
+    data = data_of(html.page([alone], ABOUT))
     assert data["parts"] == [["cross", "cross-attention"]]
     assert data["encoder"] is None
     with pytest.raises(ConfigError, match="it has: cross"):
-        showing.chosen(alone, "encoder", None, None)
+        html.chosen(alone, "encoder", None, None)
 
 
 def test_the_size_of_a_page_is_bounded(monkeypatch):
-    monkeypatch.setattr(showing, "MANY", 1000)
-    monkeypatch.setattr(showing, "ROOM", 60_000)
+    monkeypatch.setattr(html, "MANY", 1000)
+    monkeypatch.setattr(html, "ROOM", 60_000)
     pieces = [f"▁{number}" for number in range(49)]
     sights = [sight(pieces, pieces, "x", seed=n) for n in range(5)]  # 10,000 weights a part
-    page = showing.page(sights, ABOUT)
+    page = html.page(sights, ABOUT)
     data = data_of(page)
-    assert data["levels"] == showing.COARSE
+    assert data["levels"] == html.COARSE
     assert [each["cross"] is None for each in data["translations"]] == [False] * 2 + [True] * 3
-    assert len(page) < 60_000 * 4 / 3 + len(showing.TEMPLATE.read_text("utf-8")) + 40_000
-    monkeypatch.setattr(showing, "ROOM", 29_000)
+    assert len(page) < 60_000 * 4 / 3 + len(html.TEMPLATE.read_text("utf-8")) + 40_000
+    monkeypatch.setattr(html, "ROOM", 29_000)
     with pytest.raises(DataError, match="29,000"):
-        showing.page(sights, ABOUT)
+        html.page(sights, ABOUT)
 
 
 def test_a_source_of_one_piece_and_one_of_many(engine, tmp_path):
     for text in ("a", " ".join("a" * 30)):
-        found = seeing.look(engine, text, n_best=1)
-        data = data_of(showing.page(found, ABOUT))
+        found = extract.look(engine, text, n_best=1)
+        data = data_of(html.page(found, ABOUT))
         assert all(abs(layer.sum(axis=2) - 1).max() < 1e-3 for layer in layers_of(data, "cross"))
 
 
@@ -341,7 +344,7 @@ def test_a_source_of_one_piece_and_one_of_many(engine, tmp_path):
 
 
 def shown(arguments, capsys):
-    code = cli.run(["attention", *map(str, arguments)])
+    code = main.run(["attention", *map(str, arguments)])
     out, err = capsys.readouterr()
     return code, out, err
 
@@ -436,7 +439,7 @@ def test_a_ctranslate2_folder_is_refused_by_name(run, capsys, tmp_path, monkeypa
     pytest.importorskip("ctranslate2")
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "exported"
-    assert cli.run(["export", str(run), "--to", "ctranslate2", "-o", str(folder)]) == 0
+    assert main.run(["export", str(run), "--to", "ctranslate2", "-o", str(folder)]) == 0
     code, _, err = shown([folder, "--source", "a"], capsys)
     assert code == 2
     assert "ctranslate2" in err
@@ -449,7 +452,7 @@ def test_a_ctranslate2_folder_is_refused_by_name(run, capsys, tmp_path, monkeypa
 @pytest.mark.skipif(browser.found() is None, reason="there is no Chromium")
 def test_in_a_browser_every_head_can_be_reached_and_nothing_is_asked_for(tmp_path):
     page = tmp_path / "page.html"
-    page.write_text(showing.page(evil(), ABOUT), encoding="utf-8")
+    page.write_text(html.page(evil(), ABOUT), encoding="utf-8")
     window = browser.Browser(tmp_path / "profile")
     try:
         window.look(1200, 900, "dark")

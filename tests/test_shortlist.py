@@ -11,14 +11,17 @@ import pytest
 import tiny_run
 import torch
 
-from mt import bundle, checkpoint, cli, lexicon, prepare, shortlist
-from mt.config import plugin
-from mt.contracts import BEGIN, END, FIRST_PIECE, EngineOptions, Sentence
-from mt.corpus import EncodedPairs
-from mt.decoders import ModelDecoder, Rest, ShortlistDecoder
+from mt.checkpoints import bundle, checkpoint
+from mt.cli import main
+from mt.config.yaml_reader import plugin
+from mt.data import prepare
+from mt.data.corpus import EncodedPairs
+from mt.decoding import ibm_model1, shortlist
+from mt.decoding.decoders import ModelDecoder, Rest, ShortlistDecoder
+from mt.decoding.shortlist import Shortlist
+from mt.decoding.translate import open_engine
 from mt.errors import ConfigError, DataError, ModelError
-from mt.shortlist import Shortlist
-from mt.translate import open_engine
+from mt.interfaces import BEGIN, END, FIRST_PIECE, EngineOptions, Sentence
 
 A, B, C, X = 400, 401, 402, 403  # source words, and one that is everywhere
 a, b, c, x = 500, 501, 502, 503  # what they become
@@ -40,22 +43,22 @@ TOY = corpus(
 
 class TestLexicon:
     def test_each_word_finds_its_translation(self):
-        found = lexicon.learn(TOY, np.arange(len(TOY)), 600, iterations=10)
+        found = ibm_model1.learn(TOY, np.arange(len(TOY)), 600, iterations=10)
         source, target = found.best(1)
         assert dict(zip(source.tolist(), target.tolist(), strict=True)).items() >= {
             (A, a), (B, b), (C, c), (X, x),
         }  # fmt: skip
 
     def test_the_targets_of_a_source_sum_to_one(self):
-        found = lexicon.learn(TOY, np.arange(len(TOY)), 600)
+        found = ibm_model1.learn(TOY, np.arange(len(TOY)), 600)
         sums = np.bincount(found.source, found.probability)
-        assert sums[[lexicon.EMPTY, A, B, C, X]] == pytest.approx(1.0)
+        assert sums[[ibm_model1.EMPTY, A, B, C, X]] == pytest.approx(1.0)
         assert END not in found.source
         assert END not in found.target
 
     def test_em_is_that_of_the_paper(self, monkeypatch):
         """Against the plain algorithm in dictionaries, in several chunks of links."""
-        monkeypatch.setattr(lexicon, "CHUNK", 5)
+        monkeypatch.setattr(ibm_model1, "CHUNK", 5)
         pairs = [(TOY.source(i)[:-1].tolist(), TOY.target(i)[:-1].tolist()) for i in range(7)]
         t = {(e, f): 1.0 for es, fs in pairs for e in (0, *es) for f in fs}
         for _ in range(3):
@@ -67,7 +70,7 @@ class TestLexicon:
                         counts[e, f] += t[e, f] / total
             sums = {e: sum(v for (g, _), v in counts.items() if g == e) for e, _ in t}
             t = {(e, f): v / sums[e] for (e, f), v in counts.items()}
-        found = lexicon.learn(TOY, np.arange(len(TOY)), 600, iterations=3)
+        found = ibm_model1.learn(TOY, np.arange(len(TOY)), 600, iterations=3)
         entries = zip(found.source.tolist(), found.target.tolist(), strict=True)
         got = dict(zip(entries, found.probability.tolist(), strict=True))
         assert got == pytest.approx(t, abs=1e-6)
@@ -75,15 +78,15 @@ class TestLexicon:
     def test_the_best_are_the_most_probable_of_equal_ones_the_lowest(self):
         probability = np.array([0.2, 0.4, 0.4, 0.9, 0.1], np.float32)
         source = np.array([70, 70, 70, 71, 71])
-        found = lexicon.Lexicon(source, np.array([90, 91, 92, 90, 93]), probability)
+        found = ibm_model1.Lexicon(source, np.array([90, 91, 92, 90, 93]), probability)
         kept = [each.tolist() for each in found.best(2)]
         assert kept == [[70, 70, 71, 71], [91, 92, 90, 93]]
 
     def test_pairs_are_spread_over_the_corpus_and_bounded(self, monkeypatch):
-        assert lexicon.spread(TOY, 100).tolist() == list(range(7))
-        assert lexicon.spread(TOY, 3).tolist() == [0, 2, 4]
-        monkeypatch.setattr(lexicon, "LINKS", 20)
-        assert 1 <= len(lexicon.spread(TOY, 100)) < 4
+        assert ibm_model1.spread(TOY, 100).tolist() == list(range(7))
+        assert ibm_model1.spread(TOY, 3).tolist() == [0, 2, 4]
+        monkeypatch.setattr(ibm_model1, "LINKS", 20)
+        assert 1 <= len(ibm_model1.spread(TOY, 100)) < 4
 
     def test_a_corpus_without_pairs_gives_what_is_always_there(self, monkeypatch):
         monkeypatch.setattr(shortlist, "STEP", 1)
@@ -113,7 +116,7 @@ class TestIds:
         for source, target in ((A, a), (B, b), (C, c), (X, x)):
             ids = found.ids([[source, END]], [])
             assert set(range(shortlist.ALWAYS)) <= set(ids.tolist())
-            empty = int(found.pieces[lexicon.EMPTY, 0])
+            empty = int(found.pieces[ibm_model1.EMPTY, 0])
             assert set(ids[ids >= shortlist.ALWAYS].tolist()) == {target, often, empty}
         together = found.ids([[A, B, END], [C, END]], [[555, 0], []])
         assert {a, b, c, 555} <= set(together.tolist())
@@ -324,7 +327,7 @@ def test_a_model_in_training_searches_all(run):
 
 def command(monkeypatch, capsys, *arguments, stdin=""):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
-    code = cli.run([*map(str, arguments)])
+    code = main.run([*map(str, arguments)])
     return code, capsys.readouterr()
 
 

@@ -19,8 +19,8 @@ import pytest
 import zstandard
 from pydantic import TypeAdapter
 
-from mt import recipe
-from mt.config import parse, plugin, validate
+from mt.config import recipe
+from mt.config.yaml_reader import parse, plugin, validate
 from mt.errors import ConfigError, DataError, MtError
 
 LANGUAGES = {"source": "en", "target": "de"}

@@ -11,15 +11,16 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from mt import batching, recipe
-from mt.checkpoint import TrainState
-from mt.config import ConfigError, parse, validate
-from mt.contracts import Languages
-from mt.encoding import held_out
+from mt.checkpoints.checkpoint import TrainState
+from mt.config import recipe
+from mt.config.yaml_reader import ConfigError, parse, validate
+from mt.data import batch_sampler
+from mt.data.encode import held_out
+from mt.data.prepare import prepare, read_pairs
+from mt.data.streaming import Processes, Stream, read
 from mt.errors import DataError
-from mt.prepare import prepare, read_pairs
-from mt.streaming import Processes, Stream, read
-from mt.vocabulary import train as learn
+from mt.interfaces import Languages
+from mt.vocabulary.vocabulary import train as learn
 
 SHARDS = (260, 130, 400, 10)
 PAIRS = [
@@ -211,7 +212,7 @@ def test_no_update_is_less_than_half_full(folder):
     for micros, after in stream.updates(TrainState()):
         tokens = sum(int(stream.window.target_lengths[micro].sum()) for micro in micros)
         assert 350 <= tokens <= 1.6 * 700
-        batch = batching.collate(stream.window, micros[0])
+        batch = batch_sampler.collate(stream.window, micros[0])
         assert batch.source.shape[1] * len(batch.rows) <= 256
         if after.epoch:
             break

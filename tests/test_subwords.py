@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import sentencepiece
 
-from mt import redraw
-from mt.contracts import END, FIRST_PIECE, Languages
-from mt.corpus import EncodedPairs
+from mt.data import subword_regularization
+from mt.data.corpus import EncodedPairs
+from mt.data.subword_regularization import Epochs, Redraw
 from mt.errors import ConfigError
-from mt.redraw import Epochs, Redraw
-from mt.subwords import SPACE, BytePairs, Pieces, Sampling, Unigrams
-from mt.vocabulary import Config, existing, train
+from mt.interfaces import END, FIRST_PIECE, Languages
+from mt.vocabulary.subword_sampling import SPACE, BytePairs, Pieces, Sampling, Unigrams
+from mt.vocabulary.vocabulary import Config, existing, train
 
 WORDS = "lower lowest newer newest wider widest slowly slower new low over under water winter"
 LINES = [
@@ -224,7 +224,7 @@ def test_an_epoch_is_a_function_of_seed_and_number(vocabularies, model, side):
 
 def test_many_sentences_are_cut_some_at_a_time(vocabularies, monkeypatch):
     known = vocabularies["bpe"]
-    monkeypatch.setattr(redraw, "TOKENS", 40)
+    monkeypatch.setattr(subword_regularization, "TOKENS", 40)
     draw = Redraw(Sampling(target={"dropout": 0.3}), known, 10_000)
     pairs = pairs_of(known, [*LINES, "", *LINES])
     assert known.decode_target(sentences(draw(pairs, 1))) == [*LINES, "", *LINES]

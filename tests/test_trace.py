@@ -6,10 +6,11 @@ import math
 import pytest
 import torch
 
-from mt import cli, trace
-from mt.contracts import Batch
-from mt.report import Reporter
-from mt.trace import Trace
+from mt.cli import main
+from mt.interfaces import Batch
+from mt.training import determinism_trace
+from mt.training.determinism_trace import Trace
+from mt.training.reporter import Reporter
 
 
 def batch(seed, rows=3):
@@ -45,9 +46,9 @@ def written(run, last, first=1, *, changed=None, end=True):
 
 def test_equal_runs_are_equal(tmp_path, capsys):
     runs = [str(written(tmp_path / name, 60)) for name in "ab"]
-    assert cli.run(["diff-trace", *runs]) == 0
+    assert main.run(["diff-trace", *runs]) == 0
     assert capsys.readouterr().out == "equal: 60 updates compared, weights at 2 of them\n"
-    assert cli.run(["diff-trace", runs[0], f"{runs[1]}/trace.jsonl"]) == 0
+    assert main.run(["diff-trace", runs[0], f"{runs[1]}/trace.jsonl"]) == 0
 
 
 @pytest.mark.parametrize(
@@ -60,7 +61,7 @@ def test_equal_runs_are_equal(tmp_path, capsys):
 def test_one_bit_is_found_where_it_first_differs(tmp_path, what, told, capsys):
     one = written(tmp_path / "a", 60)
     other = written(tmp_path / "b", 60, changed=(50, what))
-    assert cli.run(["diff-trace", str(one), str(other)]) == 8
+    assert main.run(["diff-trace", str(one), str(other)]) == 8
     head, *values = capsys.readouterr().out.splitlines()
     assert head == f"step 50: {told} differs"
     assert [line.split()[-1] for line in values] == [str(one), str(other)]
@@ -68,17 +69,17 @@ def test_one_bit_is_found_where_it_first_differs(tmp_path, what, told, capsys):
 
 
 def test_a_resumed_trace_is_that_of_a_whole_run(tmp_path):
-    whole = trace.read(written(tmp_path / "a", 60))
+    whole = determinism_trace.read(written(tmp_path / "a", 60))
     written(tmp_path / "b", 37, end=False)
     with open(tmp_path / "b" / "trace.jsonl", "ab") as stream:
         stream.write(b'{"step": 38, "lo')  # the crash
-    torn = trace.read(tmp_path / "b")
+    torn = determinism_trace.read(tmp_path / "b")
     assert max(torn) == 37
     written(tmp_path / "b", 60, first=31)
-    resumed = trace.read(tmp_path / "b")
-    assert trace.first_difference(whole, resumed) is None
+    resumed = determinism_trace.read(tmp_path / "b")
+    assert determinism_trace.first_difference(whole, resumed) is None
     assert len((tmp_path / "b" / "trace.jsonl").read_bytes().splitlines()) == 61
-    assert trace.first_difference(whole, torn) == trace.Difference(
+    assert determinism_trace.first_difference(whole, torn) == determinism_trace.Difference(
         38, "length", ("traced", "not traced")
     )
 
@@ -87,16 +88,16 @@ def test_numbers_that_are_not_finite_are_traced(tmp_path):
     module, run = torch.nn.Linear(1, 1), tmp_path
     made = Trace(run, 0, Reporter(run, interactive=False))
     made.note(1, (0, 0, 0), [batch(1)], torch.tensor(float("nan")), float("inf"), 1.0, module)
-    line = trace.read(run)[1]
+    line = determinism_trace.read(run)[1]
     assert (line["loss"], line["norm"]) == ("nan", "inf")
-    assert trace.first_difference({1: line}, {1: dict(line)}) is None
+    assert determinism_trace.first_difference({1: line}, {1: dict(line)}) is None
 
 
 @pytest.mark.parametrize("name", ["nowhere", "empty", "."])
 def test_no_trace_is_told(tmp_path, capsys, name):
     (tmp_path / "empty").write_text("")
     good = written(tmp_path / "a", 2)
-    assert cli.run(["diff-trace", str(good), str(tmp_path / name)]) == 3
+    assert main.run(["diff-trace", str(good), str(tmp_path / name)]) == 3
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("mt: error[TRACE-NONE] ")
@@ -114,7 +115,7 @@ def test_a_damaged_line_is_named(tmp_path, capsys, line):
     lines = path.read_text().splitlines()
     lines[1] = line
     path.write_text("\n".join(lines) + "\n")
-    assert cli.run(["diff-trace", str(run), str(run)]) == 3
+    assert main.run(["diff-trace", str(run), str(run)]) == 3
     assert f"mt: error[TRACE-DAMAGED] {path}:2: " in capsys.readouterr().err
 
 
@@ -129,4 +130,4 @@ def test_a_full_disk_is_told_once_and_ends_no_training(tmp_path, capsys):
 
 def test_every_line_is_json_of_known_fields(tmp_path):
     for raw in (written(tmp_path / "a", 50) / "trace.jsonl").read_text().splitlines():
-        assert json.loads(raw).keys() <= {"step", *trace.FIELDS}
+        assert json.loads(raw).keys() <= {"step", *determinism_trace.FIELDS}

@@ -17,11 +17,11 @@ import tiny_run
 import torch
 
 import mt
-import mt.lines
-from mt import formats, translate
-from mt.config import plugin
-from mt.contracts import EngineOptions, Score, Translation
+import mt.decoding.batching
+from mt.config.yaml_reader import plugin
+from mt.decoding import output_formats, translate
 from mt.errors import ConfigError, DataError, ModelError
+from mt.interfaces import EngineOptions, Score, Translation
 
 REPOSITORY = Path(__file__).parents[1]
 ONE = EngineOptions(threads=1, precision="fp32")
@@ -100,14 +100,14 @@ def test_lines_out_are_lines_in_for_300_inputs_of_any_bytes(engine, monkeypatch)
     generator = random.Random(1)
     for number in range(300):
         data = generator.choice([random_bytes, random_bytes, random_text])(generator)
-        monkeypatch.setattr(mt.lines, "FIRST_WINDOW", generator.choice([1, 2, 64]))
+        monkeypatch.setattr(mt.decoding.batching, "FIRST_WINDOW", generator.choice([1, 2, 64]))
         options = EngineOptions(
             search={"beams": generator.choice([1, 2]), "max_length_ratio": 0.1},
             batch_tokens=generator.choice([1, 50, 4096]),
             line_buffered=generator.random() < 0.1,
             alignments=generator.random() < 0.3,
         )
-        form = generator.choice([formats.text, formats.as_json])
+        form = generator.choice([output_formats.text, output_formats.as_json])
         out = through(engine, data, options, rendering=form, replace_bad=True)
         assert out.count(b"\n") == lines_in(data), (number, data)
 

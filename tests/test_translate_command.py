@@ -16,9 +16,12 @@ import pytest
 import tiny_run
 import torch
 
-from mt import checkpoint, cli, files, translate
-from mt.config import plugin
-from mt.contracts import Translation
+from mt.checkpoints import checkpoint
+from mt.cli import main
+from mt.config.yaml_reader import plugin
+from mt.decoding import translate
+from mt.interfaces import Translation
+from mt.runtime import files
 
 REPOSITORY = Path(__file__).parents[1]
 HEAVY = ("datasets", "tensorboard", "sacrebleu", "pandas", "pyarrow", "rich", "torch._dynamo")
@@ -40,7 +43,7 @@ def mt(capsys, monkeypatch):
         more = (
             ["--threads", "1"] if arguments[0] != "average" and "--threads" not in arguments else []
         )
-        code = cli.run([*map(str, arguments), *more])
+        code = main.run([*map(str, arguments), *more])
         return SimpleNamespace(
             code=code, **dict(zip(("out", "err"), capsys.readouterr(), strict=True))
         )

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mt import config
-from mt.contracts import END, FIRST_PIECE, FIRST_RESERVED, PAD, UNK, Languages
+from mt.config import yaml_reader
 from mt.errors import ConfigError, DataError, ModelError
-from mt.vocabulary import Config, Vocabulary, fold, sample_rows, train
+from mt.interfaces import END, FIRST_PIECE, FIRST_RESERVED, PAD, UNK, Languages
+from mt.vocabulary.vocabulary import Config, Vocabulary, fold, sample_rows, train
 
 ENGLISH = Languages(source="en", target="de")
 SIZE = 366
@@ -288,5 +288,5 @@ def test_folding_is_idempotent():
 )
 def test_a_wrong_setting_is_told(text, expected):
     with pytest.raises(ConfigError) as error:
-        config.validate(Config, config.parse(text))
+        yaml_reader.validate(Config, yaml_reader.parse(text))
     assert expected in str(error.value)

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import torch
 
-from mt import checkpoint, vocabulary
-from mt.config import parse, plugin, validate
-from mt.contracts import Languages
-from mt.recipe import Recipe
+from mt.checkpoints import checkpoint
+from mt.config.recipe import Recipe
+from mt.config.yaml_reader import parse, plugin, validate
+from mt.interfaces import Languages
+from mt.vocabulary import vocabulary
 
 SOURCES = [
     "A man sleeps in a green room.", "Two dogs play in the grass!", "Is a woman reading a book?",

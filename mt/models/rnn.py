@@ -26,12 +26,12 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mt.config import Variant
-from mt.contracts import PAD, Cache, Memory
+from mt.config.yaml_reader import Variant
 from mt.errors import ConfigError
-from mt.layers import Dropout, WordDropout, WordDropoutConfig, shared_embeddings
-from mt.linear import Linear, once
-from mt.recurrent import (
+from mt.interfaces import PAD, Cache, Memory
+from mt.models.modules.layers import Dropout, WordDropout, WordDropoutConfig, shared_embeddings
+from mt.models.modules.linear import Linear, once
+from mt.models.modules.lstm import (
     LSTM,
     Bidirectional,
     Look,
@@ -45,7 +45,7 @@ from mt.recurrent import (
 )
 
 if TYPE_CHECKING:
-    from mt.vocabulary import Vocabulary
+    from mt.vocabulary.vocabulary import Vocabulary
 
 State = list[Tensor]
 """What a decoder carries from one position to the next, each [R, ...]."""

@@ -14,13 +14,12 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mt.attention import KeyValueCache
-from mt.chosen import ChosenAttention, ChosenCache
-from mt.config import Section, Variant
-from mt.contracts import PAD, Cache, Memory
-from mt.gates import Choice, HardConcrete, Router
-from mt.gates import Config as HeadGates
-from mt.layers import (
+from mt.config.yaml_reader import Section, Variant
+from mt.interfaces import PAD, Cache, Memory
+from mt.models.modules.attention import KeyValueCache
+from mt.models.modules.head_gates import Choice, HardConcrete, Router
+from mt.models.modules.head_gates import Config as HeadGates
+from mt.models.modules.layers import (
     Dropout,
     FeedForward,
     MultiHeadAttention,
@@ -33,10 +32,11 @@ from mt.layers import (
     shared_embeddings,
     watching,
 )
-from mt.linear import once
+from mt.models.modules.linear import once
+from mt.models.modules.mixture_of_heads import ChosenAttention, ChosenCache
 
 if TYPE_CHECKING:
-    from mt.vocabulary import Vocabulary
+    from mt.vocabulary.vocabulary import Vocabulary
 
 Heads = Annotated[int, Field(ge=1)]
 Choices = tuple[tuple[Choice, ...], tuple[Choice, ...]]

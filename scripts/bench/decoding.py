@@ -40,10 +40,11 @@ sys.path.insert(1, str(Path(__file__).parents[2]))  # mt of this checkout
 import memory
 import plain_search
 
-from mt import checkpoint, evaluate
-from mt.config import plugin
-from mt.contracts import END, Engine, EngineOptions, Pair
-from mt.translate import open_engine
+from mt.checkpoints import checkpoint
+from mt.config.yaml_reader import plugin
+from mt.decoding.translate import open_engine
+from mt.evaluation import evaluate
+from mt.interfaces import END, Engine, EngineOptions, Pair
 
 ROOT = Path(__file__).parents[2]
 SECTIONS = ("speed", "ctranslate2", "startup", "exports", "laws", "memory")

@@ -34,8 +34,10 @@ sys.path.insert(1, str(Path(__file__).parents[2]))  # mt of this checkout
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from mt import checkpoint, evaluate, linear
-from mt.config import plugin
+from mt.checkpoints import checkpoint
+from mt.config.yaml_reader import plugin
+from mt.evaluation import evaluate
+from mt.models.modules import linear
 
 DECODERS = Path(__file__).with_name("decoders.py")
 

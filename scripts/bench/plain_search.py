@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch.nn import functional as F
 
-from mt.contracts import BEGIN, END, FIRST_PIECE, Memory, Seq2Seq
+from mt.interfaces import BEGIN, END, FIRST_PIECE, Memory, Seq2Seq
 
 Tokens = tuple[int, ...]
 NextToken = Callable[[list[Tokens]], torch.Tensor]

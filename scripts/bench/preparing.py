@@ -27,7 +27,7 @@ MOST_RATIO, MOST_MEGABYTES = 2.0, 300
 
 
 def recipe_of(pairs: int, arguments: argparse.Namespace):
-    from mt import config, recipe
+    from mt.config import recipe, yaml_reader
 
     train = {"kind": "demo", "split": "train", "size": pairs, "seed": 1}
     value = {
@@ -39,7 +39,7 @@ def recipe_of(pairs: int, arguments: argparse.Namespace):
         "vocabulary": {"size": arguments.size, "model": arguments.model},
         "training": {"max_steps": 10_000},
     }  # fmt: skip
-    return config.validate(recipe.Recipe, config.Document(value))
+    return yaml_reader.validate(recipe.Recipe, yaml_reader.Document(value))
 
 
 # ------------------------------------------------------------------------------- preparing
@@ -47,7 +47,7 @@ def recipe_of(pairs: int, arguments: argparse.Namespace):
 
 def prepare_here(pairs: int, arguments: argparse.Namespace) -> None:
     """What the child process does: prepare, and print the report and the folder."""
-    from mt.prepare import prepare
+    from mt.data.prepare import prepare
 
     prepared = prepare(recipe_of(pairs, arguments), lambda line: None)
     print(json.dumps({"report": prepared.report, "folder": str(prepared.folder)}))
@@ -72,7 +72,7 @@ def encode_bare(folder: str, part: int, parts: int, ready, start, result) -> Non
     """One process of bare encoding: both sides of its share of the lines, a thousand at a time."""
     import sentencepiece
 
-    from mt import files
+    from mt.runtime import files
 
     model = sentencepiece.SentencePieceProcessor(model_file=f"{folder}/vocabulary.model")
     shares = []
@@ -113,7 +113,7 @@ def time_bare(folder: str, processes: int) -> tuple[float, int]:
 
 def write_lines(folder: str, arguments: argparse.Namespace) -> None:
     """The same lines as text, for bare encoding."""
-    from mt.prepare import read_pairs
+    from mt.data.prepare import read_pairs
 
     (corpus,) = recipe_of(arguments.pairs, arguments).data.train
     names = [Path(folder) / f"{side}.txt" for side in ("source", "target")]

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from decoding import System, exported, layout, ratio, spread
 
-from mt import comparison, evaluate
+from mt.evaluation import compare, evaluate
 
 WEIGHTS = ("float32", "int8", "int8_float32", "bfloat16")
 """Types of the weights of CTranslate2 folders."""
@@ -46,7 +46,7 @@ def table(measured: Sequence[System]) -> None:
     print("| | weights, MB | peak memory, MB | lines/s, median | lowest to highest ", end="")
     print("| ratio | BLEU |\n|---|---|---|---|---|---|---|")
     for each in measured:
-        size = comparison.size_of(each.model) / 1e6
+        size = compare.size_of(each.model) / 1e6
         print(
             f"| {each.name} | {size:.1f} | {statistics.median(each.peaks):.0f} "
             f"| {statistics.median(each.speeds):.1f} | {spread(each.speeds)} "

@@ -166,9 +166,10 @@ def measure_corpus(plan: Plan, base: Path) -> None:
 
 def time_planning(folder: Path) -> tuple[float, int]:
     """The seconds that planning an epoch of the prepared corpus takes, and its target tokens."""
-    from mt import batching, recipe
-    from mt.calibrate import CPU_SLOTS
-    from mt.prepare import prepare
+    from mt.config import recipe
+    from mt.data import batch_sampler
+    from mt.data.prepare import prepare
+    from mt.training.autotune import CPU_SLOTS
 
     os.environ["MT_CACHE"] = str(folder / "cache")
     settings, _ = recipe.load(folder / "recipe.yaml")
@@ -176,7 +177,7 @@ def time_planning(folder: Path) -> tuple[float, int]:
     took = []
     for epoch in range(3):
         began = time.perf_counter()
-        planned = batching.Epoch(
+        planned = batch_sampler.Epoch(
             corpus.source_lengths, corpus.target_lengths, settings.batching, CPU_SLOTS, 1, epoch
         )
         for window in range(len(planned.windows)):

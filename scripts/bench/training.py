@@ -35,12 +35,14 @@ from peers import environments, pieces, processes
 from peers.programs.plain_train import Plain
 from torch import nn
 
-from mt import batching, distributed, recipe
-from mt.calibrate import CPU_SLOTS
-from mt.config import plugin
-from mt.contracts import Batch, Objective
-from mt.prepare import Prepared, prepare
-from mt.step import TrainStep, backward
+from mt.config import recipe
+from mt.config.yaml_reader import plugin
+from mt.data import batch_sampler
+from mt.data.prepare import Prepared, prepare
+from mt.interfaces import Batch, Objective
+from mt.runtime import distributed
+from mt.training.autotune import CPU_SLOTS
+from mt.training.step import TrainStep, backward
 
 # --------------------------------------------------------------------------- in this process
 
@@ -103,12 +105,12 @@ def compare_here(given: argparse.Namespace) -> None:
     }
     micro = settings.batching.micro_tokens
     corpus = prepared.train
-    epoch = batching.Epoch(
+    epoch = batch_sampler.Epoch(
         corpus.source_lengths, corpus.target_lengths, settings.batching,
         CPU_SLOTS if micro == "auto" else micro, 1, 0,
     )  # fmt: skip
     some = epoch.updates(0)[: given.updates]
-    updates = [[batching.collate(corpus, m) for m in u] for u in some]
+    updates = [[batch_sampler.collate(corpus, m) for m in u] for u in some]
     tokens = sum(int(batch.target_lengths.sum()) for update in updates for batch in update)
     for side in sides.values():
         side.update(updates[0])  # warm-up

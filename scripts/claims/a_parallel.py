@@ -14,12 +14,12 @@ from claims.lab import Lab
 from claims.recipes import demo, recurrent
 from claims.store import Task
 from claims.verdicts import Check, Finding, Judgement, Line, Plot, Table, compared, within
-from mt import memory
-from mt.config import plugin
-from mt.contracts import BEGIN, END, FIRST_PIECE, Batch, Objective, Seq2Seq
-from mt.distributed import use_threads
-from mt.prepare import prepare
-from mt.step import TrainStep, backward
+from mt.config.yaml_reader import plugin
+from mt.data.prepare import prepare
+from mt.interfaces import BEGIN, END, FIRST_PIECE, Batch, Objective, Seq2Seq
+from mt.runtime import memory
+from mt.runtime.distributed import use_threads
+from mt.training.step import TrainStep, backward
 
 TITLE = "Parallel over positions in training, serial in decoding"
 CLAIM = """

@@ -12,7 +12,7 @@ from claims.lab import Lab
 from claims.recipes import changed, demo, lasting, recurrent
 from claims.store import Task
 from claims.verdicts import Check, Finding, Judgement, Line, Plot, Table, compared, mean, spread
-from mt.contracts import Languages, Pair
+from mt.interfaces import Languages, Pair
 
 TITLE = "Long-distance dependencies"
 CLAIM = """

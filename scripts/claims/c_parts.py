@@ -15,11 +15,11 @@ from claims.lab import Lab
 from claims.recipes import changed, demo, lasting, sets
 from claims.store import Task
 from claims.verdicts import Check, Finding, Judgement, Line, Plot, Table, compared, mean, spread
-from mt import checkpoint
-from mt.config import plugin
-from mt.contracts import END, FIRST_PIECE
-from mt.lines import batches
-from mt.searcher import batch_of
+from mt.checkpoints import checkpoint
+from mt.config.yaml_reader import plugin
+from mt.decoding.batching import batches
+from mt.decoding.torch_searcher import batch_of
+from mt.interfaces import END, FIRST_PIECE
 
 TITLE = "What each part of the Transformer is good for"
 CLAIM = """

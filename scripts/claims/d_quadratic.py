@@ -14,8 +14,8 @@ from claims import timing
 from claims.lab import Lab
 from claims.store import Task
 from claims.verdicts import FAILS, HOLDS, OPEN, Check, Finding, Judgement, Line, Plot, Table, within
-from mt import memory
-from mt.attention import attend
+from mt.models.modules.attention import attend
+from mt.runtime import memory
 
 TITLE = "Self-attention's cost is quadratic, not exponential"
 CLAIM = """

@@ -25,12 +25,12 @@ from claims.verdicts import (
     mean,
     spread,
 )
-from mt import batching
-from mt.config import plugin
-from mt.contracts import Batch, Objective
-from mt.distributed import Precision, cpu_has_bf16, use_threads
-from mt.prepare import prepare
-from mt.step import TrainStep, backward
+from mt.config.yaml_reader import plugin
+from mt.data import batch_sampler
+from mt.data.prepare import prepare
+from mt.interfaces import Batch, Objective
+from mt.runtime.distributed import Precision, cpu_has_bf16, use_threads
+from mt.training.step import TrainStep, backward
 
 TITLE = "Mixed precision"
 CLAIM = """
@@ -119,10 +119,10 @@ class Updates:
         self.scaler = torch.amp.GradScaler("cpu", enabled=False)
         corpus = prepared.train
         assert corpus is not None
-        epoch = batching.Epoch(
+        epoch = batch_sampler.Epoch(
             corpus.source_lengths, corpus.target_lengths, made.batching, tokens, 1, 0
         )
-        self.batches: list[Batch] = [batching.collate(corpus, epoch.updates(0)[0][0])]
+        self.batches: list[Batch] = [batch_sampler.collate(corpus, epoch.updates(0)[0][0])]
 
     def __call__(self) -> None:
         """One update."""

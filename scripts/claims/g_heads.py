@@ -11,9 +11,10 @@ from claims.lab import Lab
 from claims.recipes import changed, demo, lasting
 from claims.store import Task
 from claims.verdicts import Check, Finding, Judgement, Line, Plot, Table, compared, larger
-from mt import checkpoint, files
-from mt.config import plugin
-from mt.distributed import use_threads
+from mt.checkpoints import checkpoint
+from mt.config.yaml_reader import plugin
+from mt.runtime import files
+from mt.runtime.distributed import use_threads
 
 TITLE = "Fewer heads"
 CLAIM = """

@@ -11,7 +11,7 @@ from claims.lab import Lab
 from claims.recipes import changed, demo
 from claims.store import Task
 from claims.verdicts import Check, Judgement, Line, Plot, Table, compared, mean, spread
-from mt import files
+from mt.runtime import files
 
 TITLE = "Distillation"
 CLAIM = """

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from claims.store import Store, Task
-from mt.distributed import physical_cores
 from mt.errors import MtError, Stopped
+from mt.runtime.distributed import physical_cores
 
 Size = Literal["full", "quick", "micro"]
 

@@ -11,7 +11,7 @@ from typing import Any
 from claims import plots
 from claims.lab import FREE
 from claims.verdicts import FAILS, HOLDS, OPEN, Check, Finding, Judgement
-from mt import files
+from mt.runtime import files
 
 HERE = Path(__file__).parent
 SIGNS = {HOLDS: "**holds**", FAILS: "**does not hold**", OPEN: "*inconclusive*"}

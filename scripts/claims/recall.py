@@ -16,7 +16,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from mt.contracts import Pair, Pairs, SourceConfig
+from mt.interfaces import Pair, Pairs, SourceConfig
 
 
 class Config(SourceConfig):

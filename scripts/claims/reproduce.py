@@ -13,7 +13,7 @@ import torch
 from claims import page
 from claims.lab import Failed, Lab, Size, say
 from claims.store import Store
-from mt import files
+from mt.runtime import files
 
 
 def reproduce(

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from mt import files
+from mt.runtime import files
 
 Values = dict[str, Any]
 

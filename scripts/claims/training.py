@@ -16,12 +16,15 @@ from statistics import median
 from typing import Any, cast
 
 from claims.recipes import changed
-from mt import checkpoint, cli, evaluate, files
-from mt.config import parse, plugin, validate
-from mt.contracts import Engine, EngineOptions, Pair
-from mt.recipe import Recipe
-from mt.train import train
-from mt.translate import open_engine
+from mt.checkpoints import checkpoint
+from mt.cli import main
+from mt.config.recipe import Recipe
+from mt.config.yaml_reader import parse, plugin, validate
+from mt.decoding.translate import open_engine
+from mt.evaluation import evaluate
+from mt.interfaces import Engine, EngineOptions, Pair
+from mt.runtime import files
+from mt.training.loop import train
 
 
 def recipe_of(values: dict[str, Any]) -> Recipe:
@@ -66,7 +69,7 @@ def command(*arguments: object) -> None:
         RuntimeError: it failed.
     """
     with contextlib.redirect_stdout(sys.stderr):
-        code = cli.run([str(argument) for argument in arguments])
+        code = main.run([str(argument) for argument in arguments])
     if code:
         raise RuntimeError(f"mt {' '.join(map(str, arguments))}: exit code {code}")
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mt.config import plugin, plugins
-from mt.contracts import Memory
+from mt.config.yaml_reader import plugin, plugins
 from mt.errors import ConfigError
-from mt.loss import linear_cross_entropy
+from mt.interfaces import Memory
+from mt.training.losses import linear_cross_entropy
 
 SMALL = {
     "transformer": [

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from mt import batching
-from mt.config import plugin, plugins
+from mt.config.yaml_reader import plugin, plugins
+from mt.data import batch_sampler
 from mt.models import transformer
-from mt.step import TrainStep, backward
-from mt.teacher import ModelTeacher
+from mt.training.step import TrainStep, backward
+from mt.training.teacher import ModelTeacher
 
 
 @pytest.fixture(params=plugins("objectives"))
@@ -34,7 +34,8 @@ def pairs():
 def batches(pairs, size):
     groups = [pairs[i : i + size] for i in range(0, len(pairs), size)]
     return [
-        batching.batch_of([s for s, _ in g], [t for _, t in g], np.arange(len(g))) for g in groups
+        batch_sampler.batch_of([s for s, _ in g], [t for _, t in g], np.arange(len(g)))
+        for g in groups
     ]
 
 
@@ -75,7 +76,7 @@ def test_terms_are_sums(step, pairs):
 def test_padding_does_not_count(step, pairs):
     step.eval()
     (batch,) = batches(pairs, 16)
-    wide = batching.batch_of(
+    wide = batch_sampler.batch_of(
         [*[s for s, _ in pairs], np.full(30, 70)], [*[t for _, t in pairs], np.full(30, 70)],
         np.arange(17),
     )  # fmt: skip

@@ -17,10 +17,10 @@ import torch
 from pydantic import ValidationError
 from sacrebleu.metrics import CHRF
 
-from mt.candidates import best_of
-from mt.config import plugin, plugins
-from mt.contracts import BEGIN, END, FIRST_PIECE, PAD, Request
+from mt.config.yaml_reader import plugin, plugins
+from mt.decoding.candidates import best_of
 from mt.errors import ConfigError
+from mt.interfaces import BEGIN, END, FIRST_PIECE, PAD, Request
 
 NONE = float("-inf")
 PIECES = [FIRST_PIECE, FIRST_PIECE + 1, FIRST_PIECE + 2]

@@ -6,10 +6,10 @@ import json
 import pytest
 from pydantic import TypeAdapter
 
-from mt import recipe
-from mt.config import input_files, plugin, plugins
-from mt.contracts import Pair, SourceConfig
+from mt.config import recipe
+from mt.config.yaml_reader import input_files, plugin, plugins
 from mt.errors import MtError
+from mt.interfaces import Pair, SourceConfig
 
 ENGLISH = ["A dog.", "Two  cats, ‘here’", "", "x"]
 GERMAN = ["Ein Hund.", " Zwei\u2028Katzen", "leer", "\u00e9"]

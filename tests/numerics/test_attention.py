@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from mt.attention import KeyValueCache, attend, drop, weights
+from mt.models.modules.attention import KeyValueCache, attend, drop, weights
 
 
 def three_lines(query, key, value, visible):

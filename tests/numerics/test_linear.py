@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from mt import linear as maps
-from mt.linear import STEP, linear, rounded
+from mt.models.modules import linear as maps
+from mt.models.modules.linear import STEP, linear, rounded
 
 
 @pytest.mark.parametrize("rows", [1, STEP - 1, STEP, STEP + 1])

@@ -10,10 +10,11 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from mt import linear, recipe, recurrent
-from mt.config import plugin
+from mt.config import recipe
+from mt.config.yaml_reader import plugin
 from mt.errors import ConfigError
-from mt.loss import linear_cross_entropy
+from mt.models.modules import linear, lstm
+from mt.training.losses import linear_cross_entropy
 
 rnn = plugin("models", "rnn")
 KINDS = ("bahdanau", "dot", "none")
@@ -49,7 +50,7 @@ def test_the_gradient_after_a_loop_is_the_sum_of_its_steps(shape, dtype):
     first = torch.randn(*shape[:-2], 6, 4, dtype=dtype, requires_grad=True)
     found = []
     for late in (True, False):
-        product = recurrent.Repeated(weight, dtype) if late else lambda x: x @ weight.to(dtype).mT
+        product = lstm.Repeated(weight, dtype) if late else lambda x: x @ weight.to(dtype).mT
         x = first
         for _ in range(3):  # each step's outcome is the next one's input, and is used besides
             x = product(x)[..., :4].tanh() + x
@@ -61,7 +62,7 @@ def test_the_gradient_after_a_loop_is_the_sum_of_its_steps(shape, dtype):
 
 def test_what_a_loop_noted_is_let_go_with_its_graph():
     weight = torch.randn(3, 3, requires_grad=True)
-    product = recurrent.Repeated(weight, torch.float32)
+    product = lstm.Repeated(weight, torch.float32)
     product(product(torch.randn(2, 3))).sum().backward()
     assert product.noted == []
 
@@ -69,7 +70,7 @@ def test_what_a_loop_noted_is_let_go_with_its_graph():
 def test_the_slopes_of_a_cell_are_those_of_its_equations():
     given, product = (torch.randn(3, 8, dtype=torch.double, requires_grad=True) for _ in range(2))
     cell = torch.randn(3, 2, dtype=torch.double, requires_grad=True)
-    assert torch.autograd.gradcheck(recurrent.cell_step, (given, product, cell))
+    assert torch.autograd.gradcheck(lstm.cell_step, (given, product, cell))
 
 
 @pytest.mark.parametrize("uses", [1, 3])
@@ -78,12 +79,12 @@ def test_additive_scores_and_their_slopes_are_the_plain_ones(uses):
     keys = torch.randn(4, 6, 5, dtype=torch.double, requires_grad=True)
     weight = torch.randn(5, dtype=torch.double, requires_grad=True)
     states = torch.randn(4, 6, 3, dtype=torch.double, requires_grad=True)
-    source = recurrent.source_of(states, valid_of([6, 5, 2, 1]), keys)
-    look = recurrent.Look(source, weight)
+    source = lstm.source_of(states, valid_of([6, 5, 2, 1]), keys)
+    look = lstm.Look(source, weight)
     lean = torch.stack([torch.cat((look(q[:, 0])[0], look(q[:, 0])[1][:, 0]), 1) for q in queries])
     plain = []
     for query in queries:
-        scores = recurrent.additive_scores(query, keys, weight) + source.bias
+        scores = lstm.additive_scores(query, keys, weight) + source.bias
         shares = scores.softmax(-1)
         plain.append(torch.cat(((shares @ states)[:, 0], shares[:, 0]), 1))
     plain = torch.stack(plain)
@@ -110,13 +111,13 @@ def torch_twin(layer, width, units):
 
 @pytest.mark.parametrize("half", [None, torch.half, torch.bfloat16], ids=str)
 def test_what_cudnn_is_given_lies_in_one_piece_and_is_the_same(half):
-    layer, x = recurrent.LSTM(6, 8), torch.randn(5, 3, 6)
+    layer, x = lstm.LSTM(6, 8), torch.randn(5, 3, 6)
     weights = [layer.inputs.weight, layer.state.weight, layer.inputs.bias]
     before = torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
     torch.set_autocast_enabled("cuda", half is not None)
     torch.set_autocast_dtype("cuda", half or before[1])
     try:
-        given, parts = recurrent.for_cudnn(x, weights)
+        given, parts = lstm.for_cudnn(x, weights)
     finally:
         torch.set_autocast_enabled("cuda", before[0])
         torch.set_autocast_dtype("cuda", before[1])
@@ -133,8 +134,8 @@ def test_what_cudnn_is_given_lies_in_one_piece_and_is_the_same(half):
 
 @pytest.mark.parametrize("way", ["by_torch", "loop"])
 def test_a_bidirectional_layer_is_torchs_over_packed_sequences(way, monkeypatch):
-    monkeypatch.setattr(recurrent.LSTM, "forward", getattr(recurrent.LSTM, way))
-    layer = recurrent.Bidirectional(6, 8).double()
+    monkeypatch.setattr(lstm.LSTM, "forward", getattr(lstm.LSTM, way))
+    layer = lstm.Bidirectional(6, 8).double()
     for parameter in layer.parameters():
         nn.init.normal_(parameter, std=0.5)
     twin = torch_twin(layer, 6, 8)
@@ -145,7 +146,7 @@ def test_a_bidirectional_layer_is_torchs_over_packed_sequences(way, monkeypatch)
     ours = layer(x.transpose(0, 1), valid_of(LENGTHS)).transpose(0, 1)
     real = valid_of(LENGTHS)
     close(ours[real], theirs[real])
-    close(recurrent.last_states(ours, real), torch.cat(tuple(last), dim=1))
+    close(lstm.last_states(ours, real), torch.cat(tuple(last), dim=1))
     mine = x, layer.ahead.inputs.weight, layer.back.state.weight, layer.back.inputs.bias
     its = x, twin.weight_ih_l0, twin.weight_hh_l0_reverse, twin.bias_ih_l0_reverse
     each = zip(gradients(ours[real], mine), gradients(theirs[real], its), strict=True)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from mt.layers import SelfAttention, sinusoids
 from mt.models import transformer
+from mt.models.modules.layers import SelfAttention, sinusoids
 
 
 def copy_attention(ours, theirs):

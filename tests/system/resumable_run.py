@@ -67,7 +67,7 @@ def attempt(path, run, log, fault):
 
     The entry point of a process that a fork server makes: it is spared the seconds of importing.
     """
-    from mt import cli
+    from mt.cli import main
 
     os.setsid()
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -75,4 +75,4 @@ def attempt(path, run, log, fault):
     os.dup2(handle, 2)
     if fault:
         os.environ["MT_FAULT"] = fault
-    sys.exit(cli.run(["train", str(path), "--run", str(run), "--trace"]))
+    sys.exit(main.run(["train", str(path), "--run", str(run), "--trace"]))

@@ -16,13 +16,15 @@ import yaml
 from resumable_run import RECIPE, bits
 from safetensors.torch import load_file
 
-from mt import batching, recipe, train
-from mt.contracts import Languages
-from mt.distributed import World, deal
+from mt.config import recipe
+from mt.data import batch_sampler
+from mt.data.sources import demo
 from mt.errors import ConfigError
+from mt.interfaces import Languages
 from mt.models import transformer
-from mt.objectives import cross_entropy
-from mt.sources import demo
+from mt.runtime.distributed import World, deal
+from mt.training import loop
+from mt.training.objectives import cross_entropy
 
 ROOT = Path(__file__).parents[2]
 STEPS = 8
@@ -165,7 +167,7 @@ def stopped(folder, name, run, *, hurt):
 @pytest.fixture(scope="module")
 def alone(folder):
     """The recipe without dropout, trained by one process."""
-    train.train(recipe.load(folder / "exact.yaml")[0], folder / "alone")
+    loop.train(recipe.load(folder / "exact.yaml")[0], folder / "alone")
     return folder / "alone"
 
 
@@ -181,7 +183,7 @@ def test_two_copies_of_a_recurrent_model_train_what_one_process_does(folder):
     values = yaml.safe_load((folder / "exact.yaml").read_text())
     values["model"] = {"kind": "rnn", "d_model": 12, "units": 16, "dropout": 0.0}
     (folder / "recurrent.yaml").write_text(yaml.safe_dump(values))
-    train.train(recipe.load(folder / "recurrent.yaml")[0], folder / "recurrent")
+    loop.train(recipe.load(folder / "recurrent.yaml")[0], folder / "recurrent")
     done = launch(folder, "recurrent", "recurrent-copies")
     assert done.returncode == 0, done.stderr
     assert_same_training(folder / "recurrent-copies", folder / "recurrent")
@@ -197,7 +199,7 @@ def test_shards_take_up_and_hand_on_what_one_process_does(folder, alone):
     assert set(re.findall(r"exitcode +: (-?\d+)", done.stderr)) == {"143"}
     assert "Warning" not in done.stderr
     assert sorted(path.name[-1] for path in run.glob("checkpoints/step-*")) == ["4", "6"]
-    train.train(recipe.load(folder / "exact.yaml")[0], run)
+    loop.train(recipe.load(folder / "exact.yaml")[0], run)
     assert json.loads((run / "resolved.json").read_text())["processes"] == 1
     assert_same_training(run, alone)
 
@@ -220,7 +222,7 @@ def test_streams_are_shared_out_and_resumed_to_the_bit(folder):
     assert bits(folder / "streamed") == bits(folder / "streamed-whole")
     settled, _ = recipe.load(folder / "streamed.yaml")
     with pytest.raises(ConfigError, match="left by 2 processes, and there are 1"):
-        train.train(settled, folder / "streamed")
+        loop.train(settled, folder / "streamed")
 
 
 def test_stopped_killed_and_resumed_equals_uninterrupted(folder):
@@ -268,7 +270,7 @@ def test_a_batch_without_rows_adds_nothing(vocabulary):
     config = transformer.Config(d_model=8, n_heads=2, d_ff=8, encoder_layers=1, decoder_layers=1)
     model = transformer.build(config, vocabulary)
     objective = cross_entropy.build(cross_entropy.Config(), model, vocabulary, None)
-    batch = batching.collate(None, np.array([], dtype=np.int64))
+    batch = batch_sampler.collate(None, np.array([], dtype=np.int64))
     assert {name: int(count) for name, count in objective.counts(batch).items()} == {"loss": 0}
     (term,) = objective(batch)
     assert (float(term.total.detach()), int(term.count)) == (0.0, 0)

@@ -7,9 +7,10 @@ import json
 import pytest
 from resumable_run import written
 
-from mt import recipe, train
+from mt.config import recipe
 from mt.errors import DivergedError, MachineError, Stopped
-from mt.session import Session
+from mt.training import loop
+from mt.training.session import Session
 
 OBJECTIVE = '''
 """Cross-entropy that fails for chosen pairs: not a number, or out of memory."""
@@ -73,7 +74,7 @@ def test_skipped_updates_are_counted_and_named_whenever_they_are_read(
     tmp_path, monkeypatch, capfd, read_every
 ):
     monkeypatch.setattr(Session, "read_every", read_every)
-    train.train(settled(tmp_path, nan_every=140), tmp_path / "run")
+    loop.train(settled(tmp_path, nan_every=140), tmp_path / "run")
     told = capfd.readouterr().err
     state = last_state(tmp_path / "run")
     assert 2 <= state["skipped"] < state["step"]
@@ -84,24 +85,24 @@ def test_skipped_updates_are_counted_and_named_whenever_they_are_read(
 
 def test_what_was_skipped_is_known_at_a_save_that_a_signal_asks_for(tmp_path, monkeypatch):
     monkeypatch.setattr(Session, "read_every", 10)
-    real = train.update
+    real = loop.update
 
     def update(session, micros, state, after):
         session.stop.number = 15
         return real(session, micros, state, after)
 
-    monkeypatch.setattr(train, "update", update)
+    monkeypatch.setattr(loop, "update", update)
     with pytest.raises(Stopped):
-        train.train(settled(tmp_path, nan_every=1), tmp_path / "run")
+        loop.train(settled(tmp_path, nan_every=1), tmp_path / "run")
     assert last_state(tmp_path / "run")["skipped_in_a_row"] == 1
 
 
 @pytest.mark.parametrize("read_every", [1, 10])
 def test_a_run_that_only_skips_ends_as_diverged(tmp_path, monkeypatch, read_every):
     monkeypatch.setattr(Session, "read_every", read_every)
-    monkeypatch.setattr(train, "MAX_SKIPPED", 5)
+    monkeypatch.setattr(loop, "MAX_SKIPPED", 5)
     with pytest.raises(DivergedError, match="step 5: the gradient is not finite") as error:
-        train.train(settled(tmp_path, nan_every=1), tmp_path / "run")
+        loop.train(settled(tmp_path, nan_every=1), tmp_path / "run")
     assert error.value.exit_code == 6
     assert not list((tmp_path / "run" / "checkpoints").iterdir())
 
@@ -110,7 +111,7 @@ def test_a_run_short_of_memory_ends_like_another(tmp_path, capfd):
     figures = {}
     for name, slots in (("roomy", 10**6), ("cramped", 100)):
         (tmp_path / name).mkdir()
-        train.train(settled(tmp_path / name, slots=slots), tmp_path / name / "run")
+        loop.train(settled(tmp_path / name, slots=slots), tmp_path / name / "run")
         lines = (tmp_path / name / "run" / "metrics.jsonl").read_text().splitlines()
         figures[name] = [json.loads(line) for line in lines]
     assert "mt: warning[OOM-SPLIT] step 1: memory did not suffice for" in capfd.readouterr().err
@@ -123,4 +124,4 @@ def test_a_run_short_of_memory_ends_like_another(tmp_path, capfd):
 
 def test_a_pair_that_fits_nowhere_ends_the_run(tmp_path):
     with pytest.raises(MachineError, match=r"error\[OOM\]"):
-        train.train(settled(tmp_path, slots=2), tmp_path / "run")
+        loop.train(settled(tmp_path, slots=2), tmp_path / "run")

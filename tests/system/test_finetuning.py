@@ -11,9 +11,12 @@ from resumable_run import bits, written
 from safetensors.torch import load_file
 from test_resume import run_to_the_end
 
-from mt import checkpoint, export, recipe, train
+from mt.checkpoints import checkpoint
+from mt.config import recipe
 from mt.errors import ConfigError, ModelError
-from mt.objectives import denoising
+from mt.export import export
+from mt.training import loop
+from mt.training.objectives import denoising
 
 SHORT = {"schedule__kind": "constant", "training__max_epochs": 1, "training__average": 0}
 ONE_STEP = {"schedule__warmup_steps": 0, "training__max_steps": 1}
@@ -40,7 +43,7 @@ def recipe_file(folder, **changes):
 
 
 def trained(folder, name="run", **changes):
-    train.train(recipe.load(recipe_file(folder, **changes))[0], folder / name)
+    loop.train(recipe.load(recipe_file(folder, **changes))[0], folder / name)
     return folder / name
 
 

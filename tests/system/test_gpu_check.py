@@ -21,7 +21,7 @@ def test_the_recipe_of_its_training_is_one(tmp_path):
     """With real files; what it says of them is not run here."""
     import importlib.util
 
-    from mt import recipe
+    from mt.config import recipe
 
     spec = importlib.util.spec_from_file_location("gpu_check", ROOT / "scripts" / "gpu_check.py")
     script = importlib.util.module_from_spec(spec)

@@ -8,8 +8,11 @@ import random
 
 import pytest
 
-from mt import cli, recipe, train, translate
-from mt.contracts import EngineOptions
+from mt.cli import main
+from mt.config import recipe
+from mt.decoding import translate
+from mt.interfaces import EngineOptions
+from mt.training import loop
 
 RECIPE = """
 languages: {source: en, target: de}
@@ -45,7 +48,7 @@ def run(tmp_path_factory):
     (folder / "recipe.yaml").write_text(RECIPE)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MT_CACHE", str(folder / "cache"))
-        train.train(recipe.load(folder / "recipe.yaml")[0], folder / "run")
+        loop.train(recipe.load(folder / "recipe.yaml")[0], folder / "run")
     return folder / "run"
 
 
@@ -109,7 +112,7 @@ def test_the_attention_map_is_in_tensorboard(run):
 
 
 def test_eval_prints_one_object_with_signatures(run, capsys):
-    code = cli.run(["eval", str(run), "--json"])
+    code = main.run(["eval", str(run), "--json"])
     found = json.loads(capsys.readouterr().out)
     assert code == 0
     assert found["reversed"]["BLEU"]["score"] > 90

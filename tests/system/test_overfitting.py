@@ -8,8 +8,9 @@ import pytest
 import yaml
 from resumable_run import RECIPE
 
-from mt import overfitting, recipe, train
-from mt.overfitting import Gap, seen
+from mt.config import recipe
+from mt.training import loop, overfitting
+from mt.training.overfitting import Gap, seen
 
 
 def followed(losses):
@@ -99,7 +100,7 @@ def test_a_run_tells_of_it_when_it_learns_by_heart(settled, tmp_path, capsys, si
             "validate_sentences": 1, "samples": 0,
         },
     )  # fmt: skip
-    train.train(config, tmp_path / "run")
+    loop.train(config, tmp_path / "run")
     told = capsys.readouterr().err
     assert told.count("warning[OVERFITTING]") == overfits
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]

@@ -14,11 +14,14 @@ from pathlib import Path
 import pytest
 from resumable_run import bits, written
 
-from mt import checkpoint, files, recipe, train
-from mt.checkpoint import TrainState
+from mt.checkpoints import checkpoint
+from mt.checkpoints.checkpoint import TrainState
+from mt.config import recipe
+from mt.data.prepare import prepare
 from mt.errors import ConfigError, DataError, MachineError, Stopped
-from mt.prepare import prepare
-from mt.session import plan_of
+from mt.runtime import files
+from mt.training import loop
+from mt.training.session import plan_of
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -31,7 +34,7 @@ def _one_cache(tmp_path_factory):
 def run_to_the_end(path, run, stops, monkeypatch):
     """Train; SIGTERM comes after each of these steps, and the run is begun again."""
     settled, _ = recipe.load(path)
-    real, pending = train.update, list(stops)
+    real, pending = loop.update, list(stops)
 
     def update(session, micros, state, after):
         state = real(session, micros, state, after)
@@ -40,11 +43,11 @@ def run_to_the_end(path, run, stops, monkeypatch):
             os.kill(os.getpid(), signal.SIGTERM)
         return state
 
-    monkeypatch.setattr(train, "update", update)
+    monkeypatch.setattr(loop, "update", update)
     for stop in stops:
         with pytest.raises(Stopped, match=f"stopped by SIGTERM at step {stop}, saved"):
-            train.train(settled, run)
-    train.train(settled, run)
+            loop.train(settled, run)
+    loop.train(settled, run)
     assert not pending
 
 
@@ -53,7 +56,7 @@ def whole(tmp_path_factory):
     """An uninterrupted run."""
     folder = tmp_path_factory.mktemp("whole")
     settled, _ = recipe.load(written(folder))
-    train.train(settled, folder / "run")
+    loop.train(settled, folder / "run")
     return folder / "run"
 
 
@@ -119,7 +122,7 @@ def test_resume_where_words_are_cut_anew_in_each_epoch(small_data, tmp_path, mon
 def small_data(tmp_path_factory):
     """An uninterrupted run with all that is done against overfitting."""
     folder = tmp_path_factory.mktemp("small_data")
-    train.train(recipe.load(written(folder, **CUT_ANEW))[0], folder / "run")
+    loop.train(recipe.load(written(folder, **CUT_ANEW))[0], folder / "run")
     return folder / "run"
 
 
@@ -185,21 +188,21 @@ def test_resume_where_patience_ends_the_run(tmp_path, monkeypatch):
 
 
 def test_a_disk_that_fails_once_is_tried_again(whole, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(train, "RETRY_SECONDS", (0.0,))
+    monkeypatch.setattr(loop, "RETRY_SECONDS", (0.0,))
     monkeypatch.setattr(files, "_faults", {})
     monkeypatch.setenv("MT_FAULT", "replace:8:eio")  # in the first checkpoint
-    train.train(recipe.load(written(tmp_path))[0], tmp_path / "run")
+    loop.train(recipe.load(written(tmp_path))[0], tmp_path / "run")
     assert capsys.readouterr().err.count("Input/output error; trying again") == 1
     assert bits(tmp_path / "run") == bits(whole)
 
 
 def test_a_disk_that_goes_on_failing_ends_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "RETRY_SECONDS", (0.0, 0.0))
+    monkeypatch.setattr(loop, "RETRY_SECONDS", (0.0, 0.0))
     settled, _ = recipe.load(written(tmp_path))
     prepare(settled, lambda line: None)
     monkeypatch.setenv("MT_FAULT", "rename:*:eio")
     with pytest.raises(MachineError, match="DISK"):
-        train.train(settled, tmp_path / "run")
+        loop.train(settled, tmp_path / "run")
     assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
 
 
@@ -208,14 +211,14 @@ def test_logs_that_cannot_be_written_change_nothing(whole, tmp_path, capsys):
     (run / "metrics.jsonl").mkdir(parents=True)
     (run / "trace.jsonl").mkdir()
     (run / "tensorboard").write_text("in the way")
-    train.train(recipe.load(written(tmp_path))[0], run, trace=True)
+    loop.train(recipe.load(written(tmp_path))[0], run, trace=True)
     assert capsys.readouterr().err.count("cannot be written") == 3
     assert bits(run) == bits(whole)
 
 
 def test_a_signal_in_the_last_validation_loses_nothing(whole, tmp_path, monkeypatch):
     lines = (whole / "metrics.jsonl").read_text().splitlines()
-    validations, calls, real = sum("valid_loss" in line for line in lines), [], train.validate
+    validations, calls, real = sum("valid_loss" in line for line in lines), [], loop.validate
 
     def validate(*arguments):
         calls.append(1)
@@ -223,25 +226,25 @@ def test_a_signal_in_the_last_validation_loses_nothing(whole, tmp_path, monkeypa
             os.kill(os.getpid(), signal.SIGTERM)
         return real(*arguments)
 
-    monkeypatch.setattr(train, "validate", validate)
+    monkeypatch.setattr(loop, "validate", validate)
     settled, _ = recipe.load(written(tmp_path))
     with pytest.raises(Stopped):
-        train.train(settled, tmp_path / "run")
-    train.train(settled, tmp_path / "run")
+        loop.train(settled, tmp_path / "run")
+    loop.train(settled, tmp_path / "run")
     assert bits(tmp_path / "run") == bits(whole)
 
 
 def test_a_run_whose_validation_loss_is_no_number_still_ends(tmp_path, monkeypatch):
-    real = train.validate
+    real = loop.validate
 
     def validate(*arguments):
         result = real(*arguments)
         result.values["valid_loss"] = float("nan")
         return result
 
-    monkeypatch.setattr(train, "validate", validate)
+    monkeypatch.setattr(loop, "validate", validate)
     settled, _ = recipe.load(written(tmp_path, training__max_epochs=1))
-    train.train(settled, tmp_path / "run")
+    loop.train(settled, tmp_path / "run")
     assert not (tmp_path / "run" / "best").exists()
 
 
@@ -249,36 +252,36 @@ def test_a_disk_too_small_for_checkpoints_is_told_before_training(tmp_path, monk
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
     with pytest.raises(MachineError, match=r"DISK-FULL.*will be needed there, and 0 MB are free"):
-        train.train(recipe.load(written(tmp_path))[0], tmp_path / "run")
+        loop.train(recipe.load(written(tmp_path))[0], tmp_path / "run")
     assert not list((tmp_path / "run" / "checkpoints").iterdir())
 
 
 def test_what_cannot_change_the_weights_may_be_changed(tmp_path):
     changes = {"schedule__kind": "constant", "training__max_epochs": 1}
-    train.train(recipe.load(written(tmp_path, **changes))[0], tmp_path / "run")
+    loop.train(recipe.load(written(tmp_path, **changes))[0], tmp_path / "run")
     changes |= {
         "training__max_epochs": 2, "training__report_every": 2, "training__save_every": 4,
         "training__keep_last": 3, "training__samples": 1, "search__max_length_extra": 3,
         "training__patience": None,
     }  # fmt: skip
-    train.train(recipe.load(written(tmp_path, **changes))[0], tmp_path / "run")
+    loop.train(recipe.load(written(tmp_path, **changes))[0], tmp_path / "run")
     assert checkpoint.open_run(tmp_path / "run", "last").state.epoch == 2
 
 
 def test_another_torch_is_told(tmp_path, capsys):
     settled, _ = recipe.load(written(tmp_path, training__max_epochs=1))
-    train.train(settled, tmp_path / "run")
+    loop.train(settled, tmp_path / "run")
     resolved = tmp_path / "run" / "resolved.json"
     resolved.write_text(json.dumps({**json.loads(resolved.read_text()), "torch": "1.0"}))
     assert "warning[TORCH]" not in capsys.readouterr().err
-    train.train(settled, tmp_path / "run")
+    loop.train(settled, tmp_path / "run")
     assert "warning[TORCH] the run began with torch 1.0" in capsys.readouterr().err
 
 
 def test_a_changed_recipe_is_refused_key_by_key(whole, tmp_path):
     settled, _ = recipe.load(written(tmp_path, model__dropout=0.3, batching__tokens=600))
     with pytest.raises(ConfigError) as error:
-        train.train(settled, whole)
+        loop.train(settled, whole)
     assert "model.dropout: 0.1 -> 0.3" in str(error.value)
     assert "batching.tokens: 500 -> 600" in str(error.value)
 
@@ -298,13 +301,13 @@ def text_run(tmp_path):
     for name, lines in (("text", ["a b c d e f"] * 40 + ["g h"]), ("valid", ["a b", "c d g"])):
         for side in ("source", "target"):
             (folder / f"{name}.{side}").write_text("".join(f"{line}\n" for line in lines))
-    train.train(recipe.load(written(folder, **TEXT_CHANGES))[0], folder / "run")
+    loop.train(recipe.load(written(folder, **TEXT_CHANGES))[0], folder / "run")
     return folder
 
 
 def resumed(folder, **changes):
     path = written(folder, **{**TEXT_CHANGES, "training__max_epochs": 2, **changes})
-    train.train(recipe.load(path)[0], folder / "run")
+    loop.train(recipe.load(path)[0], folder / "run")
 
 
 @pytest.mark.parametrize("name", ["text.source", "text.target", "valid.source"])
@@ -340,5 +343,5 @@ def test_data_that_have_no_file_are_told_as_the_recipe_says_them(text_run):
 def test_fresh_moves_the_old_run_aside(tmp_path):
     settled, _ = recipe.load(written(tmp_path, training__max_epochs=1))
     for _ in range(2):
-        train.train(settled, tmp_path / "run", fresh=True)
+        loop.train(settled, tmp_path / "run", fresh=True)
     assert (tmp_path / "run.old-1" / "checkpoints").is_dir()

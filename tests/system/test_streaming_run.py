@@ -11,10 +11,12 @@ import yaml
 from resumable_run import RECIPE, bits
 from test_resume import command, run_to_the_end
 
-from mt import checkpoint, recipe, train
-from mt.contracts import Languages
+from mt.checkpoints import checkpoint
+from mt.config import recipe
+from mt.data.sources import demo
 from mt.errors import DataError
-from mt.sources import demo
+from mt.interfaces import Languages
+from mt.training import loop
 
 SHARDS = 3
 
@@ -61,7 +63,7 @@ def kind(request):
 def whole(kind, rows, tmp_path_factory):
     """An uninterrupted run."""
     folder = tmp_path_factory.mktemp(kind)
-    train.train(recipe.load(made(folder, rows, kind))[0], folder / "run")
+    loop.train(recipe.load(made(folder, rows, kind))[0], folder / "run")
     return folder / "run"
 
 
@@ -106,7 +108,7 @@ def test_a_shard_lost_on_the_way_ends_the_run_and_its_return_resumes_it(
     whole, kind, rows, tmp_path, monkeypatch
 ):
     settled, _ = recipe.load(made(tmp_path, rows, kind))
-    real, kept = train.update, {}
+    real, kept = loop.update, {}
 
     def update(session, micros, state, after):
         state = real(session, micros, state, after)
@@ -117,14 +119,14 @@ def test_a_shard_lost_on_the_way_ends_the_run_and_its_return_resumes_it(
                 path.unlink()
         return state
 
-    monkeypatch.setattr(train, "update", update)
+    monkeypatch.setattr(loop, "update", update)
     with pytest.raises(DataError, match="cannot be read") as error:
-        train.train(settled, tmp_path / "run")
+        loop.train(settled, tmp_path / "run")
     assert error.value.exit_code == 3
     last = checkpoint.latest(tmp_path / "run", print)
     assert last is not None
     for path, content in kept.items():
         path.write_bytes(content)
-    monkeypatch.setattr(train, "update", real)
-    train.train(settled, tmp_path / "run")
+    monkeypatch.setattr(loop, "update", real)
+    loop.train(settled, tmp_path / "run")
     assert bits(tmp_path / "run") == bits(whole)

@@ -18,11 +18,13 @@ from pathlib import Path
 import pytest
 from resumable_run import attempt, bits, written
 
-from mt import checkpoint, trace
+from mt.checkpoints import checkpoint
+from mt.training import determinism_trace
 
 PRELOADED = [
-    "mt.train", "mt.engines.native", "mt.models.transformer", "mt.objectives.cross_entropy",
-    "mt.optimizers.adamw", "mt.search.greedy", "mt.sources.demo", "safetensors.torch",
+    "mt.training.loop", "mt.decoding.engines.native", "mt.models.transformer",
+    "mt.training.objectives.cross_entropy", "mt.training.optimizers.adamw",
+    "mt.decoding.search.greedy", "mt.data.sources.demo", "safetensors.torch",
     "sentencepiece", "sacrebleu", "torch.utils.tensorboard", "resumable_run",
 ]  # fmt: skip
 SLOW = "*:*:sleep0.004"
@@ -97,7 +99,12 @@ class Torture:
             began = time.monotonic()
             assert self.run(name, run, fault)
             seconds = time.monotonic() - began
-            known = {"bits": bits(run), "trace": trace.read(run), "seconds": seconds, "run": run}
+            known = {
+                "bits": bits(run),
+                "trace": determinism_trace.read(run),
+                "seconds": seconds,
+                "run": run,
+            }
             self.golden[key] = known
         return self.golden[key]
 
@@ -106,9 +113,11 @@ class Torture:
 
     def check(self, name, run):
         """The run is as if nothing had happened, by what it left and by how it went."""
-        whole, traced = self.whole(name), trace.read(run)
-        assert trace.first_difference(whole["trace"], traced) is None, run
-        assert trace.compared(whole["trace"], traced) == trace.compared(traced, traced)
+        whole, traced = self.whole(name), determinism_trace.read(run)
+        assert determinism_trace.first_difference(whole["trace"], traced) is None, run
+        assert determinism_trace.compared(whole["trace"], traced) == determinism_trace.compared(
+            traced, traced
+        )
         assert bits(run) == whole["bits"], run
         self.runs += 1
         self.resumes += run.with_suffix(".log").read_text().count("resuming ")
@@ -158,7 +167,7 @@ def test_the_tortured_runs_hold_what_they_are_named_for(torture):
         last = sorted((run / "checkpoints").glob("step-*"))[-1]
         states[name] = json.loads((last / "state.json").read_text())
         assert states[name]["step"] >= 12
-        assert trace.read(run).keys() == set(range(1, states[name]["step"] + 1))
+        assert determinism_trace.read(run).keys() == set(range(1, states[name]["step"] + 1))
     assert "training.patience" in states["patience"]["finished"]
     assert states["fp16"]["scaler"]["scale"] > 0
     assert states["bf16"]["scaler"] is None

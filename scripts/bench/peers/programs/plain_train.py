@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mt.batching import batch_of
-from mt.contracts import END, PAD, UNK, Batch
-from mt.layers import sinusoids
+from mt.data.batch_sampler import batch_of
+from mt.interfaces import END, PAD, UNK, Batch
+from mt.models.modules.layers import sinusoids
 from mt.models.transformer import Config
 
 TOKENS = 4096

@@ -1,0 +1,263 @@
+"""A model in one file, X.mt: all that translating with it takes, with checksums and a model card.
+
+It is an uncompressed zip archive, and the same model makes the same bytes:
+
+    MANIFEST.json README.md config.yaml resolved.json state.json report.json scores.json
+    vocabulary.json vocabulary*.model model.safetensors
+
+MANIFEST.json lists the others with size and sha256. Whoever made the file, reading it runs
+nothing of it, writes nothing, and takes no more memory than the file has bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from mt.checkpoints import checkpoint
+from mt.checkpoints.checkpoint import MANIFEST, MAX_JSON, MODEL, STATE, Opened
+from mt.config.recipe import Recipe
+from mt.config.yaml_reader import parse, validate
+from mt.errors import ConfigError, ModelError
+from mt.runtime import files
+from mt.vocabulary.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from torch import nn
+
+FORMAT = 1
+CARD = "README.md"
+LARGE = ("model.safetensors", "vocabulary")
+"""Beginnings of the names of members that may be larger than MAX_JSON."""
+MEMBERS = 32
+"""Most members of an archive."""
+_AGAIN = "fetch it again, or export the run again with mt export RUN --to bundle"
+
+
+# ------------------------------------------------------------------------------- writing
+
+
+def write(path: Path, opened: Opened, model: nn.Module) -> None:
+    """Write a bundle.
+
+    Args:
+        path: the file; it must not exist.
+        opened: what the model is of.
+        model: with the weights to translate with.
+    """
+    from safetensors.torch import save
+
+    # A run may have a shortlist, the bundle has none.
+    search = opened.recipe.search.model_copy(update={"shortlist": False})
+    recipe = opened.recipe.model_copy(update={"search": search})
+    parts = {
+        CARD: card(opened).encode(),
+        "config.yaml": checkpoint.recipe_text(recipe).encode(),
+        "resolved.json": files.as_json(opened.resolved).encode(),
+        STATE: files.as_json(asdict(opened.state)).encode(),
+        "report.json": files.as_json(opened.report).encode(),
+        "scores.json": files.as_json(opened.scores).encode(),
+        **opened.vocabulary.parts(),
+        MODEL: save(checkpoint.weights_of(model)),
+    }
+    listed = {
+        name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+        for name, data in parts.items()
+    }
+    manifest = files.as_json({"format": FORMAT, "files": listed}).encode()
+    with files.create(path) as stream, zipfile.ZipFile(stream, "w") as archive:
+        for name, data in {MANIFEST: manifest, **parts}.items():
+            member = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+            member.create_system, member.external_attr = 3, 0o644 << 16
+            archive.writestr(member, data, zipfile.ZIP_STORED)
+
+
+def card(opened: Opened) -> str:
+    """What a reader wants to know of a model, as Markdown."""
+    recipe, vocabulary = opened.recipe, opened.vocabulary
+    languages = recipe.direction
+    targets = opened.vocabulary.languages or (languages.target,)
+    sizes = {key: value for key, value in recipe.model if key != "kind" and value is not None}
+    kind = "joint" if vocabulary.joint else "one a side"
+    return "\n".join(
+        [
+            f"# Translation, {languages.source} to {', '.join(targets)}",
+            "",
+            "Made by mt; `mt translate FILE.mt` translates with it, one line in, one line out.",
+            "",
+            "## Model",
+            "",
+            f"- kind: {recipe.model.kind}",
+            *(f"- {key}: {value}" for key, value in sizes.items()),
+            f"- vocabulary: {vocabulary.kind}, {kind}, "
+            f"{vocabulary.source_size} source and {vocabulary.target_size} target ids, "
+            f"digest {vocabulary.digest}",
+            f"- search: {json.dumps(recipe.search.model_dump(mode='json'))}",
+            "",
+            "## Training",
+            "",
+            f"- updates: {opened.state.step}, target tokens: {opened.state.tokens}, "
+            f"epochs: {opened.state.epoch}",
+            *_data(opened.report),
+            "",
+            "## Scores",
+            "",
+            *(_scores(opened.scores) or ["Unknown."]),
+            "",
+            "## Licence and use",
+            "",
+            "To be said by whoever publishes it: the licence of the weights, which that of the "
+            "data may bind, and what the model is fit and unfit for.",
+            "",
+        ]
+    )
+
+
+def _data(report: dict[str, Any]) -> Iterator[str]:
+    """A line a file that it was trained, validated or tested on."""
+    for section in ("corpora", "held_out"):
+        for name, corpus in sorted(dict(report.get(section) or {}).items()):
+            pairs = f", {corpus['pairs']} pairs" if "pairs" in corpus else ""
+            for side, file in sorted(dict(corpus.get("files") or {}).items()):
+                digest, path = file.get("sha256", "unknown"), Path(str(file.get("path", "")))
+                yield f"- {name}, {side}: {path.name}{pairs}, sha256 {digest}"
+
+
+def _scores(scores: dict[str, Any]) -> list[str]:
+    return [
+        f"- {name}: {metric} {value['score']} ({value['signature']})"
+        for name, metrics in scores.items()
+        for metric, value in metrics.items()
+    ]
+
+
+# ------------------------------------------------------------------------------- reading
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether a file lies at `path` that is called or begins like a bundle."""
+    if not path.is_file():
+        return False
+    with open(path, "rb") as stream:
+        return path.suffix == ".mt" or stream.read(4) == b"PK\x03\x04"
+
+
+def open_model(path: Path, choice: str | None = None) -> Opened:
+    """Open a run, a checkpoint folder in one, or a bundle.
+
+    Args:
+        path: where it lies.
+        choice: which checkpoint of a run.
+
+    Raises:
+        ConfigError: a checkpoint of a bundle is asked for.
+        ModelError: there is none, or it is damaged.
+    """
+    if not path.is_file():
+        return checkpoint.open_run(path, choice)
+    if choice is not None:
+        what = "a bundle holds one model"
+        raise ConfigError("ENGINE", f"--checkpoint {choice}", what, "leave it out")
+    with _archive(path) as archive:
+        _verify(path, archive)
+        inside = zipfile.Path(archive)
+        return Opened(
+            run=path,
+            folder=path,
+            recipe=_recipe(path, archive),
+            vocabulary=Vocabulary.load(inside),
+            state=checkpoint.read_state(inside),
+            resolved=files.read_json(inside / "resolved.json"),
+            report=files.read_json(inside / "report.json"),
+            scores=files.read_json(inside / "scores.json"),
+            serialised=archive.read(MODEL),
+        )
+
+
+def read_recipe(path: Path) -> Recipe:
+    """The recipe of a bundle.
+
+    Raises:
+        ModelError: it is no bundle, or a damaged one.
+    """
+    with _archive(path) as archive:
+        return _recipe(path, archive)
+
+
+def _recipe(path: Path, archive: zipfile.ZipFile) -> Recipe:
+    text = archive.read("config.yaml").decode("utf-8")
+    return validate(Recipe, parse(text, f"{path}/config.yaml", path.parent))
+
+
+@contextmanager
+def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
+    """The archive, once its table of contents is found harmless; what is damaged is told."""
+    try:
+        with open(path, "rb") as stream, zipfile.ZipFile(stream) as archive:
+            problem = _harm(archive)
+            if problem:
+                raise ModelError("BUNDLE-DAMAGED", path, problem, _AGAIN)
+            yield archive
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, OSError) as error:
+        what = f"not a run, and no sound bundle ({error})"
+        raise ModelError("BUNDLE-DAMAGED", path, what, _AGAIN) from None
+    except (LookupError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        what = f"a part is missing or damaged ({error})"
+        raise ModelError("BUNDLE-DAMAGED", path, what, _AGAIN) from None
+
+
+def _harm(archive: zipfile.ZipFile) -> str | None:
+    """What in the table of contents no bundle of ours has."""
+    members = archive.infolist()
+    names = [member.filename for member in members]
+    if len(members) > MEMBERS or len(set(names)) != len(names):
+        return "too many members, or one twice"
+    for member in members:
+        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", member.filename):
+            return f"a member called {member.filename!r}"
+        if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
+            return f"{member.filename} is compressed or encrypted"
+        if member.file_size != member.compress_size:
+            return f"{member.filename} has two sizes"
+        if member.file_size > MAX_JSON and not member.filename.startswith(LARGE):
+            return f"{member.filename} has {member.file_size} bytes"
+    return None if MANIFEST in names else f"{MANIFEST} is missing"
+
+
+def _verify(path: Path, archive: zipfile.ZipFile) -> None:
+    """Read every byte and compare it with the manifest.
+
+    Raises:
+        ModelError: it is not what the manifest says.
+    """
+    manifest = json.loads(archive.read(MANIFEST))
+    if int(manifest["format"]) > FORMAT:
+        what = f"made by a newer mt (format {manifest['format']}, this one reads {FORMAT})"
+        raise ModelError("BUNDLE-NEWER", path, what, "use a newer mt")
+    listed = dict(manifest["files"])
+    found = {member.filename: member.file_size for member in archive.infolist()}
+    wrong = sorted(listed.keys() ^ (found.keys() - {MANIFEST}))
+    if wrong:
+        what = f"{wrong[0]} is missing, or not in {MANIFEST}"
+        raise ModelError("BUNDLE-DAMAGED", path, what, _AGAIN)
+    for name, facts in listed.items():
+        with archive.open(name) as stream:
+            digest = _digest(stream)
+        if found[name] != facts["bytes"] or digest != facts["sha256"]:
+            what = f"{name} does not have the bytes that {MANIFEST} says"
+            raise ModelError("BUNDLE-DAMAGED", path, what, _AGAIN)
+
+
+def _digest(stream: IO[bytes]) -> str:
+    digest = hashlib.sha256()
+    while part := stream.read(io.DEFAULT_BUFFER_SIZE << 7):
+        digest.update(part)
+    return digest.hexdigest()

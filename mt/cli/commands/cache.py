@@ -1,0 +1,40 @@
+"""`mt cache`: list or clear the encoded corpora."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from mt.cli.options import print_lines
+
+ABOUT = "List or clear the encoded corpora."
+
+
+def command(
+    clear: Annotated[
+        bool, typer.Option("--clear", help="Delete them all; the next run encodes again.")
+    ] = False,
+) -> None:
+    """List the encoded corpora in the cache with their sizes, or delete them.
+
+    The cache is $MT_CACHE, else mt/ in the platform's cache folder. It holds nothing that cannot
+    be made again from the recipe and the data.
+
+    \b
+    Example:  mt cache --clear
+    """
+    from mt.runtime import files
+
+    folder = files.cache_folder() / "corpora"
+    entries = sorted(path for path in folder.glob("[!.]*") if path.is_dir())
+    if clear:
+        for entry in entries:
+            files.discard(entry)
+        sys.stderr.write(f"deleted {len(entries)} corpora in {folder}\n")
+        return
+    sizes = [sum(f.stat().st_size for f in e.rglob("*") if f.is_file()) for e in entries]
+    print_lines(
+        f"{size / 1e6:10.1f} MB  {entry}" for entry, size in zip(entries, sizes, strict=True)
+    )

@@ -1,0 +1,52 @@
+"""`mt config`: show and explain a recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mt.cli.options import RecipeSets, print_lines
+from mt.errors import ConfigError
+
+ABOUT = "Show and explain a recipe."
+
+
+def command(
+    config: Annotated[
+        Path | None, typer.Argument(metavar="CONFIG", help="A YAML recipe.", show_default=False)
+    ] = None,
+    sets: RecipeSets = None,
+    explain: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY", help="Tell about one key: its type, default, value, meaning."),
+    ] = None,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Print the JSON Schema of recipes, for editors.")
+    ] = False,
+) -> None:
+    """Print a recipe with every default filled in, and where each value was said.
+
+    The output is itself a recipe: it can be saved and trained.
+
+    \b
+    Example:  mt config configs/demo.yaml --set model.d_model=512
+              mt config configs/demo.yaml --explain model.d_model
+              mt config --schema > recipe.schema.json
+    """
+    from mt.config import recipe
+
+    if schema:
+        import json
+
+        print_lines([json.dumps(recipe.Recipe.model_json_schema(), indent=2)])
+        return
+    if config is None:
+        what, advice = "Missing argument 'CONFIG'.", "see mt config --help"
+        raise ConfigError("USAGE", "mt config", what, advice)
+    settled, document = recipe.load(config, sets or ())
+    if explain:
+        print_lines(line for key in explain for line in recipe.explained(settled, document, key))
+    else:
+        print_lines(recipe.rendered(settled, document))

@@ -1,0 +1,42 @@
+"""`mt diff-trace`: name the first update in which two traced runs differ."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mt.cli.options import print_lines
+from mt.errors import printable
+
+ABOUT = "Name the first update in which two traced runs differ."
+
+DIFFERENT = 8
+"""Exit code when there is a difference: no failure, so no MtError has it."""
+
+
+def command(
+    one: Annotated[Path, typer.Argument(metavar="A", help="A run directory, or a trace.jsonl.")],
+    other: Annotated[Path, typer.Argument(metavar="B", help="Another.")],
+) -> None:
+    """Compare two runs that were trained with --trace, update by update, to the last bit.
+
+    Names the first update that differs and in what: its place, its data, its loss, its gradient
+    norm, its learning rate, or (every 50 updates and at the end) the weights after it. Leaves
+    with 0 when the runs are equal, with 8 when they differ.
+
+    \b
+    Example:  mt diff-trace runs/demo runs/again
+    """
+    from mt.training import determinism_trace
+
+    traces = determinism_trace.read(one), determinism_trace.read(other)
+    difference = determinism_trace.first_difference(*traces)
+    if difference is None:
+        print_lines([determinism_trace.compared(*traces)])
+        return
+    values = zip((one, other), difference.values, strict=True)
+    told = [f"  {value}  {printable(path)}" for path, value in values]
+    print_lines([f"step {difference.step}: {difference.what} differs", *told])
+    raise typer.Exit(DIFFERENT)

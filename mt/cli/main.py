@@ -1,0 +1,193 @@
+"""The command `mt`: the app, of the commands in `commands/`, and the telling of what fails.
+
+A command is told to the functions that do it and has no logic of its own. Everything heavy is
+imported inside the command that needs it, so that help is instant. Standard output is data;
+everything else, errors too, goes to standard error.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import os
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mt.cli.options import print_lines
+from mt.errors import ConfigError, Elsewhere, MachineError, MtError, Stopped, printable
+from mt.runtime import memory, signals
+
+ABOUT = """Train a machine-translation Transformer from parallel text, and translate with it.
+
+\b
+  mt train configs/demo.yaml                  prepare, train, resume when run again
+  echo "Hello." | mt translate runs/demo      lines in, lines out
+  mt eval runs/demo                           BLEU, chrF and TER of every test set
+  mt score runs/demo --source a --target b    how probable given translations are
+
+Standard output is data, standard error is everything else.
+
+\b
+Exit codes:
+  0 done                        4 model or checkpoint
+  1 a bug of mt                 5 the machine: disk, lock, device, memory
+  2 command line or config      6 training diverged
+  3 data                        7 download or integrity
+  8 diff-trace found two runs that differ
+  130, 143 stopped by a signal, with a checkpoint saved
+
+MT_CACHE names the folder of encoded corpora; MT_DEBUG=1 shows the trace of a bug.
+"""
+
+COMMANDS = (
+    "prepare", "train", "translate", "score", "eval", "attention", "export", "average", "shortlist",
+    "prune", "distill", "backtranslate", "config", "diff_trace", "cache",
+)  # fmt: skip
+"""Files in `commands/`, in the order in which help names them."""
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help=ABOUT,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback(invoke_without_command=True)
+def _start(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the versions of mt, torch, Python; the device.")
+    ] = False,
+) -> None:
+    if version:
+        from mt.runtime import distributed
+
+        print_lines([f"mt {_version()}, {distributed.describe()}"])
+    elif context.invoked_subcommand is None:
+        print_lines([context.get_help()])
+
+
+for _name in COMMANDS:
+    _module = importlib.import_module(f"mt.cli.commands.{_name}")
+    app.command(_name.replace("_", "-"), short_help=_module.ABOUT)(_module.command)
+
+
+def _version() -> str:
+    from importlib import metadata
+
+    try:
+        return metadata.version("mt")
+    except metadata.PackageNotFoundError:
+        return "(not installed)"
+
+
+# --------------------------------------------------------------------------------- errors
+
+
+def main() -> None:
+    """The command `mt`: does what the command line says and exits with its code."""
+    try:
+        signals.listen()
+        code = run(sys.argv[1:])
+        signals.leave_at_once()
+    except KeyboardInterrupt:  # it came just before or just after
+        code = _stopped()
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        # Of several processes, torch's threads may outlive Python and abort what has gone well.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Do what a command line says; tell what fails in one line; the exit code."""
+    try:
+        command = typer.main.get_command(app)
+        with command.make_context("mt", list(arguments)) as context:
+            command.invoke(context)
+        sys.stdout.flush()
+        return 0
+    except typer.Exit as error:
+        return error.exit_code
+    except KeyboardInterrupt:
+        return _stopped()
+    except BrokenPipeError:
+        # Whoever read our output has gone; nothing must be flushed to it when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Elsewhere as error:
+        return error.exit_code
+    except Stopped as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    except Exception as error:
+        if signals.came():  # as which it may come out of a library
+            return _stopped()
+        if os.environ.get("MT_DEBUG") == "1":
+            traceback.print_exception(error)
+        from mt.runtime import distributed
+
+        told = _told(error)
+        sys.stderr.write(f"{distributed.prefix()}{told or _bug(error)}\n")
+        return told.exit_code if told else 1
+
+
+def _stopped() -> int:
+    """Tell of a Ctrl-C; the exit code."""
+    sys.stderr.write("mt: stopped\n")
+    return signals.CODE
+
+
+def _told(error: Exception) -> MtError | None:
+    """The failure as its reader can mend it; None when it is a bug of ours."""
+    if isinstance(error, MtError):
+        return error
+    usage: Any = error
+    if hasattr(error, "format_message"):  # what typer raises on a wrong command line
+        place = usage.ctx.command_path if getattr(usage, "ctx", None) else "mt"
+        what = " ".join(usage.format_message().split())
+        return ConfigError("USAGE", place, what, f"see {place} --help")
+    if memory.exhausted(error):
+        what = f"out of memory ({memory.told(error)})"
+        advice = "lower batching.micro_tokens or model sizes, or free memory on the machine"
+        return MachineError("MEMORY", "the machine", what, advice)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        what = error.strerror or "the disk is full"
+        advice = "free some space and run the same command again"
+        return MachineError("DISK-FULL", error.filename or "standard output", what, advice)
+    return None
+
+
+def _bug(error: Exception) -> str:
+    """A bug of ours, told in one line; its trace is kept in a file."""
+    here = Path(__file__).parents[1]
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if here in Path(frame.filename).parents]
+    where = f"mt/{Path(ours[-1].filename).relative_to(here)}:{ours[-1].lineno}"
+    log = _crash_log("".join(traceback.format_exception(error)))
+    what = f"{type(error).__name__}: {printable(error)}"
+    return f"mt: error[BUG] {where}: {what}\na fault of mt itself; please report it with {log}"
+
+
+def _crash_log(trace: str) -> str:
+    """The path of a file that holds the trace, or how to see it where none can be written."""
+    from mt.runtime import files
+
+    name = f"mt-crash-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
+    for folder in (files.cache_folder(), Path(tempfile.gettempdir())):
+        try:
+            files.write(files.make_folder(folder) / name, trace)
+            return str(folder / name)
+        except MtError:
+            continue
+    return "the trace that MT_DEBUG=1 shows"

@@ -1,0 +1,279 @@
+"""Prune: a run in, a smaller run out, fine-tuned if wanted, both measured.
+
+The new run begins with a checkpoint of step 0 that holds the pruned weights. So fine-tuning is
+ordinary training that goes on from there, and whatever takes a run takes this one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from mt.checkpoints import checkpoint
+from mt.checkpoints.checkpoint import Opened, TrainState
+from mt.compression import head_importance
+from mt.config.recipe import Recipe, dump
+from mt.config.yaml_reader import Document, override, plugin, validate
+from mt.data import batch_sampler, bucketing
+from mt.data.prepare import prepare
+from mt.errors import ConfigError, DataError
+from mt.evaluation import compare
+from mt.evaluation.compare import Row
+from mt.interfaces import Batch
+from mt.models.modules.head_gates import gated
+from mt.runtime import distributed, files
+from mt.training import reporter
+from mt.training.loop import train
+from mt.training.step import TrainStep
+from mt.training.teacher import open_teacher
+
+SLOTS = 4096
+"""Padded slots of a batch from which importance is learned."""
+RATE = 0.3
+"""Fine-tuning's peak learning rate, as a share of the run's."""
+VALIDATIONS = 3
+"""How often fine-tuning validates, at least."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to go."""
+
+    heads: float = 0.0
+    """The share of heads."""
+    closed: bool = False
+    """The heads whose gates learning has closed, rather than a share."""
+    columns: float = 0.0
+    """The share of feed-forward columns, of each layer."""
+    layers: tuple[tuple[str, int], ...] = ()
+    """How many layers stay: `encoder` or `decoder`, and a number."""
+    uneven: bool = False
+    """Take the least important heads of all, rather than as many of each attention."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """What was pruned."""
+
+    run: Path
+    rows: list[Row]
+    """Before, pruned and fine-tuned."""
+    parameters: tuple[int, int]
+    """Before and after."""
+    left: str
+    """What is left of what, in words."""
+
+
+def wanted(heads: str | None, ff: str | None, layers: str | None, uneven: bool) -> Wanted:
+    """What the command line asks for: `50%`, `25%`, `encoder=4,decoder=2`.
+
+    Raises:
+        ConfigError: nothing, or nothing that can be read.
+    """
+    if heads is None and ff is None and layers is None:
+        what, advice = "there is nothing to prune", "say for instance --heads 50%"
+        raise ConfigError("USAGE", "mt prune", what, advice)
+    stacks = []
+    for part in layers.split(",") if layers else []:
+        stack, _, count = part.strip().partition("=")
+        if stack not in ("encoder", "decoder") or not count.isdigit() or int(count) < 1:
+            advice = "say how many layers stay, for instance --layers encoder=4,decoder=2"
+            raise ConfigError("USAGE", "--layers", f"{part!r} is not of that form", advice)
+        stacks.append((stack, int(count)))
+    closed = heads == "closed"
+    share = 0.0 if closed else _share("--heads", heads)
+    return Wanted(share, closed, _share("--ff", ff), tuple(stacks), uneven)
+
+
+def _share(option: str, text: str | None) -> float:
+    if text is None:
+        return 0.0
+    number = text.removesuffix("%")
+    if text.endswith("%") and number.replace(".", "", 1).isdigit() and float(number) < 100:
+        return float(number) / 100
+    advice = f"say which share goes, for instance {option} 50%"
+    raise ConfigError("USAGE", option, f"{text!r} is no share below 100%", advice)
+
+
+def prune(
+    path: Path, want: Wanted, steps: int = 0, out: Path | None = None, choice: str | None = None,
+    sets: Sequence[str] = (), pairs: int = 1000,
+) -> Done:  # fmt: skip
+    """Prune a run into a new one, and fine-tune it.
+
+    Args:
+        path: a run directory, or a checkpoint folder in one.
+        want: what is to go.
+        steps: updates of fine-tuning.
+        out: the new run; by default beside the run, NAME-pruned.
+        choice: which checkpoint; the best when left out.
+        sets: changes to the new run's recipe, `key=value`.
+        pairs: sentence pairs of the training data (of the validation data, where they are
+            streamed) from which importance is learned.
+
+    Raises:
+        ConfigError: the model cannot be pruned so; names the option or key, before any work.
+        DataError: the run's data have changed.
+        Stopped: a signal came while fine-tuning; training the new run goes on from there.
+    """
+    opened = checkpoint.open_run(path, choice)
+    check(opened, want)
+    out = out or opened.run.resolve().with_name(f"{opened.run.resolve().name}-pruned")
+    if out.exists():
+        advice = f"choose another with -o; mt train {out}/config.yaml --run {out} trains it on"
+        raise ConfigError("PRUNE-EXISTS", out, "there is something already", advice)
+    recipe = derived(opened.recipe, {}, steps, sets)  # what is wrong with it is told at once
+    device = distributed.pick_device(recipe.runtime.device)
+    distributed.use_threads(recipe.runtime.threads)
+    batches = sample(recipe, opened, pairs, device)
+    model = opened.model().to(device)
+    parameters = [_count(model)]
+    left = shrink(model, want, batches)
+    parameters.append(_count(model))
+    recipe = derived(opened.recipe, head_importance.sizes(model), steps, sets)
+    write(out, model, recipe, opened)
+    rows = compare.compare({"before": opened.folder, "pruned": out}, recipe)
+    if steps:
+        reporter.say(f"mt: {left}; fine-tuning {steps} updates in {out}")
+        train(recipe, out)
+        before, tuned = compare.compare({"before": opened.folder, "fine-tuned": out}, recipe)
+        rows = [before, rows[1], tuned]
+    return Done(out, rows, (parameters[0], parameters[1]), left)
+
+
+def _count(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def check(opened: Opened, want: Wanted) -> None:
+    """Refuse what cannot be pruned.
+
+    Raises:
+        ConfigError: names the option or key that is in the way.
+    """
+    model: Any = opened.recipe.model
+    if model.kind != "transformer":
+        what = f"there are no heads to prune in the model {model.kind}"
+        raise ConfigError("PRUNE-KIND", "model.kind", what, "prune a transformer")
+    gates = model.head_gates
+    if gates is not None and gates.kind != "hard_concrete":
+        what = f"its heads are chosen for each sentence ({gates.kind}): all are needed"
+        raise ConfigError("PRUNE-KIND", "model.head_gates", what, "prune a model without")
+    if want.closed and gates is None:
+        advice = "train it with model.head_gates.kind=hard_concrete, or say --heads 50%"
+        raise ConfigError("PRUNE-HEADS", "--heads closed", "the model has no gates", advice)
+    for stack, count in want.layers:
+        have = getattr(model, f"{stack}_layers")
+        if count > have:
+            advice = "say how many layers stay"
+            raise ConfigError("PRUNE-LAYERS", f"--layers {stack}={count}", f"has {have}", advice)
+    if want.heads and not want.uneven:
+        parts = [n for part in ("encoder", "decoder", "cross") for n in model.heads(part)]
+        if round(want.heads * max(parts)) < 1:
+            what = f"{want.heads:.0%} of {max(parts)} heads is less than one of each attention"
+            raise ConfigError("PRUNE-HEADS", "--heads", what, "prune more, or add --uneven")
+
+
+def derived(recipe: Recipe, sizes: dict[str, Any], steps: int, sets: Sequence[str]) -> Recipe:
+    """The recipe of the pruned run: the run's, of other sizes, to be trained for a little.
+
+    Raises:
+        ConfigError: it does not hold together.
+    """
+    value = dump(recipe)
+    value["model"] |= sizes
+    if steps:
+        plan, every = value["training"], -(-steps // VALIDATIONS)
+        plan |= {"max_steps": steps, "max_epochs": None, "max_minutes": None, "patience": None}
+        plan |= {key: min(plan[key], every) for key in ("validate_every", "save_every")}
+        warmup = value["schedule"]["warmup_steps"]
+        value["schedule"]["warmup_steps"] = min(warmup, steps // 10)
+        value["optimizer"]["learning_rate"] *= RATE
+    document = Document(value, name="the recipe of the run")
+    for assignment in sets:
+        document = override(document, assignment)
+    return validate(Recipe, document)
+
+
+def sample(recipe: Recipe, opened: Opened, pairs: int, device: torch.device) -> list[Batch]:
+    """Some of the run's pairs, always the same ones, as batches.
+
+    Raises:
+        DataError: they are not cut into pieces as the run's were.
+    """
+    prepared = prepare(recipe, reporter.say, opened.run)
+    if prepared.vocabulary.digest != opened.vocabulary.digest:
+        what = "the data now make another vocabulary than the run has"
+        raise DataError("PRUNE-DATA", opened.run, what, "restore the data and their files")
+    corpus = prepared.valid if prepared.train is None else prepared.train
+    size = len(corpus.source_lengths)
+    rows = np.random.default_rng(recipe.training.seed).permutation(size)[:pairs]
+    sides = corpus.source_lengths[rows], corpus.target_lengths[rows]
+    return [
+        batch_sampler.moved(batch_sampler.collate(corpus, rows[micro]), device)
+        for micro in bucketing.cut(*sides, SLOTS, SLOTS)
+    ]
+
+
+def shrink(model: nn.Module, want: Wanted, batches: Sequence[Batch]) -> str:
+    """Take out of a model what is wanted; what is left of what, in words."""
+    told = []
+    for stack, count in want.layers:
+        numbers = head_importance.remove_layers(model, stack, count, batches)
+        told.append(f"{stack} layers {', '.join(str(number + 1) for number in numbers)} left")
+    gates = head_importance.fold_gates(model)
+    every, layers = head_importance.attentions(model), head_importance.feed_forwards(model)
+    if want.heads or want.closed:
+        before = sum(each.n_heads for each in every.values())
+        if want.closed:
+            kept_heads = head_importance.open_heads(gates, want.uneven)
+        else:
+            heads = head_importance.importance(model, batches).heads
+            kept_heads = head_importance.heads_to_keep(heads, want.heads, want.uneven)
+        for name, kept in kept_heads.items():
+            head_importance.keep_heads(every[name], kept)
+        after = sum(each.n_heads for each in every.values())
+        told.append(f"{after} of {before} heads left")
+    if want.columns:
+        columns_felt = head_importance.importance(
+            model, batches
+        ).columns  # of the heads that are left
+        kept_columns = head_importance.columns_to_keep(columns_felt, want.columns)
+        for name, columns in kept_columns.items():
+            head_importance.keep_columns(layers[name], columns)
+        told.append(f"{len(next(iter(kept_columns.values())))} columns a feed-forward layer left")
+    return ", ".join(told)
+
+
+def write(out: Path, model: nn.Module, recipe: Recipe, opened: Opened) -> None:
+    """The new run, with one checkpoint of step 0; it appears whole or not at all."""
+    weights = checkpoint.weights_of(model)
+    fresh = plugin("models", recipe.model.kind).build(recipe.model, opened.vocabulary)
+    checkpoint.fit(fresh, weights, out)  # the recipe tells the very shapes that are left
+    build = plugin("objectives", recipe.objective.kind).build
+    teacher = open_teacher(recipe, opened.vocabulary, torch.device("cpu"))
+    objective = build(recipe.objective, fresh, opened.vocabulary, teacher)
+    step = TrainStep(fresh, gated(objective, fresh, recipe.model), "fp32")
+    nothing = torch.optim.SGD(step.parameters())  # an optimizer without any state
+    averaged = step if recipe.training.ema else None
+    tensors = checkpoint.training_tensors(step, averaged, nothing)
+    about = {"vocabulary": opened.vocabulary.digest, "pruned_from": str(opened.folder.name)}
+    with files.new_folder(out) as hidden:
+        checkpoint.begin(hidden, recipe, opened.vocabulary, opened.resolved)
+        if opened.report:
+            files.write_json(hidden / "report.json", opened.report)
+        checkpoint.save(hidden, checkpoint.name_of(0), fresh, TrainState(), about, tensors)
+
+
+def table(done: Done) -> Iterator[str]:
+    """What was found, as lines."""
+    yield from compare.table(done.rows)
+    before, after = done.parameters
+    yield f"parameters: {before:,} -> {after:,}; {done.left}"
+    yield f"written: {done.run}"

@@ -1,0 +1,215 @@
+"""An encoded corpus: flat arrays on disk that training memory-maps with numpy alone.
+
+`NAME.source.tokens` holds the ids of all source sides end to end, each ending in `</s>`;
+`NAME.source.offsets` says where each begins, and where the last one ends; the same for the
+target; `NAME.json` is the header, with the sizes and hashes of the four.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mt.errors import ModelError
+from mt.runtime import files
+
+FORMAT = 1
+SIDES = ("source", "target")
+_VERIFIED_BYTES = 64 << 20
+_ADVICE = "run `mt prepare` again, which rebuilds what is damaged"
+
+
+class EncodedPairs:
+    """Sentence pairs as ids in flat arrays: what batches are planned for and taken from.
+
+    Args:
+        source_tokens, target_tokens: the ids of all sentences end to end, each ending in `</s>`.
+        source_offsets, target_offsets: [pairs + 1] where each begins, and the last one ends.
+    """
+
+    def __init__(
+        self, source_tokens: NDArray[np.unsignedinteger], source_offsets: NDArray[np.int64],
+        target_tokens: NDArray[np.unsignedinteger], target_offsets: NDArray[np.int64],
+    ) -> None:  # fmt: skip
+        self._source_tokens, self._source_offsets = source_tokens, source_offsets
+        self._target_tokens, self._target_offsets = target_tokens, target_offsets
+
+    def __len__(self) -> int:
+        return len(self._source_offsets) - 1
+
+    def source(self, row: int) -> NDArray[np.unsignedinteger]:
+        """[S] source ids of a pair, ending in `</s>`."""
+        return self._source_tokens[self._source_offsets[row] : self._source_offsets[row + 1]]
+
+    def target(self, row: int) -> NDArray[np.unsignedinteger]:
+        """[T] target ids of a pair, without `<s>`, ending in `</s>`."""
+        return self._target_tokens[self._target_offsets[row] : self._target_offsets[row + 1]]
+
+    def arrays(self, side: str) -> tuple[NDArray[np.unsignedinteger], NDArray[np.int64]]:
+        """The ids of a side end to end, and where each sentence begins and the last one ends."""
+        if side == "source":
+            return self._source_tokens, self._source_offsets
+        return self._target_tokens, self._target_offsets
+
+    @cached_property
+    def source_lengths(self) -> NDArray[np.int32]:
+        """[pairs] source ids of each pair, `</s>` included."""
+        return np.diff(self._source_offsets).astype(np.int32)
+
+    @cached_property
+    def target_lengths(self) -> NDArray[np.int32]:
+        """[pairs] target ids of each pair, `</s>` included."""
+        return np.diff(self._target_offsets).astype(np.int32)
+
+
+class Corpus(EncodedPairs):
+    """Encoded pairs that are read from disk as they are needed.
+
+    Args:
+        folder: where its files are.
+        name: `train` or `valid`.
+        header: what `NAME.json` says.
+    """
+
+    def __init__(self, folder: Path, name: str, header: dict[str, Any]) -> None:
+        self.folder, self.name, self.header = folder, name, header
+        self.digest: str = header["digest"]
+        super().__init__(*self._map("source"), *self._map("target"))
+
+    @classmethod
+    def open(cls, folder: Path, name: str) -> Corpus:
+        """The corpus `name` in a folder, its sizes verified, and its hashes where it is small.
+
+        Raises:
+            ModelError: missing or damaged.
+        """
+        where = folder / f"{name}.json"
+        try:
+            header = files.read_json(where)
+            if header["format"] != FORMAT:
+                raise ValueError(f"format {header['format']}, not {FORMAT}")
+            if header["digest"] != _digest(header):
+                raise ValueError("its digest is another")
+            for file, told in header["files"].items():
+                _verify(folder / file, told["bytes"], told["sha256"])
+            return cls(folder, name, header)
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise ModelError("CORPUS-DAMAGED", where, f"damaged ({error})", _ADVICE) from None
+
+    def _map(self, side: str) -> tuple[NDArray[np.unsignedinteger], NDArray[np.int64]]:
+        stem = self.folder / f"{self.name}.{side}"
+        tokens = _mapped(Path(f"{stem}.tokens"), self.header["dtype"], self.header["tokens"][side])
+        return tokens, _mapped(Path(f"{stem}.offsets"), "int64", self.header["pairs"] + 1)
+
+
+def _verify(path: Path, size: int, sha256: str) -> None:
+    found = path.stat().st_size
+    if found != size:
+        raise ValueError(f"{path.name} has {found} bytes, not {size}")
+    # Hashing a large corpus would delay every start by seconds; a torn one has another size.
+    if size <= _VERIFIED_BYTES and files.sha256(path) != sha256:
+        raise ValueError(f"{path.name} has another sha256")
+
+
+def _mapped(path: Path, dtype: str, count: int) -> NDArray[Any]:
+    if count == 0:
+        return np.empty(0, dtype)  # an empty file cannot be mapped
+    mapped = np.memmap(path, dtype=dtype, mode="r", shape=(count,))
+    return np.asarray(mapped)  # still the file's pages, without memmap's cost at each slice
+
+
+# ------------------------------------------------------------------------------- writing
+
+
+def token_type(vocabulary_size: int) -> str:
+    """The numpy type that ids are stored in."""
+    return "uint16" if vocabulary_size <= 1 << 16 else "uint32"
+
+
+class Writer:
+    """Writes a corpus in constant memory, chunk by chunk; a context manager.
+
+    Args:
+        folder: where, below which no file of this name may be.
+        name: `train` or `valid`.
+        dtype: what `token_type` says.
+        vocabulary_digest: of the vocabulary that encoded it.
+    """
+
+    def __init__(self, folder: Path, name: str, dtype: str, vocabulary_digest: str) -> None:
+        self.folder, self.name, self.dtype = folder, name, dtype
+        self.vocabulary_digest = vocabulary_digest
+        self.pairs = 0
+        self.tokens = dict.fromkeys(SIDES, 0)
+
+    def __enter__(self) -> Writer:
+        self._streams: dict[str, BinaryIO] = {}
+        self._hashes = {}
+        self._bytes: dict[str, int] = {}
+        for side in SIDES:
+            for part in ("tokens", "offsets"):
+                name = f"{self.name}.{side}.{part}"
+                self._streams[name] = files.create(self.folder / name)
+                self._hashes[name], self._bytes[name] = hashlib.sha256(), 0
+            self._write(f"{self.name}.{side}.offsets", np.zeros(1, np.int64).tobytes())
+        return self
+
+    def append(self, side_tokens: dict[str, bytes], side_lengths: dict[str, bytes]) -> None:
+        """Append pairs.
+
+        Args:
+            side_tokens: for each side the ids of all its sentences end to end, as `dtype`.
+            side_lengths: for each side the length of each, as int32.
+        """
+        counts = set()
+        for side in SIDES:
+            lengths = np.frombuffer(side_lengths[side], np.int32)
+            ends = self.tokens[side] + np.cumsum(lengths, dtype=np.int64)
+            tokens = side_tokens[side]
+            self._write(f"{self.name}.{side}.tokens", tokens)
+            self._write(f"{self.name}.{side}.offsets", ends.tobytes())
+            self.tokens[side] += len(tokens) // np.dtype(self.dtype).itemsize
+            counts.add(len(lengths))
+            assert not len(ends) or ends[-1] == self.tokens[side], "lengths do not add up"
+        assert len(counts) == 1, "the sides have different numbers of sentences"
+        self.pairs += counts.pop()
+
+    def _write(self, name: str, data: bytes) -> None:
+        self._streams[name].write(data)
+        self._hashes[name].update(data)
+        self._bytes[name] += len(data)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:  # fmt: skip
+        for stream in self._streams.values():
+            stream.close()
+        if kind is None:
+            files.write_json(self.folder / f"{self.name}.json", self._header())
+
+    def _header(self) -> dict[str, Any]:
+        told = {
+            name: {"bytes": self._bytes[name], "sha256": self._hashes[name].hexdigest()}
+            for name in self._streams
+        }
+        header: dict[str, Any] = {
+            "format": FORMAT, "pairs": self.pairs, "dtype": self.dtype, "tokens": self.tokens,
+            "vocabulary": self.vocabulary_digest, "files": told,
+        }  # fmt: skip
+        return header | {"digest": _digest(header)}
+
+
+def _digest(header: dict[str, Any]) -> str:
+    """The hash of all that a header says."""
+    told = {key: value for key, value in header.items() if key != "digest"}
+    # Of the files only what is in them: the same pairs are the same corpus under any name.
+    told["files"] = [file["sha256"] for file in header["files"].values()]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,79 @@
+"""The encoded corpus on the device itself: batches are gathered there, nothing is copied to it.
+
+Its plain twin is `batching.collate`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mt.data.bucketing import Shape, shape_of
+from mt.data.corpus import EncodedPairs
+from mt.interfaces import BEGIN, END, PAD, Batch
+
+SHARE = 0.1
+"""Share of the device's free memory that a corpus may take."""
+
+
+class Resident:
+    """A corpus on a device.
+
+    Args:
+        corpus: whose tokens are copied, once.
+        device: where to.
+    """
+
+    def __init__(self, corpus: EncodedPairs, device: torch.device) -> None:
+        self.corpus, self.device = corpus, device
+        self.source = _Side(*corpus.arrays("source"), device)
+        self.target = _Side(*corpus.arrays("target"), device)
+
+    def collate(self, rows: NDArray[np.int64], shapes: Sequence[Shape] = ()) -> Batch:
+        """The pairs at `rows` [B] as tensors on the device, as `batching.collate` has them."""
+        sides = self.corpus.source_lengths[rows], self.corpus.target_lengths[rows]
+        held = len(rows), *(int(side.max()) for side in sides)  # known here: no question
+        height, width_source, width_target = shape_of(shapes, *held) if shapes else held
+        numbers = np.full(height, -1, dtype=np.int64)
+        numbers[: len(rows)] = rows
+        at = torch.from_numpy(numbers)
+        if self.device.type == "cuda":
+            at = at.pin_memory().to(self.device, non_blocking=True)
+        source, source_lengths = self.source.gather(at, width_source)
+        source[:, 0].masked_fill_(at < 0, END)  # attention to nothing at all is not a number
+        target, target_lengths = self.target.gather(at, width_target)
+        begin = torch.full_like(target[:, :1], BEGIN)
+        return Batch(source, torch.cat((begin, target), 1), source_lengths, target_lengths, at)
+
+
+class _Side:
+    """One side: ids end to end, int32, and where each sentence begins and the last one ends."""
+
+    def __init__(
+        self, tokens: NDArray[np.unsignedinteger], offsets: NDArray[np.int64], device: torch.device
+    ) -> None:
+        self.tokens = torch.from_numpy(tokens.astype(np.int32)).to(device)
+        self.offsets = torch.from_numpy(offsets.astype(np.int64)).to(device)
+
+    def gather(self, rows: Tensor, width: int) -> tuple[Tensor, Tensor]:
+        """Ids [B, width], padded with 0 to the right, and lengths [B], of the sentences `rows`."""
+        known = rows.clamp(min=0)
+        starts = self.offsets[known]
+        lengths = torch.where(rows >= 0, self.offsets[known + 1] - starts, 0)
+        position = torch.arange(width, device=rows.device)
+        inside = position < lengths[:, None]  # [B, width]
+        at = (starts[:, None] + position).clamp_(max=len(self.tokens) - 1)
+        return torch.where(inside, self.tokens[at].long(), PAD), lengths
+
+
+def fits(corpus: EncodedPairs, device: torch.device) -> bool:
+    """Whether a corpus takes but a small share of the memory that a CUDA device has free."""
+    if device.type != "cuda":
+        return False
+    tokens = sum(len(corpus.arrays(side)[0]) for side in ("source", "target"))
+    needed = 4 * tokens + 2 * 8 * (len(corpus) + 1)
+    return needed <= SHARE * torch.cuda.mem_get_info(device)[0]

@@ -1,0 +1,273 @@
+"""A data set of the Hugging Face hub, or local parquet, JSON or CSV files, through `datasets`."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import re
+from collections.abc import Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from traceback import walk_tb
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from mt.config.yaml_reader import InputFile
+from mt.errors import DataError, DownloadError, MtError
+from mt.interfaces import Chunk, Pair, Pairs, SourceConfig
+from mt.runtime import files
+
+_BATCH, _STREAM_BATCH = 1000, 250
+_BUILDERS = {"parquet": "parquet", "json": "json", "jsonl": "json", "csv": "csv"}
+
+
+class Config(SourceConfig):
+    """A data set by its id on the hub, or files of this machine."""
+
+    kind: Literal["huggingface"] = "huggingface"
+    dataset: str | None = Field(None, pattern=r"^\w[\w.-]*(/\w[\w.-]*)?$")
+    """Id of a data set on the hub, such as `bentrevett/multi30k`."""
+    files: tuple[InputFile, ...] = Field((), strict=False)
+    """Local files instead, all parquet, JSON lines or CSV by their names."""
+    config: str | None = None
+    """Configuration of the data set; left out: its only one, or `de-en` or `en-de`."""
+    revision: str | None = None
+    """Commit, branch or tag of the data set; only a commit is sure to stay what it is."""
+    split: str = "train"
+    """Split of the data set."""
+    source: str | None = None
+    """Column of source sentences; left out: the language code, in `translation` or by itself."""
+    target: str | None = None
+    """Column of target sentences; left out: the language code, in `translation` or by itself."""
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Config:
+        if (self.dataset is None) == (not self.files):
+            raise ValueError("give either dataset, an id on the hub, or files")
+        kinds = {_builder(path) for path in self.files}
+        if None in kinds or len(kinds) > 1:
+            raise ValueError("files must all end in .parquet, .json, .jsonl or .csv, all the same")
+        return self
+
+
+def _builder(path: str) -> str | None:
+    """The name of the `datasets` builder that reads a file, compressed or not."""
+    ends = [end for end in Path(path).name.lower().split(".")[1:] if end in _BUILDERS]
+    return _BUILDERS[ends[-1]] if ends else None
+
+
+def read(config: Config) -> Iterable[Pair]:
+    """The pairs of the data set.
+
+    Raises:
+        DataError: while iterating: unreadable, no such configuration, split or column.
+        DownloadError: while iterating: the hub cannot be reached or has no such data set.
+    """
+    return Pairs(partial(_pairs, config))
+
+
+def _pairs(config: Config) -> Iterator[Pair]:
+    direction = config.direction
+    rows = _local(config) if config.files else _hub(config)
+    name = _name(config)
+    number = 0
+    with _told(config, name):
+        for batch in rows.iter(batch_size=_BATCH):
+            source = _column(batch, config.source, direction.source, name)
+            target = _column(batch, config.target, direction.target, name)
+            for a, b in zip(source, target, strict=True):
+                number += 1
+                yield Pair(a, b, direction.source, direction.target, f"{name}:{number}")
+
+
+def stream(
+    config: Config, order: int, rank: int, world_size: int, position: dict[str, Any] | None
+) -> Iterator[Chunk]:
+    """The pairs of one process, read from disk or from the hub as they are asked for.
+
+    A process has shards of its own where their number is a multiple of `world_size`, and every
+    `world_size`-th pair of all where it is not.
+
+    Args:
+        config: what to read.
+        order: decides the order of the shards; at least 1.
+        rank, world_size: which process of how many.
+        position: of a chunk, to go on after it; the shard that it lies in is read again.
+
+    Raises:
+        DataError, DownloadError: as `read`; names the shard where it is known.
+    """
+    from datasets.distributed import split_dataset_by_node
+
+    direction, name = config.direction, _name(config)
+    rows = _local(config) if config.files else _hub(config, streaming=True)
+    with _told(config, name):
+        rows = split_dataset_by_node(rows, rank, world_size)
+        rows.set_epoch(order)  # shuffles the shards, and keeps no buffer that a resume would lose
+        if position is not None:
+            rows.load_state_dict(position)
+        batches = rows.iter(batch_size=_STREAM_BATCH)
+    while True:
+        with _told(config, name):  # and not around `yield`: several streams may be open at once
+            batch = next(batches, None)
+            if batch is None:
+                return
+            source = _column(batch, config.source, direction.source, name)
+            target = _column(batch, config.target, direction.target, name)
+            position = rows.state_dict()
+        yield Chunk(source, target, position)
+
+
+def _name(config: Config) -> str:
+    return f"{config.dataset}/{config.split}" if config.dataset else config.files[0]
+
+
+def _local(config: Config) -> Any:
+    """Local files, streamed: nothing is copied, and what is noted of them is within our cache."""
+    import datasets
+
+    for path in config.files:
+        files.open_bytes(Path(path)).close()  # says what is wrong with the path
+    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # it would tell the hub of each local read
+    with _told(config, config.files[0]):
+        return datasets.load_dataset(
+            _builder(config.files[0]), data_files=list(config.files), split="train",
+            streaming=True, cache_dir=str(files.cache_folder() / "datasets"),
+        )  # fmt: skip
+
+
+def _hub(config: Config, streaming: bool = False) -> Any:
+    """A data set of the hub, in its user's ordinary cache; it never runs code of the data set.
+
+    Streamed it is in no cache: each pair is fetched when it is read.
+    """
+    import datasets
+
+    direction = config.direction
+    pair = f"{direction.source}-{direction.target}", f"{direction.target}-{direction.source}"
+    with _told(config, str(config.dataset)):
+        for name in [config.config] if config.config else [None, *pair]:
+            try:
+                return datasets.load_dataset(
+                    config.dataset, name, revision=config.revision, split=config.split,
+                    streaming=streaming,
+                )  # fmt: skip
+            except ValueError as error:
+                # Without a name it asks for one; with a guessed one it tells those there are.
+                if "config" not in str(error).lower() or name == pair[1] or config.config:
+                    raise
+        raise AssertionError("unreachable: the last name returns or raises")
+
+
+def _column(batch: dict[str, list[Any]], key: str | None, language: str, where: str) -> list[Any]:
+    """The texts of one side of a batch of columns."""
+    advice = "name the columns with source and target"
+    place: list[dict[str, Any]] | None = None
+    if key is None:
+        key, place = language, batch.get("translation")
+    if place is not None and place and isinstance(place[0], dict):
+        if key not in place[0]:
+            what = f"translation has no {key!r}; it has: {', '.join(place[0])}"
+            raise DataError("DATA-COLUMN", where, what, "see languages in the recipe")
+        found = [row[key] for row in place]
+    elif key in batch:
+        found = batch[key]
+    else:
+        what = f"there is no column {key!r}; there are: {', '.join(batch)}"
+        raise DataError("DATA-COLUMN", where, what, advice)
+    for text in found:
+        if text is not None and not isinstance(text, str):
+            what = f"column {key!r} holds no text but {type(text).__name__}"
+            raise DataError("DATA-COLUMN", where, what, advice)
+    return [text and _one_line(text) for text in found]
+
+
+def _one_line(text: str) -> str:
+    """A pair is a line a side, so line ends within one become spaces."""
+    return text if "\n" not in text else text.strip("\r\n").replace("\r\n", " ").replace("\n", " ")
+
+
+# -------------------------------------------------------------------------------- errors
+
+_REACH = (
+    "see the network, proxy (HTTPS_PROXY), HF_ENDPOINT and, for a private one, HF_TOKEN; with "
+    "HF_HUB_OFFLINE=1 only what was fetched before is used"
+)
+
+
+@contextlib.contextmanager
+def _told(config: Config, where: str) -> Iterator[None]:
+    """What `datasets` refuses, in our words."""
+    logger = logging.getLogger("datasets")  # it logs failures with their traces, then raises them
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    except MtError:
+        raise
+    except Exception as error:
+        full = [e for e in _chain(error) if getattr(e, "errno", 0) in (errno.ENOSPC, errno.EDQUOT)]
+        if full:
+            with files.told(where):
+                raise full[0] from None
+        raise _meaning(error, config, _shard(config, error) or where) from None
+    finally:
+        logger.setLevel(level)
+
+
+def _shard(config: Config, error: Exception) -> str | None:
+    """The shard that could not be read, where it is known."""
+    told = " ".join(str(cause) for cause in _chain(error))
+    for path in config.files:
+        if path in told:
+            return path
+    found = re.search(r"hf://datasets/\S+?(?=[\s'\"])|(?<=/resolve/)\S+?(?=[\s'\"?])", f"{told} ")
+    shard = found[0].rstrip(".,") if found else ""
+    if _builder(shard):
+        return shard
+    # What reads a file says what is wrong with it, but seldom of which: it is the `file` that the
+    # builder of `datasets` was at.
+    frames = [frame for cause in _chain(error) for frame, _ in walk_tb(cause.__traceback__)]
+    named = [str(frame.f_locals.get("file")) for frame in frames]
+    return next((name for name in named if _builder(name)), None)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _meaning(error: Exception, config: Config, where: str) -> MtError:
+    causes = list(_chain(error))
+    names = {kind.__name__ for cause in causes for kind in type(cause).__mro__}
+    what = _plain(error)
+    if "scripts are no longer supported" in what:
+        advice = "try `revision: refs/convert/parquet`, or another data set"
+        return DataError("HUB-SCRIPT", where, "a data set that is a program is not run", advice)
+    if isinstance(error, ValueError) and "split" in what.lower():
+        there = re.findall(r"\[.*\]", what)
+        what = f"there is no split {config.split!r}; there are: {' '.join(there).strip('[]')}"
+        return DataError("DATA-SPLIT", where, what, "name one of them with split")
+    if isinstance(error, ValueError) and "config" in what.lower():
+        there = re.findall(r"\[.*?\]", " ".join(str(error).splitlines()))
+        asked = f"no configuration {config.config!r}" if config.config else "a choice to make"
+        what = f"there is {asked}; there are: {' '.join(there).strip('[]')}"
+        return DataError("DATA-CONFIG", where, what, "name one of them with config")
+    if config.files:
+        advice = "see whether the file is what its name says"
+        return DataError("DATA-FILE", where, f"cannot be read ({_plain(causes[-1])})", advice)
+    if names & {"DatasetNotFoundError", "RepositoryNotFoundError", "RevisionNotFoundError"}:
+        return DownloadError("HUB-NONE", where, what, f"see dataset and revision; {_REACH}")
+    if names & {"ChecksumVerificationError", "SplitsVerificationError"}:
+        advice = "delete it from the cache of the hub and run the command again"
+        return DownloadError("HUB-DAMAGED", where, what, advice)
+    return DownloadError("HUB", where, f"cannot be fetched ({what})", _REACH)
+
+
+def _plain(error: BaseException) -> str:
+    """The first line of an error, without what looks like a token."""
+    first = (str(error).splitlines() or [""])[0] or type(error).__name__
+    return re.sub(r"\bhf_\w+", "hf_***", first)

@@ -1,0 +1,84 @@
+"""A file of JSON objects, one a line: `{"translation": {"en": ..., "de": ...}}` or columns."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from mt.config.yaml_reader import InputFile
+from mt.errors import DataError, printable
+from mt.interfaces import Pair, Pairs, SourceConfig
+from mt.runtime import files
+
+
+class Config(SourceConfig):
+    """One file; plain or compressed with gzip, xz, bzip2 or zstd."""
+
+    kind: Literal["jsonl"] = "jsonl"
+    file: InputFile
+    """File of JSON lines."""
+    source: str | None = None
+    """Key of source sentences; left out: the language code, in `translation` or at the top."""
+    target: str | None = None
+    """Key of target sentences; left out: the language code, in `translation` or at the top."""
+
+
+def read(config: Config) -> Iterable[Pair]:
+    """The pairs of the file.
+
+    Raises:
+        DataError: while iterating: unreadable, a line that is no JSON object, or no such key.
+    """
+    return Pairs(partial(_pairs, config))
+
+
+def _pairs(config: Config) -> Iterator[Pair]:
+    direction = config.direction
+    for number, line in enumerate(files.lines(Path(config.file)), start=1):
+        origin = f"{config.file}:{number}"
+        value = _object(line, origin)
+        source = _text(value, config.source, direction.source, origin)
+        target = _text(value, config.target, direction.target, origin)
+        yield Pair(source, target, direction.source, direction.target, origin)
+
+
+def _object(line: str, origin: str) -> dict[str, Any]:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        told = str(error) if isinstance(error, ValueError) else "nested too deep"
+        advice = "each line must be one JSON object"
+        raise DataError("DATA-JSON", origin, f"not JSON: {told}", advice) from None
+    if not isinstance(value, dict):
+        what = f"a JSON {type(value).__name__}, not an object"
+        raise DataError("DATA-JSON", origin, what, 'write {"source": "...", "target": "..."}')
+    return value
+
+
+def _text(value: dict[str, Any], key: str | None, language: str, origin: str) -> str | None:
+    """The text under a key, or under the language's code; None when it is null."""
+    place = value
+    if key is None:
+        key = language
+        place = value["translation"] if isinstance(value.get("translation"), dict) else value
+    if key not in place:
+        what = f"there is no key {key!r}; there are: {printable(', '.join(place), 100)}"
+        raise DataError("DATA-COLUMN", origin, what, "name the keys with source and target")
+    text = place[key]
+    if text is not None and not isinstance(text, str):
+        what = f"{key} is no text but {printable(json.dumps(text), 50)}"
+        raise DataError("DATA-JSON", origin, what, "name the keys with source and target")
+    return None if text is None else _one_line(text, origin)
+
+
+def _one_line(text: str, origin: str) -> str:
+    """A pair is a line a side, so line ends within one become spaces."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        what = "half of a surrogate pair, which is no character"
+        raise DataError("DATA-UTF8", origin, what, "mend or remove the line") from None
+    return text if "\n" not in text else text.strip("\r\n").replace("\r\n", " ").replace("\n", " ")

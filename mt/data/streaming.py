@@ -1,0 +1,292 @@
+"""Training corpora that are read while training, for those beyond one machine's disk or memory.
+
+A stream is read in chunks, a chunk of each corpus in turn. Chunks are encoded and gathered into a
+window, a few updates' worth of pairs in memory, and a window is planned as an epoch of a corpus
+on disk is. Nothing but (epoch, where the window began, update within it) need be remembered: a
+resume reads the window again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mt.checkpoints.checkpoint import TrainState
+from mt.config.recipe import Recipe
+from mt.config.yaml_reader import plugin
+from mt.data import batch_sampler
+from mt.data.bucketing import Rows
+from mt.data.corpus import SIDES, EncodedPairs, token_type
+from mt.data.encode import MENDED, REASONS, Held, as_row, encode, one_side_of, treatment
+from mt.data.subword_regularization import Redraw
+from mt.errors import ConfigError, DataError
+from mt.interfaces import Chunk, SourceConfig
+from mt.vocabulary.vocabulary import Vocabulary
+
+CHUNK_PAIRS = 250
+"""Pairs that are read and encoded at a time, where a source has no shards of its own."""
+Position = dict[str, Any]
+"""Where to read on, as JSON."""
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among those that train together, and how they speak to each other."""
+
+    rank: int = 0
+    world_size: int = 1
+    agree: Callable[[bool], bool] = bool
+    """Whether it is true in every process; all must call it."""
+    gather: Callable[[Position], list[Position]] = lambda own: [own]
+    """What each process has, by rank; all must call it."""
+
+
+# ------------------------------------------------------------------------------- reading
+
+
+def read(
+    corpora: Sequence[SourceConfig], order: int, processes: Processes, position: Position | None
+) -> Iterator[tuple[Chunk, Position]]:
+    """One pass over all corpora, a chunk of each in turn until it ends.
+
+    Args:
+        corpora: what to read.
+        order: decides the order of shards; at least 1.
+        processes: who reads which share.
+        position: where to begin, as this function told; None: at the beginning.
+
+    Yields:
+        Each chunk, and the position after it.
+
+    Raises:
+        DataError, DownloadError: while iterating: a shard cannot be read; names it.
+    """
+    position = position or {"turn": 0, "corpora": [{"after": None, "ended": False}] * len(corpora)}
+    places, turn = [dict(place) for place in position["corpora"]], position["turn"]
+    opened = [
+        _stream(config, order, processes, place["after"])
+        for config, place in zip(corpora, places, strict=True)
+    ]
+    while not all(place["ended"] for place in places):
+        number, turn = turn, (turn + 1) % len(corpora)
+        if places[number]["ended"]:
+            continue
+        chunk = next(opened[number], None)
+        if chunk is None:
+            places[number] = {"after": None, "ended": True}
+        else:
+            places[number] = {"after": chunk.after, "ended": False}
+            chunk = replace(one_side_of(chunk, corpora[number]), corpus=number)
+            yield chunk, {"turn": turn, "corpora": [dict(place) for place in places]}
+
+
+def _stream(
+    config: SourceConfig, order: int, processes: Processes, position: Position | None
+) -> Iterator[Chunk]:
+    source = plugin("sources", config.kind)
+    stream = source.stream if hasattr(source, "stream") else _unsharded
+    chunks: Iterator[Chunk] = stream(
+        config, order, processes.rank, processes.world_size, position
+    )  # fmt: skip
+    return chunks
+
+
+def _unsharded(
+    config: SourceConfig, order: int, rank: int, world_size: int, position: Position | None
+) -> Iterator[Chunk]:
+    """A source without shards: every `world_size`-th pair, those before the position skipped."""
+    start: int = position["pairs"] if position else 0
+    pairs = islice(plugin("sources", config.kind).read(config), start + rank, None, world_size)
+    while part := list(islice(pairs, CHUNK_PAIRS)):
+        start += len(part) * world_size
+        yield Chunk([p.source for p in part], [p.target for p in part], {"pairs": start})
+
+
+def order_of(*parts: int) -> int:
+    """A number, at least 1, for a seed and what else shall choose an order."""
+    return int(np.random.SeedSequence(parts).generate_state(1)[0]) | 1
+
+
+def figures(position: Position | None) -> dict[str, int]:
+    """What a report says of a position in a stream: what was read before its window."""
+    if position is None:
+        return {}
+    counts: Counter[str] = Counter(position["counts"])
+    dropped = sum(counts[reason] for reason in REASONS)
+    return {"pairs_read": counts["pairs"], "pairs_dropped": dropped}
+
+
+# ------------------------------------------------------------------------------- windows
+
+
+class Window(EncodedPairs):
+    """Encoded pairs in memory.
+
+    Args:
+        rows: chunks as `encoding.as_row` makes them.
+        dtype: of their tokens.
+    """
+
+    def __init__(self, rows: Sequence[dict[str, Any]], dtype: str) -> None:
+        arrays = []
+        for side in SIDES:
+            lengths = np.frombuffer(b"".join(row[f"{side}_lengths"] for row in rows), np.int32)
+            tokens = np.frombuffer(b"".join(row[f"{side}_tokens"] for row in rows), dtype)
+            arrays += [tokens, np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))]
+        super().__init__(*arrays)
+
+
+class _Update(NamedTuple):
+    """An update that can be made: its pairs, its micro-batches, and its own position."""
+
+    window: EncodedPairs
+    micros: list[Rows]
+    at: Position
+
+
+class Stream:
+    """Where the updates of a streaming run come from.
+
+    Args:
+        recipe: its `data.train` is read, as `training.seed`, `batching` and `data` say.
+        known: the vocabulary that encodes.
+        held: pairs that training must not see.
+        micro_tokens: padded slots of one forward pass.
+        processes: this process, which reads its share; others read the rest.
+        tell: where a line about each epoch goes.
+        redraw: what cuts the words of each window anew, if that is wanted.
+    """
+
+    def __init__(
+        self, recipe: Recipe, known: Vocabulary, held: Held, micro_tokens: int,
+        processes: Processes, tell: Callable[[str], None], redraw: Redraw | None = None,
+    ) -> None:  # fmt: skip
+        self.recipe, self.known, self.held, self.tell = recipe, known, held, tell
+        self.redraw = redraw
+        self.micro_tokens, self.processes = micro_tokens, processes
+        self.tokens = max(1, recipe.batching.tokens // processes.world_size)
+        """Target tokens of an update that are this process's."""
+        self.window: EncodedPairs = Window((), "uint16")
+        """What holds the pairs of the update that was yielded last."""
+        self.counts: Counter[str] = Counter()
+        """Pairs read since the run began, and those dropped for each reason."""
+
+    def updates(self, state: TrainState) -> Iterator[tuple[list[Rows], TrainState]]:
+        """The micro-batches of each update from `state` on, and where the run then stands.
+
+        An epoch ends, for all processes, where the first of them can fill no further update.
+
+        Raises:
+            DataError, DownloadError: a shard cannot be read, or nothing in it can be used.
+        """
+        epoch, made, at = state.epoch, state.update, state.stream or self._beginning()
+        while True:
+            coming = self._epoch(epoch, at)
+            now = next(coming, None)
+            if not self.processes.agree(now is not None):
+                raise self._nothing()
+            while now is not None:
+                following = next(coming, None)
+                more = self.processes.agree(following is not None)
+                made += 1
+                at = following.at if more and following else self._beginning()
+                self.window = now.window
+                place = (epoch, made) if more else (epoch + 1, 0)
+                yield now.micros, TrainState(epoch=place[0], update=place[1], stream=at)
+                now = following if more else None
+            self._tell(epoch)
+            epoch, made = epoch + 1, 0
+
+    def gathered(self, state: TrainState) -> TrainState:
+        """The state with the position of every process, as a checkpoint keeps it."""
+        return replace(state, stream={"ranks": self.processes.gather(state.stream or {})})
+
+    def own(self, state: TrainState) -> TrainState:
+        """The state that a checkpoint kept, with the position of this process.
+
+        Raises:
+            ConfigError: the checkpoint is of another number of processes.
+        """
+        assert state.stream is not None, "check_same holds that the run streamed before"
+        ranks, now = state.stream["ranks"], self.processes.world_size
+        if len(ranks) != now:
+            what = f"a stream was left by {len(ranks)} processes, and there are {now}"
+            advice = f"resume it with {len(ranks)}, or start over with --fresh"
+            raise ConfigError("RESUME-PROCESSES", "data.streaming", what, advice)
+        return replace(state, stream=ranks[self.processes.rank])
+
+    def _beginning(self) -> Position:
+        return {"window": 0, "update": 0, "begin": None, "counts": dict(self.counts)}
+
+    def _epoch(self, epoch: int, at: Position) -> Iterator[_Update]:
+        """The updates of this process from a position in an epoch on."""
+        self.counts = Counter(at["counts"])
+        number, first, begin, before = at["window"], at["update"], at["begin"], at["counts"]
+        order = order_of(self.recipe.training.seed, epoch)
+        chunks = read(self.recipe.data.train, order, self.processes, begin)
+        for read_window, after in self._windows(chunks):
+            window = self._cut(read_window, epoch, number)
+            for update, micros in enumerate(self._planned(window, epoch, number)):
+                if update >= first:
+                    told = {"window": number, "update": update, "begin": begin, "counts": before}
+                    yield _Update(window, micros, told)
+            number, first, begin, before = number + 1, 0, after, dict(self.counts)
+
+    def _windows(
+        self, chunks: Iterator[tuple[Chunk, Position]]
+    ) -> Iterator[tuple[Window, Position]]:
+        """Windows of about `batching.window` updates, each with the position after it."""
+        dtype, wanted = token_type(self.known.size), self.recipe.batching.window * self.tokens
+        how = [treatment(config, self.known) for config in self.recipe.data.train]
+        rows: list[dict[str, Any]] = []
+        tokens, after = 0, Position()
+        for chunk, after in chunks:
+            encoded = encode(
+                chunk.source, chunk.target, self.known, self.recipe.data.max_length, self.held,
+                how[chunk.corpus],
+            )  # fmt: skip
+            row = as_row(encoded, dtype)
+            self.counts.update({reason: row[reason] for reason in ("pairs", *REASONS)})
+            rows += [row] if encoded.target else []
+            tokens += sum(map(len, encoded.target)) + len(encoded.target)  # each with its `</s>`
+            if tokens >= wanted:
+                yield Window(rows, dtype), after
+                rows, tokens = [], 0
+        if tokens:
+            yield Window(rows, dtype), after
+
+    def _cut(self, window: EncodedPairs, epoch: int, number: int) -> EncodedPairs:
+        """A window as this epoch sees it."""
+        if self.redraw is None:
+            return window
+        return self.redraw(
+            window, self.recipe.training.seed, epoch, self.processes.rank + 1, number
+        )  # fmt: skip
+
+    def _planned(self, window: EncodedPairs, epoch: int, number: int) -> list[list[Rows]]:
+        """The updates of a window, planned as a small epoch."""
+        everything = {"tokens": self.tokens, "window": len(window.target_lengths)}
+        plan = batch_sampler.Epoch(
+            window.source_lengths, window.target_lengths,
+            self.recipe.batching.model_copy(update=everything), self.micro_tokens,
+            order_of(self.recipe.training.seed, epoch, self.processes.rank), number,
+        )  # fmt: skip
+        return [update for part in range(len(plan.windows)) for update in plan.updates(part)]
+
+    def _nothing(self) -> DataError:
+        read, worst = self.counts["pairs"], max(REASONS, key=lambda reason: self.counts[reason])
+        if self.counts[worst]:
+            what = f"none of {read} pairs is left; {self.counts[worst]} dropped as {worst}"
+            return DataError("DATA-EMPTY", "data.train", what, MENDED[worst])
+        what = f"too few pairs for {self.processes.world_size} processes"
+        return DataError("DATA-EMPTY", "data.train", what, "train on more text, or with fewer")
+
+    def _tell(self, epoch: int) -> None:
+        dropped = ", ".join(f"{self.counts[reason]:,} {reason}" for reason in REASONS)
+        read = self.counts["pairs"]
+        self.tell(f"end of epoch {epoch + 1}: {read:,} pairs read so far; dropped: {dropped}")

@@ -1,0 +1,133 @@
+"""Lines to translate: read in windows, put in batches, blank or not, cut into sentences.
+
+What every engine needs and no model: nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import TypeVar
+
+from mt.interfaces import Translation
+
+FIRST_WINDOW, LARGEST_WINDOW = 64, 4096
+"""Lines that are sorted together: in the first window, so that output comes soon; and at most."""
+GROWTH = 16
+"""How much larger the next window is: many lines make batches of like lengths, few do not."""
+NO_SPACES = {"zh", "ja", "yue", "lzh", "cmn", "zho", "jpn"}
+"""Languages whose sentences follow one another without a space."""
+Item = TypeVar("Item")
+
+
+class Noted:
+    """Lines of which something is told at the end: how many they are, and the first ten."""
+
+    def __init__(self) -> None:
+        self.count, self.first = 0, list[int]()
+
+    def add(self, line: int) -> None:
+        """Note the line of this number, counted from 1."""
+        self.count += 1
+        if len(self.first) < 10:
+            self.first.append(line)
+
+    def __str__(self) -> str:
+        more = ", ..." if self.count > len(self.first) else ""
+        return f"lines {', '.join(map(str, self.first))}{more}"
+
+
+def windows(
+    items: Iterable[Item], line_buffered: bool = False, soon: bool = True
+) -> Iterator[list[Item]]:
+    """The items in lists that grow from FIRST_WINDOW to LARGEST_WINDOW.
+
+    Args:
+        items: lines, or what is as large.
+        line_buffered: each item alone.
+        soon: else the first list, too, has LARGEST_WINDOW.
+    """
+    iterator, count = iter(items), FIRST_WINDOW if soon else LARGEST_WINDOW
+    while window := list(islice(iterator, 1 if line_buffered else count)):
+        yield window
+        count = min(GROWTH * count, LARGEST_WINDOW)
+
+
+def batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
+    """Rows of like length, the longest first; rows times the longest is at most `tokens`."""
+    order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
+    start = 0
+    while start < len(order):
+        fit = max(1, tokens // max(1, lengths[order[start]]))
+        end = start + fit // _step(fit) * _step(fit)
+        yield order[start:end]
+        start = end
+
+
+def batch_size(count: int) -> int:
+    """The least of a few dozen sizes that holds so many sentences.
+
+    For each number of rows a library may keep kernels, and a GPU a graph.
+    """
+    return -(-count // _step(count)) * _step(count)
+
+
+def _step(count: int) -> int:
+    return 1 if count <= 4 else 4 if count <= 64 else 16 if count <= 256 else 64
+
+
+def is_blank(line: str) -> bool:
+    """Whether a line has nothing to translate: white space, control and format characters only."""
+    return all(unicodedata.category(c) in ("Zs", "Zl", "Zp", "Cc", "Cf") for c in line)
+
+
+# Fixed-width look-behinds, so that no line, however odd, takes more than linear time.
+_SENTENCE_END = re.compile(
+    r"(?:(?<=[.!?;…])|(?<=[.!?;…][\"'”’»)\]]))(?=\s)"
+    r"|(?<=[。！？；])(?![。！？；”’」』）])|(?<=[。！？；][”’」』）])"
+)
+
+
+def split_sentences(line: str) -> list[str]:
+    """A line cut after its sentences; nothing is lost."""
+    return [part for part in _SENTENCE_END.split(line) if part]
+
+
+def plain_code(language: str) -> str:
+    """A language code without its region or script: `zh` of `zh-Hans`."""
+    return re.split("[-_]", language.lower())[0]
+
+
+def space_between(language: str) -> str:
+    """What stands between two sentences of a language."""
+    return "" if plain_code(language) in NO_SPACES else " "
+
+
+def joined(parts: Sequence[Translation], space: str) -> Translation:
+    """The translation of a line from those of its parts; the scores are added."""
+    ranked = zip(*(part.alternatives for part in parts), strict=False)
+    return Translation(
+        text=space.join(part.text for part in parts),
+        score=math.fsum(part.score for part in parts),
+        tokens=tuple(token for part in parts for token in part.tokens),
+        log_probabilities=tuple(gain for part in parts for gain in part.log_probabilities),
+        alternatives=tuple(joined(each, space) for each in ranked),
+        source_tokens=tuple(token for part in parts for token in part.source_tokens),
+        alignment=_beside(parts),
+        prefix=parts[0].prefix if parts else "",
+    )
+
+
+def _beside(parts: Sequence[Translation]) -> tuple[tuple[float, ...], ...] | None:
+    """The alignments of parts as one: no token of a part is aligned with another part."""
+    if not parts or any(part.alignment is None for part in parts):
+        return None
+    total, before, rows = sum(len(part.source_tokens) for part in parts), 0, []
+    for part in parts:
+        after = total - before - len(part.source_tokens)
+        rows += [(*[0.0] * before, *row, *[0.0] * after) for row in part.alignment or ()]
+        before += len(part.source_tokens)
+    return tuple(rows)

@@ -1,0 +1,105 @@
+"""The native engine: a trained run, a checkpoint of it, a bundle, or several as an ensemble.
+
+What needs torch is `mt/searcher.py`, imported when a model is opened here and not by processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mt.checkpoints import bundle, checkpoint
+from mt.decoding import shortlist
+from mt.decoding.text_translator import Profile, TextEngine, search_config
+from mt.decoding.worker_pool import open_pool
+from mt.errors import ModelError
+from mt.interfaces import Engine, EngineOptions
+from mt.runtime import distributed, memory
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from mt.checkpoints.checkpoint import Opened
+    from mt.config.recipe import Recipe
+    from mt.vocabulary.vocabulary import Vocabulary
+
+
+def accepts(path: Path) -> bool:
+    """Whether a run directory, a checkpoint folder in one, or a bundle lies at `path`."""
+    return checkpoint.is_run(path) or bundle.is_bundle(path)
+
+
+def open(path: Path, options: EngineOptions) -> Engine:
+    """The engine of a run, its best checkpoint or the one that is asked for, or of a bundle.
+
+    Raises:
+        ModelError: no such checkpoint, a damaged one, or weights of another model; or the models
+            of an ensemble have not all the same vocabulary.
+        ConfigError: the search wants a shortlist and there is none.
+        MachineError: the device is not there.
+    """
+    if options.processes > 1:
+        return open_pool("native", path, options, share_of_cores(options))
+    from mt.decoding.torch_searcher import pick_precision
+
+    opened, *others = _opened([path, *options.others], options.checkpoint)
+    memory.keep_freed()
+    device = distributed.pick_device(options.device or "auto")
+    distributed.use_threads(options.threads or "auto")
+    recipe = opened.recipe
+    if search_config(recipe.search, options.search).shortlist:
+        shortlist.load(opened.run, opened.vocabulary.digest)  # what is wrong is told at once
+    model = opened.model()
+    precision = pick_precision(options.precision or "auto", device)
+    more = [(other.model().to(device), other.recipe) for other in others]
+    return native_engine(
+        model.to(device), opened.vocabulary, recipe, device, precision, options, more, opened.run
+    )
+
+
+def _opened(paths: Sequence[Path], choice: str | None) -> list[Opened]:
+    """The models of an ensemble, whose weights nobody has read yet.
+
+    Raises:
+        ModelError: two have different vocabularies.
+    """
+    opened = [bundle.open_model(path, choice) for path in paths]
+    first, *digests = [each.vocabulary.digest for each in opened]
+    for path, digest in zip(paths[1:], digests, strict=True):
+        if digest != first:
+            what = f"its vocabulary is {digest[:16]}, that of {paths[0]} is {first[:16]}"
+            advice = "an ensemble takes models of one vocabulary; see vocabulary.path"
+            raise ModelError("VOCAB-MISMATCH", path, what, advice)
+    return opened
+
+
+def share_of_cores(options: EngineOptions) -> int:
+    """Threads of each process: what was asked, else an equal share of the cores."""
+    return options.threads or max(1, distributed.physical_cores() // options.processes)
+
+
+def native_engine(
+    model: nn.Module, vocabulary: Vocabulary, recipe: Recipe, device: torch.device,
+    precision: distributed.Precision, options: EngineOptions | None = None,
+    others: Sequence[tuple[nn.Module, Recipe]] = (), run: Path | None = None,
+) -> TextEngine:  # fmt: skip
+    """The engine of a model that is already on its device, or of an ensemble of it and others.
+
+    On a CPU the weights of now are packed into them, until `mt.linear.pack(model, None)`.
+    `run` is where its shortlist lies; without one, as in training, the search knows of none.
+    """
+    from mt.decoding.torch_searcher import NativeSearcher
+
+    recipes = [recipe, *(each for _, each in others)]
+    positions = [getattr(each.model, "max_length", None) for each in recipes]
+    profile = Profile(
+        languages=recipe.direction,
+        longest=min(each.data.max_length for each in recipes),
+        positions=min((each for each in positions if each), default=None),
+        search=recipe.search,
+    )
+    models = [model, *(other for other, _ in others)]
+    searcher = NativeSearcher(models, vocabulary, device, precision, run)
+    return TextEngine(searcher, vocabulary, profile, options or EngineOptions())

@@ -1,0 +1,110 @@
+"""Greedy search: the most probable token at each step, until `</s>`.
+
+What beam search with one beam finds, for less. Of equal tokens the lower id is taken; padding,
+unknown, `<s>` and the reserved pieces are never. At a sentence's `max_length` END is the only
+choice, so that every hypothesis ends in `</s>`.
+
+Legend: B sentences still searched, T most tokens, V vocabulary; the one beam is an axis of 1.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from mt.decoding.candidates import (
+    NONE,
+    RepetitionConfig,
+    asks,
+    best_of,
+    best_pieces,
+    forced_gains,
+    forced_tokens,
+    left_in_batch,
+    less_repetitive,
+)
+from mt.errors import ConfigError
+from mt.interfaces import BEGIN, END, Decoder, Hypotheses, Request, Search
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Config(RepetitionConfig):
+    """Takes the most probable token at each step; the score is the log-probability."""
+
+    kind: str = "greedy"
+
+
+def build(config: Config) -> Search:
+    """The search of this configuration."""
+    return partial(search, config)
+
+
+def search(config: Config, decoder: Decoder, request: Request) -> Hypotheses:
+    """The one hypothesis of each sentence.
+
+    Raises:
+        ConfigError: several hypotheses are asked for, or a prefix is too long.
+    """
+    import torch
+
+    if request.n_best > 1:
+        what = f"greedy search cannot give {request.n_best} hypotheses"
+        raise ConfigError("SEARCH", "search.kind", what, "set search.kind=beam, or do without")
+    forced = forced_tokens(request)  # [B, T]
+    prefixed = max(map(len, request.prefixes or ()), default=0)
+    lengths = request.max_lengths  # [B]
+    count, longest = len(lengths), int(lengths.max()) if len(lengths) else 0
+    tokens = torch.zeros((count, longest), dtype=torch.long, device=lengths.device)
+    told = torch.zeros((count, longest), device=lengths.device)
+    state = decoder.start(request.source, 1, lengths)
+    rows = torch.arange(count, device=lengths.device)  # [B] sentence of each row
+    last, ended = torch.full_like(rows, BEGIN), torch.zeros_like(rows, dtype=torch.bool)
+    scores = torch.zeros(count, device=lengths.device)
+    end = 0
+    for step in range(longest):
+        end = step + 1
+        logits = decoder.step(state, last[:, None])  # [B, 1, V]
+        if config.against_repetition:
+            held = tokens[rows, None, :step]  # [B, 1, t]
+            logits = less_repetitive(config, logits.float(), held, forced[rows, step])
+        gains, ids = best_pieces(decoder, state, logits, 1)  # [B, 1, K]
+        gain, last = _choose(gains[:, 0], ids[:, 0], scores[rows], lengths[rows] == end)
+        if step < prefixed:
+            only = forced[rows, step]  # [B]
+            told_only = forced_gains(decoder, state, logits, only, gains, ids)  # [B, 1] each
+            own, wanted = (each[:, 0] for each in told_only)
+            gain, last = own.where(only >= 0, gain), wanted.where(only >= 0, last)
+        live = ~ended[rows]
+        tokens[rows, step] = last.where(live, 0)
+        told[rows, step] = gain.where(live, 0)
+        scores[rows] += told[rows, step]
+        ended[rows] |= (last == END) | (scores[rows] == NONE)
+        stopped = ended[rows]
+        stops = int(stopped.sum()) if asks(step, rows.device) else 0
+        if stops == len(rows):
+            break
+        left = left_in_batch(stopped, stops)
+        if left is not None:
+            rows, last = rows[left], last[left]
+            decoder.keep(state, left)
+    lost = (scores == NONE)[:, None]  # no way on had any probability: no hypothesis
+    tokens, told = tokens.masked_fill(lost, 0), told.masked_fill(lost, 0)
+    return Hypotheses(tokens[:, None, :end], scores[:, None], told[:, None, :end])
+
+
+def _choose(gains: Tensor, ids: Tensor, scores: Tensor, must_end: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-probability and id [B] of the token that makes the most probable prefix.
+
+    Prefixes are compared, not tokens: what rounding makes equal is equal to beam search too.
+
+    Args:
+        gains, ids: [B, K] log-probabilities and ids of END, first, and of the best pieces.
+        scores: [B] log-probability of the prefixes.
+        must_end: [B] where nothing but END may come.
+    """
+    totals = (scores[:, None] + gains).masked_fill(must_end[:, None], NONE)
+    totals[:, 0] = (scores + gains[:, 0]).where(must_end, totals[:, 0])
+    place = best_of(totals, 1)[1].masked_fill(must_end[:, None], 0)  # [B, 1]
+    return gains.gather(1, place)[:, 0], ids.gather(1, place)[:, 0]

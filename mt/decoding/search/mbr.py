@@ -1,0 +1,121 @@
+"""Minimum Bayes risk: of some candidates the one that is most like all the others, by chrF.
+
+The candidates of another search stand for what the model believes. Each is compared with all of
+them, itself included, and its expected utility is the mean chrF (chrF2, as sacreBLEU computes it)
+with them as references (Eikema and Aziz 2020). A text that was sampled several times is one
+hypothesis and as many references. Hypotheses are ranked by expected utility, 0 to 100, which is
+their score; the log-probabilities are those of the candidate search, for the first of its
+candidates with this text.
+
+Legend: B sentences, N candidates, T most tokens.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from mt.config.yaml_reader import Plugin, plugin
+from mt.decoding.candidates import NONE, sorted_by
+from mt.errors import ConfigError
+from mt.interfaces import PAD, Decoder, Hypotheses, Request, Search, SearchConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Config(SearchConfig):
+    """Chooses among many candidates the one that is most like the others."""
+
+    kind: str = "mbr"
+    samples: int = Field(32, ge=1)
+    """How many candidates are asked of the other search."""
+    candidates: Annotated[SearchConfig, Plugin("search", "sampling", without=("mbr",))] = Field(
+        default={"kind": "sampling", "epsilon": 0.02}, validate_default=True
+    )
+    """The search that finds the candidates; its lengths are those of this one."""
+
+    @property
+    def beams(self) -> int:
+        """Rows a sentence takes in a batch."""
+        return max(self.samples, getattr(self.candidates, "beams", 1))
+
+
+def build(config: Config) -> Search:
+    """The search of this configuration."""
+    inner: Search = plugin("search", config.candidates.kind).build(config.candidates)
+    return partial(search, config, inner)
+
+
+def search(config: Config, inner: Search, decoder: Decoder, request: Request) -> Hypotheses:
+    """The `n_best` hypotheses of each sentence with the greatest expected utility.
+
+    Raises:
+        ConfigError: more hypotheses than samples are asked for, there is no text to compare, or
+            the candidate search refuses.
+    """
+    if request.n_best > config.samples:
+        what = f"{config.samples} samples cannot give {request.n_best} hypotheses"
+        raise ConfigError("SEARCH", "search.samples", what, "ask for fewer, or set more samples")
+    if request.texts is None:
+        what = "it compares texts, and here are only ids"
+        raise ConfigError("SEARCH", "search.kind", what, "set search.kind=beam")
+    wanted = Request(
+        request.source, request.max_lengths, request.prefixes, config.samples, request.seeds
+    )
+    found = inner(decoder, wanted)
+    texts = _texts(request, found)
+    scores = found.scores.new_full(found.scores.shape, NONE)
+    for row, places, utilities in _expected_utilities(texts):
+        scores[row, places] = scores.new_tensor(utilities)
+    found = sorted_by(scores, found)
+    n = request.n_best
+    return Hypotheses(found.tokens[:, :n], found.scores[:, :n], found.log_probabilities[:, :n])
+
+
+def _texts(request: Request, found: Hypotheses) -> list[list[str | None]]:
+    """The text of each hypothesis of each sentence, None where there is none."""
+    assert request.texts is not None
+    real: Tensor = found.scores.isfinite()  # [B, N]
+    ids = [[t for t in tokens if t != PAD] for tokens in found.tokens[real].tolist()]
+    texts = iter(request.texts(ids))
+    return [[next(texts) if here else None for here in row] for row in real.tolist()]
+
+
+def _expected_utilities(
+    texts: Sequence[Sequence[str | None]],
+) -> list[tuple[int, list[int], list[float]]]:
+    """For each sentence its row, the first place of each different text, and their utilities."""
+    pairwise_chrf = _fastchrf()
+    rows = [row for row, each in enumerate(texts) if any(text is not None for text in each)]
+    counts = [Counter(text for text in texts[row] if text is not None) for row in rows]
+    if not rows:
+        return []
+    different = [list(each) for each in counts]
+    found = []
+    for row, each, table in zip(rows, counts, pairwise_chrf(different, different), strict=True):
+        utilities = [
+            sum(count * value for count, value in zip(each.values(), line, strict=True))
+            / each.total()
+            for line in table
+        ]
+        found.append((row, [texts[row].index(text) for text in each], utilities))
+    return found
+
+
+def _fastchrf() -> Callable[[list[list[str]], list[list[str]]], list[list[list[float]]]]:
+    """The library's `pairwise_chrf`: the hypotheses and the references of each sentence to a table.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    try:
+        from fastchrf import pairwise_chrf
+    except ImportError:
+        what = "mbr needs the package fastchrf, which is not installed"
+        raise ConfigError("SEARCH", "search.kind", what, "pip install 'mt[mbr]'") from None
+    return pairwise_chrf

@@ -1,0 +1,156 @@
+"""Sampling: each token is drawn at random, by the probabilities of the model.
+
+What may be drawn can be narrowed: the logits are divided by `temperature`; of the tokens then
+only the `top_k` best, the fewest that have `top_p` of the probability (Holtzman et al. 2020), and
+those of at least `epsilon` (Hewitt et al. 2022) are left, in this order; the best one always is.
+
+A sample depends on its sentence, its seed and its number alone: a generator of the sentence's own
+draws a uniform number for each of its tokens at the start, and the cumulative distribution, over
+the ids in their order, says which token that is. Neither the batch nor the device matters.
+
+The score of a sample is its log-probability by the model itself, unpenalised, and not that of
+what was left of it. Samples are sorted by it and not made distinct: the same one drawn twice is
+there twice, since minimum Bayes risk counts them.
+
+Legend: B sentences still searched, N samples, T most tokens, V vocabulary, K tokens left.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from mt.decoding.candidates import (
+    NONE,
+    RepetitionConfig,
+    allowed,
+    asks,
+    best_of,
+    forced_tokens,
+    left_in_batch,
+    less_repetitive,
+    log_probabilities,
+    sorted_by,
+)
+from mt.interfaces import BEGIN, END, PAD, Decoder, Hypotheses, Request, Search
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Config(RepetitionConfig):
+    """Draws tokens at random; the n-best list is so many samples, the most probable first."""
+
+    kind: str = "sampling"
+    temperature: float = Field(1.0, gt=0)
+    """The logits are divided by this: below 1 the likely becomes likelier."""
+    top_k: int = Field(0, ge=0)
+    """Draw among so many most probable tokens; 0: all."""
+    top_p: float = Field(1.0, gt=0, le=1)
+    """Draw among the fewest tokens that have this probability together; 1: all."""
+    epsilon: float = Field(0.0, ge=0, lt=1)
+    """Draw among tokens of at least this probability; 0: all."""
+
+
+def build(config: Config) -> Search:
+    """The search of this configuration."""
+    return partial(search, config)
+
+
+def search(config: Config, decoder: Decoder, request: Request) -> Hypotheses:
+    """The `n_best` samples of each sentence.
+
+    Raises:
+        ConfigError: a prefix is too long.
+    """
+    import torch
+
+    samples = request.n_best
+    forced = forced_tokens(request)  # [B, T]
+    count, longest = forced.shape
+    uniforms = _uniforms(request, longest)  # [B, N, T]
+    tokens = torch.zeros((count, samples, longest), dtype=torch.long, device=forced.device)
+    gains = torch.zeros((count, samples, longest), device=forced.device)
+    scores = torch.zeros((count, samples), device=forced.device)
+    rows = torch.arange(count, device=forced.device)  # [B] sentence of each row
+    ended = torch.zeros((count, samples), dtype=torch.bool, device=forced.device)
+    lost = torch.zeros_like(ended)
+    state = decoder.start(request.source, samples, request.max_lengths)
+    last = tokens.new_full((count, samples), BEGIN)
+    end = 0
+    for step in range(longest):
+        end = step + 1
+        logits = decoder.step(state, last)  # [B, N, V]
+        shaped, now = logits, forced[rows, step]  # now [B]
+        if config.against_repetition:
+            shaped = less_repetitive(config, logits, tokens[rows, :, :step], now)
+        choices = allowed(shaped.float(), now)  # [B, N, V]
+        last = _draw(config, choices, uniforms[rows, :, step])  # [B, N]
+        nothing = choices.amax(dim=-1) == NONE  # [B, N]
+        gain = log_probabilities(logits).gather(-1, last[..., None])[..., 0]  # [B, N]
+        gain = gain.nan_to_num(nan=NONE, neginf=NONE).masked_fill(nothing, NONE)
+        live = ~ended[rows]
+        tokens[rows, :, step] = last.where(live, PAD)
+        gains[rows, :, step] = gain.where(live, 0)
+        scores[rows] += gains[rows, :, step]  # in turn: a sum's rounding depends on its length
+        lost[rows] |= live & (gain == NONE)
+        ended[rows] |= lost[rows] | (last == END)
+        stopped = ended[rows].all(dim=1)  # [B]
+        stops = int(stopped.sum()) if asks(step, rows.device) else 0
+        if stops == len(rows):
+            break
+        left = left_in_batch(stopped, stops)
+        if left is not None:
+            rows, last = rows[left], last[left]
+            decoder.keep(state, left)
+    return sorted_by(scores, Hypotheses(tokens[..., :end], scores, gains[..., :end]))
+
+
+def _uniforms(request: Request, longest: int) -> Tensor:
+    """[B, N, T] numbers in [0, 1): a sentence's by its own seed, whatever else is asked for."""
+    import torch
+
+    lengths: list[int] = request.max_lengths.tolist()
+    seeds = request.seeds or [1] * len(lengths)
+    uniforms = torch.zeros((len(lengths), request.n_best, longest), dtype=torch.float64)
+    for row, (seed, length) in enumerate(zip(seeds, lengths, strict=True)):
+        generator = torch.Generator().manual_seed(seed)
+        drawn = torch.rand(request.n_best, length, generator=generator, dtype=torch.float64)
+        uniforms[row, :, :length] = drawn
+    return uniforms.to(request.source.device)
+
+
+def _draw(config: Config, logits: Tensor, uniform: Tensor) -> Tensor:
+    """The tokens [B, N] at which the cumulative distribution passes `uniform` [B, N]."""
+    import torch
+
+    chances = _chances(config, logits)  # [B, N, V]
+    cumulative = chances.double().cumsum(dim=-1)
+    mark = uniform[..., None] * cumulative[..., -1:]
+    drawn = torch.searchsorted(cumulative, mark, right=True)  # [B, N, 1]
+    # Rounding may pass the last token that has a chance; without any END stands for nothing.
+    known = (chances > 0) * torch.arange(logits.shape[-1], device=logits.device)
+    highest = known.amax(dim=-1, keepdim=True)
+    return drawn.minimum(highest.where(highest > 0, END))[..., 0]
+
+
+def _chances(config: Config, logits: Tensor) -> Tensor:
+    """Probabilities [B, N, V], 0 for what may not be drawn; not normalised."""
+    logits = logits / config.temperature
+    chances = logits.softmax(dim=-1).nan_to_num(0.0)  # all of a row without any token are 0
+    if config.top_k:
+        few, ids = best_of(logits, min(config.top_k, logits.shape[-1]))  # [B, N, K]
+        logits = logits.new_full(logits.shape, NONE).scatter(-1, ids, few)
+        chances = logits.softmax(dim=-1).nan_to_num(0.0)
+    if config.top_p < 1:
+        ordered = chances.sort(dim=-1, descending=True, stable=True)
+        before = ordered.values.cumsum(dim=-1) - ordered.values
+        kept = ordered.values.masked_fill(before >= config.top_p, 0)
+        chances = chances.new_zeros(chances.shape).scatter(-1, ordered.indices, kept)
+        chances = chances / chances.sum(dim=-1, keepdim=True).clamp(min=1e-30)
+    if config.epsilon:
+        floor = chances.amax(dim=-1, keepdim=True).clamp(max=config.epsilon)
+        chances = chances.masked_fill(chances < floor, 0)
+    return chances

@@ -1,0 +1,157 @@
+"""A lexical shortlist: the target pieces that the pieces of a source may become.
+
+With it a search computes the probabilities of a few hundred target pieces instead of all
+(Jean et al. 2015, section 3.2, with the lexicon of IBM Model 1 as in Devlin et al. 2014).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mt.data.corpus import EncodedPairs
+from mt.decoding import ibm_model1
+from mt.errors import ConfigError, ModelError
+from mt.interfaces import FIRST_PIECE
+from mt.runtime import files
+
+FORMAT = 1
+NAME = "shortlist.safetensors"
+"""Its file in a run directory."""
+ALWAYS = FIRST_PIECE + 256
+"""The special, the reserved and the byte pieces, from 0 on, are on every shortlist."""
+PIECES, FREQUENT, PAIRS = 100, 1000, 200_000
+"""What `learn` is asked for when nothing else is said."""
+STEP = 256
+"""The number of ids for a batch is a multiple of this, so that products come in few sizes."""
+_AGAIN = "learn it again with mt shortlist RUN"
+
+
+@dataclass(frozen=True)
+class Shortlist:
+    """Which target ids may be searched for a source."""
+
+    pieces: NDArray[np.int32]
+    """[source ids, K] target ids for each source id, filled up with 0; row 0 is the empty word."""
+    always: NDArray[np.int32]
+    """[A] target ids for any source, ascending."""
+    size: int
+    """Number of all target ids."""
+
+    def ids(
+        self, sources: Iterable[Sequence[int]], prefixes: Iterable[Sequence[int]]
+    ) -> NDArray[np.int64]:
+        """[V'] the target ids for all of these sources together, ascending, all distinct.
+
+        They begin with 0 to FIRST_PIECE - 1, so that these ids are their own places. The lowest
+        of the others (the most frequent, where a vocabulary was learned) make up the number.
+
+        Args:
+            sources: ids of each sentence.
+            prefixes: target ids that must be among them.
+        """
+        wanted = np.unique(np.concatenate([[ibm_model1.EMPTY], *sources]).astype(np.int64))
+        chosen = np.zeros(self.size, bool)
+        chosen[self.always] = True
+        chosen[self.pieces[wanted]] = True
+        for prefix in prefixes:
+            chosen[list(prefix)] = True
+        missing = -int(chosen.sum()) % STEP
+        chosen[np.flatnonzero(~chosen)[:missing]] = True
+        return np.flatnonzero(chosen)
+
+    def others(self) -> NDArray[np.int64]:
+        """The target ids that are not there for every source, ascending."""
+        return np.setdiff1d(np.arange(self.size), self.always)
+
+
+def learn(
+    pairs: EncodedPairs, rows: NDArray[np.int64], source_size: int, target_size: int,
+    joint: bool, count: int = PIECES, frequent: int = FREQUENT,
+) -> Shortlist:  # fmt: skip
+    """The shortlist of some pairs of a corpus.
+
+    Args:
+        pairs: the corpus.
+        rows: which of its pairs, ascending; see `lexicon.spread`.
+        source_size, target_size: number of ids of each side.
+        joint: whether an id is the same piece on both sides, which can then become itself.
+        count: target ids kept for each source id, the most probable by IBM Model 1.
+        frequent: the most frequent target ids that are on every shortlist.
+    """
+    said = [np.empty(0, np.int64), *(pairs.target(int(row)) for row in rows)]
+    counts = np.bincount(np.concatenate(said), minlength=target_size)
+    fixed = min(ALWAYS, target_size)
+    common = fixed + np.argsort(-counts[fixed:], kind="stable")[:frequent]
+    always = np.sort(np.concatenate([np.arange(fixed), common])).astype(np.int32)
+    source, target = ibm_model1.learn(pairs, rows, target_size).best(count)
+    if joint:
+        own = np.arange(FIRST_PIECE, source_size)
+        source, target = np.concatenate([source, own]), np.concatenate([target, own])
+    order = np.argsort(source, kind="stable")
+    source, target = source[order], target[order]
+    place = np.arange(len(source)) - np.searchsorted(source, source)
+    pieces = np.zeros((source_size, int(place.max(initial=0)) + 1), np.int32)
+    pieces[source, place] = target
+    return Shortlist(pieces, always, target_size)
+
+
+# ------------------------------------------------------------------------------ its file
+
+
+def save(shortlist: Shortlist, run: Path, vocabulary_digest: str) -> None:
+    """Write it into a run directory, in place of an earlier one."""
+    from safetensors.numpy import save as serialise
+
+    about = {
+        "format": str(FORMAT), "vocabulary": vocabulary_digest, "size": str(shortlist.size),
+        "sha256": _digest(shortlist),
+    }  # fmt: skip
+    tensors = {"pieces": shortlist.pieces, "always": shortlist.always}
+    files.write(run / NAME, serialise(tensors, metadata=about))
+
+
+def load(run: Path, vocabulary_digest: str) -> Shortlist:
+    """The shortlist of a run.
+
+    Raises:
+        ConfigError: it has none.
+        ModelError: it is damaged, or of another vocabulary.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = run / NAME
+    if not path.is_file():
+        advice = f"learn it with mt shortlist {run}, or leave out search.shortlist"
+        if run.is_file():
+            advice = "translate with the run, or set search.shortlist=false"
+        raise ConfigError("SHORTLIST-NONE", "search.shortlist", f"{run} has none", advice)
+    try:
+        with safe_open(path, "numpy") as stored:
+            about = dict(stored.metadata())
+            tensors = stored.get_tensor("pieces"), stored.get_tensor("always")
+            found = Shortlist(*tensors, int(about["size"]))
+        if int(about["format"]) > FORMAT:
+            what = f"written in format {about['format']}, newer than {FORMAT}"
+            raise ModelError("SHORTLIST-NEWER", path, what, "use a newer mt")
+        if about["sha256"] != _digest(found):
+            raise ValueError("it does not have the ids that it was written with")
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        what = f"damaged ({str(error).splitlines()[0]})"
+        raise ModelError("SHORTLIST-DAMAGED", path, what, _AGAIN) from None
+    if about["vocabulary"] != vocabulary_digest:
+        what = f"of vocabulary {about['vocabulary'][:16]}, the run's is {vocabulary_digest[:16]}"
+        raise ModelError("VOCAB-MISMATCH", path, what, _AGAIN)
+    return found
+
+
+def _digest(shortlist: Shortlist) -> str:
+    digest = hashlib.sha256(str(shortlist.size).encode())
+    for each in (shortlist.pieces, shortlist.always):
+        digest.update(f"{each.shape} {each.dtype}".encode() + each.tobytes())
+    return digest.hexdigest()

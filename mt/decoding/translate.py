@@ -1,0 +1,247 @@
+"""Lines in, lines out, through the engine that opens what lies at a path."""
+
+from __future__ import annotations
+
+import math
+import os
+import stat
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import tee
+from pathlib import Path
+from typing import IO, Any, BinaryIO, Literal, cast, overload
+
+from mt.config.yaml_reader import plugin, plugins
+from mt.decoding import output_formats
+from mt.decoding.batching import Noted
+from mt.decoding.output_formats import Rendering
+from mt.errors import DataError, ModelError
+from mt.interfaces import Engine, EngineOptions, Pair, Score, Translation
+from mt.runtime import files
+from mt.runtime.distributed import physical_cores
+from mt.runtime.files import decoded
+from mt.training import reporter
+
+MOST_PROCESSES = 8
+"""Processes that are started unasked."""
+SHARE = 16 << 10
+"""Bytes of text for which a process is worth its start."""
+
+
+def open_engine(path: Path, options: EngineOptions) -> Engine:
+    """The engine of what lies at `path`: the first kind that accepts it.
+
+    Raises:
+        ModelError: none accepts it, or the one that does finds it damaged.
+    """
+    return cast(Engine, plugin("engines", kind_of(path)).open(path, options))
+
+
+def kind_of(path: Path) -> str:
+    """The first kind of engine that accepts what lies at `path`.
+
+    Raises:
+        ModelError: none does.
+    """
+    for kind in plugins("engines"):
+        if plugin("engines", kind).accepts(path):
+            return kind
+    what = "not a run (no checkpoints in it)" if path.exists() else "no such run"
+    advice = "give a run directory, a checkpoint folder in it, or what mt export made"
+    raise ModelError("RUN-NONE", path, what, advice)
+
+
+def fair_processes(stream: BinaryIO) -> int:
+    """How many processes should share the work on a stream: one, but for a file of some size.
+
+    Two of one thread each are faster than one of two; each costs as much memory and start again.
+    """
+    try:
+        facts = os.fstat(stream.fileno())
+    except OSError:
+        return 1
+    if not stat.S_ISREG(facts.st_mode) or Path("/dev/nvidiactl").exists():
+        return 1
+    return max(1, min(physical_cores(), MOST_PROCESSES, facts.st_size // SHARE))
+
+
+def translate_stream(
+    engine: Engine, stream: BinaryIO, out: IO[str], options: EngineOptions | None = None,
+    name: str = "input", rendering: Rendering = output_formats.text, replace_bad: bool = False,
+) -> int:  # fmt: skip
+    """Translate a stream of UTF-8 lines, cut at `\\n` only, in order: a line out for each line in.
+
+    What is done is written before the engine reads on, so that a slow reader's or a slow
+    writer's next line never holds back the last.
+
+    Args:
+        engine: what translates.
+        stream: bytes, where lines are read.
+        out: where translations go.
+        options: what is asked of the engine; by default what it was opened with.
+        name: what the stream is called in an error.
+        rendering: how a translation is written, see `mt.formats`.
+        replace_bad: a byte that is not UTF-8 becomes U+FFFD, with one warning at the end.
+
+    Returns:
+        The number of lines.
+
+    Raises:
+        DataError: a line is not UTF-8; the translations of those before it have been written.
+        BrokenPipeError: the reader of `out` has gone.
+    """
+    bad = Noted()
+    lines = _Lines(decoded(stream, name, bad.add if replace_bad else None), out)
+    count = 0
+    try:
+        for translation in engine.translate(lines, options):
+            out.write(rendering(count, lines.waiting.popleft(), translation) + "\n")
+            count += 1
+    except DataError:
+        if lines.failure is None:  # else what follows from the input having ended early
+            raise
+    out.flush()
+    if lines.failure is not None:
+        raise lines.failure
+    if bad.count:
+        what = f"{bad.count} lines are not UTF-8; their bad bytes were read as U+FFFD"
+        reporter.say(f"mt: warning[DATA-UTF8] {name}: {what}: {bad}")
+    return count
+
+
+class _Lines:
+    """Lines as an engine reads them; ends before the first bad one, which it remembers."""
+
+    def __init__(self, lines: Iterable[str], out: IO[str]) -> None:
+        self.lines, self.out = lines, out
+        self.waiting = deque[str]()
+        """Those that were read and are not yet translated."""
+        self.failure: DataError | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        iterator = iter(self.lines)
+        while True:
+            self.out.flush()
+            try:
+                line = next(iterator)
+            except StopIteration:
+                return
+            except DataError as error:
+                self.failure = error
+                return
+            self.waiting.append(line)
+            yield line
+
+
+def refuse_unequal(source: Path, target: Path) -> None:
+    """Read two files to the end, to see that they are sound and equally long.
+
+    Raises:
+        DataError: one is missing or not UTF-8, or they differ in their number of lines.
+    """
+    counts = [sum(1 for _ in files.lines(path)) for path in (source, target)]
+    if counts[0] != counts[1]:
+        what = f"{counts[0]} lines against {counts[1]}"
+        advice = "line n of one must translate line n of the other; mend the files"
+        raise DataError("DATA-LINES", f"{source} and {target}", what, advice)
+
+
+def score_files(
+    engine: Engine, source: Path, target: Path, out: IO[str], as_json: bool = False,
+    normalise: bool = False,
+) -> None:  # fmt: skip
+    """Force each line of `target` as the translation of that line of `source`: a line out for each.
+
+    The files are of equally many lines, see `refuse_unequal`. A summary goes to standard error.
+    """
+    rendering = output_formats.score_json if as_json else output_formats.score_text
+    ours, theirs = tee(zip(files.lines(source), files.lines(target), strict=True))
+    pairs, tokens, total = 0, 0, 0.0
+    for (line, other), score in zip(ours, engine.score(pairs_of(theirs)), strict=True):
+        out.write(rendering(normalise, line, other, score) + "\n")
+        pairs, tokens, total = pairs + 1, tokens + score.tokens, total + score.log_probability
+    out.flush()
+    if tokens:
+        perplexity = math.exp(min(-total / tokens, 700.0))
+        told = f"{pairs} pairs, {tokens} tokens, log-probability {total:.2f}"
+        reporter.say(f"mt: {told}, perplexity {perplexity:.3f}")
+
+
+OPENING = ("checkpoint", "device", "precision", "threads", "processes", "others")
+"""The options of an engine that cannot change once it is open."""
+
+
+class Translator:
+    """A model as Python sees it: the engine of the commands, opened once.
+
+    Args:
+        engine: what translates.
+        options: what it was opened with.
+    """
+
+    def __init__(self, engine: Engine, options: EngineOptions | None = None) -> None:
+        self.engine, self.options = engine, options or EngineOptions()
+
+    @overload
+    def translate(
+        self, lines: Iterable[str], details: Literal[False] = False, **asked: Any
+    ) -> list[str]: ...
+
+    @overload
+    def translate(
+        self, lines: Iterable[str], details: Literal[True], **asked: Any
+    ) -> list[Translation]: ...
+
+    def translate(
+        self, lines: Iterable[str], details: bool = False, **asked: Any
+    ) -> list[str] | list[Translation]:
+        """The translation of each text, in order.
+
+        Args:
+            lines: the texts.
+            details: give `mt.contracts.Translation`s, with scores, pieces and, when they are
+                asked for, alternatives and alignments; by default the texts alone.
+            asked: fields of `mt.contracts.EngineOptions` for this call: `search`, `n_best`,
+                `alignments`, `prefixes`, `seed` ...
+        """
+        if isinstance(lines, str):
+            raise TypeError("translate takes a list of texts, not one text")
+        if fixed := sorted(asked.keys() & set(OPENING)):
+            raise TypeError(f"{fixed[0]} is chosen when a model is opened: mt.load(path, ...)")
+        if not details and (asked.get("n_best", 1) > 1 or asked.get("alignments")):
+            raise TypeError("n_best and alignments need details=True")
+        options = replace(self.options, token_scores=details)
+        found = self.engine.translate(lines, replace(options, **asked))
+        return list(found) if details else [translation.text for translation in found]
+
+    def score(self, sources: Iterable[str], targets: Iterable[str]) -> list[Score]:
+        """How probable the model finds each target, given its source, in order.
+
+        Raises:
+            ValueError: there are more of one than of the other.
+        """
+        if isinstance(sources, str) or isinstance(targets, str):
+            raise TypeError("score takes two lists of texts, not two texts")
+        texts = zip(sources, targets, strict=True)
+        return list(self.engine.score(pairs_of(texts)))
+
+
+def pairs_of(texts: Iterable[tuple[str, str]]) -> Iterator[Pair]:
+    """Sources with their targets as an engine scores them, lazily."""
+    for number, (source, target) in enumerate(texts, start=1):
+        yield Pair(source, target, "", "", f"line {number}")
+
+
+def load(path: str | Path, **options: Any) -> Translator:
+    """The model at a path, ready to translate: `mt.load("runs/x").translate(["..."])`.
+
+    Args:
+        path: a run directory, or a checkpoint folder in it.
+        options: fields of `mt.contracts.EngineOptions`, such as `search={"beams": 8}`.
+
+    Raises:
+        ModelError: there is no model, or a damaged one.
+    """
+    asked = EngineOptions(**options)
+    return Translator(open_engine(Path(path), asked), asked)

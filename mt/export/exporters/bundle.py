@@ -1,0 +1,35 @@
+"""A bundle: the model in one file, X.mt, for `mt` itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mt.checkpoints import bundle
+from mt.checkpoints.checkpoint import Opened
+from mt.config.yaml_reader import Variant
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class Config(Variant):
+    """There is nothing to choose: the weights are kept as they are."""
+
+    kind: str = "bundle"
+
+
+def check(opened: Opened, config: Config) -> None:
+    """Any model can be bundled."""
+
+
+def export(model: nn.Module | Any, opened: Opened, path: Path, config: Config) -> None:
+    """Write the file.
+
+    Args:
+        model: with the weights to translate with.
+        opened: what it is of.
+        path: the file; it must not exist.
+        config: of no consequence.
+    """
+    bundle.write(path, opened, model)

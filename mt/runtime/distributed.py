@@ -1,0 +1,441 @@
+"""The machines a run works on: device, precision, threads, and the processes that share it.
+
+With one process every function of this file that speaks of several does nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import json
+import os
+import platform
+import re
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+
+from pydantic import Field, field_validator
+
+from mt.config.yaml_reader import Section
+from mt.errors import ConfigError, Elsewhere, MachineError, MtError, Stopped
+
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+Precision = Literal["fp32", "bf16", "fp16"]
+Value = TypeVar("Value")
+
+TIMEOUT = timedelta(minutes=10)
+"""How long a process waits for the others before it takes them for lost."""
+FAREWELL = 1.0
+"""Seconds by which who lost another process outlives it: the launcher then sees who was first."""
+LOST = re.compile(r"gloo|nccl|connection|broken pipe|timed out|TCPStore", re.IGNORECASE)
+"""What torch says when another process does not answer; a plain RuntimeError with gloo."""
+
+
+class Config(Section):
+    """What a run works on."""
+
+    device: str = "auto"
+    """`auto` (a CUDA device when there is one), `cpu`, `cuda` or `cuda:N`."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Of matrix products; weights and sums stay fp32. `auto`: bf16 where it is measured to win."""
+    threads: Literal["auto"] | int = Field("auto")
+    """CPU threads; `auto`: one for each physical core."""
+    compile: Literal["auto"] | bool = "auto"
+    """Compile the blocks with torch.compile; `auto`: on CUDA only."""
+    graphs: bool = True
+    """Replay updates as CUDA graphs, a graph for each shape, where one CUDA device trains."""
+    sharding: Literal["none", "ddp", "fsdp"] = "none"
+    """How several processes hold the model: each the whole of it (`none`, `ddp`, the same), or
+    each a part (`fsdp`). One process holds it all, whatever this says."""
+
+    @field_validator("device")
+    @classmethod
+    def _known_device(cls, device: str) -> str:
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+            raise ValueError(f"unknown device {device!r}; one of auto, cpu, cuda, cuda:N")
+        return device
+
+    @field_validator("threads")
+    @classmethod
+    def _some_threads(cls, threads: int | str) -> int | str:
+        if isinstance(threads, int) and not 1 <= threads <= 1024:
+            raise ValueError(f"should be auto or 1 to 1024, got {threads}")
+        return threads
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of a run: one, unless a launcher such as torchrun began several."""
+
+    rank: int = 0
+    """The number of this process among all, from 0."""
+    size: int = 1
+    """How many processes there are, on all machines."""
+    local_rank: int = 0
+    """The number of this process on its machine, from 0."""
+    local_size: int = 1
+    """How many processes this machine has."""
+    store: Any = field(default=None, repr=False, compare=False)
+    """Where the processes leave word for one another, also after one has failed."""
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes and speaks for all."""
+        return self.rank == 0
+
+
+ALONE = World()
+
+
+def pick_device(name: str, world: World = ALONE) -> torch.device:
+    """The torch device of that name; of several processes on a machine each has its own.
+
+    Raises:
+        MachineError: it is not there; says what torch sees.
+        ConfigError: one device is named for several processes.
+    """
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda"):
+        seen = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        index = name.partition(":")[2]
+        if index and world.local_size > 1:
+            what = f"{name} is one device for the {world.local_size} processes of this machine"
+            advice = "set runtime.device=cuda, and each process takes the one of its rank"
+            raise ConfigError("CONFIG", "runtime.device", what, advice)
+        number = int(index or world.local_rank)
+        if number >= seen:
+            what = f"cuda:{number} is not there; torch {torch.__version__} sees {seen} CUDA devices"
+            raise MachineError("NO-GPU", "runtime.device", what, "set runtime.device=cpu or auto")
+        torch.cuda.set_device(number)  # streams, graphs and shards go by the current device
+        return torch.device("cuda", number)
+    return torch.device(name)
+
+
+def physical_cores() -> int:
+    """Cores that this process may use, hyper-threads counted once where Linux tells."""
+    allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    if not allowed:
+        return os.cpu_count() or 1
+    siblings = set()
+    for cpu in allowed:
+        try:
+            path = f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list"
+            with open(path, encoding="ascii") as stream:
+                siblings.add(stream.read())
+        except OSError:
+            return len(allowed)
+    return len(siblings)
+
+
+def use_threads(threads: Literal["auto"] | int, world: World = ALONE) -> int:
+    """Set and return torch's number of CPU threads; processes of a machine share its cores."""
+    import torch
+
+    count = max(1, physical_cores() // world.local_size) if threads == "auto" else threads
+    torch.set_num_threads(count)
+    return count
+
+
+def cpu_has_bf16() -> bool:
+    """Whether this processor multiplies bf16 in hardware (AVX512-BF16, AMX or Arm's)."""
+    try:
+        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as stream:
+            flags = stream.read()
+    except OSError:
+        return False
+    return any(f" {flag}" in flags for flag in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """A context in which matrix products are taken in `precision`."""
+    import torch
+
+    types = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    return torch.autocast(device.type, types[precision], enabled=precision != "fp32")
+
+
+def describe() -> str:
+    """One line: what torch this is and what it sees."""
+    import torch
+
+    device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "cpu"
+    return f"torch {torch.__version__}, Python {platform.python_version()}, {device}"
+
+
+# ---------------------------------------------------------------------- joining and parting
+
+
+@contextlib.contextmanager
+def processes() -> Iterator[World]:
+    """Join the processes that a launcher began, and part from them at the end.
+
+    Who fails first tells it for all, and the others end without a word and with its exit code.
+    Who was killed tells nothing: then the first of the others to miss it does.
+
+    Raises:
+        MachineError: another process is gone.
+        Elsewhere: another process has failed, and has told why.
+    """
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    rank, size, local_rank, local_size = (int(os.environ.get(n, "SIZE" in n)) for n in names)
+    if size == 1:
+        yield ALONE
+        return
+    import torch
+    from torch import distributed
+    from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+    from torch.distributed.rendezvous import rendezvous
+
+    try:
+        store, _, _ = next(rendezvous("env://", timeout=TIMEOUT))
+    except (ValueError, RuntimeError) as error:
+        advice = "begin them with torchrun; see docs/distributed.md"
+        where = f"rank {rank} of {size}"
+        raise MachineError("RENDEZVOUS", where, _first_line(error), advice) from None
+    world = World(rank, size, local_rank, local_size, PrefixStore("mt", store))
+    try:
+        distributed.init_process_group(
+            "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
+            store=store, rank=rank, world_size=size, timeout=TIMEOUT,
+        )  # fmt: skip
+        yield world
+        meet(world)
+    except (Exception, Stopped) as error:
+        told = _told_once(world, error)
+        if told is error:
+            raise
+        raise told from error
+    distributed.destroy_process_group()
+
+
+def _told_once(world: World, error: BaseException) -> BaseException:
+    """The error, if this process is the first to fail; else one that needs no words."""
+    gone = isinstance(error, RuntimeError) and LOST.search(str(error))
+    if gone:
+        what = f"another process is gone, or did not answer for {TIMEOUT} ({_first_line(error)})"
+        advice = "see what the launcher says of it; the same command goes on from the last save"
+        error = MachineError("RANK-LOST", f"rank {world.rank} of {world.size}", what, advice)
+    code = error.exit_code if isinstance(error, (MtError, Stopped, Elsewhere)) else 1
+    mine = f"{world.rank} {code}"
+    with contextlib.suppress(RuntimeError):  # the store may be gone, too
+        told = world.store.compare_set("failed", "", mine).decode()
+        if told != mine:
+            error = Elsewhere(int(told.split()[1]))
+    if gone or isinstance(error, Elsewhere):
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)  # the launcher hurries those who are left
+        time.sleep(FAREWELL)
+    return error
+
+
+def _first_line(error: BaseException) -> str:
+    """What torch says first, without the place in its sources and its guesses at a cause."""
+    line = (str(error).strip() or "no details").splitlines()[0]
+    return re.sub(r"^\[[^]]*\]:? *", "", line).split(". ")[0]
+
+
+def prefix() -> str:
+    """What stands before an error, so that one sees which of several processes tells it."""
+    several = os.environ.get("WORLD_SIZE", "1") != "1"
+    return f"rank {os.environ.get('RANK', 0)}: " if several else ""
+
+
+def after_first(world: World, name: str, action: Callable[[], Value]) -> Value:
+    """What `action` gives, done by the first process of each machine and then by the others.
+
+    All wait for all, as long as it takes: to prepare a large corpus is a matter of hours.
+    """
+    if world.size == 1:
+        return action()
+    node = os.environ.get("GROUP_RANK", str(world.rank // world.local_size))
+    key = f"{name}/{node}"
+    while world.local_rank and not world.store.check([key]):
+        if world.store.check(["failed"]):
+            raise Elsewhere(1)
+        time.sleep(0.1)
+    value = action()
+    world.store.set(key, "done")
+    world.store.add(f"{name}/all", 1)
+    while world.store.add(f"{name}/all", 0) < world.size:
+        if world.store.check(["failed"]):
+            raise Elsewhere(1)
+        time.sleep(0.1)
+    return value
+
+
+# ----------------------------------------------------------------------- speaking together
+
+
+def meet(world: World) -> None:
+    """Wait until all processes are here."""
+    most(world, 0.0)
+
+
+def most(world: World, *values: float) -> list[float]:
+    """The largest of each value over all processes, the same for each of them.
+
+    It goes through the host's memory: no process waits for its device.
+    """
+    if world.size == 1:
+        return list(values)
+    import torch
+    from torch import distributed
+
+    numbers = torch.tensor(values, dtype=torch.float64)
+    distributed.all_reduce(numbers, distributed.ReduceOp.MAX)
+    return cast(list[float], numbers.tolist())
+
+
+def total(world: World, value: Tensor) -> Tensor:
+    """The sum of a tensor over all processes."""
+    if world.size == 1:
+        return value
+    from torch import distributed
+
+    value = value.clone()
+    distributed.all_reduce(value)
+    return value
+
+
+def total_counts(world: World, counts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The sum of each count [] over all processes, in one message."""
+    if world.size == 1:
+        return dict(counts)
+    import torch
+
+    sums = total(world, torch.stack([count.double() for count in counts.values()]))
+    return {name: one.to(counts[name].dtype) for name, one in zip(counts, sums, strict=True)}
+
+
+def gathered(world: World, value: Value) -> list[Value]:
+    """The values of all processes, by rank; whatever JSON can say."""
+    if world.size == 1:
+        return [value]
+    import torch
+    from torch import distributed
+
+    raw = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+    sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(world.size)]
+    distributed.all_gather(sizes, torch.tensor([len(raw)]))
+    mine = torch.zeros(max(int(size) for size in sizes), dtype=torch.uint8)
+    mine[: len(raw)] = raw
+    parts = [torch.empty_like(mine) for _ in range(world.size)]
+    distributed.all_gather(parts, mine)
+    return [
+        json.loads(bytes(part[: int(size)].tolist()))
+        for part, size in zip(parts, sizes, strict=True)
+    ]
+
+
+def of_first(world: World, action: Callable[[], Value]) -> Value:
+    """What `action` gives on the first process, which alone does it; whatever JSON can say."""
+    value = action() if world.first else None
+    return cast(Value, gathered(world, value)[0])
+
+
+def tensors_of_first(world: World, action: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The named tensors on the CPU that `action` gives on the first process, on all."""
+    if world.size == 1:
+        return action()
+    import torch
+    from torch import distributed
+
+    tensors = action() if world.first else {}
+    about = {name: (list(t.shape), str(t.dtype)[6:]) for name, t in tensors.items()}
+    for name, (shape, dtype) in of_first(world, lambda: about).items():
+        if not world.first:
+            tensors[name] = torch.empty(shape, dtype=getattr(torch, dtype))
+        distributed.broadcast(tensors[name], 0)
+    return tensors
+
+
+# ------------------------------------------------------------------------ sharing the work
+
+
+def deal(micros: Sequence[NDArray[Any]], world: World) -> list[NDArray[Any]]:
+    """This process's part of an update's micro-batches, each the rows [B] that it holds.
+
+    Whole ones in rounds; those of a last round that is not full are cut, a row to each process
+    in turn. Each process gets the same number, though some may have no rows.
+    """
+    rounds = len(micros) - len(micros) % world.size
+    whole = [micros[i] for i in range(world.rank, rounds, world.size)]
+    return whole + [rows[world.rank :: world.size] for rows in micros[rounds:]]
+
+
+def replicated(step: nn.Module, world: World) -> nn.Module:
+    """`step` as one of equal copies, whose gradients are summed over all processes."""
+    from torch import distributed
+    from torch.nn.parallel import DistributedDataParallel
+
+    # Buffers are tables that all have alike. What says so was renamed in torch 2.13.
+    known = inspect.signature(DistributedDataParallel).parameters
+    buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    copies = DistributedDataParallel(
+        step, gradient_as_bucket_view=True, **cast(Any, {buffers: False})
+    )
+    # Torch's own way would take the mean over processes.
+    copies.register_comm_hook(
+        None,
+        lambda state, bucket: (
+            distributed.all_reduce(bucket.buffer(), async_op=True)
+            .get_future()
+            .then(lambda future: future.value()[0])
+        ),
+    )
+    return copies
+
+
+def shard(step: nn.Module, blocks: Iterable[nn.Module], device: torch.device, world: World) -> None:
+    """Leave in `step` this process's part of each parameter; gradients are summed."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    mesh = init_device_mesh(device.type, (world.size,))
+    for part in (*blocks, step):
+        sharded = fully_shard(part, mesh=mesh)
+        sharded.set_gradient_divide_factor(1.0)
+        sharded.set_force_sum_reduction_for_comms(True)
+
+
+@contextlib.contextmanager
+def synchronised(step: nn.Module, last: bool) -> Iterator[None]:
+    """Forward and backward in which gradients are summed over processes only if it is the last."""
+    with contextlib.ExitStack() as stack:
+        if hasattr(step, "no_sync") and not last:
+            stack.enter_context(cast(Any, step).no_sync())
+        if hasattr(step, "set_requires_gradient_sync"):
+            cast(Any, step).set_requires_gradient_sync(last)
+        yield
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor of which each process holds a part, put together; others as they are."""
+    return cast(Any, tensor).full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
+def held(tensor: Tensor) -> Tensor:
+    """The part of a tensor that this process holds."""
+    return cast(Any, tensor).to_local() if hasattr(tensor, "to_local") else tensor
+
+
+def like(tensor: Tensor, other: Tensor) -> Tensor:
+    """A whole tensor on the device of `other`, and shared out as that is."""
+    tensor = tensor.to(other.device)
+    if not hasattr(other, "placements") or tensor.shape != other.shape:
+        return tensor
+    from torch.distributed.tensor import distribute_tensor
+
+    shared = cast(Any, other)
+    return distribute_tensor(tensor, shared.device_mesh, shared.placements, src_data_rank=None)

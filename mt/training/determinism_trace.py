@@ -1,0 +1,177 @@
+"""Traces: what every update saw and did, to the bit, and where two runs first differ.
+
+RUN/trace.jsonl holds a line an update: where it stands, a hash of its batch, and loss, gradient
+norm and rate as `float.hex` writes them, which loses no bit. A resume cuts the lines of updates
+that are made again, so a run that was stopped has the trace of one that was not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mt.errors import DataError
+from mt.runtime import files
+from mt.training.reporter import Reporter, forget
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from mt.interfaces import Batch
+
+NAME = "trace.jsonl"
+WEIGHTS_EVERY = 50
+"""Updates between two hashes of all weights, which read every byte of them."""
+HEX = {"loss": "loss", "norm": "gradient norm", "rate": "learning rate"}
+FIELDS = {
+    "epoch": "epoch", "window": "window", "update": "update", "data": "data", **HEX,
+    "weights": "weights",
+}  # fmt: skip
+"""What a line holds and how it is called, causes before their effects."""
+
+# ------------------------------------------------------------------------------- writing
+
+
+class Trace:
+    """Writes the trace of a run; a disk that refuses it is told once and ends no training.
+
+    Args:
+        run: the run directory.
+        step: updates made so far; lines of later ones are cut.
+        report: what tells of a disk that refuses.
+    """
+
+    def __init__(self, run: Path, step: int, report: Reporter) -> None:
+        self.path, self.report = run / NAME, report
+        report.attempt(NAME, lambda: forget(self.path, step))
+
+    def note(
+        self, step: int, place: tuple[int, int, int], batches: Iterable[Batch],
+        loss: Tensor | float, norm: Tensor | float, rate: float,
+        module: nn.Module | None,
+    ) -> None:  # fmt: skip
+        """One update: its number, (epoch, window, update within it), what it saw, what came of it.
+
+        Reads `loss` and `norm`, for which the device must have finished the update.
+        """
+        line: dict[str, Any] = {
+            "step": step,
+            "epoch": place[0],
+            "window": place[1],
+            "update": place[2],
+        }
+        line["data"] = digest(t for b in batches for t in (b.rows, b.source, b.target))[:16]
+        line |= {"loss": float(loss).hex(), "norm": float(norm).hex(), "rate": rate.hex()}
+        if module is not None and step % WEIGHTS_EVERY == 0:
+            line["weights"] = weights_digest(module)
+        self._append(line)
+
+    def end(self, step: int, module: nn.Module) -> None:
+        """The weights after the last update."""
+        self._append({"step": step, "weights": weights_digest(module)})
+
+    def _append(self, line: dict[str, Any]) -> None:
+        self.report.attempt(NAME, lambda: files.append(self.path, json.dumps(line)))
+
+
+def weights_digest(module: nn.Module) -> str:
+    """The hash of the bytes of all parameters, in the order of their names."""
+    return digest(parameter for _, parameter in sorted(module.named_parameters()))
+
+
+def digest(tensors: Iterable[Tensor]) -> str:
+    """The sha256 of the bytes of tensors, one after the other."""
+    import torch
+
+    known = hashlib.sha256()
+    for tensor in tensors:
+        flat = tensor.detach().cpu().contiguous().flatten()
+        known.update(flat.view(torch.uint8).numpy().data)
+    return known.hexdigest()
+
+
+# ----------------------------------------------------------------------------- comparing
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Where two traces first differ."""
+
+    step: int
+    what: str
+    """One of `FIELDS` in words, or `length`: one of them has no such step."""
+    values: tuple[str, str]
+    """As they stand there; a float also in decimal."""
+
+
+def first_difference(one: dict[int, Any], other: dict[int, Any]) -> Difference | None:
+    """The first difference of two traces, as `read` gives them; None when they are equal.
+
+    Weights are compared where both have their hash.
+    """
+    for step in sorted(one.keys() | other.keys()):
+        if step not in one or step not in other:
+            first, second = ("traced" if step in t else "not traced" for t in (one, other))
+            return Difference(step, "length", (first, second))
+        for key, words in FIELDS.items():
+            values = [trace[step].get(key) for trace in (one, other)]
+            if values[0] != values[1] and not (key == "weights" and None in values):
+                return Difference(step, words, (shown(key, values[0]), shown(key, values[1])))
+    return None
+
+
+def compared(one: dict[int, Any], other: dict[int, Any]) -> str:
+    """How much was found equal."""
+    both = [step for step in one if "weights" in one[step] and "weights" in other[step]]
+    weights = f"weights at {len(both)} of them" if both else "weights never"
+    return f"equal: {len(one):,} updates compared, {weights}"
+
+
+def shown(key: str, value: Any) -> str:
+    """A value as a reader compares it."""
+    return f"{value} ({float.fromhex(value)!r})" if key in HEX and value else str(value)
+
+
+def read(path: Path) -> dict[int, Any]:
+    """The trace of a run directory, or in a file: for each step what is known of it.
+
+    A last line that a crash left torn is no part of it.
+
+    Raises:
+        DataError: there is none, or it is damaged; names the line.
+    """
+    file = path / NAME if path.is_dir() else path
+    try:
+        raw = file.read_bytes()
+    except OSError as error:
+        what = f"no trace there ({error.strerror or error})"
+        advice = "give a run that was trained with `mt train --trace`, or its trace.jsonl"
+        raise DataError("TRACE-NONE", file, what, advice) from None
+    lines = raw.split(b"\n")[:-1]
+    if not lines:
+        raise DataError("TRACE-NONE", file, "it is empty", "train with `mt train --trace`")
+    known: dict[int, Any] = {}
+    for number, line in _numbered(file, lines):
+        known.setdefault(number, {}).update(line)
+    return known
+
+
+def _numbered(file: Path, lines: Sequence[bytes]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The step of each line, and the line."""
+    for number, raw in enumerate(lines, start=1):
+        try:
+            line = json.loads(raw)
+            step = line["step"]
+            whole = type(step) is int and line.keys() <= {"step", *FIELDS}
+            for key in HEX.keys() & line.keys():
+                float.fromhex(line[key])
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
+            whole = False
+        if not whole:
+            advice = "restore the file, or make the run again with --trace"
+            raise DataError("TRACE-DAMAGED", f"{file}:{number}", "not a line of a trace", advice)
+        yield step, line

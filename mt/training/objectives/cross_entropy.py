@@ -1,0 +1,55 @@
+"""Teacher-forced cross-entropy with label smoothing (sections 3.1 and 5.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, cast
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from mt.config.yaml_reader import Variant
+from mt.interfaces import PAD, Batch, Loss, Seq2Seq, Teacher, Term
+from mt.training.losses import sequence_cross_entropy
+
+if TYPE_CHECKING:
+    from mt.vocabulary.vocabulary import Vocabulary
+
+
+class Config(Variant):
+    """The translation loss."""
+
+    kind: str = "cross_entropy"
+    label_smoothing: float = Field(0.1, ge=0, lt=1)
+    """Share of each label's probability spread over the vocabulary, in training only."""
+
+
+class CrossEntropy(nn.Module):
+    """-log p(y_t | y_<t, x), summed over real target positions.
+
+    In evaluation mode the labels are not smoothed, so that the mean's exponential is the
+    perplexity.
+    """
+
+    def __init__(self, model: nn.Module, label_smoothing: float) -> None:
+        super().__init__()
+        self.model, self.label_smoothing = model, label_smoothing
+
+    def counts(self, batch: Batch) -> Mapping[str, Tensor]:
+        """How many positions each term will sum."""
+        return {"loss": batch.target_lengths.sum()}
+
+    def forward(self, batch: Batch) -> Loss:
+        """The loss of one micro-batch."""
+        model = cast(Seq2Seq, self.model)
+        hidden = model.decode(batch.inputs, model.encode(batch.source))  # [B, T, D]
+        smoothing = self.label_smoothing if self.training else 0.0
+        total = sequence_cross_entropy(hidden, *model.output(), batch.labels, smoothing)
+        return (Term("loss", total, (batch.labels != PAD).sum()),)
+
+
+def build(
+    config: Config, model: nn.Module, vocabulary: Vocabulary, teacher: Teacher | None
+) -> CrossEntropy:
+    """The objective; it needs no teacher."""
+    return CrossEntropy(model, config.label_smoothing)

@@ -1,0 +1,71 @@
+"""R-Drop: two passes with different dropout shall predict the same (Liang et al. 2021)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, cast
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from mt.config.yaml_reader import Variant
+from mt.interfaces import PAD, Batch, Loss, Seq2Seq, Teacher, Term
+from mt.training.losses import linear_cross_entropy, linear_two_passes, real_positions
+
+if TYPE_CHECKING:
+    from mt.vocabulary.vocabulary import Vocabulary
+
+
+class Config(Variant):
+    """The translation loss of two passes, and how far they may lie apart."""
+
+    kind: str = "r_drop"
+    label_smoothing: float = Field(0.1, ge=0, lt=1)
+    """Share of each label's probability spread over the vocabulary, in training only."""
+    alpha: float = Field(5.0, ge=0)
+    """Weight of the divergence between the passes; 5 is the paper's for translation."""
+
+
+class RDrop(nn.Module):
+    """Half the sum of equation 3: what two passes lose, and alpha times their divergence.
+
+    Each pair goes through the model twice, in one batch of twice the rows, so that dropout is
+    another in each. Half, because the mean over all 2P positions of both passes then has the
+    scale of `cross_entropy`; the weight of the divergence beside it is the paper's. Where dropout
+    is 0 the passes are the same, and so is the loss. In evaluation mode there is one pass.
+    """
+
+    def __init__(self, model: nn.Module, label_smoothing: float, alpha: float) -> None:
+        super().__init__()
+        self.model, self.label_smoothing, self.alpha = model, label_smoothing, alpha
+
+    def counts(self, batch: Batch) -> Mapping[str, Tensor]:
+        """How many positions each term will sum in training: those of both passes."""
+        return {"loss": 2 * batch.target_lengths.sum()}
+
+    def forward(self, batch: Batch) -> Loss:
+        """The loss of one micro-batch."""
+        model = cast(Seq2Seq, self.model)
+        weight, bias = model.output()
+        source, target = batch.source, batch.inputs
+        if self.training:
+            source, target = torch.cat((source, source)), torch.cat((target, target))
+        hidden = model.decode(target, model.encode(source))  # [2B, T, D], in evaluation [B, T, D]
+        hidden, labels, ignored = real_positions(hidden, batch.labels)
+        count = (batch.labels != PAD).sum()
+        if not self.training:
+            return (
+                Term("loss", linear_cross_entropy(hidden, weight, bias, labels, 0, ignored), count),
+            )
+        total, _ = linear_two_passes(
+            hidden, weight, bias, labels, self.alpha, self.label_smoothing, ignored
+        )
+        return (Term("loss", total, 2 * count),)
+
+
+def build(
+    config: Config, model: nn.Module, vocabulary: Vocabulary, teacher: Teacher | None
+) -> RDrop:
+    """The objective; it needs no teacher."""
+    return RDrop(model, config.label_smoothing, config.alpha)

@@ -1,0 +1,74 @@
+"""Whether a model has begun to learn its training pairs by heart: told once, with what to do.
+
+What is compared is the same of both kinds of pairs: the loss without dropout and without smoothed
+labels, of the weights that translate. (The loss that training reports has both in it.) A model
+overfits while that of training pairs goes on falling and that of validation pairs rises.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from mt.config.recipe import Recipe
+
+MARGIN = 0.01
+"""Share by which a loss must be above the lowest one to count as risen."""
+RISEN = 3
+"""Validations in a row with a risen loss before it is told."""
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Where the validation loss was lowest, and what has happened since."""
+
+    valid: float
+    """The lowest validation loss, nats a token."""
+    train: float
+    """The loss of training pairs at that step."""
+    step: int
+    """The update after which it was."""
+    risen: int = 0
+    """Validations in a row since, in which it was higher and that of training pairs lower."""
+    told: bool = False
+    """Whether the user knows."""
+
+
+def seen(gap: Gap | None, step: int, valid: float, train: float) -> Gap | None:
+    """What is known after one more validation, of which these are the losses."""
+    if not (math.isfinite(valid) and math.isfinite(train)):
+        return gap
+    if gap is None or valid < gap.valid:
+        return Gap(valid, train, step, told=gap is not None and gap.told)
+    apart = valid > gap.valid * (1 + MARGIN) and train < min(gap.train, valid)
+    return replace(gap, risen=gap.risen + 1 if apart else 0)
+
+
+def warning(gap: Gap, valid: float, train: float, recipe: Recipe) -> str:
+    """The line to tell, once; nothing when there is nothing to tell."""
+    if gap.told or gap.risen < RISEN:
+        return ""
+    return (
+        f"mt: warning[OVERFITTING] the validation loss, {valid:.3f}, has been above its lowest "
+        f"({gap.valid:.3f} at step {gap.step:,}) for {gap.risen} validations, while that of "
+        f"training pairs fell from {gap.train:.3f} to {train:.3f}; "
+        f"{', '.join(advice(recipe))} (docs/low_resource.md)"
+    )
+
+
+def advice(recipe: Recipe) -> list[str]:
+    """Keys that help against it, those in use left out."""
+    model, found = recipe.model, []
+    dropout = getattr(model, "dropout", None)
+    if dropout is not None and dropout < 0.5:
+        found.append(f"raise model.dropout from {dropout}")
+    words = getattr(model, "word_dropout", None)
+    if words is not None and not (words.source or words.target):
+        found.append("set model.word_dropout")
+    if recipe.vocabulary.kind == "sentencepiece" and not recipe.vocabulary.sampling.kinds:
+        found.append("set vocabulary.sampling")
+    if recipe.objective.kind == "cross_entropy":
+        found.append("set objective.kind=r_drop")
+    if recipe.training.patience is None:
+        found.append("set training.patience to end in time")
+    return [*found, "train on more text, or a smaller model"]

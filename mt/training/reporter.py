@@ -1,0 +1,284 @@
+"""What a run tells: a progress line, `metrics.jsonl` and TensorBoard; rank 0 only.
+
+A log that cannot be written is told once and then left alone: it never ends a training.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mt.errors import MtError, printable
+from mt.runtime import files
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import ArrayLike, NDArray
+    from rich.progress import Progress
+    from torch.utils.tensorboard import SummaryWriter
+
+Sample = tuple[str, str, str]
+"""A source, its reference and what the model made of it."""
+
+
+_said: ContextVar[set[str] | None] = ContextVar("said", default=None)
+
+
+def say(line: str) -> None:
+    """One line to standard error."""
+    said = _said.get()
+    if said is not None:
+        if line in said:
+            return
+        said.add(line)
+    sys.stderr.write(printable(line, limit=2000) + "\n")
+    sys.stderr.flush()
+
+
+@contextlib.contextmanager
+def each_line_once() -> Iterator[None]:
+    """Where the same work is done again and again, what it has to say is said the first time."""
+    token = _said.set(set())
+    try:
+        yield
+    finally:
+        _said.reset(token)
+
+
+class Reporter:
+    """Shows a run while it trains and keeps its figures.
+
+    Args:
+        folder: the run directory; `metrics.jsonl` and `tensorboard/` appear in it.
+        interactive: draw a live line; by default when standard error is a terminal.
+    """
+
+    def __init__(self, folder: Path, interactive: bool | None = None) -> None:
+        self.folder = folder
+        self.metrics = folder / "metrics.jsonl"
+        self.interactive = sys.stderr.isatty() if interactive is None else interactive
+        self.total_steps: int | None = None
+        self._first_step, self._started = 0, time.monotonic()
+        self._progress: Progress | None = None
+        self._board: SummaryWriter | None = None
+        self._silent: set[str] = set()
+
+    def start(self, total_steps: int | None, step: int) -> None:
+        """Begin to report, at update `step` (0, or where the run resumes) of `total_steps`.
+
+        What was logged after `step` is forgotten: those updates are made again.
+        """
+        self.total_steps = total_steps
+        self._first_step, self._started = step, time.monotonic()
+        self.attempt("metrics.jsonl", lambda: forget(self.metrics, step))
+        self.attempt("TensorBoard", lambda: self._open_board(step))
+        if self.interactive:
+            self._open_progress()
+
+    def report(self, values: Mapping[str, Any]) -> None:
+        """Keep and show the figures of the last updates; `step` is one of them."""
+        self._keep(values, "train")
+        line = progress_line(values, self.total_steps, self._seconds_left(values["step"]))
+        if self._progress is None:
+            say(line)
+        else:
+            self._progress.update(self._progress.task_ids[0], line=line, completed=values["step"])
+
+    def validation(self, values: Mapping[str, Any], samples: Sequence[Sample] = ()) -> None:
+        """Keep and show the figures of a validation, and a few translations of it."""
+        self._keep(values, "valid")
+        step = values["step"]
+        for number, sample in enumerate(samples, start=1):
+            text = "  \n".join(escaped(part) for part in sample)
+            self._on_board("add_text", f"valid/sample_{number}", text, step)
+        self._on_board("flush")
+        self.tell(validation_line(values))
+        for source, reference, hypothesis in samples:
+            self.tell(f"  source      {source}")
+            self.tell(f"  reference   {reference}")
+            self.tell(f"  translation {hypothesis}")
+
+    def figure(
+        self, name: str, matrix: ArrayLike, rows: Sequence[str], columns: Sequence[str], step: int
+    ) -> None:
+        """Show weights [rows, columns] in TensorBoard as a heat map, dark where they are large."""
+        image = heat_map(matrix)
+        legend = f"rows: {escaped(' '.join(rows))}  \ncolumns: {escaped(' '.join(columns))}"
+        self._on_board("add_image", f"valid/{name}", image, step, dataformats="HWC")
+        self._on_board("add_text", f"valid/{name}_pieces", legend, step)
+
+    def tell(self, line: str) -> None:
+        """One line to standard error, above the progress line when there is one."""
+        if self._progress is None:
+            say(line)
+        else:
+            text = printable(line, limit=2000)
+            self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def close(self) -> None:
+        """Take the progress line away and end the logs; may be called twice."""
+        progress, self._progress = self._progress, None
+        if progress is not None:
+            progress.stop()
+        self._on_board("close")
+        self._board = None
+
+    # ------------------------------------------------------------------------ within
+
+    def _keep(self, values: Mapping[str, Any], group: str) -> None:
+        """One object to `metrics.jsonl` and its numbers to TensorBoard."""
+        line = json.dumps({k: _finite(v) for k, v in values.items()}, ensure_ascii=False)
+        self.attempt("metrics.jsonl", lambda: files.append(self.metrics, line))
+        for key, value in values.items():
+            if key != "step" and isinstance(value, (int, float)):
+                tag = f"{group}/{key.removeprefix(group + '_')}"
+                self._on_board("add_scalar", tag, value, values["step"])
+
+    def _seconds_left(self, step: int) -> float | None:
+        done = step - self._first_step
+        if self.total_steps is None or done <= 0:
+            return None
+        return (time.monotonic() - self._started) / done * (self.total_steps - step)
+
+    def _open_progress(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        self._progress = Progress(
+            TextColumn("{task.fields[line]}", markup=False),
+            BarColumn(bar_width=12),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._progress.add_task(
+            "", total=self.total_steps, completed=self._first_step, line="starting"
+        )
+        self._progress.start()
+
+    def _open_board(self, step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        folder = files.make_folder(self.folder / "tensorboard")
+        self._board = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+
+    def _on_board(self, action: str, *arguments: Any, **options: Any) -> None:
+        """Call a method of the TensorBoard writer when there is one."""
+        board = self._board
+        if board is not None:
+            self.attempt("TensorBoard", lambda: getattr(board, action)(*arguments, **options))
+
+    def attempt(self, log: str, action: Callable[[], Any]) -> None:
+        """Do what writes a log; when it cannot be written, say so once and give it up."""
+        if log in self._silent:
+            return
+        try:
+            action()
+        except (OSError, MtError) as error:
+            self._silent.add(log)
+            reason = error.problems[0][1] if isinstance(error, MtError) else error
+            self.tell(f"mt: warning: {log} cannot be written ({reason}); training goes on")
+
+
+class Silence(Reporter):
+    """What all processes but the first report to."""
+
+    def start(self, total_steps: int | None, step: int) -> None:
+        """Say nothing, as all the others."""
+
+    def report(self, values: Mapping[str, Any]) -> None:  # noqa: D102
+        pass
+
+    def validation(  # noqa: D102
+        self, values: Mapping[str, Any], samples: Sequence[Sample] = ()
+    ) -> None:
+        pass
+
+    def figure(self, *arguments: Any, **options: Any) -> None:  # noqa: D102
+        pass
+
+    def tell(self, line: str) -> None:  # noqa: D102
+        pass
+
+
+# ---------------------------------------------------------------------------- the lines
+
+
+def progress_line(values: Mapping[str, Any], total: int | None, seconds_left: float | None) -> str:
+    """The figures of one report as a line: step, epoch, loss, rate, speed, padding, time left."""
+    parts = [
+        f"step {values['step']:,}" + (f"/{total:,}" if total else ""),
+        f"epoch {values.get('epoch', 0)}",
+        f"loss {values.get('loss', math.nan):.3f}",
+        f"rate {values.get('learning_rate', math.nan):.2e}",
+        f"{values.get('target_tokens_per_second', math.nan):,.0f} tokens/s",
+        f"padding {100 * values.get('padding_fraction', math.nan):.1f} %",
+    ]
+    if seconds_left is not None:
+        parts.append(f"left {clock(seconds_left)}")
+    return " | ".join(parts)
+
+
+def validation_line(values: Mapping[str, Any]) -> str:
+    """The figures of a validation as a line."""
+    names = {"valid_loss": "loss", "valid_perplexity": "perplexity"}
+    names |= {"valid_bleu": "BLEU", "valid_chrf": "chrF", "train_loss": "loss of training pairs"}
+    told = [
+        f"{name} {values[key]:.3f}" for key, name in names.items() if values.get(key) is not None
+    ]
+    return f"validation at step {values['step']:,}: {', '.join(told)}"
+
+
+def clock(seconds: float) -> str:
+    """Seconds as `h:mm:ss`."""
+    whole = max(0, round(seconds))
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
+
+
+def escaped(text: str) -> str:
+    """Text that TensorBoard shows as it is, though it reads Markdown and HTML."""
+    line = printable(text, limit=2000)
+    return "".join(f"&#{ord(c)};" if c in "\\`*_{}[]<>()#+-.!|&~" else c for c in line)
+
+
+def heat_map(matrix: ArrayLike, cell: int = 16) -> NDArray[np.uint8]:
+    """Weights [rows, columns] in 0 to 1 as an image [rows*cell, columns*cell, 3], white to blue."""
+    import numpy as np
+
+    weights = np.clip(np.nan_to_num(np.asarray(matrix, dtype=np.float64)), 0.0, 1.0)
+    white, blue = np.array([255.0, 255.0, 255.0]), np.array([8.0, 48.0, 107.0])
+    image = white + weights[:, :, None] * (blue - white)  # [rows, columns, 3]
+    return np.kron(image.round(), np.ones((cell, cell, 1))).astype(np.uint8)
+
+
+# -------------------------------------------------------------------------- metrics.jsonl
+
+
+def forget(metrics: Path, step: int) -> None:
+    """Drop from a `metrics.jsonl` what came after `step`, and lines that a crash left torn."""
+    if not metrics.exists():
+        return
+    before = metrics.read_bytes()
+    kept = [line + b"\n" for line in before.split(b"\n") if _step_of(line) <= step]
+    after = b"".join(kept)
+    if after != before:
+        files.write(metrics, after)
+
+
+def _step_of(line: bytes) -> float:
+    """The step that a line of `metrics.jsonl` tells of; infinity when the line is not whole."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf
+
+
+def _finite(value: Any) -> Any:
+    """A value for JSON, which knows no NaN and no infinity."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,230 @@
+"""One step: the loss of a micro-batch, the gradient of the mean over several, the update.
+
+Nothing here asks a device for a value, but when memory is exhausted: a question would make the
+host wait for all work that is queued.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import register_dataclass
+
+from mt.errors import MachineError
+from mt.interfaces import Batch, Loss, Objective, Term
+from mt.runtime import distributed, memory
+from mt.runtime.distributed import ALONE, Precision, World, autocast
+
+register_dataclass(Term)  # so that a sharded module finds the tensors in what it returns
+
+
+class TrainStep(nn.Module):
+    """Model and objective in one module: what is averaged, compiled and shared out."""
+
+    def __init__(self, model: nn.Module, objective: nn.Module, precision: Precision) -> None:
+        super().__init__()
+        self.model, self.objective, self.precision = model, objective, precision
+
+    def forward(self, batch: Batch) -> Loss:
+        """The loss of one micro-batch, matrix products in `precision`."""
+        with autocast(batch.source.device, self.precision):
+            loss: Loss = self.objective(batch)
+        return loss
+
+
+# ------------------------------------------------------------------------------ gradients
+
+Accumulate = Callable[[nn.Module, Batch, Mapping[str, Tensor], torch.amp.GradScaler], Tensor]
+"""Adds the gradient of one micro-batch; gives its part of the mean loss. See `accumulate`."""
+
+
+class NoMemory(Exception):
+    """Memory was exhausted in a micro-batch: its number, and what was said."""
+
+    def __init__(self, number: int, told: str) -> None:
+        self.number, self.told = number, told
+        super().__init__(told)
+
+
+def accumulate(
+    step: nn.Module, batch: Batch, counts: Mapping[str, Tensor], scaler: torch.amp.GradScaler
+) -> Tensor:
+    """Add the gradient of a micro-batch to that of its update; its part of the mean loss, [].
+
+    Args:
+        counts: of each term, over the whole update.
+    """
+    terms: Loss = step(batch)
+    parts = (term.weight * term.total / counts[term.name].clamp(min=1) for term in terms)
+    part = cast(Tensor, sum(parts))
+    scaler.scale(part).backward()
+    return part.detach()
+
+
+def backward(
+    step: nn.Module, objective: Objective, batches: list[Batch], scaler: torch.amp.GradScaler,
+    world: World = ALONE, accumulate: Accumulate = accumulate,
+) -> Tensor:  # fmt: skip
+    """Gradients of the mean loss over all micro-batches; this process's part of the mean, [].
+
+    Each term is a sum, divided by its count over ALL micro-batches of all processes: how an
+    update is cut into micro-batches cannot change its gradient.
+
+    Raises:
+        NoMemory: in one of the micro-batches; the gradients are then of no use.
+    """
+    step.train()
+    counts: dict[str, Tensor] = {}
+    for batch in batches:
+        for name, count in objective.counts(batch).items():
+            counts[name] = counts.get(name, 0) + count
+    counts = distributed.total_counts(world, counts)
+    mean = torch.zeros((), device=batches[0].source.device)
+    for number, batch in enumerate(batches):
+        try:
+            with distributed.synchronised(step, last=number + 1 == len(batches)):
+                mean += accumulate(step, batch, counts, scaler)
+        except (MemoryError, RuntimeError) as error:
+            if not memory.exhausted(error):
+                raise
+            told = memory.told(error)
+            if world.size > 1:  # one of several processes cannot do an update again alone
+                advice = "lower it, and train into another folder with --run"
+                raise MachineError("OOM", "batching.micro_tokens", told, advice) from None
+            raise NoMemory(number, told) from None
+    return mean
+
+
+def gradients(
+    step: nn.Module, objective: Objective, batches: list[Batch], scaler: torch.amp.GradScaler,
+    seed: int, world: World = ALONE, accumulate: Accumulate = accumulate,
+    keep_buffers: bool = False,
+) -> tuple[Tensor, list[Batch]]:  # fmt: skip
+    """`backward`, and when memory does not suffice, again with the micro-batch cut in two.
+
+    A pass that failed may have added a part of its gradient, so the whole update is done again
+    from nothing, with the same seed.
+
+    Args:
+        seed: of the update's randomness.
+        keep_buffers: clear gradients in place rather than drop them.
+
+    Returns:
+        The mean loss, and the micro-batches that had to be cut.
+
+    Raises:
+        MachineError: one pair alone does not fit.
+    """
+    split: list[Batch] = []
+    while True:
+        torch.manual_seed(seed)
+        try:
+            return backward(step, objective, batches, scaler, world, accumulate), split
+        except NoMemory as error:
+            failed, told = error.number, error.told
+        # Out here the error, and with it the frames that hold the partial graph, is gone.
+        step.zero_grad(set_to_none=not keep_buffers)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        batch = batches[failed]
+        batches = [*batches[:failed], *halves(batch, told), *batches[failed + 1 :]]
+        split.append(batch)
+
+
+def halves(batch: Batch, told: str) -> list[Batch]:
+    """The rows of a micro-batch in two, each no wider than its longest pair.
+
+    Raises:
+        MachineError: there is one real row only.
+    """
+    real = (batch.target_lengths > 0).nonzero()[:, 0]  # rows that only fill a shape are left out
+    if len(real) < 2:
+        source, target = int(batch.source_lengths.max()), int(batch.target_lengths.max())
+        what = f"a single pair of {source} source and {target} target tokens does not fit ({told})"
+        advice = "lower data.max_length or the model's sizes, or free memory on the machine"
+        raise MachineError("OOM", "batching.micro_tokens", what, advice)
+    return [_rows(batch, rows) for rows in real.tensor_split(2)]
+
+
+def _rows(batch: Batch, rows: Tensor) -> Batch:
+    """Those rows of a batch, what is padding in all of them cut off."""
+    part = Batch(**{f.name: getattr(batch, f.name)[rows] for f in fields(batch)})
+    width, height = int(part.source_lengths.max()), int(part.target_lengths.max())
+    return Batch(
+        part.source[:, :width], part.target[:, : height + 1],
+        part.source_lengths, part.target_lengths, part.rows,
+    )  # fmt: skip
+
+
+# ------------------------------------------------------------------------------ the update
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the rate of every group, times the group's `factor` where it has one."""
+    for group in optimizer.param_groups:
+        own = rate * group.get("factor", 1.0)
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(own)  # a kernel reads it there, so that nothing is compiled anew
+        else:
+            group["lr"] = own
+
+
+def scale_rates(
+    optimizer: torch.optim.Optimizer, named: Mapping[str, Tensor], factors: Mapping[str, float]
+) -> None:
+    """Give parameters rates of their own: their groups are parted, each with its `factor`.
+
+    Args:
+        optimizer: which has made no step.
+        named: its parameters.
+        factors: of their rates, by name.
+    """
+    factor_of = {parameter: factors[name] for name, parameter in named.items()}
+    groups = []
+    for group in optimizer.param_groups:
+        parts: dict[float, list[Tensor]] = {}
+        for parameter in group["params"]:
+            parts.setdefault(factor_of.get(parameter, 1.0), []).append(parameter)
+        for factor, parameters in parts.items():
+            own = group.get("factor", 1.0) * factor
+            groups.append({**group, "params": parameters, "factor": own})
+    optimizer.param_groups[:] = groups
+
+
+def advance(optimizer: torch.optim.Optimizer, finite: Tensor) -> None:
+    """Update the weights where `finite` [] holds; else they and all state stay as they are.
+
+    Decided on the device. Torch's fused optimizers can leave out a step by themselves
+    (`found_inf`, as torch.amp.GradScaler has them do); for others, what they changed is put back.
+    """
+    if getattr(optimizer, "_step_supports_amp_scaling", False):
+        optimizer.found_inf = 1.0 - finite.float()  # type: ignore[attr-defined]
+        try:
+            optimizer.step()
+        finally:
+            del optimizer.found_inf  # type: ignore[attr-defined]
+    elif finite.device.type == "cpu" or not optimizer.state:
+        # There is nothing to wait for on a CPU; nor, before the first step, any state to put back.
+        if bool(finite):
+            optimizer.step()
+    else:
+        step_or_restore(optimizer, finite)
+
+
+@torch.no_grad()
+def step_or_restore(optimizer: torch.optim.Optimizer, finite: Tensor) -> None:
+    """Step, then put back weights and state unless `finite`; for optimizers that cannot skip.
+
+    It holds a copy of the weights and of the state meanwhile.
+    """
+    weights = [p for group in optimizer.param_groups for p in group["params"]]
+    state = [v for p in weights for v in optimizer.state[p].values() if isinstance(v, Tensor)]
+    held = [*weights, *state]
+    before = [tensor.clone() for tensor in held]
+    optimizer.step()
+    for now, then in zip(held, before, strict=True):
+        now.copy_(torch.where(finite.to(now.device), now, then))

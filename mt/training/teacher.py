@@ -1,0 +1,93 @@
+"""A teacher: a trained model, frozen, that an objective learns from.
+
+It is no `nn.Module`, so that nothing that trains, averages, shares out or saves the parameters of
+an objective ever finds it. In evaluation mode it draws no random number either.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mt.checkpoints import bundle
+from mt.config.recipe import Recipe
+from mt.errors import ConfigError, ModelError
+from mt.interfaces import Batch, Seq2Seq
+from mt.vocabulary.vocabulary import Vocabulary
+
+
+class ModelTeacher:
+    """What an objective sees of a trained model; see `mt.contracts.Teacher`."""
+
+    def __init__(self, model: nn.Module, digest: str = "") -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.digest = digest
+        """The hash of its weights."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ModelTeacher:
+        """The same one: a copy of an objective, such as its average, has no teacher of its own."""
+        return self
+
+    @torch.no_grad()
+    def hidden(self, batch: Batch) -> Tensor:
+        """[B, T, D'] by teacher forcing."""
+        model = cast(Seq2Seq, self.model)
+        return model.decode(batch.inputs, model.encode(batch.source))
+
+    @torch.no_grad()
+    def project(self, hidden: Tensor) -> Tensor:
+        """[..., V] logits of hidden states [..., D']."""
+        return F.linear(hidden, *cast(Seq2Seq, self.model).output())
+
+    def logits(self, batch: Batch) -> Tensor:
+        """[B, T, V]."""
+        return self.project(self.hidden(batch))
+
+
+def open_teacher(
+    recipe: Recipe, vocabulary: Vocabulary, device: torch.device
+) -> ModelTeacher | None:
+    """The teacher that `objective.teacher` names, on the device; None where it names none.
+
+    Args:
+        recipe: the student's.
+        vocabulary: the student's.
+
+    Raises:
+        ModelError: there is no such model, or it has another vocabulary.
+        ConfigError: it knows fewer positions than the student's pairs may have.
+    """
+    named = getattr(recipe.objective, "teacher", None)
+    if named is None:
+        return None
+    path = Path(named)
+    opened = bundle.open_model(path)
+    refuse_other_vocabulary(path, opened.vocabulary, vocabulary)
+    known = getattr(opened.recipe.model, "max_length", None)
+    if known is not None and known < recipe.data.max_length:
+        what = f"{recipe.data.max_length}, and the teacher knows {known} positions"
+        raise ConfigError("TEACHER", "data.max_length", what, f"set data.max_length={known}")
+    model = opened.model()
+    digest = hashlib.sha256()
+    for _, weight in sorted(model.named_parameters()):
+        digest.update(weight.detach().numpy().tobytes())
+    return ModelTeacher(model.to(device), digest.hexdigest())
+
+
+def refuse_other_vocabulary(path: Path, theirs: Vocabulary, ours: Vocabulary) -> None:
+    """Probabilities of other pieces teach nothing.
+
+    Raises:
+        ModelError: the vocabularies differ; names the size and the hash of both.
+    """
+    if theirs.digest == ours.digest:
+        return
+    told = [f"{known.size:,} pieces, {known.digest[:16]}" for known in (theirs, ours)]
+    what = f"the teacher has another vocabulary ({told[0]}) than the student ({told[1]})"
+    advice = "set vocabulary.path to the teacher's run, or leave it to mt distill"
+    raise ModelError("VOCAB-MISMATCH", path, what, advice)
