@@ -45,30 +45,18 @@ import gpu_decoding
 import numpy as np
 import torch
 
-from mt.checkpoints.averaging import MovingAverage
-from mt.config.yaml_reader import plugin
-from mt.data import batch_sampler
+from mt.config import schema
+from mt.config.plugins import plugin
+from mt.data import batch_sampler, collate
 from mt.data.bucketing import choose_shapes
-from mt.data.corpus import (
-    SIDES,
-    Corpus,
-    Writer,
-)
+from mt.data.corpus import SIDES, Corpus, Writer
 from mt.data.gpu_corpus import Resident
 from mt.interfaces import Batch
-from mt.runtime.distributed import Precision
+from mt.runtime.device import Precision
 from mt.training import loop as train
-from mt.training.graphed_step import (
-    Graphs,
-    compilations,
-)
-from mt.training.step import (
-    TrainStep,
-    accumulate,
-    advance,
-    backward,
-    gradients,
-)
+from mt.training.ema import MovingAverage
+from mt.training.graphed_step import Graphs, compilations
+from mt.training.step import TrainStep, accumulate, advance, backward, gradients
 
 # d_model, heads, d_ff, layers, vocabulary, dropout, tokens of an update
 MODELS = {
@@ -181,7 +169,7 @@ def check_agreement(sizes: tuple[Any, ...], corpus: Corpus, device: torch.device
     print("\n| agreement | figures | |\n|---|---|---|")
     groups = [np.arange(0, 24), np.arange(24, 60), np.arange(60, 64)]
     here, there = made(sizes, torch.device("cpu"), 0.0), made(sizes, device, 0.0)
-    expected = gradient(here, [batch_sampler.collate(corpus, rows) for rows in groups], accumulate)
+    expected = gradient(here, [collate.collate(corpus, rows) for rows in groups], accumulate)
     plain = [resident.collate(rows) for rows in groups]
     checks.error("fp32 loss and gradients, CPU and device", gradient(there, plain, accumulate),
                  expected)  # fmt: skip
@@ -192,7 +180,7 @@ def check_agreement(sizes: tuple[Any, ...], corpus: Corpus, device: torch.device
     if device.type == "cuda":
         check_graphs(checks, sizes, filled, device)
     here, there = (made(sizes, place, 0.0, "rnn") for place in (torch.device("cpu"), device))
-    expected = gradient(here, [batch_sampler.collate(corpus, rows) for rows in groups], accumulate)
+    expected = gradient(here, [collate.collate(corpus, rows) for rows in groups], accumulate)
     checks.error("rnn: fp32, CPU and device", gradient(there, plain, accumulate), expected)
     halves = made(sizes, device, 0.0, "rnn", "bf16")
     found = gradient(halves, plain, accumulate)
@@ -262,10 +250,10 @@ class Loop:
             recipe=SimpleNamespace(training=SimpleNamespace(clip=1.0)),
         )  # fmt: skip
         self.resident, self.number = Resident(corpus, device), 0
-        config = batch_sampler.Config(tokens=sizes[-1])
+        config = schema.BatchingConfig(tokens=sizes[-1])
         self.updates: Iterator[Any] = iter(self._forever(config))
 
-    def _forever(self, config: batch_sampler.Config) -> Iterator[list[np.ndarray]]:
+    def _forever(self, config: schema.BatchingConfig) -> Iterator[list[np.ndarray]]:
         epoch = 0
         while True:
             source, target = self.corpus.source_lengths, self.corpus.target_lengths

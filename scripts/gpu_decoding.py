@@ -13,15 +13,16 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from mt.config.yaml_reader import plugin
-from mt.data import batch_sampler
+from mt.config.plugins import plugin
+from mt.data import collate
 from mt.data.corpus import Corpus
 from mt.decoding.batching import batches
 from mt.decoding.decoders import ModelDecoder, together
 from mt.decoding.static_shapes import FrameDecoder, Frames
-from mt.interfaces import END, Decoder, Request
+from mt.decoding.types import Decoder, Request
 from mt.models.modules import linear
 from mt.runtime.cuda_graphs import CudaGraphs
+from mt.special_tokens import END
 
 Found = list[tuple[list[int], float]]
 """For each sentence the best hypothesis and its score."""
@@ -91,9 +92,7 @@ def translated(
     budget = max(1, BATCH // getattr(config, "beams", 1))
     with torch.inference_mode():
         for rows in batches([len(each) for each in sentences], budget):
-            source = torch.from_numpy(batch_sampler.pad([sentences[row] for row in rows])).to(
-                device
-            )
+            source = torch.from_numpy(collate.pad([sentences[row] for row in rows])).to(device)
             limits = torch.tensor([round(1.5 * len(sentences[row])) + 20 for row in rows])
             asked = Request(source, limits.to(device), seeds=rows)
             best = search(decoder, asked)

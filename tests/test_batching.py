@@ -7,14 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mt.data import batch_sampler
+from mt.config import schema
+from mt.data import batch_sampler, collate
 
 lengths = st.lists(st.tuples(st.integers(1, 60), st.integers(1, 60)), min_size=1, max_size=300)
 
 
 def epoch_of(pairs, tokens=200, micro=150, seed=1, epoch=0, window=3, shapes=()):
     source, target = np.array(pairs).T
-    config = batch_sampler.Config(tokens=tokens, window=window)
+    config = schema.BatchingConfig(tokens=tokens, window=window)
     return batch_sampler.Epoch(source, target, config, micro, seed, epoch, shapes)
 
 
@@ -81,7 +82,7 @@ def test_a_pair_longer_than_the_budget_stands_alone():
 def test_collated_batches_are_padded_right_and_shifted():
     source = [np.array([70, 71, 3]), np.array([72, 3])]
     target = [np.array([80, 3]), np.array([81, 82, 3])]
-    batch = batch_sampler.batch_of(source, target, np.array([5, 9]))
+    batch = collate.batch_of(source, target, np.array([5, 9]))
     assert batch.source.tolist() == [[70, 71, 3], [72, 3, 0]]
     assert batch.inputs.tolist() == [[2, 80, 3], [2, 81, 82]]
     assert batch.labels.tolist() == [[80, 3, 0], [81, 82, 3]]
@@ -92,7 +93,7 @@ def test_collated_batches_are_padded_right_and_shifted():
 
 def test_a_batch_fills_its_shape_with_rows_that_count_nothing():
     source, target = [np.array([70, 71, 3])], [np.array([80, 3])]
-    batch = batch_sampler.batch_of(source, target, np.array([5]), shape=(3, 4, 3))
+    batch = collate.batch_of(source, target, np.array([5]), shape=(3, 4, 3))
     assert batch.source.tolist() == [[70, 71, 3, 0], [3, 0, 0, 0], [3, 0, 0, 0]]
     assert batch.inputs.tolist() == [[2, 80, 3], [2, 0, 0], [2, 0, 0]]
     assert batch.labels.tolist() == [[80, 3, 0], [0, 0, 0], [0, 0, 0]]
@@ -104,4 +105,4 @@ def test_a_batch_fills_its_shape_with_rows_that_count_nothing():
 @pytest.mark.parametrize("bad", [0, 15, -3])
 def test_a_micro_batch_too_small_for_any_pair_is_refused(bad):
     with pytest.raises(ValueError, match="at least 16"):
-        batch_sampler.Config(micro_tokens=bad)
+        schema.BatchingConfig(micro_tokens=bad)

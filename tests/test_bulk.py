@@ -8,13 +8,14 @@ import pytest
 import tiny_run
 
 from mt.cli import main
-from mt.config import recipe, yaml_reader
+from mt.config import recipe, validation, yaml_reader
 from mt.data.prepare import prepare
 from mt.decoding import translate_corpus
 from mt.decoding.translate import open_engine
+from mt.decoding.types import EngineOptions
 from mt.errors import ConfigError
-from mt.interfaces import BACK_TRANSLATED, EngineOptions
 from mt.runtime import files
+from mt.special_tokens import BACK_TRANSLATED
 
 LINES = [*tiny_run.SOURCES * 2, "", "  ", *tiny_run.SOURCES[::-1]]
 SAMPLED = {"kind": "sampling", "max_length_extra": 4}
@@ -162,7 +163,7 @@ def test_back_translation_makes_a_corpus_that_a_recipe_takes(run, tmp_path, caps
     document = yaml_reader.Document(values, folder=run.parent)
     for side in ("source", "target"):
         data["train"][0][side] = str(tmp_path / "bt" / f"{side}.txt")
-    prepared = prepare(yaml_reader.validate(recipe.Recipe, document), lambda _: None)
+    prepared = prepare(validation.validate(recipe.Recipe, document), lambda _: None)
     assert {prepared.train.source(row)[0] for row in range(len(prepared.train))} == {
         BACK_TRANSLATED
     }

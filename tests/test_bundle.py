@@ -13,11 +13,12 @@ import tiny_run
 
 from mt.checkpoints import bundle, checkpoint
 from mt.cli import main
+from mt.data.pairs import Pair
 from mt.decoding.translate import open_engine
+from mt.decoding.types import EngineOptions
 from mt.errors import ConfigError, ModelError
 from mt.evaluation import evaluate
 from mt.export import export
-from mt.interfaces import EngineOptions, Pair
 
 ONE = EngineOptions(threads=1, precision="fp32")
 

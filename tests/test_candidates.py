@@ -7,7 +7,7 @@ import torch
 
 from mt.decoding.batching import batch_size, batches
 from mt.decoding.candidates import best_of, best_pieces, forced_gains, left_in_batch
-from mt.interfaces import END, FIRST_PIECE
+from mt.special_tokens import END, FIRST_PIECE
 
 
 class Rounded:

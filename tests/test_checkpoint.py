@@ -10,12 +10,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mt.checkpoints import checkpoint
-from mt.checkpoints.averaging import MovingAverage, mean
-from mt.checkpoints.checkpoint import TrainState
+from mt.checkpoints import checkpoint, run_directory
+from mt.checkpoints.averaging import mean
+from mt.checkpoints.train_state import TrainState
 from mt.errors import MachineError, ModelError
 from mt.models import transformer
 from mt.runtime import files
+from mt.training.ema import MovingAverage
 from mt.training.objectives import cross_entropy
 from mt.training.step import TrainStep
 
@@ -101,7 +102,7 @@ def test_a_damaged_newest_is_set_aside_and_the_one_before_is_used(tmp_path, voca
     good, bad = saved(tmp_path, vocabulary, 10), saved(tmp_path, vocabulary, 20)
     damage(bad)
     told = []
-    assert checkpoint.latest(tmp_path, told.append) == good
+    assert run_directory.latest(tmp_path, told.append) == good
     assert "CKPT-SKIP" in told[0]
     assert (bad.parent / f".bad-{bad.name}").is_dir()
 
@@ -110,27 +111,27 @@ def test_when_all_are_damaged_nothing_is_changed(tmp_path, vocabulary):
     folder = saved(tmp_path, vocabulary)
     (folder / "MANIFEST.json").unlink()
     with pytest.raises(ModelError, match="CKPT-NONE"):
-        checkpoint.latest(tmp_path, print)
+        run_directory.latest(tmp_path, print)
     assert folder.is_dir()
 
 
 def test_latest_goes_by_number_not_by_time(tmp_path, vocabulary):
     for number in (100, 9, 20):
         saved(tmp_path, vocabulary, number)
-    assert checkpoint.latest(tmp_path, print).name == "step-00000100"
+    assert run_directory.latest(tmp_path, print).name == "step-00000100"
 
 
 def test_prune_keeps_the_best_and_the_last(tmp_path, vocabulary):
     folders = [saved(tmp_path, vocabulary, number) for number in (1, 2, 3, 4, 5)]
-    checkpoint.mark_best(tmp_path, folders[1])
-    checkpoint.prune(tmp_path, 2, lambda state: True)
+    run_directory.mark_best(tmp_path, folders[1])
+    run_directory.prune(tmp_path, 2, lambda state: True)
     assert sorted(p.name[-1] for p in (tmp_path / "checkpoints").iterdir()) == ["2", "4", "5"]
 
 
 def test_prune_forgets_what_was_not_planned_once_there_is_a_newer_one(tmp_path, vocabulary):
     for number in (1, 2, 3, 4, 5):
         saved(tmp_path, vocabulary, number)
-    checkpoint.prune(tmp_path, 3, lambda state: state.step < 3)
+    run_directory.prune(tmp_path, 3, lambda state: state.step < 3)
     assert sorted(p.name[-1] for p in (tmp_path / "checkpoints").iterdir()) == ["1", "2", "5"]
 
 
@@ -163,7 +164,7 @@ def test_a_full_disk_leaves_the_earlier_checkpoint_and_no_litter(
     with contextlib.suppress(MachineError):  # a fault point may come less often than asked
         saved(tmp_path, vocabulary, 2)
     monkeypatch.delenv("MT_FAULT")
-    assert checkpoint.latest(tmp_path, print) in (good, good.parent / "step-00000002")
+    assert run_directory.latest(tmp_path, print) in (good, good.parent / "step-00000002")
     assert checkpoint.fault(good) is None
     assert not list((tmp_path / "checkpoints").glob(".tmp-*"))
 
@@ -184,12 +185,12 @@ def test_a_full_disk_leaves_the_checkpoint_that_was_to_be_saved_again(
 
 def test_open_run_names_what_there_is(tmp_path, vocabulary):
     with pytest.raises(ModelError, match="no such run"):
-        checkpoint.open_run(tmp_path / "nowhere")
+        run_directory.open_run(tmp_path / "nowhere")
     with pytest.raises(ModelError, match="not a run"):
-        checkpoint.open_run(tmp_path)
+        run_directory.open_run(tmp_path)
     saved(tmp_path, vocabulary, 5)
     with pytest.raises(ModelError, match="there are: step-00000005"):
-        checkpoint.open_run(tmp_path, "step-6")
+        run_directory.open_run(tmp_path, "step-6")
 
 
 def test_a_state_is_json_and_comes_back():
@@ -231,6 +232,6 @@ def test_a_copied_run_still_opens(tmp_path, vocabulary):
     """RUN/best is a relative link: the folder can be moved."""
     (tmp_path / "a").mkdir()
     folder = saved(tmp_path / "a", vocabulary, 5)
-    checkpoint.mark_best(tmp_path / "a", folder)
+    run_directory.mark_best(tmp_path / "a", folder)
     shutil.move(tmp_path / "a", tmp_path / "b")
     assert checkpoint.fault((tmp_path / "b" / "best").resolve()) is None

@@ -11,7 +11,7 @@ import pytest
 
 from mt.cli import main
 from mt.cli.options import engine_options
-from mt.config import recipe, yaml_reader
+from mt.config import explain, recipe, yaml_reader
 from mt.errors import Stopped
 
 ROOT = Path(__file__).parents[1]
@@ -116,7 +116,7 @@ class TestConfig:
         ["no", "1.5", "null", "a: b", "# x", "-", "'", '"', "\\", "äöü 中文", "a\u2028b", " "],
     )
     def test_every_text_is_written_so_that_it_reads_back(self, text):
-        line = f"key: {recipe._word(text)}"
+        line = f"key: {explain._word(text)}"
         assert yaml_reader.parse(line).value == {"key": text}
 
     def test_explain_tells_type_default_value_and_meaning(self, folder, capsys):
@@ -140,7 +140,7 @@ class TestConfig:
             return [prefix.lstrip(".")]
 
         for key in keys(recipe.dump(settled), ""):
-            assert recipe.explained(settled, document, key)[-1].startswith("  value: ")
+            assert explain.explained(settled, document, key)[-1].startswith("  value: ")
 
     def test_the_schema_needs_no_config_and_knows_every_section(self, capsys):
         assert main.run(["config", "--schema"]) == 0

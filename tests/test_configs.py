@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mt.config import recipe, yaml_reader
+from mt.config import explain, recipe, validation, yaml_reader
 
 FOLDER = Path(__file__).parents[1] / "configs"
 CONFIGS = sorted(FOLDER.glob("*.yaml"))
@@ -25,9 +25,9 @@ class TestEachConfig:
 
     def test_its_resolved_form_is_the_same_recipe(self, path):
         settled, document = recipe.load(path)
-        again = yaml_reader.parse("\n".join(recipe.rendered(settled, document)), "resolved.yaml")
-        assert yaml_reader.validate(recipe.Recipe, again) == settled
-        assert recipe.dump(yaml_reader.validate(recipe.Recipe, again)) == recipe.dump(settled)
+        again = yaml_reader.parse("\n".join(explain.rendered(settled, document)), "resolved.yaml")
+        assert validation.validate(recipe.Recipe, again) == settled
+        assert recipe.dump(validation.validate(recipe.Recipe, again)) == recipe.dump(settled)
 
     def test_it_says_first_what_it_trains(self, path):
         assert path.read_text(encoding="utf-8").startswith("# ")

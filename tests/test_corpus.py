@@ -3,7 +3,7 @@ import pytest
 
 from mt.data.corpus import Corpus, Writer, token_type
 from mt.errors import ModelError
-from mt.interfaces import END
+from mt.special_tokens import END
 
 SOURCE = [[70, 71, END], [72, END], [300, 65535, 73, END], [74, END]]
 TARGET = [[80, END], [81, 82, 83, END], [84, END], [85, 86, END]]

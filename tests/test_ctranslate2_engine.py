@@ -12,12 +12,14 @@ import pytest
 import tiny_run
 
 from mt.cli import main
-from mt.config.yaml_reader import plugin
+from mt.config.plugins import plugin
+from mt.data.pairs import Pair
 from mt.decoding.translate import open_engine
+from mt.decoding.types import EngineOptions, Sentence
 from mt.errors import ConfigError, ModelError
 from mt.evaluation import evaluate
 from mt.export import export
-from mt.interfaces import END, FIRST_PIECE, EngineOptions, Pair, Sentence
+from mt.special_tokens import END, FIRST_PIECE
 
 ROOT = Path(__file__).parents[1]
 engine_plugin = plugin("engines", "ctranslate2")

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from mt.data import batch_sampler, noising
+from mt.data import collate, noising
 from mt.errors import ConfigError
-from mt.interfaces import END, MASK, PAD
 from mt.models import transformer
+from mt.special_tokens import END, MASK, PAD
 from mt.training.objectives import denoising
 from mt.training.step import TrainStep, backward
 
@@ -42,7 +42,7 @@ def pairs():
 
 def batch_of(pairs, first=0):
     rows = np.arange(first, first + len(pairs))
-    return batch_sampler.batch_of([s for s, _ in pairs], [t for _, t in pairs], rows)
+    return collate.batch_of([s for s, _ in pairs], [t for _, t in pairs], rows)
 
 
 def noised(batch, seed=3, **settings):
@@ -141,7 +141,7 @@ def test_weights_weigh(vocabulary, pairs):
 
 
 def test_filling_rows_stay_as_they_are(vocabulary):
-    empty = batch_sampler.batch_of([], [], np.array([], np.int64), (4, 6, 6))
+    empty = collate.batch_of([], [], np.array([], np.int64), (4, 6, 6))
     objective = made(vocabulary, predict_weight=1.0)
     assert [float(term.total.detach()) for term in objective(empty)] == [0.0, 0.0, 0.0]
     assert torch.equal(noised(empty).source[:, 0], empty.source[:, 0])

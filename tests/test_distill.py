@@ -8,9 +8,9 @@ import pytest
 import tiny_run
 import torch
 
-from mt.checkpoints.checkpoint import read_recipe
+from mt.checkpoints.run_directory import read_recipe
 from mt.cli import main
-from mt.config.yaml_reader import plugin
+from mt.config.plugins import plugin
 from mt.models import transformer
 from mt.runtime import files
 from mt.training import teacher
@@ -183,7 +183,7 @@ def test_the_chunked_loss_and_its_gradients_are_torchs_own(
 
 
 def test_a_student_that_is_its_teacher_has_nothing_to_learn_of_it(vocabulary):
-    from mt.data import batch_sampler
+    from mt.data import collate
 
     config = transformer.Config(
         d_model=16, n_heads=2, d_ff=16, encoder_layers=1, decoder_layers=1, dropout=0
@@ -191,7 +191,7 @@ def test_a_student_that_is_its_teacher_has_nothing_to_learn_of_it(vocabulary):
     model = transformer.build(config, vocabulary)
     same = teacher.ModelTeacher(transformer.build(config, vocabulary))
     same.model.load_state_dict(model.state_dict())
-    batch = batch_sampler.batch_of(
+    batch = collate.batch_of(
         [torch.tensor([70, 71, 3]).numpy()], [torch.tensor([72, 3]).numpy()], [0]
     )
     settings = distillation.Config(weight=1.0, temperature=2.0)

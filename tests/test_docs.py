@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mt.config import recipe, yaml_reader
+from mt.config import plugins, recipe, validation, yaml_reader
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -132,7 +132,7 @@ def test_there_is_an_example_for_each_folder(tmp_path, monkeypatch):
     assert len(names) == 7
     for name in set(names) - {"dictionary"}:
         kind = f"my_lab.{name}"
-        assert yaml_reader.plugin("anything", kind).Config.model_fields["kind"].default == kind
+        assert plugins.plugin("anything", kind).Config.model_fields["kind"].default == kind
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_the_recipes_of_a_page_are_valid(tmp_path, page, monkeypatch):
     examples(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     for block in blocks(page, "yaml"):
-        yaml_reader.validate(recipe.Recipe, yaml_reader.parse(block, page.name))
+        validation.validate(recipe.Recipe, yaml_reader.parse(block, page.name))
 
 
 CHECK = """

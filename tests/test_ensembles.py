@@ -10,12 +10,13 @@ import pytest
 import tiny_run
 import torch
 
-from mt.checkpoints import checkpoint
+from mt.checkpoints import run_directory
 from mt.cli import main
-from mt.config.yaml_reader import plugin
+from mt.config.plugins import plugin
+from mt.data.pairs import Pair
 from mt.decoding.translate import open_engine
+from mt.decoding.types import EngineOptions
 from mt.errors import ModelError
-from mt.interfaces import EngineOptions, Pair
 
 native = plugin("engines", "native")
 PAIRS = [
@@ -72,7 +73,7 @@ def test_a_model_with_itself_translates_and_scores_as_alone(run):
 
 def test_scores_are_the_normalised_means_of_log_probabilities(run, other):
     engine = opened(run, other)
-    models = [checkpoint.open_run(path).model().eval() for path in (run, other)]
+    models = [run_directory.open_run(path).model().eval() for path in (run, other)]
     vocabulary = engine.vocabulary
     different = 0
     for pair, found in zip(PAIRS, gains(engine), strict=True):
@@ -125,15 +126,15 @@ def test_models_of_two_vocabularies_are_refused_before_their_weights_are_read(ru
     with pytest.raises(ModelError) as told:
         opened(run, foreign)
     assert told.value.code == "VOCAB-MISMATCH"
-    digests = [checkpoint.open_run(path).vocabulary.digest[:16] for path in (run, foreign)]
+    digests = [run_directory.open_run(path).vocabulary.digest[:16] for path in (run, foreign)]
     assert all(part in str(told.value) for part in (str(run), str(foreign), *digests))
-    held = checkpoint.Opened.model
-    checkpoint.Opened.model = None
+    held = run_directory.Opened.model
+    run_directory.Opened.model = None
     try:
         with pytest.raises(ModelError, match="VOCAB-MISMATCH"):
             opened(run, foreign)
     finally:
-        checkpoint.Opened.model = held
+        run_directory.Opened.model = held
 
 
 def test_an_ensemble_in_processes_finds_the_same(run, other):

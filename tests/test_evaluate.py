@@ -9,16 +9,16 @@ import pytest
 import sacrebleu
 import tiny_run
 
-from mt.config.recipe import Evaluation
+from mt.config.schema import EvaluationConfig
 from mt.decoding.translate import open_engine
+from mt.decoding.types import EngineOptions
 from mt.errors import ConfigError, DataError, DownloadError, ModelError
-from mt.evaluation import evaluate
-from mt.interfaces import EngineOptions
+from mt.evaluation import evaluate, metrics
 
 HYPOTHESES = ["The cat sat on the mat.", "A Dog barks , loudly", "Nothing alike here"]
 REFERENCES = ["The cat sat on the mat.", "A dog barks loudly.", "Quite another text"]
 OTHERS = ["A cat was on the mat.", "A dog, loudly, barks.", "Nothing here alike"]
-PLAIN = Evaluation()
+PLAIN = EvaluationConfig()
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def engine(run):
 
 
 def test_scores_are_those_of_sacrebleu():
-    found = evaluate.score(HYPOTHESES, [REFERENCES], "de", PLAIN)
+    found = metrics.score(HYPOTHESES, [REFERENCES], "de", PLAIN)
     bleu = sacrebleu.corpus_bleu(HYPOTHESES, [REFERENCES])
     assert found["BLEU"]["score"] == pytest.approx(bleu.score, abs=0.01)
     chrf = sacrebleu.corpus_chrf(HYPOTHESES, [REFERENCES])
@@ -41,21 +41,21 @@ def test_scores_are_those_of_sacrebleu():
     assert found["TER"]["score"] == pytest.approx(ter.score, abs=0.01)
     assert found["BLEU"]["signature"].startswith("nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|")
     assert list(found) == ["BLEU", "chrF2", "TER"]
-    assert evaluate.score(REFERENCES, [REFERENCES], "de", PLAIN)["BLEU"]["score"] == 100
+    assert metrics.score(REFERENCES, [REFERENCES], "de", PLAIN)["BLEU"]["score"] == 100
     json.dumps(found)
 
 
 def test_several_references_are_no_worse_and_told():
-    one = evaluate.score(HYPOTHESES, [REFERENCES], "de", PLAIN)
-    two = evaluate.score(HYPOTHESES, [REFERENCES, OTHERS], "de", PLAIN)
+    one = metrics.score(HYPOTHESES, [REFERENCES], "de", PLAIN)
+    two = metrics.score(HYPOTHESES, [REFERENCES, OTHERS], "de", PLAIN)
     assert two["BLEU"]["score"] > one["BLEU"]["score"]
     assert two["TER"]["score"] < one["TER"]["score"]
     assert all("nrefs:2" in metric["signature"] for metric in two.values())
 
 
 def test_lower_case_is_an_option_and_told():
-    lower = evaluate.score(HYPOTHESES, [REFERENCES], "de", Evaluation(lowercase=True))
-    mixed = evaluate.score(HYPOTHESES, [REFERENCES], "de", PLAIN)
+    lower = metrics.score(HYPOTHESES, [REFERENCES], "de", EvaluationConfig(lowercase=True))
+    mixed = metrics.score(HYPOTHESES, [REFERENCES], "de", PLAIN)
     assert lower["BLEU"]["score"] > mixed["BLEU"]["score"]
     assert "case:lc" in lower["BLEU"]["signature"]
     assert "case:lc" in lower["chrF2"]["signature"]
@@ -70,11 +70,11 @@ def test_lower_case_is_an_option_and_told():
     ],
 )  # fmt: skip
 def test_the_tokenizer_goes_by_the_target_language(language, told, expected):
-    assert evaluate.tokenizer(language, Evaluation(tokenize=told)) == expected
+    assert metrics.tokenizer(language, EvaluationConfig(tokenize=told)) == expected
 
 
 def test_chinese_is_cut_into_characters_and_the_signature_says_so():
-    found = evaluate.score(["我喜欢猫。"], [["我喜欢狗。"]], "zh", PLAIN)
+    found = metrics.score(["我喜欢猫。"], [["我喜欢狗。"]], "zh", PLAIN)
     assert "tok:zh" in found["BLEU"]["signature"]
     assert 0 < found["TER"]["score"] < 100
 
@@ -90,7 +90,7 @@ def test_a_tokenizer_that_is_not_installed_names_what_installs_it(
     __import__(name)
     monkeypatch.setattr(sys.modules[name], "MeCab", None)
     with pytest.raises(ConfigError) as error:
-        evaluate.score(["a"], [["a"]], language, PLAIN)
+        metrics.score(["a"], [["a"]], language, PLAIN)
     assert f"mt[{extra}]" in str(error.value)
     assert f"{language}-mecab is not installed" in str(error.value)
 
@@ -104,19 +104,19 @@ def test_a_tokenizer_that_cannot_be_fetched_is_told(monkeypatch, tmp_path):
     }
     monkeypatch.setattr(spm, "SPM_MODELS", models)
     with pytest.raises(DownloadError, match="flores200"):
-        evaluate.metrics("de", Evaluation(tokenize="flores200"))
+        metrics.metrics("de", EvaluationConfig(tokenize="flores200"))
 
 
 def test_counts_that_differ_are_told():
     with pytest.raises(DataError, match="3 hypotheses, 2 references"):
-        evaluate.score(HYPOTHESES, [REFERENCES, REFERENCES[:2]], "de", PLAIN)
+        metrics.score(HYPOTHESES, [REFERENCES, REFERENCES[:2]], "de", PLAIN)
     with pytest.raises(DataError, match="nothing to score"):
-        evaluate.score([], [[]], "de", PLAIN)
+        metrics.score([], [[]], "de", PLAIN)
 
 
 def test_validation_gets_the_same_figures():
-    full = evaluate.score(HYPOTHESES, [REFERENCES], "de", PLAIN)
-    bleu, chrf = evaluate.bleu_and_chrf(HYPOTHESES, REFERENCES, "de", PLAIN)
+    full = metrics.score(HYPOTHESES, [REFERENCES], "de", PLAIN)
+    bleu, chrf = metrics.bleu_and_chrf(HYPOTHESES, REFERENCES, "de", PLAIN)
     assert bleu == pytest.approx(full["BLEU"]["score"], abs=0.01)
     assert chrf == pytest.approx(full["chrF2"]["score"], abs=0.01)
 

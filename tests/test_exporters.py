@@ -11,15 +11,20 @@ import pytest
 import tiny_run
 import torch
 
-from mt.checkpoints import checkpoint
+from mt.checkpoints import run_directory, train_state
+from mt.config.plugins import plugin
 from mt.config.recipe import Recipe
-from mt.config.yaml_reader import parse, plugin, validate
-from mt.data.batch_sampler import pad
+from mt.config.schema import Languages, VocabularyConfig
+from mt.config.validation import validate
+from mt.config.yaml_reader import parse
+from mt.data.collate import pad
+from mt.data.pairs import Pair
 from mt.decoding.translate import open_engine
+from mt.decoding.types import EngineOptions
 from mt.errors import ConfigError, DataError, ModelError
-from mt.export import export
-from mt.interfaces import BEGIN, END, EngineOptions, Languages, Pair
-from mt.vocabulary import vocabulary
+from mt.export import export, verify
+from mt.special_tokens import BEGIN, END
+from mt.vocabulary.learn import train
 
 ctranslate2, huggingface = plugin("exporters", "ctranslate2"), plugin("exporters", "huggingface")
 GREEDY, BEAM = EngineOptions(search={"kind": "greedy"}), EngineOptions()
@@ -64,9 +69,9 @@ def subwords():
     languages = Languages(source="en", target="de")
     found = {}
     for joint in (True, False):
-        config = vocabulary.Config(size=408 if joint else 370, joint=joint)
+        config = VocabularyConfig(size=408 if joint else 370, joint=joint)
         texts = (tiny_run.SOURCES, tiny_run.TARGETS)
-        found[joint] = vocabulary.train(config, languages, *texts)
+        found[joint] = train(config, languages, *texts)
     return found
 
 
@@ -89,8 +94,8 @@ def opened_with(folder, subwords, joint=True, steps=100, **options):
             elif "norm" in name:
                 parameter.uniform_(0.7, 1.3)
     learn(model, subwords[joint], steps)
-    state = checkpoint.TrainState(step=7)
-    return model.eval(), checkpoint.Opened(folder, folder, recipe, subwords[joint], state, {})
+    state = train_state.TrainState(step=7)
+    return model.eval(), run_directory.Opened(folder, folder, recipe, subwords[joint], state, {})
 
 
 def learn(model, known, steps):
@@ -215,9 +220,9 @@ def test_transformers_ends_the_longest_sentences_where_we_do(beams, subwords, tm
 
 @pytest.mark.parametrize("kind", ["unigram", "bpe"])
 def test_their_tokenizer_cuts_hostile_text_as_ours(kind):
-    config = vocabulary.Config(size=408, model=kind)
+    config = VocabularyConfig(size=408, model=kind)
     languages = Languages(source="en", target="de")
-    ours = vocabulary.train(config, languages, tiny_run.SOURCES, tiny_run.TARGETS)
+    ours = train(config, languages, tiny_run.SOURCES, tiny_run.TARGETS)
     theirs = huggingface.tokenizer(ours, 1024)
     lines = [*HOSTILE, *tiny_run.SOURCES, *tiny_run.TARGETS]
     expected = [[*ids, END] for ids in ours.encode_source(lines)]
@@ -315,12 +320,12 @@ def test_an_export_that_differs_is_told_and_leaves_nothing(run, tmp_path, monkey
 
 
 def test_a_quantised_export_that_translates_otherwise_is_told(run, tmp_path, monkeypatch):
-    strict = {"int8": export.Tolerance(0.05, 101.0)}
+    strict = {"int8": verify.Tolerance(0.05, 101.0)}
     monkeypatch.setattr(export, "TOLERANCES", strict)
     monkeypatch.setattr(export, "LOSS", -1.0)
     with pytest.raises(ModelError, match="chrF2"):
         export.export(run, "ctranslate2", tmp_path / "out", {"quantization": "int8"})
-    monkeypatch.setattr(export, "TOLERANCES", {"int8": export.Tolerance(1e-9)})
+    monkeypatch.setattr(export, "TOLERANCES", {"int8": verify.Tolerance(1e-9)})
     with pytest.raises(ModelError, match="forced scores"):
         export.export(run, "ctranslate2", tmp_path / "out", {"quantization": "int8"})
     assert list(tmp_path.iterdir()) == []
@@ -354,11 +359,11 @@ def test_a_tie_is_told_from_a_difference(run):
     engine = open_engine(run, EngineOptions(precision="fp32"))
     (found,) = engine.translate(["Girls sing."], GREEDY)
     other = (*found.tokens[:2], "<0x41>")
-    assert not export._tied(engine, "Girls sing.", found.tokens, other)
+    assert not verify._tied(engine, "Girls sing.", found.tokens, other)
     with torch.no_grad():  # two bytes that are the same to the model
         table = engine.searcher.models[0].target_embedding.weight
         table[engine.vocabulary.pieces_target(range(408)).index("<0x41>")] = table[
             engine.vocabulary.pieces_target(range(408)).index("<0x42>")
         ]
     pair = [(*found.tokens[:2], name) for name in ("<0x41>", "<0x42>")]
-    assert export._tied(engine, "Girls sing.", *pair)
+    assert verify._tied(engine, "Girls sing.", *pair)

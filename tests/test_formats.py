@@ -7,9 +7,9 @@ import math
 
 import pytest
 
-from mt.decoding import output_formats
+from mt.decoding import output_formats, word_alignment
+from mt.decoding.types import Score, Translation
 from mt.errors import ConfigError
-from mt.interfaces import Score, Translation
 
 FIRST = Translation(
     text="Zwei Hunde.",
@@ -90,14 +90,14 @@ def test_json_never_holds_what_is_no_number():
 )
 def test_words_are_what_stands_between_spaces(pieces, expected):
     cut = pieces.split(" ") if pieces else []
-    found = output_formats.words(cut)
+    found = word_alignment.words(cut)
     assert [word for word, _ in found] == expected
     assert [i for _, part in found for i in part] == list(range(len(cut)))
 
 
 def test_a_word_that_attended_to_the_end_alone_has_no_link():
     found = Translation("a b", 0.0, ("▁a", "▁b"), (), (), ("▁x", "▁y"), ((0.0, 0.0), (0.0, 0.4)))
-    assert output_formats.pharaoh(found) == "1-1"
+    assert word_alignment.pharaoh(found) == "1-1"
 
 
 @pytest.mark.parametrize(

@@ -12,17 +12,18 @@ from recording import Recorder
 
 import mt.decoding.candidates
 import mt.decoding.torch_searcher
-from mt.config.yaml_reader import plugin, plugins
+from mt.config.plugins import plugin, plugins
 from mt.decoding import shortlist
 from mt.decoding.candidates import best_in
 from mt.decoding.decoders import ModelDecoder, together
 from mt.decoding.shortlist import Shortlist
 from mt.decoding.static_shapes import FrameDecoder, Frames, framed
+from mt.decoding.types import EngineOptions, Request
 from mt.errors import ModelError
-from mt.interfaces import BEGIN, FIRST_PIECE, EngineOptions, Request
 from mt.models.modules import linear
 from mt.models.modules.static_kv_cache import Frame, Rooms
 from mt.runtime.cuda_graphs import Replays
+from mt.special_tokens import BEGIN, FIRST_PIECE
 
 CPU = torch.device("cpu")
 SIZE = 120

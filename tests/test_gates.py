@@ -10,8 +10,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from mt.compression import head_importance
-from mt.config.yaml_reader import plugin
-from mt.data import batch_sampler
+from mt.config.plugins import plugin
+from mt.data import collate
 from mt.models.modules import head_gates, linear
 from mt.models.modules.head_gates import Choice, HardConcrete, Router, gated
 from mt.training.step import TrainStep, backward
@@ -26,7 +26,7 @@ def batches(count, size, seed=1):
     generator = np.random.default_rng(seed)
     texts = [np.append(generator.integers(68, 76, n), 3) for n in generator.integers(2, 8, count)]
     return [
-        batch_sampler.batch_of(
+        collate.batch_of(
             texts[i : i + size], texts[i : i + size], np.arange(len(texts))[i : i + size]
         )
         for i in range(0, count, size)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mt.data import batch_sampler
+from mt.data import collate
 from mt.models import transformer
 from mt.training.graphed_step import compilations
 from mt.training.objectives import cross_entropy
@@ -15,7 +15,7 @@ from mt.training.step import TrainStep, backward
 
 def batch_of(rows, source, target):
     sides = [[np.full(width, 70)] * rows for width in (source, target)]
-    return batch_sampler.batch_of(*sides, np.arange(rows))
+    return collate.batch_of(*sides, np.arange(rows))
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's own, of its own

@@ -16,7 +16,7 @@ import tiny_run
 
 from mt.cli import main
 from mt.decoding import worker_pool
-from mt.interfaces import EngineOptions
+from mt.decoding.types import EngineOptions
 from mt.runtime import signals
 
 ROOT = Path(__file__).parents[1]

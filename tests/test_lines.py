@@ -6,8 +6,11 @@ import random
 
 import pytest
 
-from mt.decoding.batching import batches, is_blank, joined, space_between, split_sentences, windows
-from mt.interfaces import Translation
+from mt.data.languages import space_between
+from mt.data.text import is_blank, split_sentences
+from mt.decoding.batching import batches, windows
+from mt.decoding.text_translator import joined
+from mt.decoding.types import Translation
 
 
 def test_windows_begin_small_grow_and_hold_every_item_in_order():

@@ -5,13 +5,15 @@ import json
 
 import pytest
 
-from mt.checkpoints.checkpoint import TrainState
+from mt.checkpoints.train_state import TrainState
 from mt.config import recipe
-from mt.config.yaml_reader import Document, parse, validate
-from mt.data.prepare import prepare, read_pairs
+from mt.config.validation import validate
+from mt.config.yaml_reader import Document, parse
+from mt.data.pairs import read_pairs
+from mt.data.prepare import prepare
 from mt.data.streaming import Processes, Stream
 from mt.errors import ConfigError
-from mt.interfaces import END, MASK
+from mt.special_tokens import END, MASK
 
 WORDS = ["house", "tree", "river", "street", "child", "window", "letter", "garden"]
 ENGLISH = [f"The {a} and the {b}." for a in WORDS for b in WORDS]

@@ -13,16 +13,18 @@ import yaml
 
 from mt.attention_maps import extract
 from mt.cli import main
-from mt.config import recipe, yaml_reader
+from mt.config import recipe, schema, validation, yaml_reader
+from mt.config.schema import SamplingConfig
 from mt.data import batch_sampler
+from mt.data.pairs import Pair
 from mt.data.prepare import prepare
 from mt.data.subword_regularization import Redraw
 from mt.decoding.translate import open_engine
+from mt.decoding.types import EngineOptions
 from mt.errors import ConfigError
 from mt.evaluation import evaluate
-from mt.interfaces import BACK_TRANSLATED, END, EngineOptions, Pair
 from mt.runtime import files
-from mt.vocabulary.subword_sampling import Sampling
+from mt.special_tokens import BACK_TRANSLATED, END
 from mt.vocabulary.vocabulary import Vocabulary
 
 DE, FR = tiny_run.TARGETS, [f"{line.upper()} !" for line in tiny_run.SOURCES]
@@ -143,7 +145,7 @@ def test_an_epoch_is_drawn_from_its_seed_and_number_alone():
 
 def epoch(temperature, parts=PARTS):
     lengths = np.random.default_rng(1).integers(2, 12, (2, 1000))
-    settings = batch_sampler.Config(tokens=100, window=10)
+    settings = schema.BatchingConfig(tokens=100, window=10)
     return batch_sampler.Epoch(*lengths, settings, 60, 1, 0, (), parts, temperature)
 
 
@@ -277,7 +279,7 @@ def test_an_existing_vocabulary_gets_the_names_it_lacks(run, tmp_path):
 
 def test_the_default_is_the_direction_that_is_learned():
     values = {**RECIPE, "languages": {"source": "fr", "target": "en"}}
-    settled = yaml_reader.validate(recipe.Recipe, yaml_reader.Document(values))
+    settled = validation.validate(recipe.Recipe, yaml_reader.Document(values))
     assert settled.direction.target == "de"
 
 
@@ -290,7 +292,7 @@ def test_the_maps_of_attention_are_of_the_language_that_is_asked_for(run):
 
 def test_words_that_are_cut_anew_keep_their_tags(tmp_path):
     prepared = prepare(recipe.load(written(tmp_path))[0], lambda _: None)
-    sampling = Sampling.model_validate({"source": {"alpha": 0.1}})
+    sampling = SamplingConfig.model_validate({"source": {"alpha": 0.1}})
     drawn = Redraw(sampling, prepared.vocabulary, 40)(prepared.train, 1)
     changed = 0
     for row in range(len(prepared.train)):

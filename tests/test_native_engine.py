@@ -8,21 +8,14 @@ import pytest
 import tiny_run
 import torch
 
-from mt.checkpoints import checkpoint
-from mt.config.yaml_reader import plugin
+from mt.checkpoints import checkpoint, run_directory
+from mt.config.plugins import plugin
+from mt.data.pairs import Pair
 from mt.decoding.decoders import ModelDecoder
 from mt.decoding.text_translator import translation
+from mt.decoding.types import EngineOptions, Hypothesis, Request, Sentence
 from mt.errors import ConfigError, DataError, MachineError, ModelError
-from mt.interfaces import (
-    BEGIN,
-    END,
-    FIRST_PIECE,
-    EngineOptions,
-    Hypothesis,
-    Pair,
-    Request,
-    Sentence,
-)
+from mt.special_tokens import BEGIN, END, FIRST_PIECE
 
 native = plugin("engines", "native")
 ONE = EngineOptions(threads=1, precision="fp32")
@@ -336,7 +329,7 @@ def test_a_model_in_training_is_translated_without_dropout_and_trains_on(run, en
     expected = texts(engine, LINES)
     device = torch.device("cpu")
     live = native.native_engine(
-        engine.searcher.models[0], engine.vocabulary, checkpoint.read_recipe(run), device, "fp32"
+        engine.searcher.models[0], engine.vocabulary, run_directory.read_recipe(run), device, "fp32"
     )
     engine.searcher.models[0].train()
     try:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mt.data import noising
-from mt.interfaces import MASK, PAD
+from mt.special_tokens import MASK, PAD
 
 WIDTH = 40
 SEED = torch.tensor(7)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mt.checkpoints import checkpoint
-from mt.config.yaml_reader import plugin, plugins
+from mt.checkpoints import checkpoint, train_state
+from mt.config.plugins import plugin, plugins
 from mt.models import transformer
 from mt.training.objectives import cross_entropy
 from mt.training.optimizers import muon
@@ -44,7 +44,7 @@ def test_stopped_and_restored_equals_uninterrupted(kind, vocabulary, tmp_path):
     optimizer = built(kind, step, weight_decay=0.1)
     updates(step, optimizer, 0, 3)
     tensors = checkpoint.training_tensors(step, None, optimizer)
-    state = checkpoint.TrainState(step=3)
+    state = train_state.TrainState(step=3)
     folder = checkpoint.save(tmp_path, "step-00000003", step.model, state, {}, tensors)
     step = made(vocabulary, seed=2)
     optimizer = built(kind, step, weight_decay=0.1)

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import tiny_run
 
-from mt.config.yaml_reader import plugin
-from mt.interfaces import END, EngineOptions, Sentence
+from mt.config.plugins import plugin
+from mt.decoding.types import EngineOptions, Sentence
+from mt.special_tokens import END
 
 OPTIONS = EngineOptions(threads=1, precision="fp32")
 

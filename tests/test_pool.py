@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 import tiny_run
 
+from mt.data.pairs import Pair
 from mt.decoding.translate import fair_processes, open_engine
+from mt.decoding.types import EngineOptions
 from mt.errors import ConfigError, MachineError, ModelError
-from mt.interfaces import EngineOptions, Pair
 
 ROOT = Path(__file__).parents[1]
 LINES = [*tiny_run.SOURCES * 9, "", " ", *tiny_run.SOURCES[::-1]]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mt.config.yaml_reader import plugin
+from mt.config.plugins import plugin
 from mt.errors import ModelError
 from mt.models.modules import linear
-from mt.models.modules.layers import Rotary
+from mt.models.modules.positions import Rotary
 
 transformer = plugin("models", "transformer")
 SIZES = {"d_model": 16, "n_heads": 2, "d_ff": 32, "encoder_layers": 2, "decoder_layers": 2}

@@ -17,12 +17,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mt.config import recipe, yaml_reader
+from mt.config import recipe, validation, yaml_reader
 from mt.data.encode import REASONS, encode, is_blank
 from mt.data.prepare import prepare
 from mt.errors import ConfigError, DataError, Stopped
-from mt.interfaces import END
 from mt.runtime import files
+from mt.special_tokens import END
 
 SIZE = 366
 NOUNS = ["house", "tree", "river", "street", "child", "window", "letter", "garden", "doctor"]
@@ -80,7 +80,7 @@ def recipe_of(folder, train=("train",), size=SIZE, **data):
         "vocabulary": {"size": size},
         "training": {"max_steps": 10_000},
     }  # fmt: skip
-    return yaml_reader.validate(recipe.Recipe, yaml_reader.Document(value, folder=folder))
+    return validation.validate(recipe.Recipe, yaml_reader.Document(value, folder=folder))
 
 
 def quietly(made):
@@ -153,12 +153,13 @@ KNOWN = []
 
 @pytest.fixture(autouse=True, scope="module")
 def _known():
-    from mt.interfaces import Languages
-    from mt.vocabulary import vocabulary
+    from mt.config import schema
+    from mt.config.schema import Languages
+    from mt.vocabulary import learn
 
     languages = Languages(source="en", target="de")
     lines = [[pair[side] for pair in GOOD] for side in (0, 1)]
-    KNOWN.append(vocabulary.train(vocabulary.Config(size=SIZE), languages, *lines))
+    KNOWN.append(learn.train(schema.VocabularyConfig(size=SIZE), languages, *lines))
 
 
 def test_blank_is_what_nobody_sees():
@@ -470,9 +471,7 @@ def test_all_of_multi30k_is_kept_and_its_text_comes_back(folder, shared_data):
         "vocabulary": {"size": 8000},
         "training": {"max_steps": 10_000},
     }
-    prepared = quietly(
-        yaml_reader.validate(recipe.Recipe, yaml_reader.Document(value, folder=data))
-    )
+    prepared = quietly(validation.validate(recipe.Recipe, yaml_reader.Document(value, folder=data)))
     corpus = prepared.report["corpora"]["train.0"]
     assert (corpus["pairs"], corpus["kept"]) == (29_000, 29_000)
     assert len(prepared.train) == 29_000

@@ -7,7 +7,7 @@ import json
 import pytest
 import tiny_run
 
-from mt.checkpoints import checkpoint
+from mt.checkpoints import averaging, checkpoint, run_directory, train_state
 from mt.cli import main
 from mt.compression import prune
 from mt.errors import ConfigError
@@ -68,14 +68,14 @@ def test_a_pruned_run_is_a_run(run, capsys, tmp_path):
     told = capsys.readouterr().out.splitlines()
     assert [row.split()[0] for row in told[1:4]] == ["before", "pruned", "fine-tuned"]
     assert told[4].endswith("; 3 of 6 heads left, 24 columns a feed-forward layer left")
-    opened = checkpoint.open_run(new, "last")
+    opened = run_directory.open_run(new, "last")
     model = opened.recipe.model
     assert (model.n_heads, model.d_head, model.d_ff, model.layer_heads) == (1, 8, 24, None)
     assert opened.recipe.search.beams == 2
     plan = opened.recipe.training
     assert (plan.max_steps, opened.state.finished != "") == (4, True)
     assert opened.recipe.optimizer.learning_rate == pytest.approx(0.3e-3)
-    assert [int(folder.name[5:]) for folder in checkpoint.last_steps(new, 9)] == [0, 2, 4]
+    assert [int(folder.name[5:]) for folder in averaging.last_steps(new, 9)] == [0, 2, 4]
     assert len(translations(capsys, new).splitlines()) == 7
     assert main.run(["average", str(new)]) == 0
     assert main.run(["train", str(new / "config.yaml"), "--run", str(new)]) == 0
@@ -84,13 +84,13 @@ def test_a_pruned_run_is_a_run(run, capsys, tmp_path):
     assert main.run(["export", str(new), "--to", "huggingface"]) == 2
     assert "error[EXPORT-KIND] model.d_head" in capsys.readouterr().err
     assert main.run(["prune", str(new), "--ff", "50%", "--checkpoint", "step-2"]) == 0  # once more
-    assert checkpoint.open_run(tmp_path / "small-pruned").recipe.model.d_ff == 12
+    assert run_directory.open_run(tmp_path / "small-pruned").recipe.model.d_ff == 12
 
 
 def test_pruning_alone_leaves_a_run_to_be_trained_by_the_recipe(run, capsys):
     new = run.with_name("run-pruned")
     assert main.run(["prune", str(run), "--heads", "34%", "--uneven", "--pairs", "5"]) == 0
-    opened = checkpoint.open_run(new)
+    opened = run_directory.open_run(new)
     assert opened.folder.name == "step-00000000"
     assert opened.recipe.training.max_steps == 3
     assert sum(map(sum, opened.recipe.model.layer_heads.model_dump().values())) == 4
@@ -99,7 +99,7 @@ def test_pruning_alone_leaves_a_run_to_be_trained_by_the_recipe(run, capsys):
     assert "error[EXPORT-KIND] model.layer_heads" in capsys.readouterr().err
     assert main.run(["train", str(new / "config.yaml"), "--run", str(new)]) == 0
     assert "resuming" in capsys.readouterr().err
-    assert checkpoint.open_run(new).state.step == 3
+    assert run_directory.open_run(new).state.step == 3
     assert translations(capsys, new) != before
     assert main.run(["prune", str(run), "--heads", "50%"]) == 2
     assert "PRUNE-EXISTS" in capsys.readouterr().err
@@ -107,8 +107,8 @@ def test_pruning_alone_leaves_a_run_to_be_trained_by_the_recipe(run, capsys):
 
 def test_closed_gates_are_taken_out(run, capsys):
     gated(run, "{kind: hard_concrete}")
-    opened = checkpoint.open_run(run.parent / "run")
-    from mt.config.yaml_reader import plugin
+    opened = run_directory.open_run(run.parent / "run")
+    from mt.config.plugins import plugin
 
     model = plugin("models", "transformer").build(opened.recipe.model, opened.vocabulary)
     for layer in (model.encoder[0], model.decoder[0]):
@@ -116,13 +116,13 @@ def test_closed_gates_are_taken_out(run, capsys):
             [-1, 0.1]
         )
     model.decoder[0].cross_attention.gates.alpha.data[1] = -0.8
-    checkpoint.save(run, checkpoint.name_of(9), model, checkpoint.TrainState(step=9), about={})
+    checkpoint.save(run, checkpoint.name_of(9), model, train_state.TrainState(step=9), about={})
     assert main.run(["export", str(run), "--to", "ctranslate2"]) == 2
     assert "model.head_gates" in capsys.readouterr().err
     before = translations(capsys, run)
     assert main.run(["prune", str(run), "--heads", "closed"]) == 0
     new = run.with_name("run-pruned")
-    model = checkpoint.open_run(new).recipe.model
+    model = run_directory.open_run(new).recipe.model
     assert (model.n_heads, model.d_head, model.layer_heads, model.head_gates) == (1, 8, None, None)
     assert translations(capsys, new) == before
 
@@ -154,9 +154,9 @@ def test_a_run_of_before_opens_although_it_knows_no_head_width(run):
     lines = [line for line in text.splitlines() if line.split(":")[0].strip() not in (
         "d_head", "layer_heads", "head_gates")]  # fmt: skip
     assert len(lines) == len(text.splitlines()) - 3
-    known = checkpoint.open_run(run)
+    known = run_directory.open_run(run)
     files.write(run / "config.yaml", "\n".join(lines) + "\n")
-    opened = checkpoint.open_run(run)
+    opened = run_directory.open_run(run)
     assert opened.recipe == known.recipe
     opened.model()
     assert json.loads((run / "resolved.json").read_text())["threads"] == 1

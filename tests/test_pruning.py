@@ -11,8 +11,8 @@ import torch
 
 from mt.checkpoints import checkpoint
 from mt.compression import head_importance
-from mt.config.yaml_reader import plugin
-from mt.data import batch_sampler
+from mt.config.plugins import plugin
+from mt.data import collate
 from mt.models.modules import linear
 
 transformer = plugin("models", "transformer")
@@ -34,7 +34,7 @@ def batch():
     generator = np.random.default_rng(1)
     pairs = [[np.append(generator.integers(68, 90, n), 3) for n in both]
              for both in generator.integers(1, 9, (12, 2))]  # fmt: skip
-    return batch_sampler.batch_of([s for s, _ in pairs], [t for _, t in pairs], np.arange(12))
+    return collate.batch_of([s for s, _ in pairs], [t for _, t in pairs], np.arange(12))
 
 
 def hidden(model, batch):

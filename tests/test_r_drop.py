@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mt.data import batch_sampler
+from mt.data import collate
 from mt.models import transformer
 from mt.training.objectives import cross_entropy, r_drop
 
@@ -26,7 +26,7 @@ def batch():
         [np.append(generator.integers(68, 90, n), 3) for n in generator.integers(1, 9, 6)]
         for _ in range(2)
     ]
-    return batch_sampler.batch_of(*sides, np.arange(6))
+    return collate.batch_of(*sides, np.arange(6))
 
 
 def mean(objective, batch):

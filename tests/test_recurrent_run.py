@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import tiny_run
 
+from mt.data.pairs import Pair
 from mt.decoding.translate import open_engine
+from mt.decoding.types import EngineOptions
 from mt.errors import ConfigError
 from mt.export import export
-from mt.interfaces import EngineOptions, Pair
 
 KINDS = ("bahdanau", "dot", "none")
 

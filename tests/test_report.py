@@ -6,9 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from mt.runtime import files
-from mt.training import reporter as report
-from mt.training.reporter import Reporter
+from mt.runtime import console, files
+from mt.training.reporter import Reporter, clock, forget, heat_map
 
 VALUES = {
     "epoch": 0, "loss": 2.5, "learning_rate": 1e-3, "grad_norm": 0.7, "target_tokens": 4096,
@@ -64,7 +63,7 @@ def test_a_torn_last_line_is_dropped_when_the_run_resumes(tmp_path):
 def test_a_log_with_nothing_to_forget_is_left_as_it_is(tmp_path):
     train(tmp_path, 0, 2)
     before = (tmp_path / "metrics.jsonl").stat()
-    report.forget(tmp_path / "metrics.jsonl", 2)
+    forget(tmp_path / "metrics.jsonl", 2)
     after = (tmp_path / "metrics.jsonl").stat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
@@ -164,7 +163,7 @@ def test_what_a_model_says_cannot_drive_the_terminal(tmp_path, capsys):
 
 
 def test_a_heat_map_is_dark_where_weights_are_large():
-    image = report.heat_map([[0.0, 1.0], [0.5, math.nan]], cell=4)
+    image = heat_map([[0.0, 1.0], [0.5, math.nan]], cell=4)
     assert image.shape == (8, 8, 3)
     assert image.dtype == np.uint8
     darkness = 765 - image[::4, ::4].sum(axis=-1, dtype=int)
@@ -176,7 +175,7 @@ def test_a_heat_map_is_dark_where_weights_are_large():
     ("seconds", "shown"), [(0, "0:00:00"), (59.6, "0:01:00"), (3661, "1:01:01")]
 )
 def test_time_is_shown_as_a_clock(seconds, shown):
-    assert report.clock(seconds) == shown
+    assert clock(seconds) == shown
 
 
 def test_append_repairs_a_torn_line(tmp_path):
@@ -187,8 +186,8 @@ def test_append_repairs_a_torn_line(tmp_path):
 
 
 def test_what_is_said_again_and_again_is_said_once(capsys):
-    with report.each_line_once():
+    with console.each_line_once():
         for line in ("a", "b", "a"):
-            report.say(line)
-    report.say("a")
+            console.say(line)
+    console.say("a")
     assert capsys.readouterr().err == "a\nb\na\n"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mt.training.schedule import Config, factor, layer_factors
+from mt.config.schema import ScheduleConfig
+from mt.training.schedule import factor, layer_factors
 
 KINDS = ["inverse_sqrt", "linear", "cosine", "constant"]
 
@@ -12,7 +13,7 @@ KINDS = ["inverse_sqrt", "linear", "cosine", "constant"]
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("warmup", [0, 1, 10])
 def test_the_rate_rises_to_its_peak_and_never_above(kind, warmup):
-    config = Config(kind=kind, warmup_steps=warmup)
+    config = ScheduleConfig(kind=kind, warmup_steps=warmup)
     factors = [factor(config, step, 100) for step in range(1, 101)]
     assert all(0 < f <= 1 for f in factors)
     assert factors[max(0, warmup - 1)] == pytest.approx(1, abs=0.02)
@@ -21,7 +22,7 @@ def test_the_rate_rises_to_its_peak_and_never_above(kind, warmup):
 
 
 def test_inverse_sqrt_is_the_papers_formula():
-    config = Config(kind="inverse_sqrt", warmup_steps=4000)
+    config = ScheduleConfig(kind="inverse_sqrt", warmup_steps=4000)
     peak = 512**-0.5 * 4000**-0.5
     for step in (1, 100, 4000, 50_000):
         paper = 512**-0.5 * min(step**-0.5, step * 4000**-1.5)  # equation 3
@@ -30,7 +31,7 @@ def test_inverse_sqrt_is_the_papers_formula():
 
 @pytest.mark.parametrize("kind", ["linear", "cosine"])
 def test_falling_schedules_end_near_zero_and_stay_there(kind):
-    config = Config(kind=kind, warmup_steps=10)
+    config = ScheduleConfig(kind=kind, warmup_steps=10)
     assert factor(config, 1000, 1000) < 0.002
     assert factor(config, 1001, 1000) == pytest.approx(0, abs=1e-12)
     assert factor(config, 2000, 1000) == pytest.approx(0, abs=1e-12)

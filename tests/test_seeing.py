@@ -19,13 +19,14 @@ import tiny_run
 import torch
 
 from mt.attention_maps import extract, html
-from mt.attention_maps.extract import Sight
+from mt.attention_maps.extract import Sight, chosen
 from mt.checkpoints import bundle
 from mt.cli import main
-from mt.config.yaml_reader import plugin
+from mt.config.plugins import plugin
+from mt.decoding.types import EngineOptions, Translation
 from mt.errors import ConfigError, DataError
-from mt.interfaces import BEGIN, EngineOptions, Translation
 from mt.models.modules import linear
+from mt.special_tokens import BEGIN
 
 SOURCE = "Two dogs play in the grass!"
 PLAIN = EngineOptions(precision="fp32", threads=1, device="cpu")
@@ -155,7 +156,7 @@ def test_what_was_found_has_when_forced_the_attention_with_which_it_was_found(en
 
 
 def _pair(source, target):
-    from mt.interfaces import Pair
+    from mt.data.pairs import Pair
 
     return Pair(source, target, "en", "de", "test")
 
@@ -301,11 +302,11 @@ def test_layers_may_differ_in_their_heads():
     data = data_of(html.page([uneven], ABOUT))
     assert [len(layer["heads"]) for layer in data["encoder"]] == [4, 1, 0]
     assert [layer.shape for layer in layers_of(data, "cross")] == [(4, 2, 3), (1, 2, 3), (0, 2, 3)]
-    assert len(html.chosen(uneven, "cross", None, 2)) == 1
+    assert len(chosen(uneven, "cross", None, 2)) == 1
     with pytest.raises(ConfigError, match="heads 1 to 1"):
-        html.chosen(uneven, "cross", 2, 2)
+        chosen(uneven, "cross", 2, 2)
     with pytest.raises(ConfigError, match="no head is left"):
-        html.chosen(uneven, "cross", 3, None)
+        chosen(uneven, "cross", 3, None)
 
 
 def test_a_model_may_have_cross_attention_only():
@@ -315,7 +316,7 @@ def test_a_model_may_have_cross_attention_only():
     assert data["parts"] == [["cross", "cross-attention"]]
     assert data["encoder"] is None
     with pytest.raises(ConfigError, match="it has: cross"):
-        html.chosen(alone, "encoder", None, None)
+        chosen(alone, "encoder", None, None)
 
 
 def test_the_size_of_a_page_is_bounded(monkeypatch):

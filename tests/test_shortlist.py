@@ -11,17 +11,17 @@ import pytest
 import tiny_run
 import torch
 
-from mt.checkpoints import bundle, checkpoint
+from mt.checkpoints import bundle, run_directory
 from mt.cli import main
-from mt.config.yaml_reader import plugin
-from mt.data import prepare
+from mt.config.plugins import plugin
 from mt.data.corpus import EncodedPairs
-from mt.decoding import ibm_model1, shortlist
+from mt.decoding import ibm_model1, learn_shortlist, shortlist
 from mt.decoding.decoders import ModelDecoder, Rest, ShortlistDecoder
 from mt.decoding.shortlist import Shortlist
 from mt.decoding.translate import open_engine
+from mt.decoding.types import EngineOptions, Sentence
 from mt.errors import ConfigError, DataError, ModelError
-from mt.interfaces import BEGIN, END, FIRST_PIECE, EngineOptions, Sentence
+from mt.special_tokens import BEGIN, END, FIRST_PIECE
 
 A, B, C, X = 400, 401, 402, 403  # source words, and one that is everywhere
 a, b, c, x = 500, 501, 502, 503  # what they become
@@ -90,9 +90,9 @@ class TestLexicon:
 
     def test_a_corpus_without_pairs_gives_what_is_always_there(self, monkeypatch):
         monkeypatch.setattr(shortlist, "STEP", 1)
-        found = shortlist.learn(TOY, np.arange(0), 450, 600, True, 3, 0)
+        found = learn_shortlist.learn(TOY, np.arange(0), 450, 600, True, 3, 0)
         ids = found.ids([[A, END]], [])
-        assert ids.tolist() == [*range(shortlist.ALWAYS), A]
+        assert ids.tolist() == [*range(learn_shortlist.ALWAYS), A]
 
 
 class TestIds:
@@ -101,7 +101,7 @@ class TestIds:
         monkeypatch.setattr(shortlist, "STEP", 1)
 
     def test_their_number_is_a_multiple_as_long_as_there_are_ids(self, monkeypatch):
-        found = shortlist.learn(TOY, np.arange(len(TOY)), 450, 600, False, 2, 3)
+        found = learn_shortlist.learn(TOY, np.arange(len(TOY)), 450, 600, False, 2, 3)
         fewest = set(found.ids([[A, END]], []).tolist())
         for step in (10, 64, 256, 1000):
             monkeypatch.setattr(shortlist, "STEP", step)
@@ -111,27 +111,27 @@ class TestIds:
             assert ids == sorted(set(ids))
 
     def test_they_are_what_is_always_there_and_the_best_of_each_piece(self):
-        found = shortlist.learn(TOY, np.arange(len(TOY)), 450, 600, False, 1, 1)
+        found = learn_shortlist.learn(TOY, np.arange(len(TOY)), 450, 600, False, 1, 1)
         often = a  # a, b and x occur as often as each other: the lowest
         for source, target in ((A, a), (B, b), (C, c), (X, x)):
             ids = found.ids([[source, END]], [])
-            assert set(range(shortlist.ALWAYS)) <= set(ids.tolist())
+            assert set(range(learn_shortlist.ALWAYS)) <= set(ids.tolist())
             empty = int(found.pieces[ibm_model1.EMPTY, 0])
-            assert set(ids[ids >= shortlist.ALWAYS].tolist()) == {target, often, empty}
+            assert set(ids[ids >= learn_shortlist.ALWAYS].tolist()) == {target, often, empty}
         together = found.ids([[A, B, END], [C, END]], [[555, 0], []])
         assert {a, b, c, 555} <= set(together.tolist())
         assert np.array_equal(together, np.unique(together))
 
     def test_a_joint_vocabulary_lets_a_piece_stay_itself(self):
-        joint = shortlist.learn(TOY, np.arange(len(TOY)), 600, 600, True, 1, 0)
+        joint = learn_shortlist.learn(TOY, np.arange(len(TOY)), 600, 600, True, 1, 0)
         assert 444 in joint.ids([[444, END]], [])
-        sides = shortlist.learn(TOY, np.arange(len(TOY)), 600, 600, False, 1, 0)
+        sides = learn_shortlist.learn(TOY, np.arange(len(TOY)), 600, 600, False, 1, 0)
         assert 444 not in sides.ids([[444, END]], [])
 
 
 class TestFile:
     def save(self, folder, digest="v"):
-        found = shortlist.learn(TOY, np.arange(len(TOY)), 450, 600, False, 2, 3)
+        found = learn_shortlist.learn(TOY, np.arange(len(TOY)), 450, 600, False, 2, 3)
         shortlist.save(found, folder, digest)
         return found
 
@@ -191,7 +191,7 @@ def own_cache(cache, monkeypatch):
 
 
 def digest(run):
-    return checkpoint.open_run(run).vocabulary.digest
+    return run_directory.open_run(run).vocabulary.digest
 
 
 def put(run, always, pieces=None):
@@ -257,7 +257,7 @@ def test_prefixes_are_on_it_and_tokens_are_ids_again(run):
 
 
 def test_logits_are_those_of_the_model_and_the_rest_is_with_padding(run):
-    model = checkpoint.open_run(run).model().eval()
+    model = run_directory.open_run(run).model().eval()
     ids = torch.tensor(SOME)
     others = torch.tensor(sorted(set(range(408)) - set(SOME)))
     source, lengths = torch.tensor([[80, 81, END]]), torch.tensor([5])
@@ -313,7 +313,7 @@ def test_a_missing_one_is_told_when_the_model_is_opened(tmp_path):
 
 
 def test_a_model_in_training_searches_all(run):
-    opened = checkpoint.open_run(run)
+    opened = run_directory.open_run(run)
     recipe = opened.recipe
     wanted = recipe.search.model_copy(update={"shortlist": True})
     recipe = recipe.model_copy(update={"search": wanted})
@@ -352,7 +352,7 @@ def test_the_command_learns_it_from_the_data_of_the_run(prepared, monkeypatch, c
     )
     assert (code, told.out) == (0, "")
     found = shortlist.load(prepared, digest(prepared))
-    assert len(found.always) == shortlist.ALWAYS + 10
+    assert len(found.always) == learn_shortlist.ALWAYS + 10
     line = "Girls sing.\n"
     on = ("--set", "search.shortlist=true", "--threads", "1")
     code, told = command(monkeypatch, capsys, "translate", prepared, *on, stdin=line)
@@ -362,11 +362,11 @@ def test_the_command_learns_it_from_the_data_of_the_run(prepared, monkeypatch, c
 def test_streamed_data_give_the_same(prepared, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(prepared, run, symlinks=True)
-    prepare.learn_shortlist(prepared, 5, 10, tell=lambda _: None)
+    learn_shortlist.learn_shortlist(prepared, 5, 10, tell=lambda _: None)
     text = (run / "config.yaml").read_text(encoding="utf-8")
     assert "streaming: false" in text
     (run / "config.yaml").write_text(text.replace("streaming: false", "streaming: true"))
-    prepare.learn_shortlist(run, 5, 10, tell=lambda _: None)
+    learn_shortlist.learn_shortlist(run, 5, 10, tell=lambda _: None)
     one, two = (shortlist.load(each, digest(run)) for each in (prepared, run))
     assert np.array_equal(one.pieces, two.pieces)
     assert np.array_equal(one.always, two.always)
@@ -380,7 +380,7 @@ def test_data_that_are_gone_or_others_are_told(tmp_path, monkeypatch, capsys):
     assert (code, "error[VOCAB-MISMATCH]" in told.err) == (4, True)
     (tmp_path / "train.en").unlink()
     with pytest.raises(DataError, match="no such file"):
-        prepare.learn_shortlist(run, tell=lambda _: None)
+        learn_shortlist.learn_shortlist(run, tell=lambda _: None)
     assert not (run / shortlist.NAME).exists()
     code, told = command(monkeypatch, capsys, "shortlist", tmp_path / "none")
     assert (code, "error[RUN-NONE]" in told.err) == (4, True)
@@ -400,7 +400,7 @@ def test_a_bundle_of_a_run_that_uses_one_searches_all(tmp_path):
     kept = text.replace("shortlist: false", "shortlist: true")
     assert kept != text
     (run / "config.yaml").write_text(kept, encoding="utf-8")
-    opened = checkpoint.open_run(run)
+    opened = run_directory.open_run(run)
     bundle.write(tmp_path / "made.mt", opened, opened.model())
     made = open_engine(tmp_path / "made.mt", EngineOptions(threads=1, precision="fp32"))
     assert len(list(made.translate(tiny_run.SOURCES))) == len(tiny_run.SOURCES)

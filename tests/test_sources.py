@@ -19,12 +19,14 @@ import pytest
 import zstandard
 from pydantic import TypeAdapter
 
-from mt.config import recipe
-from mt.config.yaml_reader import parse, plugin, validate
+from mt.config import schema
+from mt.config.plugins import plugin
+from mt.config.validation import validate
+from mt.config.yaml_reader import parse
 from mt.errors import ConfigError, DataError, MtError
 
 LANGUAGES = {"source": "en", "target": "de"}
-SCHEMA = TypeAdapter(recipe.Source)
+SCHEMA = TypeAdapter(schema.Source)
 
 
 def pairs(folder, **section):

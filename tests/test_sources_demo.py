@@ -9,11 +9,11 @@ from random import Random
 import pytest
 import sacrebleu
 
+from mt.config.schema import Languages
 from mt.data.sources import demo
 from mt.data.sources._demo import german, lexicon, trees
 from mt.data.sources._demo.trees import Clause, Phrasal, Relative, Sentence
 from mt.errors import ConfigError
-from mt.interfaces import Languages
 
 WORDS = lexicon.lexicon()
 

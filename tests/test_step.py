@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from mt.checkpoints.averaging import MovingAverage
-from mt.config.yaml_reader import plugin, plugins
-from mt.data import batch_sampler
+from mt.config.plugins import plugin, plugins
+from mt.data import collate
 from mt.errors import MachineError
 from mt.models import transformer
+from mt.training.ema import MovingAverage
 from mt.training.objectives import cross_entropy
 from mt.training.step import TrainStep, advance, backward, gradients, set_rate, step_or_restore
 
@@ -34,9 +34,7 @@ def step(vocabulary):
 def batch_of(*lengths, seed=1):
     generator = np.random.default_rng(seed)
     sides = [[np.append(generator.integers(68, 90, n - 1), 3) for n in both] for both in lengths]
-    return batch_sampler.batch_of(
-        [s for s, _ in sides], [t for _, t in sides], np.arange(len(sides))
-    )
+    return collate.batch_of([s for s, _ in sides], [t for _, t in sides], np.arange(len(sides)))
 
 
 BATCHES = [batch_of((5, 4), (7, 9), (3, 3)), batch_of((9, 9), (9, 8), (8, 9), (9, 2), seed=2)]

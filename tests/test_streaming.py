@@ -11,16 +11,18 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from mt.checkpoints.checkpoint import TrainState
+from mt.checkpoints.train_state import TrainState
 from mt.config import recipe
-from mt.config.yaml_reader import ConfigError, parse, validate
-from mt.data import batch_sampler
+from mt.config.schema import Languages
+from mt.config.validation import validate
+from mt.config.yaml_reader import ConfigError, parse
+from mt.data import collate
 from mt.data.encode import held_out
-from mt.data.prepare import prepare, read_pairs
+from mt.data.pairs import read_pairs
+from mt.data.prepare import prepare
 from mt.data.streaming import Processes, Stream, read
 from mt.errors import DataError
-from mt.interfaces import Languages
-from mt.vocabulary.vocabulary import train as learn
+from mt.vocabulary.learn import train as learn
 
 SHARDS = (260, 130, 400, 10)
 PAIRS = [
@@ -212,7 +214,7 @@ def test_no_update_is_less_than_half_full(folder):
     for micros, after in stream.updates(TrainState()):
         tokens = sum(int(stream.window.target_lengths[micro].sum()) for micro in micros)
         assert 350 <= tokens <= 1.6 * 700
-        batch = batch_sampler.collate(stream.window, micros[0])
+        batch = collate.collate(stream.window, micros[0])
         assert batch.source.shape[1] * len(batch.rows) <= 256
         if after.epoch:
             break

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import sentencepiece
 
+from mt.config.schema import Languages, SamplingConfig, VocabularyConfig
 from mt.data import subword_regularization
 from mt.data.corpus import EncodedPairs
 from mt.data.subword_regularization import Epochs, Redraw
 from mt.errors import ConfigError
-from mt.interfaces import END, FIRST_PIECE, Languages
-from mt.vocabulary.subword_sampling import SPACE, BytePairs, Pieces, Sampling, Unigrams
-from mt.vocabulary.vocabulary import Config, existing, train
+from mt.special_tokens import END, FIRST_PIECE
+from mt.vocabulary.learn import existing, train
+from mt.vocabulary.subword_sampling import SPACE, BytePairs, Pieces, Unigrams
 
 WORDS = "lower lowest newer newest wider widest slowly slower new low over under water winter"
 LINES = [
@@ -26,7 +27,7 @@ LINES = [
 
 
 def learned(model, **more):
-    config = Config(size=390, model=model, **more)
+    config = VocabularyConfig(size=390, model=model, **more)
     return train(config, Languages(source="en", target="de"), LINES, LINES)
 
 
@@ -45,7 +46,7 @@ def foreign(model, folder):
     )  # fmt: skip
     path = folder / f"{model}.model"
     path.write_bytes(stream.getvalue())
-    return existing(Config(path=str(path)))
+    return existing(VocabularyConfig(path=str(path)))
 
 
 def flat(sentences):
@@ -103,7 +104,7 @@ RANDOM = {
 )
 def test_however_words_are_cut_their_text_is_the_same(vocabularies, model, side):
     known = vocabularies[model]
-    draw = Redraw(Sampling(target=side), known, 10_000)
+    draw = Redraw(SamplingConfig(target=side), known, 10_000)
     before = pairs_of(known, LINES)
     after = draw(before, 1, 0)
     assert known.decode_target(sentences(after)) == LINES
@@ -127,7 +128,9 @@ def test_what_is_no_text_stays_where_it_is(vocabularies):
 
 def test_without_any_merge_words_are_characters(vocabularies):
     known = vocabularies["bpe"]
-    pairs = Redraw(Sampling(source={"dropout": 1.0}), known, 99)(pairs_of(known, ["low new"]), 1)
+    pairs = Redraw(SamplingConfig(source={"dropout": 1.0}), known, 99)(
+        pairs_of(known, ["low new"]), 1
+    )
     assert known.pieces_source(pairs.source(0)) == [*f"{SPACE}low{SPACE}new", "</s>"]
 
 
@@ -212,11 +215,13 @@ def test_bpe_cuts_are_those_of_algorithm_1(dropout):
 def test_an_epoch_is_a_function_of_seed_and_number(vocabularies, model, side):
     known = vocabularies[model]
     pairs = pairs_of(known, LINES)
-    made = [Epochs(Redraw(Sampling(source=side, target=side), known, 99), pairs, 7) for _ in "ab"]
+    made = [
+        Epochs(Redraw(SamplingConfig(source=side, target=side), known, 99), pairs, 7) for _ in "ab"
+    ]
     whole = [sentences(made[0].taken(epoch)) for epoch in range(3)]
     assert whole[0] != whole[1] != whole[2]
     assert sentences(made[1].taken(2)) == whole[2]  # as when a run is resumed there
-    draw = Redraw(Sampling(source=side, target=side), known, 99)
+    draw = Redraw(SamplingConfig(source=side, target=side), known, 99)
     assert sentences(draw(pairs, 7, 1)) == whole[1]
     assert sentences(draw(pairs, 8, 1)) != whole[1]
     assert [ids.tolist() for ids in map(draw(pairs, 7, 1).source, range(9))] != whole[1][:9]
@@ -225,7 +230,7 @@ def test_an_epoch_is_a_function_of_seed_and_number(vocabularies, model, side):
 def test_many_sentences_are_cut_some_at_a_time(vocabularies, monkeypatch):
     known = vocabularies["bpe"]
     monkeypatch.setattr(subword_regularization, "TOKENS", 40)
-    draw = Redraw(Sampling(target={"dropout": 0.3}), known, 10_000)
+    draw = Redraw(SamplingConfig(target={"dropout": 0.3}), known, 10_000)
     pairs = pairs_of(known, [*LINES, "", *LINES])
     assert known.decode_target(sentences(draw(pairs, 1))) == [*LINES, "", *LINES]
 
@@ -235,13 +240,13 @@ def test_no_sentence_becomes_too_long(vocabularies):
     pairs = pairs_of(known, LINES)
     plain = sentences(pairs)
     limit = max(map(len, plain))
-    draw = Redraw(Sampling(target={"alpha": 0.0}), known, limit)
+    draw = Redraw(SamplingConfig(target={"alpha": 0.0}), known, limit)
     most = draw.longest(pairs)
     assert most == (limit, limit)
     found = [sentences(draw(pairs, 1, epoch)) for epoch in range(5)]
     assert max(len(ids) for epoch in found for ids in epoch) <= limit
     assert any(epoch[row] == plain[row] for epoch in found for row in range(len(plain)))
-    loose = Redraw(Sampling(target={"alpha": 0.0}), known, 10_000)
+    loose = Redraw(SamplingConfig(target={"alpha": 0.0}), known, 10_000)
     assert max(map(len, sentences(loose(pairs, 1, 0)))) > limit
     assert loose.longest(pairs)[1] >= max(map(len, sentences(loose(pairs, 1, 0))))
 
@@ -249,7 +254,7 @@ def test_no_sentence_becomes_too_long(vocabularies):
 def test_a_sentence_with_a_character_that_is_no_piece_keeps_its_cut():
     """In some models a character stands within longer pieces only."""
     pieces = Pieces("bpe", ["", "", "", "", "a", "ab"], np.array([0, 0, 0, 0, -2.0, -1.0]))
-    draw = Redraw(Sampling(), learned("bpe"), 99)
+    draw = Redraw(SamplingConfig(), learned("bpe"), 99)
     ids, starts = np.array([5, 3, 4, 3]), np.array([0, 2, 4])
     cut = BytePairs(pieces, 1.0)
     found, lengths = draw._drawn(ids, starts, pieces, cut, np.random.default_rng(1))
@@ -270,17 +275,17 @@ def test_a_sentence_with_a_character_that_is_no_piece_keeps_its_cut():
 )
 def test_sampling_that_does_not_fit_is_refused(values, told):
     with pytest.raises(ValueError, match=told):
-        Config.model_validate(values)
+        VocabularyConfig.model_validate(values)
 
 
 def test_a_vocabulary_of_another_kind_is_refused_when_it_is_opened(vocabularies):
     with pytest.raises(ConfigError, match="is for a unigram vocabulary, and this one is bpe"):
-        Redraw(Sampling(source={"alpha": 0.1}), vocabularies["bpe"], 99)
+        Redraw(SamplingConfig(source={"alpha": 0.1}), vocabularies["bpe"], 99)
     words = train(
-        Config(kind="whitespace"), Languages(source="en", target="de"), LINES, LINES
+        VocabularyConfig(kind="whitespace"), Languages(source="en", target="de"), LINES, LINES
     )  # fmt: skip
     with pytest.raises(ConfigError, match="whole words only"):
-        Redraw(Sampling(source={"alpha": 0.1}), words, 99)
+        Redraw(SamplingConfig(source={"alpha": 0.1}), words, 99)
 
 
 def test_the_first_piece_of_text_is_no_special_one(vocabularies):

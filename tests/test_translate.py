@@ -18,10 +18,10 @@ import torch
 
 import mt
 import mt.decoding.batching
-from mt.config.yaml_reader import plugin
+from mt.config.plugins import plugin
 from mt.decoding import output_formats, translate
+from mt.decoding.types import EngineOptions, Score, Translation
 from mt.errors import ConfigError, DataError, ModelError
-from mt.interfaces import EngineOptions, Score, Translation
 
 REPOSITORY = Path(__file__).parents[1]
 ONE = EngineOptions(threads=1, precision="fp32")

@@ -16,11 +16,11 @@ import pytest
 import tiny_run
 import torch
 
-from mt.checkpoints import checkpoint
+from mt.checkpoints import checkpoint, run_directory, train_state
 from mt.cli import main
-from mt.config.yaml_reader import plugin
+from mt.config.plugins import plugin
 from mt.decoding import translate
-from mt.interfaces import Translation
+from mt.decoding.types import Translation
 from mt.runtime import files
 
 REPOSITORY = Path(__file__).parents[1]
@@ -180,12 +180,12 @@ class TestTranslate:
         """T13."""
         run = tiny_run.make(tmp_path)
         assert mt("translate", run, stdin=LINES).code == 0
-        opened = checkpoint.open_run(run)
+        opened = run_directory.open_run(run)
         model = plugin("models", "transformer").build(opened.recipe.model, opened.vocabulary)
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.fill_(1e38)  # finite, so it can be saved; its products are not
-        checkpoint.save(run, checkpoint.name_of(8), model, checkpoint.TrainState(step=8), about={})
+        checkpoint.save(run, checkpoint.name_of(8), model, train_state.TrainState(step=8), about={})
         pair = ("--source", tmp_path / "train.en", "--target", tmp_path / "train.de")
         for done in (mt("translate", run, stdin=LINES), mt("score", run, *pair)):
             assert (done.code, done.out) == (4, "")
@@ -284,11 +284,11 @@ class TestAverage:
     def several(self, tmp_path):
         """A run with the checkpoints 7, 8 and 9."""
         run = tiny_run.make(tmp_path)
-        opened = checkpoint.open_run(run)
+        opened = run_directory.open_run(run)
         for step in (8, 9):
             torch.manual_seed(step)
             model = plugin("models", "transformer").build(opened.recipe.model, opened.vocabulary)
-            state = checkpoint.TrainState(step=step)
+            state = train_state.TrainState(step=step)
             checkpoint.save(run, checkpoint.name_of(step), model, state, about={"data": "d"})
         return run
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from mt.interfaces import END, FIRST_PIECE, PAD, UNK
 from mt.models import rnn, transformer
-from mt.models.modules.layers import WordDropout
+from mt.models.modules.embedding import WordDropout
+from mt.special_tokens import END, FIRST_PIECE, PAD, UNK
 
 
 @pytest.fixture

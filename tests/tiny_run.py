@@ -6,11 +6,13 @@ from pathlib import Path
 
 import torch
 
-from mt.checkpoints import checkpoint
+from mt.checkpoints import checkpoint, run_directory, train_state
+from mt.config.plugins import plugin
 from mt.config.recipe import Recipe
-from mt.config.yaml_reader import parse, plugin, validate
-from mt.interfaces import Languages
-from mt.vocabulary import vocabulary
+from mt.config.schema import Languages
+from mt.config.validation import validate
+from mt.config.yaml_reader import parse
+from mt.vocabulary import learn
 
 SOURCES = [
     "A man sleeps in a green room.", "Two dogs play in the grass!", "Is a woman reading a book?",
@@ -51,12 +53,10 @@ def make(
     if model is not None:
         lines = [f"model: {model}" if line.startswith("model:") else line for line in lines]
     recipe = validate(Recipe, parse("\n".join(lines), "recipe", folder))
-    known = vocabulary.train(
-        recipe.vocabulary, Languages(source="en", target="de"), SOURCES, TARGETS
-    )
+    known = learn.train(recipe.vocabulary, Languages(source="en", target="de"), SOURCES, TARGETS)
     torch.manual_seed(seed)
     built = plugin("models", recipe.model.kind).build(recipe.model, known)
-    checkpoint.begin(run, recipe, known, {"precision": "fp32", "threads": 1})
-    state = checkpoint.TrainState(step=7)
+    run_directory.begin(run, recipe, known, {"precision": "fp32", "threads": 1})
+    state = train_state.TrainState(step=7)
     checkpoint.save(run, checkpoint.name_of(7), built, state, about={})
     return run

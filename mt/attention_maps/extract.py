@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from mt.decoding.batching import is_blank
+from mt.data.text import is_blank
 from mt.decoding.text_translator import TextEngine, search_config, translation
 from mt.decoding.translate import open_engine
+from mt.decoding.types import EngineOptions, Hypothesis, Sentence, Translation, Watcher
 from mt.errors import ConfigError, DataError
-from mt.interfaces import BEGIN, END, EngineOptions, Hypothesis, Sentence, Translation, Watcher
+from mt.special_tokens import BEGIN, END
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -163,3 +164,39 @@ def _sight(
 def cells(sight: Sight, parts: Sequence[str]) -> int:
     """How many weights the maps of some parts of a sight have."""
     return sum(math.prod(layer.shape) for part in parts for layer in sight.maps.get(part, ()))
+
+
+HeadMap = tuple[int, int, "NDArray[np.float32]"]
+"""A layer and a head, counted from 1, and the weights [T, S]."""
+
+
+def chosen(sight: Sight, part: str, layer: int | None, head: int | None) -> list[HeadMap]:
+    """The maps of a part: all, those of a layer, those of a head.
+
+    Raises:
+        ConfigError: there is no such part, layer or head.
+    """
+    if part not in sight.maps:
+        what = f"this model has none; it has: {', '.join(sight.maps)}"
+        raise ConfigError("ATTENTION", f"--part {part}", what, "choose one of these")
+    layers = list(enumerate(sight.maps[part], start=1))
+    if layer is not None and not 0 < layer <= len(layers):
+        what = f"the {PARTS[part]} has layers 1 to {len(layers)}"
+        raise ConfigError("ATTENTION", f"--layer {layer}", what, "choose one of these")
+    wanted = layers if layer is None else [layers[layer - 1]]
+    found = [
+        (number, place, each)
+        for number, heads in wanted
+        for place, each in enumerate(heads, start=1)
+        if head in (None, place)
+    ]
+    if not found:
+        most = max(len(heads) for _, heads in wanted)
+        what = f"there are heads 1 to {most}" if most else "no head is left there"
+        raise ConfigError("ATTENTION", f"--head {head}", what, "choose another")
+    return found
+
+
+def head_title(layer: int, head: int, bits: float, sure: float) -> str:
+    """The title of a head's map."""
+    return f"layer {layer}, head {head}: confidence {sure:.2f}, entropy {bits:.2f} bits"

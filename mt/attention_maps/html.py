@@ -10,31 +10,21 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
-import io
 import json
 import re
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mt.attention_maps.extract import PARTS, Sight, cells
-from mt.cli import interactive
-from mt.decoding import output_formats
-from mt.decoding.output_formats import readable, words
-from mt.errors import ConfigError, DataError, MachineError, printable
-from mt.runtime import files
+from mt.decoding import output_formats, word_alignment
+from mt.decoding.word_alignment import readable, words
+from mt.errors import DataError
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from numpy.typing import NDArray
-    from rich.text import Text
-
-_Map = tuple[int, int, "NDArray[np.float32]"]
-"""A layer and a head, counted from 1, and the weights [T, S]."""
 TEMPLATE = Path(__file__).with_name("page.html")
 FINE, COARSE = 65535, 255
 """Levels of a weight on the page, in two bytes or in one."""
@@ -42,19 +32,6 @@ MANY = 1 << 20
 """Weights of all alternatives up to which they have two bytes each."""
 ROOM = 8 << 20
 """Weights that a page holds; alternatives whose maps do not fit are told without them."""
-RAMP = ("#f3f5f9", "#c5d9f4", "#7fb0ea", "#3a7fd5", "#1a4f9c", "#0b2a5e")
-"""From nothing to all; colours go by the root of a weight, so that small ones can be seen."""
-LABELLED = 60
-"""Most pieces of a side that a picture names."""
-NAMED = 24
-"""Most characters of such a name."""
-WIDEST, DOTS = 40.0, 110
-"""Inches of the maps of a layer in a picture, about; dots an inch."""
-FONTS = (
-    "DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC",
-    "WenQuanYi Zen Hei", "PingFang SC", "Hiragino Sans GB", "Microsoft YaHei", "Arial Unicode MS",
-)  # fmt: skip
-"""Where a picture looks for characters, in this order."""
 
 
 # ------------------------------------------------------------------------------- the page
@@ -137,8 +114,8 @@ def _translation(sight: Sight) -> dict[str, Any]:
         "probabilities": [
             output_formats.rounded(float(np.exp(g))) for g in found.log_probabilities
         ],
-        "pharaoh": output_formats.pharaoh(found),
-        "links": output_formats.links(found),
+        "pharaoh": word_alignment.pharaoh(found),
+        "links": word_alignment.links(found),
         "source_words": [word for word, _ in words(found.source_tokens)],
         "words": [word for word, _ in words(found.tokens)],
     }
@@ -163,147 +140,3 @@ def quantised(weights: NDArray[np.float32], levels: int) -> bytes:
     """
     kind = "<u2" if levels > COARSE else "u1"
     return np.rint(np.sqrt(weights.astype(np.float64)) * levels).astype(kind).tobytes()
-
-
-# ------------------------------------------------------------------- a picture, a terminal
-
-
-def chosen(sight: Sight, part: str, layer: int | None, head: int | None) -> list[_Map]:
-    """The maps of a part: all, those of a layer, those of a head.
-
-    Raises:
-        ConfigError: there is no such part, layer or head.
-    """
-    if part not in sight.maps:
-        what = f"this model has none; it has: {', '.join(sight.maps)}"
-        raise ConfigError("ATTENTION", f"--part {part}", what, "choose one of these")
-    layers = list(enumerate(sight.maps[part], start=1))
-    if layer is not None and not 0 < layer <= len(layers):
-        what = f"the {PARTS[part]} has layers 1 to {len(layers)}"
-        raise ConfigError("ATTENTION", f"--layer {layer}", what, "choose one of these")
-    wanted = layers if layer is None else [layers[layer - 1]]
-    found = [
-        (number, place, each)
-        for number, heads in wanted
-        for place, each in enumerate(heads, start=1)
-        if head in (None, place)
-    ]
-    if not found:
-        most = max(len(heads) for _, heads in wanted)
-        what = f"there are heads 1 to {most}" if most else "no head is left there"
-        raise ConfigError("ATTENTION", f"--head {head}", what, "choose another")
-    return found
-
-
-def picture(sight: Sight, part: str, layer: int | None = None, head: int | None = None) -> bytes:
-    """A PNG of the maps of a part: a row a layer, a column a head.
-
-    Raises:
-        ConfigError: there is no such part, layer or head.
-        MachineError: matplotlib is not installed.
-    """
-    maps = chosen(sight, part, layer, head)
-    try:
-        import matplotlib
-        from matplotlib.font_manager import get_font_names
-    except ImportError:
-        advice = "pip install 'mt[plot]'"
-        raise MachineError("PLOT", "--png", "matplotlib is not installed", advice) from None
-    known = set(get_font_names())
-    with matplotlib.rc_context(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # it is shown as a box
-        matplotlib.rcParams["font.family"] = [name for name in FONTS if name in known]
-        buffer = io.BytesIO()
-        _figure(sight, part, maps).savefig(buffer, format="png", dpi=DOTS)
-    return buffer.getvalue()
-
-
-def _figure(sight: Sight, part: str, maps: Sequence[_Map]) -> Figure:
-    """The figure of some maps."""
-    from matplotlib.colors import LinearSegmentedColormap, PowerNorm
-    from matplotlib.figure import Figure
-
-    layers, heads = (sorted({each[i] for each in maps}) for i in (0, 1))
-    names = [readable(axis) for axis in sight.axes(part)]
-    longest = max(map(len, names))
-    side = min(max(2.2, 0.22 * longest), 9.0 if longest <= LABELLED else 3.0)  # inches
-    side = max(2.2, min(9.0 if len(maps) == 1 else side, WIDEST / len(heads)))
-    margin = 1.1 if longest <= LABELLED else 0.5
-    size = ((side + margin) * len(heads), (side + margin) * len(layers) + 0.4)
-    figure = Figure(figsize=size, layout="constrained")
-    figure.suptitle(f"{PARTS[part]}: {printable(sight.translation.text, 70)}")
-    axes = figure.subplots(len(layers), len(heads), squeeze=False)
-    for each in axes.flat:
-        each.set_visible(False)
-    told, ramp = sight.heads(part), LinearSegmentedColormap.from_list("weights", RAMP)
-    for layer, head, weights in maps:
-        each = axes[layers.index(layer), heads.index(head)]
-        each.set_visible(True)
-        each.imshow(weights, cmap=ramp, norm=PowerNorm(0.5, 0, 1), aspect="auto")
-        each.set_title(_told(layer, head, *told[layer - 1][head - 1]), fontsize=8)
-        each.tick_params(length=0)
-        ticks = zip((each.set_yticks, each.set_xticks), names, (0, 90), strict=True)
-        for put, pieces, rotation in ticks:
-            short = [printable(piece, NAMED) for piece in pieces]
-            short = short if len(pieces) <= LABELLED else []
-            put(range(len(short)), short, rotation=rotation, fontsize=min(8, 50 * side / longest))
-    return figure
-
-
-def _told(layer: int, head: int, bits: float, sure: float) -> str:
-    return f"layer {layer}, head {head}: confidence {sure:.2f}, entropy {bits:.2f} bits"
-
-
-def print_lines(
-    sights: Sequence[Sight], part: str, layer: int | None = None, head: int | None = None
-) -> None:
-    """Write the lines of `terminal_lines` to standard output, coloured where it has colours."""
-    from rich.console import Console
-
-    with files.output(None) as out:
-        console = Console(file=out, highlight=False, soft_wrap=True)
-        for line in terminal_lines(sights, part, layer, head, console.width):
-            console.print(line)
-
-
-def terminal_lines(
-    sights: Sequence[Sight], part: str, layer: int | None, head: int | None, width: int
-) -> Iterator[Text]:
-    """The same for a terminal of so many columns: all heads in figures, some as maps of the best.
-
-    Raises:
-        ConfigError: there is no such part, layer or head.
-    """
-    from rich.text import Text
-
-    best = sights[0]
-    maps = chosen(best, part, layer, head)
-    alternatives = tuple(sight.translation for sight in sights)
-    found = replace(best.translation, alternatives=alternatives, alignment=None)
-    yield from interactive.shown_lines(found, width)
-    yield Text(f"  {output_formats.pharaoh(best.translation)}", style="dim")
-    for each in PARTS:
-        if each in best.maps:
-            yield Text()
-            yield from _heads(best, each)
-    rows, columns = (readable(axis) for axis in best.axes(part))
-    told = best.heads(part)
-    for number, place, weights in maps:
-        yield Text()
-        yield Text(f"{PARTS[part]}, {_told(number, place, *told[number - 1][place - 1])}")
-        yield from interactive.shaded_map(
-            interactive.flush_right(rows), columns, weights.tolist(), width
-        )
-
-
-def _heads(sight: Sight, part: str) -> Iterator[Text]:
-    """Confidence and entropy of each head of a part, a line a layer, in the colour of the first."""
-    from rich.text import Text
-
-    yield Text(f"{PARTS[part]}: confidence (entropy in bits) of each head")
-    for number, heads in enumerate(sight.heads(part), start=1):
-        line = Text(f"  layer {number:<2}", style="dim")
-        for bits, sure in heads:
-            line.append(f"  {sure:4.2f}", style=interactive.colour(sure))
-            line.append(f" ({bits:.1f})", style="dim")
-        yield line

@@ -2,34 +2,22 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterable
+import dataclasses
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor, nn
 
-from mt.runtime.distributed import held
+from mt.config.plugins import plugin
+from mt.errors import ModelError
+from mt.runtime import files
 
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
-class MovingAverage:
-    """The exponential moving average of a module's weights, as a module of its own.
-
-    Early on, when few updates were seen, the decay is (1 + n) / (10 + n), so that the random
-    start is soon forgotten.
-    """
-
-    def __init__(self, module: nn.Module, decay: float) -> None:
-        self.decay = decay
-        self.module = copy.deepcopy(module).eval().requires_grad_(False)
-
-    @torch.no_grad()
-    def update(self, module: nn.Module, step: int, finite: Tensor) -> None:
-        """Take in the weights after update number `step`, counted from 1, if it was `finite` []."""
-        decay = min(self.decay, (1 + step) / (10 + step))
-        averages = [held(parameter) for parameter in self.module.parameters()]
-        weights = [held(parameter) for parameter in module.parameters()]
-        weight = finite * (1 - decay)  # a tensor: whether it is 0 is known on the device only
-        torch._foreach_lerp_(averages, weights, [weight] * len(averages))
+from mt.checkpoints.checkpoint import MANIFEST, fit, load_weights, save
+from mt.checkpoints.run_directory import AVERAGE, choose_checkpoint, open_run, step_folders
 
 
 def mean(weights: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -41,3 +29,55 @@ def mean(weights: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
         for name, tensor in one.items():
             total[name] = total[name] + tensor.double() if name in total else tensor.double()
     return {name: (tensor / count).float() for name, tensor in total.items()}
+
+
+def last_steps(run: Path, count: int) -> list[Path]:
+    """The checkpoint folders of the last `count` steps, oldest first."""
+    return step_folders(run)[-count:]
+
+
+def fit_mean(folders: Sequence[Path], model: nn.Module) -> None:
+    """Put the mean of the weights of these sound checkpoints into `model`."""
+    pass
+
+    fit(model, mean(load_weights(folder) for folder in folders), folders[-1])
+
+
+def average(run: Path, names: Sequence[str], last: int, replace: bool = False) -> list[str]:
+    """Save the mean of checkpoints' weights as checkpoints/average, whole or not at all.
+
+    Args:
+        run: a run directory in which nobody trains.
+        names: its checkpoints (`step-N`); when there are none, the `last` ones.
+        last: how many of the last ones.
+        replace: an average that is there already is replaced.
+
+    Returns:
+        The folder names of the checkpoints that were averaged.
+
+    Raises:
+        ModelError: there are fewer than two, one is missing or damaged, or there is an average.
+        MachineError: the run is in training.
+    """
+    run = open_run(run, names[0] if names else "last").run  # what is none is told, not made one
+    with files.lock(run / ".lock"):
+        if (run / "checkpoints" / AVERAGE).exists() and not replace:
+            advice = f"translate with --checkpoint {AVERAGE}, or replace it with --force"
+            raise ModelError("AVERAGE-EXISTS", run, "it has an average already", advice)
+        folders = sorted({choose_checkpoint(run, name) for name in names}) or last_steps(run, last)
+        if len(folders) < 2:
+            what = f"{len(folders)} checkpoint is no more than itself"
+            advice = "name two or more, or keep more with training.keep_last"
+            raise ModelError("AVERAGE-FEW", run, what, advice)
+        opened = [open_run(folder) for folder in folders]
+        newest = opened[-1]
+        model = plugin("models", newest.recipe.model.kind).build(
+            newest.recipe.model, newest.vocabulary
+        )
+        fit_mean(folders, model)
+        about = files.read_json(newest.folder / MANIFEST)
+        about = {key: about[key] for key in about.keys() - {"format", "step", "files"}}
+        made = [folder.name for folder in folders]
+        state = dataclasses.replace(newest.state, best=None, best_step=None)
+        save(run, AVERAGE, model, state, {**about, "averaged": made})
+    return made

@@ -22,10 +22,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from mt.checkpoints import checkpoint
-from mt.checkpoints.checkpoint import MANIFEST, MAX_JSON, MODEL, STATE, Opened
+from mt.checkpoints import checkpoint, run_directory
+from mt.checkpoints.checkpoint import MANIFEST, MAX_JSON, MODEL, STATE
+from mt.checkpoints.run_directory import Opened, run_of
 from mt.config.recipe import Recipe
-from mt.config.yaml_reader import parse, validate
+from mt.config.validation import validate
+from mt.config.yaml_reader import parse
 from mt.errors import ConfigError, ModelError
 from mt.runtime import files
 from mt.vocabulary.vocabulary import Vocabulary
@@ -60,7 +62,7 @@ def write(path: Path, opened: Opened, model: nn.Module) -> None:
     recipe = opened.recipe.model_copy(update={"search": search})
     parts = {
         CARD: card(opened).encode(),
-        "config.yaml": checkpoint.recipe_text(recipe).encode(),
+        "config.yaml": run_directory.recipe_text(recipe).encode(),
         "resolved.json": files.as_json(opened.resolved).encode(),
         STATE: files.as_json(asdict(opened.state)).encode(),
         "report.json": files.as_json(opened.report).encode(),
@@ -162,7 +164,7 @@ def open_model(path: Path, choice: str | None = None) -> Opened:
         ModelError: there is none, or it is damaged.
     """
     if not path.is_file():
-        return checkpoint.open_run(path, choice)
+        return run_directory.open_run(path, choice)
     if choice is not None:
         what = "a bundle holds one model"
         raise ConfigError("ENGINE", f"--checkpoint {choice}", what, "leave it out")
@@ -261,3 +263,19 @@ def _digest(stream: IO[bytes]) -> str:
     while part := stream.read(io.DEFAULT_BUFFER_SIZE << 7):
         digest.update(part)
     return digest.hexdigest()
+
+
+def recipe_of(path: Path) -> Recipe:
+    """The recipe of a run, of a bundle, or of a folder that holds one (as exported ones do).
+
+    Raises:
+        ModelError: there is none.
+    """
+    if path.is_file():
+        return read_recipe(path)
+    if run_directory.is_run(path):
+        return run_directory.read_recipe(run_of(path))
+    if (path / "config.yaml").is_file():
+        return run_directory.read_recipe(path)
+    advice = "give the run directory that it came from"
+    raise ModelError("RUN-NONE", path, "not a run; there is no recipe to evaluate by", advice)

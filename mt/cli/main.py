@@ -69,9 +69,9 @@ def _start(
     ] = False,
 ) -> None:
     if version:
-        from mt.runtime import distributed
+        from mt.runtime import device
 
-        print_lines([f"mt {_version()}, {distributed.describe()}"])
+        print_lines([f"mt {_version()}, {device.describe()}"])
     elif context.invoked_subcommand is None:
         print_lines([context.get_help()])
 

@@ -13,7 +13,7 @@ import typer
 from mt.errors import ConfigError
 
 if TYPE_CHECKING:
-    from mt.interfaces import EngineOptions
+    from mt.decoding.types import EngineOptions
 
 ConfigFile = Annotated[
     Path, typer.Argument(metavar="CONFIG", help="A YAML recipe, such as configs/demo.yaml.")
@@ -108,13 +108,13 @@ def engine_options(
 
     from pydantic import Field
 
-    from mt.config import yaml_reader
-    from mt.interfaces import EngineOptions
-    from mt.runtime import distributed
+    from mt.config import schema, validation, yaml_reader
+    from mt.config.section import Section
+    from mt.decoding.types import EngineOptions
 
-    class Settings(yaml_reader.Section):
+    class Settings(Section):
         search: dict[str, Any] = Field(default_factory=dict)
-        runtime: distributed.Config = distributed.Config()
+        runtime: schema.RuntimeConfig = schema.RuntimeConfig()
 
     document = yaml_reader.Document({}, name="--set")
     for assignment in sets or ():
@@ -130,7 +130,7 @@ def engine_options(
         if value is not None:
             document = yaml_reader.override(document, f"runtime.{key}={json.dumps(value)}")
             document.places["runtime", key] = f"--{key} {value}"
-    settings = yaml_reader.validate(Settings, document)
+    settings = validation.validate(Settings, document)
     runtime, given = settings.runtime, settings.runtime.model_fields_set
     return EngineOptions(
         checkpoint=checkpoint,

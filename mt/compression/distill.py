@@ -15,21 +15,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from mt.checkpoints import bundle, checkpoint
+from mt.checkpoints import bundle, run_directory
+from mt.checkpoints.bundle import recipe_of
 from mt.config import recipe
 from mt.config.recipe import Recipe
-from mt.config.yaml_reader import Document, validate
-from mt.data import prepare
+from mt.config.schema import Languages, SourceConfig
+from mt.config.validation import validate
+from mt.config.yaml_reader import Document
+from mt.data import pairs
 from mt.decoding import translate_corpus
+from mt.decoding.types import EngineOptions
 from mt.errors import ConfigError, DataError
-from mt.evaluation import evaluate
-from mt.interfaces import EngineOptions, Languages, SourceConfig
-from mt.runtime import files
-from mt.training import reporter
+from mt.runtime import console, files
 from mt.training.loop import train
-from mt.training.session import set_aside
+from mt.training.setup import set_aside
 from mt.training.teacher import refuse_other_vocabulary
-from mt.vocabulary.vocabulary import Vocabulary, existing
+from mt.vocabulary.learn import existing
+from mt.vocabulary.vocabulary import Vocabulary
 
 Level = Literal["sequence", "word", "both"]
 
@@ -88,14 +90,14 @@ def plan(
 
 def vocabulary_of(model: Path) -> Vocabulary:
     """The vocabulary of a run, a checkpoint, a bundle or an exported folder."""
-    if model.is_file() or checkpoint.is_run(model):
+    if model.is_file() or run_directory.is_run(model):
         return bundle.open_model(model).vocabulary
     return Vocabulary.load(model)
 
 
 def distill(
     made: Plan, fresh: bool = False, training: bool = True,
-    tell: Callable[[str], None] = reporter.say,
+    tell: Callable[[str], None] = console.say,
 ) -> Iterator[str]:  # fmt: skip
     """Translate what is to be translated, train the student, and compare it with its teacher.
 
@@ -113,7 +115,7 @@ def distill(
     if fresh and made.run.exists():
         set_aside(made.run)
     student = prepared(made, tell)
-    files.write(made.folder / "student.yaml", checkpoint.recipe_text(student))
+    files.write(made.folder / "student.yaml", run_directory.recipe_text(student))
     if not training:
         tell(f"train it with: mt train {made.folder / 'student.yaml'} --run {made.run}")
         return
@@ -152,7 +154,7 @@ class Sources:
     config: SourceConfig
 
     def __iter__(self) -> Iterator[str]:
-        for pair in prepare.read_pairs(self.config):
+        for pair in pairs.read_pairs(self.config):
             if pair.source is None:
                 what = "there is no source side to be translated"
                 advice = "distil from parallel text, or from monolingual text of the source side"
@@ -185,7 +187,7 @@ def _asked(made: Plan, direction: Languages) -> str | None:
         ConfigError: the teacher translates another direction.
     """
     several = vocabulary_of(made.teacher).languages
-    known = several or (evaluate.recipe_of(made.teacher).direction.target,)
+    known = several or (recipe_of(made.teacher).direction.target,)
     if direction.target not in known:
         what = f"the teacher translates to {', '.join(known)}, the corpus to {direction.target}"
         raise ConfigError("DISTILL", "languages", what, "take a teacher of this direction")

@@ -17,8 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mt.interfaces import PAD, Batch
+from mt.interfaces import Batch
 from mt.models.modules.layers import FeedForward, MultiHeadAttention
+from mt.special_tokens import PAD
 from mt.training.losses import linear_cross_entropy
 
 Scores = dict[str, Tensor]

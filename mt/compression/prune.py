@@ -15,20 +15,24 @@ import numpy as np
 import torch
 from torch import nn
 
-from mt.checkpoints import checkpoint
-from mt.checkpoints.checkpoint import Opened, TrainState
+from mt.checkpoints import checkpoint, run_directory
+from mt.checkpoints.run_directory import Opened
+from mt.checkpoints.train_state import TrainState
 from mt.compression import head_importance
+from mt.config.plugins import plugin
 from mt.config.recipe import Recipe, dump
-from mt.config.yaml_reader import Document, override, plugin, validate
-from mt.data import batch_sampler, bucketing
+from mt.config.validation import validate
+from mt.config.yaml_reader import Document, override
+from mt.data import bucketing, collate
 from mt.data.prepare import prepare
 from mt.errors import ConfigError, DataError
 from mt.evaluation import compare
 from mt.evaluation.compare import Row
 from mt.interfaces import Batch
 from mt.models.modules.head_gates import gated
-from mt.runtime import distributed, files
-from mt.training import reporter
+from mt.runtime import console, files
+from mt.runtime.device import pick_device, use_threads
+from mt.training import finetuning
 from mt.training.loop import train
 from mt.training.step import TrainStep
 from mt.training.teacher import open_teacher
@@ -122,15 +126,15 @@ def prune(
         DataError: the run's data have changed.
         Stopped: a signal came while fine-tuning; training the new run goes on from there.
     """
-    opened = checkpoint.open_run(path, choice)
+    opened = run_directory.open_run(path, choice)
     check(opened, want)
     out = out or opened.run.resolve().with_name(f"{opened.run.resolve().name}-pruned")
     if out.exists():
         advice = f"choose another with -o; mt train {out}/config.yaml --run {out} trains it on"
         raise ConfigError("PRUNE-EXISTS", out, "there is something already", advice)
     recipe = derived(opened.recipe, {}, steps, sets)  # what is wrong with it is told at once
-    device = distributed.pick_device(recipe.runtime.device)
-    distributed.use_threads(recipe.runtime.threads)
+    device = pick_device(recipe.runtime.device)
+    use_threads(recipe.runtime.threads)
     batches = sample(recipe, opened, pairs, device)
     model = opened.model().to(device)
     parameters = [_count(model)]
@@ -140,7 +144,7 @@ def prune(
     write(out, model, recipe, opened)
     rows = compare.compare({"before": opened.folder, "pruned": out}, recipe)
     if steps:
-        reporter.say(f"mt: {left}; fine-tuning {steps} updates in {out}")
+        console.say(f"mt: {left}; fine-tuning {steps} updates in {out}")
         train(recipe, out)
         before, tuned = compare.compare({"before": opened.folder, "fine-tuned": out}, recipe)
         rows = [before, rows[1], tuned]
@@ -207,7 +211,7 @@ def sample(recipe: Recipe, opened: Opened, pairs: int, device: torch.device) -> 
     Raises:
         DataError: they are not cut into pieces as the run's were.
     """
-    prepared = prepare(recipe, reporter.say, opened.run)
+    prepared = prepare(recipe, console.say, finetuning.inherited(recipe, opened.run))
     if prepared.vocabulary.digest != opened.vocabulary.digest:
         what = "the data now make another vocabulary than the run has"
         raise DataError("PRUNE-DATA", opened.run, what, "restore the data and their files")
@@ -216,7 +220,7 @@ def sample(recipe: Recipe, opened: Opened, pairs: int, device: torch.device) -> 
     rows = np.random.default_rng(recipe.training.seed).permutation(size)[:pairs]
     sides = corpus.source_lengths[rows], corpus.target_lengths[rows]
     return [
-        batch_sampler.moved(batch_sampler.collate(corpus, rows[micro]), device)
+        collate.moved(collate.collate(corpus, rows[micro]), device)
         for micro in bucketing.cut(*sides, SLOTS, SLOTS)
     ]
 
@@ -265,7 +269,7 @@ def write(out: Path, model: nn.Module, recipe: Recipe, opened: Opened) -> None:
     tensors = checkpoint.training_tensors(step, averaged, nothing)
     about = {"vocabulary": opened.vocabulary.digest, "pruned_from": str(opened.folder.name)}
     with files.new_folder(out) as hidden:
-        checkpoint.begin(hidden, recipe, opened.vocabulary, opened.resolved)
+        run_directory.begin(hidden, recipe, opened.vocabulary, opened.resolved)
         if opened.report:
             files.write_json(hidden / "report.json", opened.report)
         checkpoint.save(hidden, checkpoint.name_of(0), fresh, TrainState(), about, tensors)

@@ -9,44 +9,17 @@ the number of processes does not enter.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, field_validator
 
-from mt.config.yaml_reader import Section
-from mt.data.bucketing import Lengths, Rows, Shape, cut, deal, fill, shape_of
-from mt.interfaces import BEGIN, END, PAD, Batch
-
-if TYPE_CHECKING:
-    import torch
-
-    from mt.data.corpus import EncodedPairs
-
+from mt.config.schema import BatchingConfig
+from mt.data.bucketing import Lengths, Rows, Shape, cut, deal, fill
 
 _DRAWN = 0x5EED
 """Sets the generators of `drawn` apart from those of windows."""
-
-
-class Config(Section):
-    """How sentence pairs are put into batches."""
-
-    tokens: int = Field(4096, ge=1)
-    """Real target tokens (end included, padding not) of one update, over all micro-batches."""
-    micro_tokens: Literal["auto"] | int = "auto"
-    """Padded slots, source and target together, of one forward pass."""
-    window: int = Field(100, ge=1)
-    """Updates' worth of sentences that are sorted by length together."""
-
-    @field_validator("micro_tokens")
-    @classmethod
-    def _some_tokens(cls, value: int | str) -> int | str:
-        if isinstance(value, int) and value < 16:
-            raise ValueError(f"should be auto or at least 16, got {value}")
-        return value
 
 
 @dataclass(frozen=True)
@@ -61,7 +34,7 @@ class Epoch:
     """[pairs] real source positions of each pair, end included."""
     target_lengths: Lengths
     """[pairs] real target positions of each pair, end included."""
-    config: Config
+    config: BatchingConfig
     micro_tokens: int
     """Padded slots of one forward pass."""
     seed: int
@@ -136,64 +109,3 @@ def drawn(parts: Sequence[int], temperature: float, seed: int, number: int) -> N
 def _count(target: Lengths, tokens: int) -> int:
     """How many updates the pairs of a window make: never more than it has micro-batches."""
     return max(1, round(int(target.sum()) / max(tokens, int(target.max(initial=0)))))
-
-
-def collate(corpus: EncodedPairs, rows: Rows, shapes: Sequence[Shape] = ()) -> Batch:
-    """The pairs at `rows` as padded tensors on the CPU, of one of the shapes if there are any.
-
-    Without rows, filling only, whose loss and gradient are zero: with it a process that has
-    nothing to do takes part in what all must do.
-    """
-    if not len(rows):
-        return batch_of([], [], rows, shapes[0] if shapes else (1, 1, 1))
-    source = [corpus.source(int(row)) for row in rows]  # each [S], ending in </s>
-    target = [corpus.target(int(row)) for row in rows]  # each [T], ending in </s>
-    if not shapes:
-        return batch_of(source, target, rows)
-    held = len(rows), max(map(len, source)), max(map(len, target))
-    return batch_of(source, target, rows, shape_of(shapes, *held))
-
-
-def batch_of(
-    source: Sequence[NDArray[np.integer]], target: Sequence[NDArray[np.integer]], rows: Rows,
-    shape: Shape | None = None,
-) -> Batch:  # fmt: skip
-    """A batch of encoded pairs, each side ending in `</s>`.
-
-    Rows that only fill a shape have lengths 0 and row -1. They hold no label, so they count
-    nothing, and one source token, since attention to nothing at all is not a number.
-    """
-    import torch
-
-    begin = [np.concatenate(([BEGIN], ids)) for ids in target]
-    filler = [
-        [np.array([token])] * (shape[0] - len(source) if shape else 0) for token in (END, BEGIN)
-    ]
-    lengths = np.zeros((2, len(source) + len(filler[0])), np.int64)
-    lengths[:, : len(source)] = [[len(ids) for ids in side] for side in (source, target)]
-    numbers = np.full(lengths.shape[1], -1, np.int64)
-    numbers[: len(source)] = rows
-    return Batch(
-        source=torch.from_numpy(pad([*source, *filler[0]], shape[1] if shape else 0)),
-        target=torch.from_numpy(pad([*begin, *filler[1]], shape[2] + 1 if shape else 0)),
-        source_lengths=torch.from_numpy(lengths[0]),
-        target_lengths=torch.from_numpy(lengths[1]),
-        rows=torch.from_numpy(numbers),
-    )
-
-
-def moved(batch: Batch, device: torch.device) -> Batch:
-    """The batch on a device."""
-    if device.type == "cpu":
-        return batch
-    tensors = {f.name: getattr(batch, f.name) for f in fields(batch)}
-    return Batch(**{k: t.pin_memory().to(device, non_blocking=True) for k, t in tensors.items()})
-
-
-def pad(sequences: Sequence[NDArray[np.integer]], width: int = 0) -> NDArray[np.int64]:
-    """[B, longest] with id 0 to the right; at least `width` wide."""
-    width = max([width, *map(len, sequences)])
-    padded = np.full((len(sequences), width), PAD, dtype=np.int64)
-    for row, ids in zip(padded, sequences, strict=True):
-        row[: len(ids)] = ids
-    return padded

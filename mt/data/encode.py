@@ -6,14 +6,16 @@ import math
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from mt.interfaces import BACK_TRANSLATED, END, MASK, Chunk, Pair, Pairs, SourceConfig
-from mt.vocabulary.vocabulary import Config, Vocabulary, fold, sample_rows
+from mt.config.schema import SourceConfig, VocabularyConfig
+from mt.data.pairs import Pair
+from mt.special_tokens import BACK_TRANSLATED, END, MASK
+from mt.vocabulary.learn import sample_rows
+from mt.vocabulary.vocabulary import Vocabulary, fold
 
 CHUNK_PAIRS, _CHUNK_CHARACTERS = 1000, 1 << 20
 REASONS = ("empty", "nul", "overlap", "too_long")
@@ -84,24 +86,6 @@ def held_out(pairs: Iterable[Pair], monolingual: bool = False) -> Held:
     return held
 
 
-def one_side(pairs: Iterable[Pair], config: SourceConfig) -> Iterable[Pair]:
-    """The pairs of a corpus, of a monolingual one without the side that it does not use."""
-    if config.only is None:
-        return pairs
-    nothing: dict[str, Any] = {"target" if config.only == "source" else "source": None}
-    return Pairs(lambda: (replace(pair, **nothing) for pair in pairs))
-
-
-def one_side_of(chunk: Chunk, config: SourceConfig) -> Chunk:
-    """`one_side` of a chunk of a stream."""
-    if config.only is None:
-        return chunk
-    nothing: list[str | None] = [None] * len(chunk.source)
-    if config.only == "source":
-        return replace(chunk, target=nothing)
-    return replace(chunk, source=nothing)
-
-
 def chunked(pairs: Iterable[Pair]) -> Iterator[dict[str, list[str | None]]]:
     """Pairs in chunks of `source` and `target` lists, each of bounded size."""
     chunk: dict[str, list[str | None]] = {"source": [], "target": []}
@@ -117,7 +101,7 @@ def chunked(pairs: Iterable[Pair]) -> Iterator[dict[str, list[str | None]]]:
         yield chunk
 
 
-def sampled(chunks: Any, side: str, config: Config) -> Iterator[str]:
+def sampled(chunks: Any, side: str, config: VocabularyConfig) -> Iterator[str]:
     """The lines of one side to learn a vocabulary from, spread over a data set of chunks."""
     lists = chunks.data[side]  # [chunks] lists of strings
     ends = np.cumsum([0, *(len(found.values) for found in _each(lists))])

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from mt.data.bucketing import Shape, shape_of
 from mt.data.corpus import EncodedPairs
-from mt.interfaces import BEGIN, END, PAD, Batch
+from mt.interfaces import Batch
+from mt.special_tokens import BEGIN, END, PAD
 
 SHARE = 0.1
 """Share of the device's free memory that a corpus may take."""

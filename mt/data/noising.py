@@ -15,7 +15,7 @@ import math
 import torch
 from torch import Tensor
 
-from mt.interfaces import MASK, PAD
+from mt.special_tokens import MASK, PAD
 
 ORDER, DELETE, BUDGET, LENGTHS, PLACES, PREDICT, REPLACE, PIECE = range(8)
 """What random numbers are for: each has numbers of its own."""

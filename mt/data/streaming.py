@@ -16,16 +16,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mt.checkpoints.checkpoint import TrainState
+from mt.checkpoints.train_state import TrainState
+from mt.config.plugins import plugin
 from mt.config.recipe import Recipe
-from mt.config.yaml_reader import plugin
+from mt.config.schema import SourceConfig
 from mt.data import batch_sampler
 from mt.data.bucketing import Rows
 from mt.data.corpus import SIDES, EncodedPairs, token_type
-from mt.data.encode import MENDED, REASONS, Held, as_row, encode, one_side_of, treatment
+from mt.data.encode import MENDED, REASONS, Held, as_row, encode, treatment
+from mt.data.pairs import Chunk, one_side_of
 from mt.data.subword_regularization import Redraw
 from mt.errors import ConfigError, DataError
-from mt.interfaces import Chunk, SourceConfig
 from mt.vocabulary.vocabulary import Vocabulary
 
 CHUNK_PAIRS = 250

@@ -11,18 +11,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
+from mt.config.schema import SamplingConfig, SideSamplingConfig
 from mt.data.corpus import SIDES, EncodedPairs
 from mt.errors import ConfigError
-from mt.vocabulary.subword_sampling import (
-    BytePairs,
-    Cut,
-    Ids,
-    Pieces,
-    Sampling,
-    Side,
-    Unigrams,
-    ranges,
-)
+from mt.vocabulary.subword_sampling import BytePairs, Cut, Ids, Pieces, Unigrams, ranges
 from mt.vocabulary.vocabulary import Vocabulary
 
 STREAM = 0xC0DE
@@ -44,11 +36,11 @@ class Redraw:
         ConfigError: the vocabulary is not of the kind that is to be drawn from.
     """
 
-    def __init__(self, sampling: Sampling, known: Vocabulary, max_length: int) -> None:
+    def __init__(self, sampling: SamplingConfig, known: Vocabulary, max_length: int) -> None:
         self.max_length = max_length
         self.cuts: dict[str, tuple[Pieces, Cut]] = {}
         for name in SIDES:
-            side: Side = getattr(sampling, name)
+            side: SideSamplingConfig = getattr(sampling, name)
             if side.kind is None:
                 continue
             cutter = known.source if name == "source" else known.target
@@ -118,7 +110,7 @@ class Redraw:
         return max(now, min(self.max_length, int(np.diff(symbols).max(initial=0))))
 
 
-def _cut_of(pieces: Pieces, side: Side) -> Cut:
+def _cut_of(pieces: Pieces, side: SideSamplingConfig) -> Cut:
     if side.alpha is None:
         return BytePairs(pieces, side.dropout)
     return Unigrams(pieces, side.alpha, side.nbest)

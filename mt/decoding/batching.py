@@ -5,21 +5,14 @@ What every engine needs and no model: nothing here imports torch.
 
 from __future__ import annotations
 
-import math
-import re
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TypeVar
-
-from mt.interfaces import Translation
 
 FIRST_WINDOW, LARGEST_WINDOW = 64, 4096
 """Lines that are sorted together: in the first window, so that output comes soon; and at most."""
 GROWTH = 16
 """How much larger the next window is: many lines make batches of like lengths, few do not."""
-NO_SPACES = {"zh", "ja", "yue", "lzh", "cmn", "zho", "jpn"}
-"""Languages whose sentences follow one another without a space."""
 Item = TypeVar("Item")
 
 
@@ -77,57 +70,3 @@ def batch_size(count: int) -> int:
 
 def _step(count: int) -> int:
     return 1 if count <= 4 else 4 if count <= 64 else 16 if count <= 256 else 64
-
-
-def is_blank(line: str) -> bool:
-    """Whether a line has nothing to translate: white space, control and format characters only."""
-    return all(unicodedata.category(c) in ("Zs", "Zl", "Zp", "Cc", "Cf") for c in line)
-
-
-# Fixed-width look-behinds, so that no line, however odd, takes more than linear time.
-_SENTENCE_END = re.compile(
-    r"(?:(?<=[.!?;…])|(?<=[.!?;…][\"'”’»)\]]))(?=\s)"
-    r"|(?<=[。！？；])(?![。！？；”’」』）])|(?<=[。！？；][”’」』）])"
-)
-
-
-def split_sentences(line: str) -> list[str]:
-    """A line cut after its sentences; nothing is lost."""
-    return [part for part in _SENTENCE_END.split(line) if part]
-
-
-def plain_code(language: str) -> str:
-    """A language code without its region or script: `zh` of `zh-Hans`."""
-    return re.split("[-_]", language.lower())[0]
-
-
-def space_between(language: str) -> str:
-    """What stands between two sentences of a language."""
-    return "" if plain_code(language) in NO_SPACES else " "
-
-
-def joined(parts: Sequence[Translation], space: str) -> Translation:
-    """The translation of a line from those of its parts; the scores are added."""
-    ranked = zip(*(part.alternatives for part in parts), strict=False)
-    return Translation(
-        text=space.join(part.text for part in parts),
-        score=math.fsum(part.score for part in parts),
-        tokens=tuple(token for part in parts for token in part.tokens),
-        log_probabilities=tuple(gain for part in parts for gain in part.log_probabilities),
-        alternatives=tuple(joined(each, space) for each in ranked),
-        source_tokens=tuple(token for part in parts for token in part.source_tokens),
-        alignment=_beside(parts),
-        prefix=parts[0].prefix if parts else "",
-    )
-
-
-def _beside(parts: Sequence[Translation]) -> tuple[tuple[float, ...], ...] | None:
-    """The alignments of parts as one: no token of a part is aligned with another part."""
-    if not parts or any(part.alignment is None for part in parts):
-        return None
-    total, before, rows = sum(len(part.source_tokens) for part in parts), 0, []
-    for part in parts:
-        after = total - before - len(part.source_tokens)
-        rows += [(*[0.0] * before, *row, *[0.0] * after) for row in part.alignment or ()]
-        before += len(part.source_tokens)
-    return tuple(rows)

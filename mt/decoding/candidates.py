@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from mt.config.schema import SearchConfig
 from mt.decoding.batching import batch_size
+from mt.decoding.types import Decoder, Hypotheses, Request
 from mt.errors import ConfigError
-from mt.interfaces import END, FIRST_PIECE, PAD, Decoder, Hypotheses, Request, SearchConfig
+from mt.special_tokens import END, FIRST_PIECE, PAD
 
 if TYPE_CHECKING:
     import torch

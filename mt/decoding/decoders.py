@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mt.decoding.types import Decoder
 from mt.errors import ConfigError
-from mt.interfaces import BEGIN, PAD, Cache, Decoder, Memory, Seq2Seq
+from mt.interfaces import Cache, Memory, Seq2Seq
 from mt.models.modules.linear import Packed
+from mt.special_tokens import BEGIN, PAD
 
 
 @dataclass

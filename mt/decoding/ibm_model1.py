@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mt.data.corpus import EncodedPairs
-from mt.interfaces import END
+from mt.special_tokens import END
 
 EMPTY = 0
 """The source id that stands for the empty word; no piece of text has it."""

@@ -7,25 +7,17 @@ from __future__ import annotations
 
 import json
 import math
-import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, get_args
 
+from mt.decoding.types import Score, Translation
+from mt.decoding.word_alignment import links, pharaoh, words
 from mt.errors import ConfigError
-from mt.interfaces import Score, Translation
 
 Kind = Literal["text", "moses", "json"]
 Rendering = Callable[[int, str, Translation], str]
 """(line number from 0, source, translation) to one or several lines, without the last newline."""
-
-WORD_START = "\u2581"
-"""What SentencePiece puts before a piece that begins a word."""
-UNSPACED = (
-    "CJK", "IDEOGRAPHIC", "FULLWIDTH", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR",
-    "TIBETAN",
-)  # fmt: skip
-"""How the names of characters begin whose scripts put no spaces between words."""
 
 
 def rendering(
@@ -141,79 +133,3 @@ def figure(value: float) -> str:
 def rounded(value: float) -> float | None:
     """A score with six decimals as JSON knows it: null when it is not finite."""
     return round(value, 6) if math.isfinite(value) else None
-
-
-# ----------------------------------------------------------------------------- alignments
-
-
-def pharaoh(translation: Translation) -> str:
-    """The links of a translation as `source-target` word numbers from 0, as Pharaoh wrote them."""
-    return " ".join(f"{source}-{target}" for source, target in links(translation))
-
-
-def links(translation: Translation) -> list[tuple[int, int]]:
-    """(source word, target word): for each target word the source word it attended to most.
-
-    Of all the pieces of the two words the largest attention counts. A word that attended to no
-    word (to the end of the source alone) has no link.
-    """
-    sources = [pieces for _, pieces in words(translation.source_tokens)]
-    found = []
-    for number, (_, pieces) in enumerate(words(translation.tokens)):
-        rows = [(translation.alignment or ())[piece] for piece in pieces]
-        shares = [max(row[piece] for row in rows for piece in source) for source in sources]
-        if max(shares, default=0.0) > 0:
-            found.append((shares.index(max(shares)), number))
-    return found
-
-
-def words(pieces: Sequence[str]) -> list[tuple[str, range]]:
-    """Pieces put together to what stands between spaces: each word, and which pieces it is of.
-
-    Where a script puts no spaces between words each piece is a word; so it is where no piece
-    says that it begins a word.
-    """
-    starts = list(_starts(pieces))
-    ends = [*starts[1:], len(pieces)][: len(starts)]
-    return [
-        ("".join(pieces[start:end]).replace(WORD_START, ""), range(start, end))
-        for start, end in zip(starts, ends, strict=True)
-    ]
-
-
-def readable(pieces: Sequence[str]) -> list[str]:
-    """Pieces as a reader knows them: a word begins with no mark, what continues one with a dot.
-
-    Punctuation needs no dot; a piece that is the mark alone is shown as a space.
-    """
-    marked = any(piece.startswith(WORD_START) for piece in pieces)
-    shown, before = [], ""
-    for piece in pieces:
-        within = marked and _is_letter(before[-1:]) and _is_letter(piece[:1])
-        dot = "\u00b7" if within and not _is_unspaced(before, piece) else ""
-        shown.append(dot + piece.replace(WORD_START, "") or "\u2423")
-        before = piece
-    return shown
-
-
-def _is_letter(character: str) -> bool:
-    """Whether it is a letter, a mark upon one, or a digit."""
-    return unicodedata.category(character or " ")[0] in "LMN"
-
-
-def _starts(pieces: Sequence[str]) -> Iterator[int]:
-    """Where words begin; a piece of the mark alone begins no word that nothing follows."""
-    marked = any(piece.startswith(WORD_START) for piece in pieces)
-    last = max((i for i, piece in enumerate(pieces) if piece != WORD_START), default=-1)
-    visible, before = True, ""  # whether the word so far is more than its mark; the piece before
-    for number, piece in enumerate(pieces):
-        begins = piece.startswith(WORD_START) or not marked or _is_unspaced(before, piece)
-        if number == 0 or (begins and visible and number <= last):
-            yield number
-            visible = False
-        visible = visible or piece != WORD_START
-        before = piece
-
-
-def _is_unspaced(before: str, piece: str) -> bool:
-    return any(unicodedata.name(c, "").startswith(UNSPACED) for c in (before[-1:], piece[:1]) if c)

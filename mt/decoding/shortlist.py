@@ -14,19 +14,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mt.data.corpus import EncodedPairs
 from mt.decoding import ibm_model1
 from mt.errors import ConfigError, ModelError
-from mt.interfaces import FIRST_PIECE
 from mt.runtime import files
 
 FORMAT = 1
 NAME = "shortlist.safetensors"
 """Its file in a run directory."""
-ALWAYS = FIRST_PIECE + 256
-"""The special, the reserved and the byte pieces, from 0 on, are on every shortlist."""
-PIECES, FREQUENT, PAIRS = 100, 1000, 200_000
-"""What `learn` is asked for when nothing else is said."""
 STEP = 256
 """The number of ids for a batch is a multiple of this, so that products come in few sizes."""
 _AGAIN = "learn it again with mt shortlist RUN"
@@ -68,37 +62,6 @@ class Shortlist:
     def others(self) -> NDArray[np.int64]:
         """The target ids that are not there for every source, ascending."""
         return np.setdiff1d(np.arange(self.size), self.always)
-
-
-def learn(
-    pairs: EncodedPairs, rows: NDArray[np.int64], source_size: int, target_size: int,
-    joint: bool, count: int = PIECES, frequent: int = FREQUENT,
-) -> Shortlist:  # fmt: skip
-    """The shortlist of some pairs of a corpus.
-
-    Args:
-        pairs: the corpus.
-        rows: which of its pairs, ascending; see `lexicon.spread`.
-        source_size, target_size: number of ids of each side.
-        joint: whether an id is the same piece on both sides, which can then become itself.
-        count: target ids kept for each source id, the most probable by IBM Model 1.
-        frequent: the most frequent target ids that are on every shortlist.
-    """
-    said = [np.empty(0, np.int64), *(pairs.target(int(row)) for row in rows)]
-    counts = np.bincount(np.concatenate(said), minlength=target_size)
-    fixed = min(ALWAYS, target_size)
-    common = fixed + np.argsort(-counts[fixed:], kind="stable")[:frequent]
-    always = np.sort(np.concatenate([np.arange(fixed), common])).astype(np.int32)
-    source, target = ibm_model1.learn(pairs, rows, target_size).best(count)
-    if joint:
-        own = np.arange(FIRST_PIECE, source_size)
-        source, target = np.concatenate([source, own]), np.concatenate([target, own])
-    order = np.argsort(source, kind="stable")
-    source, target = source[order], target[order]
-    place = np.arange(len(source)) - np.searchsorted(source, source)
-    pieces = np.zeros((source_size, int(place.max(initial=0)) + 1), np.int32)
-    pieces[source, place] = target
-    return Shortlist(pieces, always, target_size)
 
 
 # ------------------------------------------------------------------------------ its file

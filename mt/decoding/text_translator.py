@@ -13,30 +13,19 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
-from mt.config.yaml_reader import Document, Location, Plugin, Section, validate
-from mt.decoding.batching import (
-    Noted,
-    is_blank,
-    joined,
-    plain_code,
-    space_between,
-    split_sentences,
-    windows,
-)
+from mt.config.plugins import Plugin
+from mt.config.schema import Languages, SearchConfig
+from mt.config.section import Section
+from mt.config.validation import validate
+from mt.config.yaml_reader import Document, Location
+from mt.data.languages import plain_code, space_between
+from mt.data.pairs import Pair
+from mt.data.text import is_blank, one_line, split_sentences
+from mt.decoding.batching import Noted, windows
+from mt.decoding.types import EngineOptions, Hypothesis, Score, Searcher, Sentence, Translation
 from mt.errors import ConfigError, DataError, ModelError
-from mt.interfaces import (
-    END,
-    EngineOptions,
-    Hypothesis,
-    Languages,
-    Pair,
-    Score,
-    SearchConfig,
-    Searcher,
-    Sentence,
-    Translation,
-)
-from mt.training import reporter
+from mt.runtime import console
+from mt.special_tokens import END
 
 if TYPE_CHECKING:
     from mt.vocabulary.vocabulary import Vocabulary
@@ -320,18 +309,13 @@ def translation(
     )
 
 
-def one_line(text: str) -> str:
-    """A text without anything that would end a line."""
-    return text.replace("\n", " ").replace("\r", " ")
-
-
 SPLIT = "split at sentence ends, or cut where there are none"
 
 
 def tell_long(long: _Long, done: str = SPLIT) -> None:
     """Warn once of all lines that were too long for the model, and say what was done to them."""
     if long.count:
-        reporter.say(
+        console.say(
             f"mt: warning[LINE-LONG] {long.count} lines of more than {long.room} pieces were "
             f"{done}: {long}"
         )
@@ -366,3 +350,30 @@ def search_config(own: SearchConfig, settings: Any) -> SearchConfig:
 def batch_budget(config: SearchConfig, options: EngineOptions) -> int:
     """Padded source positions of one batch: what is asked for is times beams, or samples."""
     return options.batch_tokens // max(options.n_best, getattr(config, "beams", 1))
+
+
+def joined(parts: Sequence[Translation], space: str) -> Translation:
+    """The translation of a line from those of its parts; the scores are added."""
+    ranked = zip(*(part.alternatives for part in parts), strict=False)
+    return Translation(
+        text=space.join(part.text for part in parts),
+        score=math.fsum(part.score for part in parts),
+        tokens=tuple(token for part in parts for token in part.tokens),
+        log_probabilities=tuple(gain for part in parts for gain in part.log_probabilities),
+        alternatives=tuple(joined(each, space) for each in ranked),
+        source_tokens=tuple(token for part in parts for token in part.source_tokens),
+        alignment=_beside(parts),
+        prefix=parts[0].prefix if parts else "",
+    )
+
+
+def _beside(parts: Sequence[Translation]) -> tuple[tuple[float, ...], ...] | None:
+    """The alignments of parts as one: no token of a part is aligned with another part."""
+    if not parts or any(part.alignment is None for part in parts):
+        return None
+    total, before, rows = sum(len(part.source_tokens) for part in parts), 0, []
+    for part in parts:
+        after = total - before - len(part.source_tokens)
+        rows += [(*[0.0] * before, *row, *[0.0] * after) for row in part.alignment or ()]
+        before += len(part.source_tokens)
+    return tuple(rows)

@@ -21,31 +21,29 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from mt.config.yaml_reader import plugin
-from mt.data.batch_sampler import batch_of, moved, pad
+from mt.config.plugins import plugin
+from mt.config.schema import SearchConfig
+from mt.data.collate import batch_of, moved, pad
 from mt.decoding import shortlist
 from mt.decoding.batching import batches
 from mt.decoding.decoders import Rest, ShortlistDecoder, together, without_attention
 from mt.decoding.shortlist import Shortlist
 from mt.decoding.static_shapes import decoder_of, framed
 from mt.decoding.text_translator import batch_budget
-from mt.errors import ConfigError, ModelError
-from mt.interfaces import (
-    BEGIN,
-    END,
-    Batch,
+from mt.decoding.types import (
     Decoder,
     EngineOptions,
     Hypotheses,
     Hypothesis,
     Request,
     Search,
-    SearchConfig,
     Sentence,
-    Seq2Seq,
 )
+from mt.errors import ConfigError, ModelError
+from mt.interfaces import Batch, Seq2Seq
 from mt.models.modules import linear
-from mt.runtime import distributed
+from mt.runtime.device import Precision, autocast, cpu_has_bf16
+from mt.special_tokens import BEGIN, END
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -59,13 +57,13 @@ SCORED = 4096
 """Padded positions of one batch when scoring."""
 
 
-def pick_precision(asked: str, device: torch.device) -> distributed.Precision:
+def pick_precision(asked: str, device: torch.device) -> Precision:
     """The precision of decoding: what was asked, else bf16 where it is faster, else fp32."""
     if asked != "auto":
-        return cast(distributed.Precision, asked)
+        return cast(Precision, asked)
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
-    return "bf16" if linear.can_pack() and distributed.cpu_has_bf16() else "fp32"
+    return "bf16" if linear.can_pack() and cpu_has_bf16() else "fp32"
 
 
 class NativeSearcher:
@@ -75,7 +73,7 @@ class NativeSearcher:
 
     def __init__(
         self, models: Sequence[nn.Module], vocabulary: Vocabulary, device: torch.device,
-        precision: distributed.Precision, run: Path | None = None,
+        precision: Precision, run: Path | None = None,
     ) -> None:  # fmt: skip
         self.models, self.vocabulary, self.run = models, vocabulary, run
         self.device, self.precision = device, precision
@@ -218,7 +216,7 @@ class NativeSearcher:
         for model in training:
             model.eval()
         try:
-            with torch.inference_mode(), distributed.autocast(self.device, self.precision):
+            with torch.inference_mode(), autocast(self.device, self.precision):
                 yield
         finally:
             for model in training:
@@ -235,7 +233,7 @@ def _mean_logits(models: Sequence[Seq2Seq], hidden: Sequence[torch.Tensor]) -> t
     return logits[0] if len(logits) == 1 else sum(logits[1:], logits[0]) / len(logits)
 
 
-def packed_type(device: torch.device, precision: distributed.Precision) -> torch.dtype | None:
+def packed_type(device: torch.device, precision: Precision) -> torch.dtype | None:
     """The type to pack weights in, where that can be done."""
     types = {"fp32": torch.float32, "bf16": torch.bfloat16}
     if device.type == "cpu":

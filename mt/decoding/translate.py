@@ -12,16 +12,16 @@ from itertools import tee
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Literal, cast, overload
 
-from mt.config.yaml_reader import plugin, plugins
+from mt.config.plugins import plugin, plugins
+from mt.data.pairs import Pair
 from mt.decoding import output_formats
 from mt.decoding.batching import Noted
 from mt.decoding.output_formats import Rendering
+from mt.decoding.types import Engine, EngineOptions, Score, Translation
 from mt.errors import DataError, ModelError
-from mt.interfaces import Engine, EngineOptions, Pair, Score, Translation
-from mt.runtime import files
-from mt.runtime.distributed import physical_cores
+from mt.runtime import console, files
+from mt.runtime.device import physical_cores
 from mt.runtime.files import decoded
-from mt.training import reporter
 
 MOST_PROCESSES = 8
 """Processes that are started unasked."""
@@ -106,7 +106,7 @@ def translate_stream(
         raise lines.failure
     if bad.count:
         what = f"{bad.count} lines are not UTF-8; their bad bytes were read as U+FFFD"
-        reporter.say(f"mt: warning[DATA-UTF8] {name}: {what}: {bad}")
+        console.say(f"mt: warning[DATA-UTF8] {name}: {what}: {bad}")
     return count
 
 
@@ -165,7 +165,7 @@ def score_files(
     if tokens:
         perplexity = math.exp(min(-total / tokens, 700.0))
         told = f"{pairs} pairs, {tokens} tokens, log-probability {total:.2f}"
-        reporter.say(f"mt: {told}, perplexity {perplexity:.3f}")
+        console.say(f"mt: {told}, perplexity {perplexity:.3f}")
 
 
 OPENING = ("checkpoint", "device", "precision", "threads", "processes", "others")

@@ -20,14 +20,13 @@ from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from mt.checkpoints import bundle, checkpoint
-from mt.decoding.batching import is_blank
-from mt.decoding.text_translator import one_line
+from mt.checkpoints import bundle, checkpoint, run_directory
+from mt.data.text import is_blank, one_line
 from mt.decoding.translate import MOST_PROCESSES, kind_of, open_engine
+from mt.decoding.types import Engine, EngineOptions
 from mt.decoding.worker_pool import Part, PooledSearcher, open_pool
 from mt.errors import ConfigError
-from mt.interfaces import Engine, EngineOptions
-from mt.runtime import distributed, files
+from mt.runtime import device, files
 
 FORMAT = 1
 PART = 2048
@@ -90,13 +89,13 @@ def run(job: Job, tell: Callable[[str], None]) -> dict[str, Any]:
 def fair_processes(options: EngineOptions) -> int:
     """How many processes should share a long work: one a core of a CPU, one on a GPU."""
     on_cpu = options.device == "cpu" or not Path("/dev/nvidiactl").exists()
-    return min(distributed.physical_cores(), MOST_PROCESSES) if on_cpu else 1
+    return min(device.physical_cores(), MOST_PROCESSES) if on_cpu else 1
 
 
 def digest_of(model: Path, choice: str | None = None) -> str:
     """A hash by which a model is known, wherever it lies."""
-    if checkpoint.is_run(model):
-        folder = checkpoint.open_run(model, choice).folder
+    if run_directory.is_run(model):
+        folder = run_directory.open_run(model, choice).folder
         listed = files.read_json(folder / checkpoint.MANIFEST)["files"]
         return str(listed[checkpoint.MODEL]["sha256"])
     if bundle.is_bundle(model):
@@ -187,7 +186,7 @@ def _made(job: Job, missing: set[int]) -> Iterator[tuple[int, list[str]]]:
             yield number, [each.text for each in engine.translate(lines, options)]
         return
     options = replace(job.options, processes=processes)
-    threads = options.threads or max(1, distributed.physical_cores() // processes)
+    threads = options.threads or max(1, device.physical_cores() // processes)
     shared = open_pool(kind_of(job.model), job.model, options, threads)
     yield from cast(PooledSearcher, shared.searcher).translate(_parts(job, missing))
 

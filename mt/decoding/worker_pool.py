@@ -21,11 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from mt import errors
-from mt.config.yaml_reader import plugin
+from mt.config.plugins import plugin
+from mt.config.schema import SearchConfig
 from mt.decoding.batching import batches
 from mt.decoding.text_translator import TextEngine, batch_budget
+from mt.decoding.types import EngineOptions, Hypothesis, Sentence
 from mt.errors import ConfigError, MachineError, MtError
-from mt.interfaces import EngineOptions, Hypothesis, SearchConfig, Sentence
 from mt.runtime import signals
 
 PADDED = 1.125

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mt.checkpoints import checkpoint
+from mt.checkpoints import checkpoint, run_directory
 from mt.config.recipe import Recipe
 from mt.decoding.translate import open_engine
-from mt.evaluation import evaluate
-from mt.interfaces import Engine, EngineOptions
-from mt.training import reporter
+from mt.decoding.types import Engine, EngineOptions
+from mt.evaluation import evaluate, metrics
+from mt.runtime import console
 
 WARM_UP = 32
 """Lines that are translated first, and not counted."""
@@ -50,7 +50,7 @@ def compare(
     first, (some, _) = next(iter(texts.items()))
     seconds = dict.fromkeys(models, float("inf"))
     found: dict[str, dict[str, list[str]]] = {}
-    with reporter.each_line_once():
+    with console.each_line_once():
         for engine in engines.values():
             _translated(engine, asked, some[:WARM_UP], sets[first].direction.target)
         for _ in range(ROUNDS):
@@ -65,7 +65,7 @@ def compare(
     rows = []
     for name, path in models.items():
         bleu = {
-            each: evaluate.score(
+            each: metrics.score(
                 found[name][each], texts[each][1], config.direction.target, recipe.evaluation
             )["BLEU"]["score"]
             for each, config in sets.items()
@@ -81,8 +81,8 @@ def _translated(engine: Engine, options: EngineOptions, lines: list[str], target
 
 def size_of(path: Path) -> int:
     """Bytes of the weights that translate."""
-    if checkpoint.is_run(path):
-        return (checkpoint.open_run(path).folder / checkpoint.MODEL).stat().st_size
+    if run_directory.is_run(path):
+        return (run_directory.open_run(path).folder / checkpoint.MODEL).stat().st_size
     if path.is_file():
         return path.stat().st_size
     return sum(part.stat().st_size for part in path.iterdir() if part.is_file())

@@ -6,34 +6,18 @@ import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
 
-from mt.checkpoints import bundle, checkpoint
-from mt.config.recipe import Evaluation, Recipe
-from mt.config.yaml_reader import plugin
-from mt.decoding.batching import plain_code, space_between
-from mt.errors import ConfigError, DataError, DownloadError, ModelError
-from mt.interfaces import Engine, EngineOptions, SourceConfig
+from mt.checkpoints import run_directory
+from mt.checkpoints.bundle import recipe_of
+from mt.checkpoints.run_directory import run_of
+from mt.config.plugins import plugin
+from mt.config.schema import SourceConfig
+from mt.decoding.types import Engine, EngineOptions
+from mt.errors import ConfigError, DataError
+from mt.evaluation.metrics import Scores, metrics, score
 from mt.runtime import files
 
-if TYPE_CHECKING:
-    from sacrebleu.metrics.base import Metric
-
-TOKENIZERS = {"zh": "zh", "cmn": "zh", "zho": "zh", "yue": "zh", "lzh": "zh"}
-TOKENIZERS |= {"ja": "ja-mecab", "jpn": "ja-mecab", "ko": "ko-mecab", "kor": "ko-mecab"}
 """What sacreBLEU cuts a language with when it is not 13a."""
-EXTRAS = {"ja-mecab": "japanese", "ko-mecab": "korean"}
-
-
-class Metrics(TypedDict):
-    """A score and what says how it was computed."""
-
-    score: float
-    signature: str
-
-
-Scores = dict[str, Metrics]
-"""`BLEU`, `chrF2` and `TER`."""
 
 
 def evaluate(
@@ -87,32 +71,11 @@ def _asking(engine: Engine, options: EngineOptions | None, language: str) -> Eng
     return replace(options or opened, target_language=language)
 
 
-def recipe_of(path: Path) -> Recipe:
-    """The recipe of a run, of a bundle, or of a folder that holds one (as exported ones do).
-
-    Raises:
-        ModelError: there is none.
-    """
-    if path.is_file():
-        return bundle.read_recipe(path)
-    if checkpoint.is_run(path):
-        return checkpoint.read_recipe(_run_of(path))
-    if (path / "config.yaml").is_file():
-        return checkpoint.read_recipe(path)
-    advice = "give the run directory that it came from"
-    raise ModelError("RUN-NONE", path, "not a run; there is no recipe to evaluate by", advice)
-
-
 def kept_in(path: Path) -> Path:
     """Where translations are kept: RUN/hypotheses, FOLDER/hypotheses, X.mt.hypotheses."""
     if path.is_file():
         return path.with_name(f"{path.name}.hypotheses")
-    return (_run_of(path) if checkpoint.is_run(path) else path) / "hypotheses"
-
-
-def _run_of(path: Path) -> Path:
-    """The run directory of a run, or of a checkpoint folder in one."""
-    return path if (path / "checkpoints").is_dir() else path.resolve().parent.parent
+    return (run_of(path) if run_directory.is_run(path) else path) / "hypotheses"
 
 
 def _chosen(
@@ -182,81 +145,3 @@ def examples(path: Path, name: str, count: int) -> list[tuple[str, ...]]:
     texts = [list(files.lines(kept(path, name, part))) for part in parts]
     rows = list(zip(*texts, strict=True))
     return rows[:: max(1, len(rows) // count)][:count] if count else []
-
-
-# -------------------------------------------------------------------------------- scores
-
-
-def score(
-    hypotheses: Sequence[str], references: Sequence[Sequence[str]], target_language: str,
-    evaluation: Evaluation,
-) -> Scores:  # fmt: skip
-    """BLEU, chrF2 and TER with their signatures.
-
-    Args:
-        hypotheses: translations, raw text.
-        references: one list a reference, each as long as `hypotheses`.
-        target_language: chooses the tokenizer, when the evaluation leaves it open.
-        evaluation: how to score.
-
-    Raises:
-        DataError: the counts differ, or there is nothing to score.
-        ConfigError: the tokenizer is not installed.
-    """
-    for each in references:
-        if len(each) != len(hypotheses):
-            what = f"{len(hypotheses)} hypotheses, {len(each)} references"
-            raise DataError("TEST-LINES", "evaluate", what, "line n of one must translate line n")
-    if not hypotheses:
-        raise DataError("TEST-EMPTY", "evaluate", "there is nothing to score", "see the test set")
-    result: Scores = {}
-    for name, metric in metrics(target_language, evaluation).items():
-        found = metric.corpus_score(list(hypotheses), [list(each) for each in references])
-        signature = str(metric.get_signature())
-        result[name] = {"score": round(found.score, 2), "signature": signature}
-    return result
-
-
-def bleu_and_chrf(
-    hypotheses: Sequence[str], references: Sequence[str], language: str, evaluation: Evaluation
-) -> tuple[float, float]:
-    """BLEU and chrF2 of translations with one reference each, as validation needs them."""
-    known = metrics(language, evaluation)
-    texts = (list(hypotheses), [list(references)])
-    return known["BLEU"].corpus_score(*texts).score, known["chrF2"].corpus_score(*texts).score
-
-
-def metrics(target_language: str, evaluation: Evaluation) -> dict[str, Metric[Any]]:
-    """sacreBLEU's metrics for a language.
-
-    Raises:
-        ConfigError: the tokenizer is not installed; names what installs it.
-        DownloadError: the tokenizer's model cannot be fetched.
-    """
-    from sacrebleu.metrics import BLEU, CHRF, TER
-
-    name = tokenizer(target_language, evaluation)
-    try:
-        bleu = BLEU(tokenize=name, lowercase=evaluation.lowercase, force=True)
-    except RuntimeError:
-        what = f"the tokenizer {name} is not installed"
-        advice = f"pip install 'mt[{EXTRAS[name]}]', or set another one, such as char"
-        raise ConfigError("TOKENIZER", "evaluation.tokenize", what, advice) from None
-    except OSError as error:
-        what = f"the model of the tokenizer {name} cannot be fetched ({error})"
-        advice = "go online once, or set another evaluation.tokenize"
-        raise DownloadError("TOKENIZER", "evaluation.tokenize", what, advice) from None
-    # Words without spaces between them are no words to TER unless it cuts them itself.
-    asian = not space_between(target_language)
-    return {
-        "BLEU": bleu,
-        "chrF2": CHRF(lowercase=evaluation.lowercase),
-        "TER": TER(normalized=asian, asian_support=asian),
-    }
-
-
-def tokenizer(target_language: str, evaluation: Evaluation) -> str:
-    """The name of sacreBLEU's tokenizer for a language."""
-    if evaluation.tokenize != "auto":
-        return evaluation.tokenize
-    return TOKENIZERS.get(plain_code(target_language), "13a")

@@ -26,10 +26,11 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mt.config.yaml_reader import Variant
+from mt.config.section import Variant
 from mt.errors import ConfigError
-from mt.interfaces import PAD, Cache, Memory
-from mt.models.modules.layers import Dropout, WordDropout, WordDropoutConfig, shared_embeddings
+from mt.interfaces import Cache, Memory
+from mt.models.modules.embedding import WordDropout, WordDropoutConfig, shared_embeddings
+from mt.models.modules.layers import Dropout
 from mt.models.modules.linear import Linear, once
 from mt.models.modules.lstm import (
     LSTM,
@@ -43,6 +44,7 @@ from mt.models.modules.lstm import (
     source_of,
     wide,
 )
+from mt.special_tokens import PAD
 
 if TYPE_CHECKING:
     from mt.vocabulary.vocabulary import Vocabulary

@@ -14,26 +14,24 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mt.config.yaml_reader import Section, Variant
-from mt.interfaces import PAD, Cache, Memory
-from mt.models.modules.attention import KeyValueCache
+from mt.config.section import Section, Variant
+from mt.interfaces import Cache, Memory
+from mt.models.modules.embedding import WordDropout, WordDropoutConfig, shared_embeddings
 from mt.models.modules.head_gates import Choice, HardConcrete, Router
 from mt.models.modules.head_gates import Config as HeadGates
+from mt.models.modules.kv_cache import KeyValueCache
 from mt.models.modules.layers import (
     Dropout,
     FeedForward,
     MultiHeadAttention,
-    Positions,
-    Rotary,
     SelfAttention,
-    WordDropout,
-    WordDropoutConfig,
     norm,
-    shared_embeddings,
     watching,
 )
 from mt.models.modules.linear import once
 from mt.models.modules.mixture_of_heads import ChosenAttention, ChosenCache
+from mt.models.modules.positions import Positions, Rotary
+from mt.special_tokens import PAD
 
 if TYPE_CHECKING:
     from mt.vocabulary.vocabulary import Vocabulary

@@ -14,6 +14,9 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NoReturn
 
+from mt.errors import Stopped
+from mt.runtime.distributed import World
+
 if TYPE_CHECKING:
     from types import FrameType
 
@@ -105,3 +108,33 @@ def held_back() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class StopRequest:
+    """Whether SIGINT or SIGTERM has come; a second one ends a program of one process at once."""
+
+    number = 0
+    """The signal that came to this process."""
+    agreed = 0
+    """The signal that came to any process, as all knew it at the last step."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def handle(self, number: int, frame: object) -> None:
+        """Remember the signal."""
+        if self.number and self.world.size == 1:  # a launcher may well tell it twice
+            raise Stopped(number, "stopped at once, by a second signal; the last save is intact")
+        self.number = number
+
+
+@contextlib.contextmanager
+def stop_requests(world: World) -> Iterator[StopRequest]:
+    """Listen to SIGINT and SIGTERM while inside."""
+    request = StopRequest(world)
+    before = {s: signal.signal(s, request.handle) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -15,11 +17,20 @@ import torch
 from torch import Tensor, nn
 
 from mt.config.recipe import Recipe, dump
+from mt.data import collate
+from mt.data.bucketing import Shape, choose_shapes
+from mt.data.cache import Prepared
 from mt.data.corpus import EncodedPairs
 from mt.errors import MachineError
-from mt.interfaces import END, Batch, Objective
+from mt.interfaces import Batch, Objective
 from mt.runtime import files, memory
+from mt.runtime.device import Precision, cpu_has_bf16
+from mt.runtime.distributed import World
+from mt.special_tokens import END
 from mt.training import losses
+from mt.training.reporter import Reporter
+from mt.training.session import plan_of
+from mt.training.setup import redraw_of
 from mt.training.step import NoMemory, TrainStep, backward
 
 RESERVE = 0.1
@@ -180,3 +191,94 @@ def activation_bytes(step: TrainStep, batch: Batch) -> int:
         terms = step(batch)
     del terms
     return sum(kept.values())
+
+
+def resolve(
+    recipe: Recipe, run: Path, step: TrainStep, prepared: Prepared, train: EncodedPairs | None,
+    device: torch.device, threads: int, report: Reporter, world: World,
+) -> dict[str, Any]:  # fmt: skip
+    """What `auto` means here; chosen once by trying and kept for every resume."""
+    sharing = {
+        "processes": world.size,
+        "sharding": "none" if world.size == 1 else recipe.runtime.sharding.replace("none", "ddp"),
+    }
+    if (run / "resolved.json").exists():
+        kept: dict[str, Any] = {"processes": 1, "sharding": "none", "shapes": []}
+        kept |= files.read_json(run / "resolved.json")
+        if kept.get("torch", torch.__version__) != torch.__version__:
+            what = f"the run began with torch {kept['torch']}, this is {torch.__version__}"
+            report.tell(f"mt: warning[TORCH] {what}: the last bits of its weights may differ")
+        before = {key: kept[key] for key in sharing}
+        if before == sharing:
+            return kept
+        changed = ", ".join(f"{key} {before[key]} -> {sharing[key]}" for key in sharing)
+        report.tell(f"{changed}: the same data in the same order, other dropout and rounding")
+        return kept | {"threads": threads, **sharing}
+    compiled, precision = recipe.runtime.compile, recipe.runtime.precision
+    if device.type == "cuda":  # what fits there depends on it
+        step.precision = device_precision() if precision == "auto" else precision
+        precision = step.precision
+    pairs = prepared.valid if train is None else train
+    micro = pick_micro_tokens(recipe, step, pairs, prepared.vocabulary.digest, device)
+    if precision == "auto":
+        precision = fastest_precision(recipe, step, pairs, micro)
+    return {
+        "device": device.type,
+        "threads": threads,
+        "micro_tokens": micro,
+        "shapes": pick_shapes(train, longest_of(recipe, prepared), micro, device),
+        "compile": device.type == "cuda" if compiled == "auto" else compiled,
+        "precision": precision,
+        **sharing,
+        "torch": torch.__version__,
+    }
+
+
+def longest_of(recipe: Recipe, prepared: Prepared) -> tuple[int, int]:
+    """The most positions of each side that a pair of a prepared corpus may have in any epoch."""
+    redraw = redraw_of(recipe, prepared)
+    if redraw is None or prepared.train is None:
+        return 1, 1
+    return redraw.longest(prepared.train)
+
+
+def pick_shapes(
+    corpus: EncodedPairs | None, longest: tuple[int, int], micro_tokens: int, device: torch.device
+) -> list[Shape]:
+    """A few shapes for a CUDA device, which starts up for each; any shape will do on a CPU.
+
+    So it must where the corpus is streamed: nobody knows its longest pair.
+
+    Args:
+        longest: positions of the sides that must fit, besides those of the corpus.
+    """
+    if device.type != "cuda" or corpus is None:
+        return []
+    source = np.append(corpus.source_lengths, longest[0])
+    return list(choose_shapes(source, np.append(corpus.target_lengths, longest[1]), micro_tokens))
+
+
+def device_precision() -> Precision:
+    """bf16 where the CUDA device has it, else fp32."""
+    return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+
+
+def fastest_precision(
+    recipe: Recipe, step: TrainStep, pairs: EncodedPairs, micro: int
+) -> Precision:
+    """On a CPU: bf16 where the hardware has it and it is measured to win; else fp32."""
+    if not cpu_has_bf16():
+        return "fp32"
+    epoch = plan_of(recipe, pairs, {"micro_tokens": micro, "shapes": []}, 0)
+    batch = collate.collate(pairs, epoch.updates(0)[0][0])
+    no_scaler = torch.amp.GradScaler("cpu", enabled=False)
+    seconds: dict[Precision, float] = {}
+    tried: tuple[Precision, ...] = ("fp32", "bf16")
+    for precision in (*tried, *tried, *tried):
+        step.precision = precision
+        began = time.perf_counter()
+        backward(step, cast(Objective, step.objective), [batch], no_scaler)
+        took = time.perf_counter() - began
+        seconds[precision] = min(took, seconds.get(precision, took))
+    step.zero_grad()
+    return "bf16" if seconds["bf16"] < 0.95 * seconds["fp32"] else "fp32"

@@ -13,13 +13,13 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mt.checkpoints import checkpoint
+from mt.checkpoints import averaging, checkpoint, run_directory
 from mt.checkpoints.bundle import open_model
-from mt.checkpoints.checkpoint import Opened
+from mt.checkpoints.run_directory import Opened
 from mt.config.recipe import Recipe, dump
 from mt.errors import ConfigError, ModelError
 from mt.models.modules.head_gates import is_gate
-from mt.vocabulary import vocabulary
+from mt.vocabulary import learn
 from mt.vocabulary.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -40,12 +40,12 @@ def inherited(recipe: Recipe, run: Path | None = None) -> Vocabulary | None:
     """
     if recipe.training.initialise_from is None:
         return None
-    if run is not None and (run / "vocabulary.json").exists() and checkpoint.last_steps(run, 1):
+    if run is not None and (run / "vocabulary.json").exists() and averaging.last_steps(run, 1):
         return Vocabulary.load(run)
     path = Path(recipe.training.initialise_from)
     known = open_model(path).vocabulary
     if recipe.vocabulary.path is not None:
-        named = vocabulary.existing(recipe.vocabulary)
+        named = learn.existing(recipe.vocabulary)
         if _pieces(named) != _pieces(known):
             what = f"{_told(named)}, that of {path} has {_told(known)}"
             advice = "leave out vocabulary.path to have the vocabulary of the model"
@@ -104,7 +104,7 @@ def _differing(recipe: Recipe) -> list[str]:
     old, new = dump(opened.recipe)["model"], dump(recipe)["model"]
     return [
         f"model.{key}: that model has {before!r}, the recipe {now!r}"
-        for key, before, now in checkpoint.changed_keys(old, new)
+        for key, before, now in run_directory.changed_keys(old, new)
         if "dropout" not in key
     ]
 

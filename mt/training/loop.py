@@ -23,8 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mt.checkpoints import checkpoint
-from mt.checkpoints.checkpoint import TrainState
+from mt.checkpoints import averaging, checkpoint, run_directory
+from mt.checkpoints.train_state import TrainState
 from mt.config.recipe import Recipe
 from mt.data import streaming
 from mt.data.bucketing import Rows
@@ -32,11 +32,13 @@ from mt.errors import DivergedError, MachineError, ModelError, Stopped
 from mt.interfaces import Batch, Objective
 from mt.runtime import distributed, files
 from mt.runtime.distributed import ALONE, World
+from mt.runtime.signals import stop_requests
 from mt.training import overfitting, schedule
 from mt.training.determinism_trace import Trace
 from mt.training.overfitting import Gap
 from mt.training.reporter import Reporter, Silence
-from mt.training.session import Session, plan_of, set_aside, start, stop_requests
+from mt.training.session import Session, plan_of
+from mt.training.setup import set_aside, start
 from mt.training.step import advance, gradients, set_rate
 from mt.training.validation import Validation, validate
 
@@ -256,7 +258,7 @@ def save(session: Session, state: TrainState, better: bool) -> None:
         return
     folder = write(session, state, best, tensors)
     if better:
-        checkpoint.mark_best(session.run, folder)
+        run_directory.mark_best(session.run, folder)
     prune(session)
 
 
@@ -287,7 +289,7 @@ def prune(session: Session) -> None:
     def planned(state: TrainState) -> bool:
         return due(state.step, plan.save_every) or state.best_step == state.step
 
-    checkpoint.prune(session.run, max(plan.keep_last, plan.average), planned)
+    run_directory.prune(session.run, max(plan.keep_last, plan.average), planned)
 
 
 def judged(session: Session, state: TrainState, result: Validation) -> tuple[TrainState, bool]:
@@ -353,11 +355,11 @@ def average(session: Session, state: TrainState) -> None:
     plan, run, world = session.recipe.training, session.run, session.world
     if not plan.average:
         return
-    value = distributed.of_first(world, lambda: checkpoint.average_of(run, state))
+    value = distributed.of_first(world, lambda: run_directory.average_of(run, state))
     if value is None:
         mean = copy.deepcopy(session.best())
         if world.first:
-            checkpoint.fit_mean(checkpoint.last_steps(run, plan.average), mean.model)
+            averaging.fit_mean(averaging.last_steps(run, plan.average), mean.model)
         weights = distributed.tensors_of_first(world, lambda: checkpoint.weights_of(mean.model))
         checkpoint.fit(mean.model, weights, run)
         result = validate(
@@ -369,11 +371,11 @@ def average(session: Session, state: TrainState) -> None:
         if world.first:
             known = value if math.isfinite(value) else None
             made = replace(state, best=known, best_step=None)
-            checkpoint.save(run, checkpoint.AVERAGE, mean.model, made, session.about)
+            checkpoint.save(run, run_directory.AVERAGE, mean.model, made, session.about)
     told = f"average of the last {plan.average} checkpoints: {plan.monitor} {abs(value):.2f}"
     if math.isfinite(value) and (state.best is None or value > state.best):
         if world.first:
-            checkpoint.mark_best(run, run / "checkpoints" / checkpoint.AVERAGE)
+            run_directory.mark_best(run, run / "checkpoints" / run_directory.AVERAGE)
         told += ", the best"
     session.report.tell(told)
 

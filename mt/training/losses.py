@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mt.interfaces import PAD
 from mt.models.modules.linear import rounded
+from mt.special_tokens import PAD
 
 CHUNK = 512
 """Rows whose logits a CPU holds at one time: twice 512 x 32,000 in bf16 are 64 MB."""

@@ -5,18 +5,17 @@ A log that cannot be written is told once and then left alone: it never ends a t
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextvars import ContextVar
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mt.errors import MtError, printable
 from mt.runtime import files
+from mt.runtime.console import say
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,30 +25,6 @@ if TYPE_CHECKING:
 
 Sample = tuple[str, str, str]
 """A source, its reference and what the model made of it."""
-
-
-_said: ContextVar[set[str] | None] = ContextVar("said", default=None)
-
-
-def say(line: str) -> None:
-    """One line to standard error."""
-    said = _said.get()
-    if said is not None:
-        if line in said:
-            return
-        said.add(line)
-    sys.stderr.write(printable(line, limit=2000) + "\n")
-    sys.stderr.flush()
-
-
-@contextlib.contextmanager
-def each_line_once() -> Iterator[None]:
-    """Where the same work is done again and again, what it has to say is said the first time."""
-    token = _said.set(set())
-    try:
-        yield
-    finally:
-        _said.reset(token)
 
 
 class Reporter:

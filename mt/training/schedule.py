@@ -5,29 +5,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
-from typing import Literal
 
-from pydantic import Field
-
-from mt.config.yaml_reader import Section
+from mt.config.schema import ScheduleConfig
 
 
-class Config(Section):
-    """How the learning rate moves."""
-
-    kind: Literal["inverse_sqrt", "linear", "cosine", "constant"] = "inverse_sqrt"
-    """Shape after the warm-up: the paper's inverse square root (section 5.3), a line or a cosine
-    to zero at the last step, or constant."""
-    warmup_steps: int = Field(4000, ge=0)
-    """Updates during which the rate rises linearly from 0 to its peak."""
-
-    @property
-    def falls_to_zero(self) -> bool:
-        """Whether the shape needs to know the last step."""
-        return self.kind in ("linear", "cosine")
-
-
-def factor(config: Config, step: int, last_step: int | None) -> float:
+def factor(config: ScheduleConfig, step: int, last_step: int | None) -> float:
     """The factor of the peak rate at update `step`, counted from 1, of `last_step`."""
     if step < config.warmup_steps:
         return step / config.warmup_steps

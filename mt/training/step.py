@@ -17,7 +17,8 @@ from torch.utils._pytree import register_dataclass
 from mt.errors import MachineError
 from mt.interfaces import Batch, Loss, Objective, Term
 from mt.runtime import distributed, memory
-from mt.runtime.distributed import ALONE, Precision, World, autocast
+from mt.runtime.device import Precision, autocast
+from mt.runtime.distributed import ALONE, World
 
 register_dataclass(Term)  # so that a sharded module finds the tensors in what it returns
 

@@ -11,18 +11,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mt.config.plugins import plugin
 from mt.config.recipe import Recipe
-from mt.config.yaml_reader import plugin
-from mt.data import batch_sampler, bucketing
+from mt.data import bucketing, collate
 from mt.data.bucketing import Rows
+from mt.data.cache import Prepared
 from mt.data.corpus import EncodedPairs
-from mt.data.prepare import Prepared
+from mt.data.pairs import Pair
+from mt.decoding.types import Engine, EngineOptions
 from mt.errors import ConfigError
-from mt.evaluation.evaluate import bleu_and_chrf
-from mt.interfaces import MASK, Batch, Engine, EngineOptions, Pair, Seq2Seq, Term
+from mt.evaluation.metrics import bleu_and_chrf
+from mt.interfaces import Batch, Seq2Seq, Term
 from mt.models.modules import linear
 from mt.runtime import distributed, memory
-from mt.runtime.distributed import ALONE, Precision, World
+from mt.runtime.device import Precision
+from mt.runtime.distributed import ALONE, World
+from mt.special_tokens import MASK
 from mt.training.step import TrainStep, halves
 
 SLOTS = 8192
@@ -196,7 +200,7 @@ def _sums(
     for micro in micros[world.rank :: world.size]:
         if stopping():
             return None
-        batch = batch_sampler.moved(batch_sampler.collate(pairs, rows[micro]), device)
+        batch = collate.moved(collate.collate(pairs, rows[micro]), device)
         for term in _terms(step, batch):
             total, count = sums.get(term.name, (0.0, 0.0))
             total += term.weight * float(term.total)
@@ -227,7 +231,7 @@ def _heat_map(
     """The attention that aligns the first validation pair, when the model has such."""
     if not hasattr(model, "attention"):
         return None
-    batch = batch_sampler.moved(batch_sampler.collate(prepared.valid, np.array([0])), device)
+    batch = collate.moved(collate.collate(prepared.valid, np.array([0])), device)
     try:
         attention = cast(Seq2Seq, model).attention(batch.source, batch.inputs)  # [1, T, S]
     except ConfigError:  # it looks at no source word

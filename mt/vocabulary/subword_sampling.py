@@ -17,54 +17,14 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
 
-from mt.config.yaml_reader import Section
-from mt.interfaces import END
+from mt.special_tokens import END
 
 Ids = NDArray[np.int64]
 Drawn = tuple[Ids, Ids]
 """The ids of the pieces of some words end to end, and [W] how many each word has."""
 SPACE = "▁"
 """What stands for a space in SentencePiece, at the beginning of a word."""
-
-
-class Side(Section):
-    """How the words of one side are cut anew in each epoch; by default they are not."""
-
-    dropout: float = Field(0.0, ge=0, le=1)
-    """For `model: bpe`: probability of leaving out a merge each time that it could be made
-    (Provilkov et al. 2020); 0: none is."""
-    alpha: float | None = Field(None, ge=0)
-    """For `model: unigram`: a cut is drawn with its probability to the power of this (Kudo 2018);
-    0: all are alike, large: nearly always the best; nothing: always the best."""
-    nbest: int | None = Field(None, ge=1)
-    """For `model: unigram`: draw among so many best cuts of each word; nothing: among all."""
-
-    @model_validator(mode="after")
-    def _agree(self) -> Side:
-        if self.nbest is not None and self.alpha is None:
-            raise ValueError("nbest draws with alpha, which is missing")
-        return self
-
-    @property
-    def kind(self) -> str | None:
-        """What the vocabulary must be for it; None: anything."""
-        return "bpe" if self.dropout else "unigram" if self.alpha is not None else None
-
-
-class Sampling(Section):
-    """Subword regularisation: in each epoch words are cut in other ways, drawn at random."""
-
-    source: Side = Side()
-    """Of the source side."""
-    target: Side = Side()
-    """Of the target side."""
-
-    @property
-    def kinds(self) -> set[str]:
-        """What the vocabulary must be for it: `bpe`, `unigram` or, when nothing is drawn, none."""
-        return {side.kind for side in (self.source, self.target) if side.kind}
 
 
 # ------------------------------------------------------------------------------- pieces

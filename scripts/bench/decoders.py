@@ -26,7 +26,7 @@ sys.path.insert(1, str(Path(__file__).parents[2]))  # mt of this checkout
 
 def with_mt(given: argparse.Namespace) -> float:
     from mt.decoding import translate
-    from mt.interfaces import EngineOptions
+    from mt.decoding.types import EngineOptions
     from mt.runtime import files
 
     search = {"kind": "greedy"} if given.beams == 1 else {"kind": "beam", "beams": given.beams}

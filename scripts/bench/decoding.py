@@ -40,11 +40,13 @@ sys.path.insert(1, str(Path(__file__).parents[2]))  # mt of this checkout
 import memory
 import plain_search
 
-from mt.checkpoints import checkpoint
-from mt.config.yaml_reader import plugin
+from mt.checkpoints import bundle, run_directory
+from mt.config.plugins import plugin
+from mt.data.pairs import Pair
 from mt.decoding.translate import open_engine
-from mt.evaluation import evaluate
-from mt.interfaces import END, Engine, EngineOptions, Pair
+from mt.decoding.types import Engine, EngineOptions
+from mt.evaluation import metrics
+from mt.special_tokens import END
 
 ROOT = Path(__file__).parents[2]
 SECTIONS = ("speed", "ctranslate2", "startup", "exports", "laws", "memory")
@@ -92,7 +94,7 @@ class System:
 
 
 def bleu_of(lines: Sequence[str], given: argparse.Namespace) -> float:
-    found = evaluate.score(
+    found = metrics.score(
         lines, [given.references], given.recipe.languages.target, given.recipe.evaluation
     )
     return found["BLEU"]["score"]
@@ -203,7 +205,7 @@ def startup(given: argparse.Namespace) -> None:
 
 def exports(given: argparse.Namespace) -> None:
     """Forced scores and outputs of each export against the run."""
-    opened = checkpoint.open_run(given.run)
+    opened = run_directory.open_run(given.run)
     ours = open_engine(given.run, EngineOptions(device="cpu", precision="fp32"))
     open_theirs = plugin("exporters", "huggingface").open
     engines: dict[str, Engine] = {
@@ -367,7 +369,7 @@ def main() -> int:
     wanted = given.sections.split(",")
     if unknown := set(wanted) - set(SECTIONS):
         parser.error(f"no section {', '.join(sorted(unknown))}; there are: {', '.join(SECTIONS)}")
-    given.recipe = evaluate.recipe_of(given.run)
+    given.recipe = bundle.recipe_of(given.run)
     given.lines = given.source.read_text(encoding="utf-8").splitlines()
     given.references = given.reference.read_text(encoding="utf-8").splitlines()
     with tempfile.TemporaryDirectory() as temporary:

@@ -34,9 +34,9 @@ sys.path.insert(1, str(Path(__file__).parents[2]))  # mt of this checkout
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from mt.checkpoints import checkpoint
-from mt.config.yaml_reader import plugin
-from mt.evaluation import evaluate
+from mt.checkpoints import bundle, checkpoint, run_directory
+from mt.config.plugins import plugin
+from mt.evaluation import metrics
 from mt.models.modules import linear
 
 DECODERS = Path(__file__).with_name("decoders.py")
@@ -79,14 +79,14 @@ def translated(model: Path, given: argparse.Namespace) -> tuple[float, list[str]
 
 
 def bleu_of(lines: list[str], given: argparse.Namespace) -> float:
-    recipe = evaluate.recipe_of(given.models[0])
+    recipe = bundle.recipe_of(given.models[0])
     references = given.reference.read_text(encoding="utf-8").splitlines()
-    found = evaluate.score(lines, [references], recipe.languages.target, recipe.evaluation)
+    found = metrics.score(lines, [references], recipe.languages.target, recipe.evaluation)
     return found["BLEU"]["score"]
 
 
 def parameters(model: Path) -> int:
-    opened = checkpoint.open_run(model)
+    opened = run_directory.open_run(model)
     return sum(tensor.numel() for tensor in checkpoint.load_weights(opened.folder).values())
 
 

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch.nn import functional as F
 
-from mt.interfaces import BEGIN, END, FIRST_PIECE, Memory, Seq2Seq
+from mt.interfaces import Memory, Seq2Seq
+from mt.special_tokens import BEGIN, END, FIRST_PIECE
 
 Tokens = tuple[int, ...]
 NextToken = Callable[[list[Tokens]], torch.Tensor]

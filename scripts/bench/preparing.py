@@ -27,7 +27,7 @@ MOST_RATIO, MOST_MEGABYTES = 2.0, 300
 
 
 def recipe_of(pairs: int, arguments: argparse.Namespace):
-    from mt.config import recipe, yaml_reader
+    from mt.config import recipe, validation, yaml_reader
 
     train = {"kind": "demo", "split": "train", "size": pairs, "seed": 1}
     value = {
@@ -39,7 +39,7 @@ def recipe_of(pairs: int, arguments: argparse.Namespace):
         "vocabulary": {"size": arguments.size, "model": arguments.model},
         "training": {"max_steps": 10_000},
     }  # fmt: skip
-    return yaml_reader.validate(recipe.Recipe, yaml_reader.Document(value))
+    return validation.validate(recipe.Recipe, yaml_reader.Document(value))
 
 
 # ------------------------------------------------------------------------------- preparing
@@ -113,7 +113,7 @@ def time_bare(folder: str, processes: int) -> tuple[float, int]:
 
 def write_lines(folder: str, arguments: argparse.Namespace) -> None:
     """The same lines as text, for bare encoding."""
-    from mt.data.prepare import read_pairs
+    from mt.data.pairs import read_pairs
 
     (corpus,) = recipe_of(arguments.pairs, arguments).data.train
     names = [Path(folder) / f"{side}.txt" for side in ("source", "target")]

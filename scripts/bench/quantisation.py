@@ -20,7 +20,8 @@ from pathlib import Path
 
 from decoding import System, exported, layout, ratio, spread
 
-from mt.evaluation import compare, evaluate
+from mt.checkpoints import bundle
+from mt.evaluation import compare
 
 WEIGHTS = ("float32", "int8", "int8_float32", "bfloat16")
 """Types of the weights of CTranslate2 folders."""
@@ -67,7 +68,7 @@ def main() -> int:
     parser.add_argument("--work", type=Path, help="where exports are made and kept")
     parser.add_argument("--cores", type=int, default=len(os.sched_getaffinity(0)))
     given = parser.parse_args()
-    given.recipe = evaluate.recipe_of(given.run)
+    given.recipe = bundle.recipe_of(given.run)
     given.references = given.reference.read_text(encoding="utf-8").splitlines()
     with tempfile.TemporaryDirectory() as temporary:
         given.work = given.work or Path(temporary)

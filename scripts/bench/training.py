@@ -35,12 +35,13 @@ from peers import environments, pieces, processes
 from peers.programs.plain_train import Plain
 from torch import nn
 
-from mt.config import recipe
-from mt.config.yaml_reader import plugin
-from mt.data import batch_sampler
-from mt.data.prepare import Prepared, prepare
+from mt.config import recipe, schema
+from mt.config.plugins import plugin
+from mt.data import batch_sampler, collate
+from mt.data.cache import Prepared
+from mt.data.prepare import prepare
 from mt.interfaces import Batch, Objective
-from mt.runtime import distributed
+from mt.runtime import device
 from mt.training.autotune import CPU_SLOTS
 from mt.training.step import TrainStep, backward
 
@@ -68,7 +69,7 @@ class OurLoop:
     """mt's side: the parts of mt/train.py's update."""
 
     def __init__(
-        self, settings: recipe.Recipe, prepared: Prepared, precision: distributed.Precision
+        self, settings: recipe.Recipe, prepared: Prepared, precision: schema.Precision
     ) -> None:
         dropout = cast(Any, settings.model).dropout
         everywhere = {"attention_dropout": dropout, "activation_dropout": dropout}
@@ -95,7 +96,7 @@ class OurLoop:
 def compare_here(given: argparse.Namespace) -> None:
     """Time the sides in turn and print the table."""
     settings, _ = recipe.load(given.config, given.sets)
-    threads = distributed.use_threads(settings.runtime.threads)
+    threads = device.use_threads(settings.runtime.threads)
     torch.manual_seed(1)
     prepared = prepare(settings, lambda line: None)
     sides: dict[str, Any] = {
@@ -110,7 +111,7 @@ def compare_here(given: argparse.Namespace) -> None:
         CPU_SLOTS if micro == "auto" else micro, 1, 0,
     )  # fmt: skip
     some = epoch.updates(0)[: given.updates]
-    updates = [[batch_sampler.collate(corpus, m) for m in u] for u in some]
+    updates = [[collate.collate(corpus, m) for m in u] for u in some]
     tokens = sum(int(batch.target_lengths.sum()) for update in updates for batch in update)
     for side in sides.values():
         side.update(updates[0])  # warm-up

@@ -14,11 +14,12 @@ from claims.lab import Lab
 from claims.recipes import demo, recurrent
 from claims.store import Task
 from claims.verdicts import Check, Finding, Judgement, Line, Plot, Table, compared, within
-from mt.config.yaml_reader import plugin
+from mt.config.plugins import plugin
 from mt.data.prepare import prepare
-from mt.interfaces import BEGIN, END, FIRST_PIECE, Batch, Objective, Seq2Seq
+from mt.interfaces import Batch, Objective, Seq2Seq
 from mt.runtime import memory
-from mt.runtime.distributed import use_threads
+from mt.runtime.device import use_threads
+from mt.special_tokens import BEGIN, END, FIRST_PIECE
 from mt.training.step import TrainStep, backward
 
 TITLE = "Parallel over positions in training, serial in decoding"

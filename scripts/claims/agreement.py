@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from mt.config.schema import Languages
 from mt.data.sources import demo
 from mt.data.sources._demo.english import english
 from mt.data.sources._demo.german import german, german_phrase, german_verb
 from mt.data.sources._demo.trees import Clause, Sentence
-from mt.interfaces import Languages
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from claims.lab import Lab
 from claims.recipes import changed, demo, lasting, recurrent
 from claims.store import Task
 from claims.verdicts import Check, Finding, Judgement, Line, Plot, Table, compared, mean, spread
-from mt.interfaces import Languages, Pair
+from mt.config.schema import Languages
+from mt.data.pairs import Pair
 
 TITLE = "Long-distance dependencies"
 CLAIM = """

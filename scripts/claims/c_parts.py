@@ -15,11 +15,11 @@ from claims.lab import Lab
 from claims.recipes import changed, demo, lasting, sets
 from claims.store import Task
 from claims.verdicts import Check, Finding, Judgement, Line, Plot, Table, compared, mean, spread
-from mt.checkpoints import checkpoint
-from mt.config.yaml_reader import plugin
+from mt.checkpoints import run_directory
+from mt.config.plugins import plugin
 from mt.decoding.batching import batches
 from mt.decoding.torch_searcher import batch_of
-from mt.interfaces import END, FIRST_PIECE
+from mt.special_tokens import END, FIRST_PIECE
 
 TITLE = "What each part of the Transformer is good for"
 CLAIM = """
@@ -109,7 +109,7 @@ def forced(folder: Path, recipe: dict[str, Any]) -> dict[str, float]:
     run = training.trained_run(folder, recipe)
     test = training.recipe_of(recipe).data.test["test"]
     sources, targets = training.texts(plugin("sources", test.kind).read(test))
-    opened = checkpoint.open_run(run)
+    opened = run_directory.open_run(run)
     model, vocabulary = opened.model().eval(), opened.vocabulary
     pairs = [
         ([*source, END], [*target, END])

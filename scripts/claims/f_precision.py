@@ -25,11 +25,11 @@ from claims.verdicts import (
     mean,
     spread,
 )
-from mt.config.yaml_reader import plugin
-from mt.data import batch_sampler
+from mt.config.plugins import plugin
+from mt.data import batch_sampler, collate
 from mt.data.prepare import prepare
 from mt.interfaces import Batch, Objective
-from mt.runtime.distributed import Precision, cpu_has_bf16, use_threads
+from mt.runtime.device import Precision, cpu_has_bf16, use_threads
 from mt.training.step import TrainStep, backward
 
 TITLE = "Mixed precision"
@@ -122,7 +122,7 @@ class Updates:
         epoch = batch_sampler.Epoch(
             corpus.source_lengths, corpus.target_lengths, made.batching, tokens, 1, 0
         )
-        self.batches: list[Batch] = [batch_sampler.collate(corpus, epoch.updates(0)[0][0])]
+        self.batches: list[Batch] = [collate.collate(corpus, epoch.updates(0)[0][0])]
 
     def __call__(self) -> None:
         """One update."""

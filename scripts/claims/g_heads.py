@@ -11,10 +11,10 @@ from claims.lab import Lab
 from claims.recipes import changed, demo, lasting
 from claims.store import Task
 from claims.verdicts import Check, Finding, Judgement, Line, Plot, Table, compared, larger
-from mt.checkpoints import checkpoint
-from mt.config.yaml_reader import plugin
+from mt.checkpoints import run_directory
+from mt.config.plugins import plugin
 from mt.runtime import files
-from mt.runtime.distributed import use_threads
+from mt.runtime.device import use_threads
 
 TITLE = "Fewer heads"
 CLAIM = """
@@ -84,7 +84,7 @@ def pruned(folder: Path, recipe: dict[str, Any], share: int, steps: int) -> dict
     out = pruned_run(folder, recipe, share, steps)
     files.discard(out)  # what a killed program left half done
     training.command("prune", run, "--heads", f"{share}%", "--finetune-steps", steps, "-o", out)
-    model = checkpoint.open_run(out).model()
+    model = run_directory.open_run(out).model()
     return {
         "bleu": training.tests_of(out)["test"],
         "parameters": sum(p.numel() for p in model.parameters()),

@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from claims.store import Store, Task
 from mt.errors import MtError, Stopped
-from mt.runtime.distributed import physical_cores
+from mt.runtime.device import physical_cores
 
 Size = Literal["full", "quick", "micro"]
 

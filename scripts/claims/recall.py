@@ -16,7 +16,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from mt.interfaces import Pair, Pairs, SourceConfig
+from mt.config.schema import SourceConfig
+from mt.data.pairs import Pair, Pairs
 
 
 class Config(SourceConfig):

@@ -16,13 +16,16 @@ from statistics import median
 from typing import Any, cast
 
 from claims.recipes import changed
-from mt.checkpoints import checkpoint
+from mt.checkpoints import bundle, run_directory
 from mt.cli import main
+from mt.config.plugins import plugin
 from mt.config.recipe import Recipe
-from mt.config.yaml_reader import parse, plugin, validate
+from mt.config.validation import validate
+from mt.config.yaml_reader import parse
+from mt.data.pairs import Pair
 from mt.decoding.translate import open_engine
+from mt.decoding.types import Engine, EngineOptions
 from mt.evaluation import evaluate
-from mt.interfaces import Engine, EngineOptions, Pair
 from mt.runtime import files
 from mt.training.loop import train
 
@@ -114,7 +117,7 @@ def curves(run: Path) -> dict[str, Any]:
     reports = [line for line in lines if "target_tokens_per_second" in line]
     validations = [line for line in lines if "valid_loss" in line]
     best = min(validations, key=lambda line: line["valid_loss"] or math.inf)
-    model = checkpoint.open_run(run).model()
+    model = run_directory.open_run(run).model()
     return {
         "steps": [line["step"] for line in reports],
         "losses": [line["loss"] for line in reports],
@@ -130,7 +133,7 @@ def curves(run: Path) -> dict[str, Any]:
 
 def tests_of(run: Path) -> dict[str, float]:
     """BLEU by test set of the recipe."""
-    if not evaluate.recipe_of(run).data.test:
+    if not bundle.recipe_of(run).data.test:
         return {}
     scores = evaluate.evaluate(run, engine_of(run))
     return {name: each["BLEU"]["score"] for name, each in scores.items()}

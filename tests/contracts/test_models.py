@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mt.config.yaml_reader import plugin, plugins
+from mt.config.plugins import plugin, plugins
 from mt.errors import ConfigError
 from mt.interfaces import Memory
 from mt.training.losses import linear_cross_entropy

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from mt.config.yaml_reader import plugin, plugins
-from mt.data import batch_sampler
+from mt.config.plugins import plugin, plugins
+from mt.data import collate
 from mt.models import transformer
 from mt.training.step import TrainStep, backward
 from mt.training.teacher import ModelTeacher
@@ -34,8 +34,7 @@ def pairs():
 def batches(pairs, size):
     groups = [pairs[i : i + size] for i in range(0, len(pairs), size)]
     return [
-        batch_sampler.batch_of([s for s, _ in g], [t for _, t in g], np.arange(len(g)))
-        for g in groups
+        collate.batch_of([s for s, _ in g], [t for _, t in g], np.arange(len(g))) for g in groups
     ]
 
 
@@ -76,7 +75,7 @@ def test_terms_are_sums(step, pairs):
 def test_padding_does_not_count(step, pairs):
     step.eval()
     (batch,) = batches(pairs, 16)
-    wide = batch_sampler.batch_of(
+    wide = collate.batch_of(
         [*[s for s, _ in pairs], np.full(30, 70)], [*[t for _, t in pairs], np.full(30, 70)],
         np.arange(17),
     )  # fmt: skip

@@ -17,10 +17,11 @@ import torch
 from pydantic import ValidationError
 from sacrebleu.metrics import CHRF
 
-from mt.config.yaml_reader import plugin, plugins
+from mt.config.plugins import plugin, plugins
 from mt.decoding.candidates import best_of
+from mt.decoding.types import Request
 from mt.errors import ConfigError
-from mt.interfaces import BEGIN, END, FIRST_PIECE, PAD, Request
+from mt.special_tokens import BEGIN, END, FIRST_PIECE, PAD
 
 NONE = float("-inf")
 PIECES = [FIRST_PIECE, FIRST_PIECE + 1, FIRST_PIECE + 2]

@@ -6,10 +6,12 @@ import json
 import pytest
 from pydantic import TypeAdapter
 
-from mt.config import recipe
-from mt.config.yaml_reader import input_files, plugin, plugins
+from mt.config import schema
+from mt.config.plugins import plugin, plugins
+from mt.config.schema import SourceConfig
+from mt.config.section import input_files
+from mt.data.pairs import Pair
 from mt.errors import MtError
-from mt.interfaces import Pair, SourceConfig
 
 ENGLISH = ["A dog.", "Two  cats, ‘here’", "", "x"]
 GERMAN = ["Ein Hund.", " Zwei\u2028Katzen", "leer", "\u00e9"]
@@ -37,7 +39,7 @@ def examples(tmp_path):
 def made(examples, folder, kind) -> SourceConfig:
     assert kind in examples, f"give an example of the source {kind} to this test"
     section = {"kind": kind, "languages": LANGUAGES, **examples[kind]}
-    config: SourceConfig = TypeAdapter(recipe.Source).validate_python(
+    config: SourceConfig = TypeAdapter(schema.Source).validate_python(
         section, context={"folder": folder}
     )
     return config

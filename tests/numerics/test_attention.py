@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from mt.models.modules.attention import KeyValueCache, attend, drop, weights
+from mt.models.modules.attention import attend, drop, weights
+from mt.models.modules.kv_cache import KeyValueCache
 
 
 def three_lines(query, key, value, visible):

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from mt.config import recipe
-from mt.config.yaml_reader import plugin
+from mt.config.plugins import plugin
 from mt.errors import ConfigError
 from mt.models.modules import linear, lstm
 from mt.training.losses import linear_cross_entropy

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from mt.models import transformer
-from mt.models.modules.layers import SelfAttention, sinusoids
+from mt.models.modules.layers import SelfAttention
+from mt.models.modules.positions import sinusoids
 
 
 def copy_attention(ours, theirs):

@@ -17,10 +17,10 @@ from resumable_run import RECIPE, bits
 from safetensors.torch import load_file
 
 from mt.config import recipe
-from mt.data import batch_sampler
+from mt.config.schema import Languages
+from mt.data import collate
 from mt.data.sources import demo
 from mt.errors import ConfigError
-from mt.interfaces import Languages
 from mt.models import transformer
 from mt.runtime.distributed import World, deal
 from mt.training import loop
@@ -270,7 +270,7 @@ def test_a_batch_without_rows_adds_nothing(vocabulary):
     config = transformer.Config(d_model=8, n_heads=2, d_ff=8, encoder_layers=1, decoder_layers=1)
     model = transformer.build(config, vocabulary)
     objective = cross_entropy.build(cross_entropy.Config(), model, vocabulary, None)
-    batch = batch_sampler.collate(None, np.array([], dtype=np.int64))
+    batch = collate.collate(None, np.array([], dtype=np.int64))
     assert {name: int(count) for name, count in objective.counts(batch).items()} == {"loss": 0}
     (term,) = objective(batch)
     assert (float(term.total.detach()), int(term.count)) == (0.0, 0)

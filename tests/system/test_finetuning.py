@@ -11,7 +11,7 @@ from resumable_run import bits, written
 from safetensors.torch import load_file
 from test_resume import run_to_the_end
 
-from mt.checkpoints import checkpoint
+from mt.checkpoints import run_directory
 from mt.config import recipe
 from mt.errors import ConfigError, ModelError
 from mt.export import export
@@ -67,7 +67,7 @@ def pretrained(tmp_path_factory):
 
 
 def test_each_update_has_noise_of_its_own(pretrained):
-    steps = checkpoint.open_run(pretrained, "last").step
+    steps = run_directory.open_run(pretrained, "last").step
     assert len(SEEDS) == len(set(SEEDS)) == steps >= 6
 
 
@@ -96,13 +96,13 @@ def test_finetuning_begins_with_the_weights_and_the_vocabulary(pretrained, tmp_p
     for name, tensor in before.items():
         still = name.startswith("encoder.") or "embedding" in name
         assert torch.equal(tensor, after[name]) == still, name
-    opened = checkpoint.open_run(run)
-    known = checkpoint.open_run(pretrained).vocabulary
+    opened = run_directory.open_run(run)
+    known = run_directory.open_run(pretrained).vocabulary
     assert opened.vocabulary.digest == known.digest
     assert {"<2en>", "<2de>"} < set(known.controls)
     told = opened.resolved["initialised"]
     assert told["path"] == str((pretrained / "best").resolve())
-    assert told["step"] == checkpoint.open_run(pretrained).step
+    assert told["step"] == run_directory.open_run(pretrained).step
 
 
 def test_a_resume_does_not_need_the_other_run_any_more(pretrained, tmp_path):
@@ -133,7 +133,9 @@ def test_another_vocabulary_is_refused_with_both_sizes(pretrained, tmp_path):
     other = trained(tmp_path, "other", **SHORT, **ONE_STEP, vocabulary__size=460)
     with pytest.raises(ModelError) as error:
         trained(tmp_path, **fine(pretrained, vocabulary__path=str(other)))
-    theirs, ours = (checkpoint.open_run(run).vocabulary.digest[:16] for run in (pretrained, other))
+    theirs, ours = (
+        run_directory.open_run(run).vocabulary.digest[:16] for run in (pretrained, other)
+    )
     assert f"460 pieces ({ours}), that of {pretrained} has 450 pieces ({theirs})" in str(
         error.value
     )

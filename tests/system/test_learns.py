@@ -11,7 +11,7 @@ import pytest
 from mt.cli import main
 from mt.config import recipe
 from mt.decoding import translate
-from mt.interfaces import EngineOptions
+from mt.decoding.types import EngineOptions
 from mt.training import loop
 
 RECIPE = """

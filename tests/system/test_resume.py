@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from resumable_run import bits, written
 
-from mt.checkpoints import checkpoint
-from mt.checkpoints.checkpoint import TrainState
+from mt.checkpoints import checkpoint, run_directory
+from mt.checkpoints.train_state import TrainState
 from mt.config import recipe
 from mt.data.prepare import prepare
 from mt.errors import ConfigError, DataError, MachineError, Stopped
@@ -162,7 +162,7 @@ def test_killed_while_saving_and_run_again_equals_uninterrupted(whole, tmp_path)
 
 def test_an_update_has_several_micro_batches(whole):
     """Else the tests above would not resume an accumulation."""
-    settled = checkpoint.read_recipe(whole)
+    settled = run_directory.read_recipe(whole)
     resolved = json.loads((whole / "resolved.json").read_text())
     epoch = plan_of(settled, prepare(settled, lambda line: None).train, resolved, 0)
     updates = [u for window in range(len(epoch.windows)) for u in epoch.updates(window)]
@@ -265,7 +265,7 @@ def test_what_cannot_change_the_weights_may_be_changed(tmp_path):
         "training__patience": None,
     }  # fmt: skip
     loop.train(recipe.load(written(tmp_path, **changes))[0], tmp_path / "run")
-    assert checkpoint.open_run(tmp_path / "run", "last").state.epoch == 2
+    assert run_directory.open_run(tmp_path / "run", "last").state.epoch == 2
 
 
 def test_another_torch_is_told(tmp_path, capsys):

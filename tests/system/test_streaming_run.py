@@ -11,11 +11,11 @@ import yaml
 from resumable_run import RECIPE, bits
 from test_resume import command, run_to_the_end
 
-from mt.checkpoints import checkpoint
+from mt.checkpoints import checkpoint, run_directory
 from mt.config import recipe
+from mt.config.schema import Languages
 from mt.data.sources import demo
 from mt.errors import DataError
-from mt.interfaces import Languages
 from mt.training import loop
 
 SHARDS = 3
@@ -123,7 +123,7 @@ def test_a_shard_lost_on_the_way_ends_the_run_and_its_return_resumes_it(
     with pytest.raises(DataError, match="cannot be read") as error:
         loop.train(settled, tmp_path / "run")
     assert error.value.exit_code == 3
-    last = checkpoint.latest(tmp_path / "run", print)
+    last = run_directory.latest(tmp_path / "run", print)
     assert last is not None
     for path, content in kept.items():
         path.write_bytes(content)

@@ -74,8 +74,9 @@ def command(
               mt attention runs/demo --source "The house is small." --terminal --layer 2
     """
     from mt.attention_maps import extract, html
-    from mt.runtime import files
-    from mt.training import reporter
+    from mt.attention_maps.png import picture
+    from mt.attention_maps.terminal import print_lines
+    from mt.runtime import console, files
 
     refuse(
         (len(runs) > 1, str(runs[-1]), "an ensemble has no heads of its own, only its models have"),
@@ -89,8 +90,8 @@ def command(
     engine = extract.open_watched(runs[0], options)
     sights = extract.look(engine, source, target, n_best)
     if png is not None:
-        files.write(png, html.picture(sights[0], part, layer, head))
-        reporter.say(f"mt: wrote {png} ({png.stat().st_size >> 10:,} kB)")
+        files.write(png, picture(sights[0], part, layer, head))
+        console.say(f"mt: wrote {png} ({png.stat().st_size >> 10:,} kB)")
     if out is not None:
         languages = engine.profile.languages
         about = {"model": " ".join([runs[0].name, checkpoint or ""]).strip(), "text": source}
@@ -98,6 +99,6 @@ def command(
         with files.output(out) as stream:
             stream.write(html.page(sights, {**about, "forced": target is not None}))
         told = f"{len(sights)} translations" if target is None else "the given translation"
-        reporter.say(f"mt: wrote {out} ({out.stat().st_size >> 10:,} kB, {told})")
+        console.say(f"mt: wrote {out} ({out.stat().st_size >> 10:,} kB, {told})")
     if terminal:
-        html.print_lines(sights, part, layer, head)
+        print_lines(sights, part, layer, head)

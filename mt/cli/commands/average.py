@@ -34,8 +34,8 @@ def command(
               mt average runs/demo step-400 step-600
               mt eval runs/demo --checkpoint average
     """
-    from mt.checkpoints import checkpoint
-    from mt.training import reporter
+    from mt.checkpoints import averaging, run_directory
+    from mt.runtime import console
 
-    made = checkpoint.average(run, checkpoints or (), last, force)
-    reporter.say(f"mt: averaged {', '.join(made)}; --checkpoint {checkpoint.AVERAGE} takes it")
+    made = averaging.average(run, checkpoints or (), last, force)
+    console.say(f"mt: averaged {', '.join(made)}; --checkpoint {run_directory.AVERAGE} takes it")

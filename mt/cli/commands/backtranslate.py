@@ -68,8 +68,7 @@ def command(
     from dataclasses import replace
 
     from mt.decoding import translate_corpus
-    from mt.runtime import files
-    from mt.training import reporter
+    from mt.runtime import console, files
 
     refuse((seed != 1 and not sampling, "--seed", "only --sampling draws anything"))
     options = engine_options(sets, checkpoint, device, precision, threads, to=to)
@@ -78,7 +77,7 @@ def command(
     processes = processes or translate_corpus.fair_processes(options)
     options = replace(options, processes=processes, seed=seed)
     translate_corpus.run(
-        translate_corpus.Job(run, files.Lines(text), out, options, "source"), reporter.say
+        translate_corpus.Job(run, files.Lines(text), out, options, "source"), console.say
     )
     where = f"source: {out}/source.txt, target: {out}/target.txt"
-    reporter.say(f"mt: data.train takes it as {{kind: text, {where}, tag: bt}}")
+    console.say(f"mt: data.train takes it as {{kind: text, {where}, tag: bt}}")

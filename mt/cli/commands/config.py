@@ -36,6 +36,7 @@ def command(
               mt config --schema > recipe.schema.json
     """
     from mt.config import recipe
+    from mt.config.explain import explained, rendered
 
     if schema:
         import json
@@ -47,6 +48,6 @@ def command(
         raise ConfigError("USAGE", "mt config", what, advice)
     settled, document = recipe.load(config, sets or ())
     if explain:
-        print_lines(line for key in explain for line in recipe.explained(settled, document, key))
+        print_lines(line for key in explain for line in explained(settled, document, key))
     else:
-        print_lines(recipe.rendered(settled, document))
+        print_lines(rendered(settled, document))

@@ -63,7 +63,7 @@ def command(
     """
     from mt.decoding import translate
     from mt.evaluation import evaluate as evaluating
-    from mt.training import reporter
+    from mt.runtime import console
 
     options = replace(
         engine_options(sets, checkpoint, device, precision, threads, processes, to=to),
@@ -74,8 +74,8 @@ def command(
     for name in scores:
         for example in evaluating.examples(runs[0], name, show):
             for label, text in zip(("source", "reference", "translation"), example, strict=True):
-                reporter.say(f"{label:11}  {text}")
-            reporter.say("")
+                console.say(f"{label:11}  {text}")
+            console.say("")
     if as_json:
         import json
 

@@ -18,6 +18,7 @@ def command(config: ConfigFile, sets: RecipeSets = None) -> None:
     """
     from mt.config import recipe
     from mt.data import prepare as preparing
-    from mt.training import reporter
+    from mt.training import finetuning
 
-    preparing.prepare(recipe.load(config, sets or ())[0], reporter.say)
+    loaded, _ = recipe.load(config, sets or ())
+    preparing.prepare(loaded, known=finetuning.inherited(loaded))

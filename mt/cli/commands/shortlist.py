@@ -33,8 +33,8 @@ def command(
     Example:  mt shortlist runs/demo
               mt translate runs/demo --set search.shortlist=true < test.en
     """
-    from mt.data import prepare as preparing
-    from mt.training import reporter
+    from mt.decoding import learn_shortlist as preparing
+    from mt.runtime import console
 
-    preparing.learn_shortlist(run, pieces, frequent, pairs, reporter.say)
-    reporter.say("mt: --set search.shortlist=true uses it")
+    preparing.learn_shortlist(run, pieces, frequent, pairs, console.say)
+    console.say("mt: --set search.shortlist=true uses it")

@@ -17,12 +17,13 @@ from random import Random
 
 from pydantic import Field
 
+from mt.config.schema import SourceConfig
+from mt.data.pairs import Pair, Pairs
 from mt.data.sources._demo.chinese import chinese
 from mt.data.sources._demo.english import english
 from mt.data.sources._demo.german import german
 from mt.data.sources._demo.trees import Author, Sentence, Split, suits_split
 from mt.errors import ConfigError
-from mt.interfaces import Pair, Pairs, SourceConfig
 
 FEWEST_WORDS, MOST_WORDS = 6, 20
 """Of the English sentence, which keeps all three languages within 4 to 25 words."""

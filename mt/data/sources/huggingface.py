@@ -14,9 +14,10 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from mt.config.yaml_reader import InputFile
+from mt.config.schema import SourceConfig
+from mt.config.section import InputFile
+from mt.data.pairs import Chunk, Pair, Pairs
 from mt.errors import DataError, DownloadError, MtError
-from mt.interfaces import Chunk, Pair, Pairs, SourceConfig
 from mt.runtime import files
 
 _BATCH, _STREAM_BATCH = 1000, 250

@@ -8,9 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from mt.config.yaml_reader import InputFile
+from mt.config.schema import SourceConfig
+from mt.config.section import InputFile
+from mt.data.pairs import Pair, Pairs
 from mt.errors import DataError, printable
-from mt.interfaces import Pair, Pairs, SourceConfig
 from mt.runtime import files
 
 

@@ -10,9 +10,10 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from mt.config.yaml_reader import InputFile
+from mt.config.schema import SourceConfig
+from mt.config.section import InputFile
+from mt.data.pairs import Pair, Pairs
 from mt.errors import DataError
-from mt.interfaces import Pair, Pairs, SourceConfig
 from mt.runtime import files
 
 

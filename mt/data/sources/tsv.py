@@ -9,9 +9,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from mt.config.yaml_reader import InputFile
+from mt.config.schema import SourceConfig
+from mt.config.section import InputFile
+from mt.data.pairs import Pair, Pairs
 from mt.errors import DataError
-from mt.interfaces import Pair, Pairs, SourceConfig
 from mt.runtime import files
 
 Column = Annotated[int, Field(ge=1)] | str

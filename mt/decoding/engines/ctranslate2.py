@@ -15,21 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mt.config.yaml_reader import plugin
+from mt.config.plugins import plugin
+from mt.config.schema import Languages, SearchConfig
 from mt.decoding.batching import batches
 from mt.decoding.text_translator import Profile, TextEngine
+from mt.decoding.types import Engine, EngineOptions, Hypothesis, Sentence
 from mt.errors import ConfigError, MachineError, ModelError
-from mt.interfaces import (
-    END,
-    FIRST_PIECE,
-    Engine,
-    EngineOptions,
-    Hypothesis,
-    Languages,
-    SearchConfig,
-    Sentence,
-)
 from mt.runtime import files, memory
+from mt.special_tokens import END, FIRST_PIECE
 
 FORMAT = 1
 ABOUT, WEIGHTS = "mt.json", "model.bin"

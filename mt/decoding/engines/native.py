@@ -9,26 +9,27 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mt.checkpoints import bundle, checkpoint
+from mt.checkpoints import bundle, run_directory
 from mt.decoding import shortlist
 from mt.decoding.text_translator import Profile, TextEngine, search_config
+from mt.decoding.types import Engine, EngineOptions
 from mt.decoding.worker_pool import open_pool
 from mt.errors import ModelError
-from mt.interfaces import Engine, EngineOptions
-from mt.runtime import distributed, memory
+from mt.runtime import memory
+from mt.runtime.device import Precision, physical_cores, pick_device, use_threads
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from mt.checkpoints.checkpoint import Opened
+    from mt.checkpoints.run_directory import Opened
     from mt.config.recipe import Recipe
     from mt.vocabulary.vocabulary import Vocabulary
 
 
 def accepts(path: Path) -> bool:
     """Whether a run directory, a checkpoint folder in one, or a bundle lies at `path`."""
-    return checkpoint.is_run(path) or bundle.is_bundle(path)
+    return run_directory.is_run(path) or bundle.is_bundle(path)
 
 
 def open(path: Path, options: EngineOptions) -> Engine:
@@ -46,8 +47,8 @@ def open(path: Path, options: EngineOptions) -> Engine:
 
     opened, *others = _opened([path, *options.others], options.checkpoint)
     memory.keep_freed()
-    device = distributed.pick_device(options.device or "auto")
-    distributed.use_threads(options.threads or "auto")
+    device = pick_device(options.device or "auto")
+    use_threads(options.threads or "auto")
     recipe = opened.recipe
     if search_config(recipe.search, options.search).shortlist:
         shortlist.load(opened.run, opened.vocabulary.digest)  # what is wrong is told at once
@@ -77,12 +78,12 @@ def _opened(paths: Sequence[Path], choice: str | None) -> list[Opened]:
 
 def share_of_cores(options: EngineOptions) -> int:
     """Threads of each process: what was asked, else an equal share of the cores."""
-    return options.threads or max(1, distributed.physical_cores() // options.processes)
+    return options.threads or max(1, physical_cores() // options.processes)
 
 
 def native_engine(
     model: nn.Module, vocabulary: Vocabulary, recipe: Recipe, device: torch.device,
-    precision: distributed.Precision, options: EngineOptions | None = None,
+    precision: Precision, options: EngineOptions | None = None,
     others: Sequence[tuple[nn.Module, Recipe]] = (), run: Path | None = None,
 ) -> TextEngine:  # fmt: skip
     """The engine of a model that is already on its device, or of an ensemble of it and others.

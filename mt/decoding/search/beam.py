@@ -31,7 +31,8 @@ from mt.decoding.candidates import (
     ranked,
     unbeatable,
 )
-from mt.interfaces import BEGIN, END, Decoder, Hypotheses, Request, Search
+from mt.decoding.types import Decoder, Hypotheses, Request, Search
+from mt.special_tokens import BEGIN, END
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -34,7 +34,8 @@ from mt.decoding.candidates import (
     ranked,
     sorted_by,
 )
-from mt.interfaces import BEGIN, END, Decoder, Hypotheses, Request, Search
+from mt.decoding.types import Decoder, Hypotheses, Request, Search
+from mt.special_tokens import BEGIN, END
 
 if TYPE_CHECKING:
     from torch import Tensor

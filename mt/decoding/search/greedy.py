@@ -23,8 +23,9 @@ from mt.decoding.candidates import (
     left_in_batch,
     less_repetitive,
 )
+from mt.decoding.types import Decoder, Hypotheses, Request, Search
 from mt.errors import ConfigError
-from mt.interfaces import BEGIN, END, Decoder, Hypotheses, Request, Search
+from mt.special_tokens import BEGIN, END
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -19,10 +19,12 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from mt.config.yaml_reader import Plugin, plugin
+from mt.config.plugins import Plugin, plugin
+from mt.config.schema import SearchConfig
 from mt.decoding.candidates import NONE, sorted_by
+from mt.decoding.types import Decoder, Hypotheses, Request, Search
 from mt.errors import ConfigError
-from mt.interfaces import PAD, Decoder, Hypotheses, Request, Search, SearchConfig
+from mt.special_tokens import PAD
 
 if TYPE_CHECKING:
     from torch import Tensor

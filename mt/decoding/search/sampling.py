@@ -34,7 +34,8 @@ from mt.decoding.candidates import (
     log_probabilities,
     sorted_by,
 )
-from mt.interfaces import BEGIN, END, PAD, Decoder, Hypotheses, Request, Search
+from mt.decoding.types import Decoder, Hypotheses, Request, Search
+from mt.special_tokens import BEGIN, END, PAD
 
 if TYPE_CHECKING:
     from torch import Tensor

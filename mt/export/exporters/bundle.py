@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mt.checkpoints import bundle
-from mt.checkpoints.checkpoint import Opened
-from mt.config.yaml_reader import Variant
+from mt.checkpoints.run_directory import Opened
+from mt.config.section import Variant
 
 if TYPE_CHECKING:
     from torch import nn

@@ -12,8 +12,8 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mt.checkpoints import checkpoint
-from mt.config.yaml_reader import Variant
+from mt.checkpoints import run_directory
+from mt.config.section import Variant
 from mt.errors import ConfigError, MachineError
 from mt.interfaces import Seq2Seq
 from mt.runtime import files
@@ -37,7 +37,7 @@ class Config(Variant):
     """Type of the stored weights; `int8`: matrices in 8 bits, the rest in 32."""
 
 
-def check(opened: checkpoint.Opened, config: Config) -> None:
+def check(opened: run_directory.Opened, config: Config) -> None:
     """Refuse what CTranslate2 cannot express.
 
     Raises:
@@ -69,7 +69,7 @@ def check(opened: checkpoint.Opened, config: Config) -> None:
         raise MachineError("CTRANSLATE2", "--to", "it is not installed", advice) from None
 
 
-def export(model: Seq2Seq, opened: checkpoint.Opened, path: Path, config: Config) -> None:
+def export(model: Seq2Seq, opened: run_directory.Opened, path: Path, config: Config) -> None:
     """Write the model into a new folder.
 
     Args:
@@ -93,7 +93,7 @@ def export(model: Seq2Seq, opened: checkpoint.Opened, path: Path, config: Config
     spec.optimize(quantization=config.quantization)
     spec.save(str(path))
     vocabulary.save(path)
-    checkpoint.write_recipe(path, recipe)
+    run_directory.write_recipe(path, recipe)
     about = {
         "format": FORMAT,
         "languages": recipe.direction.model_dump(),

@@ -14,23 +14,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mt.checkpoints import checkpoint
-from mt.config.yaml_reader import Variant
+from mt.checkpoints import run_directory
+from mt.config.section import Variant
+from mt.data.pairs import Pair
 from mt.decoding.batching import batches
+from mt.decoding.types import EngineOptions, Score, Translation
 from mt.errors import ConfigError, MachineError
-from mt.interfaces import (
-    BEGIN,
-    END,
-    FIRST_PIECE,
-    PAD,
-    UNK,
-    EngineOptions,
-    Pair,
-    Score,
-    Seq2Seq,
-    Translation,
-)
+from mt.interfaces import Seq2Seq
 from mt.runtime import files
+from mt.special_tokens import BEGIN, END, FIRST_PIECE, PAD, UNK
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,7 +41,7 @@ class Config(Variant):
     kind: str = "huggingface"
 
 
-def check(opened: checkpoint.Opened, config: Config) -> None:
+def check(opened: run_directory.Opened, config: Config) -> None:
     """Refuse what neither Marian nor Pegasus expresses.
 
     Raises:
@@ -96,7 +88,7 @@ def check(opened: checkpoint.Opened, config: Config) -> None:
         raise MachineError("HUGGINGFACE", "--to", "it is not installed", advice) from None
 
 
-def export(model: Seq2Seq, opened: checkpoint.Opened, path: Path, config: Config) -> None:
+def export(model: Seq2Seq, opened: run_directory.Opened, path: Path, config: Config) -> None:
     """Write the model and its tokenizer into a new folder.
 
     Args:
@@ -116,7 +108,7 @@ def export(model: Seq2Seq, opened: checkpoint.Opened, path: Path, config: Config
     tokenizer(opened.vocabulary, theirs.config.max_position_embeddings).save_pretrained(path)
 
 
-def _empty(opened: checkpoint.Opened) -> Any:
+def _empty(opened: run_directory.Opened) -> Any:
     """Their model of the same sizes."""
     import transformers
 
@@ -157,7 +149,7 @@ def _tied(model: Any, vocabulary: Vocabulary) -> bool:
     return model.tie_embeddings == "all" or (model.tie_embeddings == "auto" and vocabulary.joint)
 
 
-def _generation(opened: checkpoint.Opened) -> Any:
+def _generation(opened: run_directory.Opened) -> Any:
     """The search of the recipe; greedy where it is none that they have."""
     import transformers
 
@@ -343,7 +335,7 @@ def _model(proto: Any, names: Sequence[str]) -> tuple[Any, list[str]]:
 # ------------------------------------------------------------------------- what it gives
 
 
-def open(path: Path, opened: checkpoint.Opened) -> Exported:
+def open(path: Path, opened: run_directory.Opened) -> Exported:
     """What was exported, to be compared with what it is of."""
     return Exported(path, opened)
 
@@ -364,7 +356,7 @@ class Exported:
             for, and its search limits the length of each sentence.
     """
 
-    def __init__(self, path: Path, opened: checkpoint.Opened) -> None:
+    def __init__(self, path: Path, opened: run_directory.Opened) -> None:
         import transformers
 
         self.vocabulary, self.search = opened.vocabulary, opened.recipe.search

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mt.config.yaml_reader import Section
+from mt.config.section import Section
 from mt.interfaces import Batch, Loss, Objective, Term
 
 LOW, HIGH = -0.1, 1.1

@@ -5,22 +5,19 @@ Legend: B sentences, T queries, S keys, D model width, H heads, K head width, F 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mt.config.yaml_reader import Section
-from mt.errors import ConfigError, ModelError
-from mt.interfaces import FIRST_PIECE, UNK
-from mt.models.modules.attention import KeyValueCache, attend, drop, weights
+from mt.models.modules.attention import attend, drop, weights
 from mt.models.modules.head_gates import HardConcrete
+from mt.models.modules.kv_cache import KeyValueCache
 from mt.models.modules.linear import Linear, Packed
+from mt.models.modules.positions import Rotary
 
 
 class Dropout(nn.Module):
@@ -33,43 +30,6 @@ class Dropout(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The same shape."""
         return drop(x, self.probability) if self.training else x
-
-
-class WordDropoutConfig(Section):
-    """Which share of the words a model is not shown in training."""
-
-    source: float = Field(0.0, ge=0, lt=1)
-    """Probability that a source piece is hidden."""
-    target: float = Field(0.0, ge=0, lt=1)
-    """Probability that a piece of the target so far is hidden; it is still to be predicted."""
-    by: Literal["zero", "unk"] = "zero"
-    """A hidden piece has no embedding at all, or that of `<unk>`."""
-
-
-class WordDropout(nn.Module):
-    """Embeds ids, in training without some of them (Gal and Ghahramani 2016, section 4.2).
-
-    Each position is hidden by itself, as Sennrich and Zhang (2019) do it, where the older paper
-    hides all occurrences of a word at once. What is no text (`<s>`, `</s>`, a tag) is always
-    shown. With `zero` the others are scaled up, so that their expectation stays.
-    """
-
-    def __init__(self, probability: float, by: Literal["zero", "unk"]) -> None:
-        super().__init__()
-        self.probability, self.by = probability, by
-
-    def forward(self, table: nn.Embedding, ids: Tensor) -> Tensor:
-        """Ids [B, T] to embeddings [B, T, D]."""
-        if not self.training or self.probability == 0:
-            embedded: Tensor = table(ids)
-            return embedded
-        hidden = torch.rand(ids.shape, device=ids.device) < self.probability
-        hidden &= ids >= FIRST_PIECE
-        if self.by == "unk":
-            return table(ids.masked_fill(hidden, UNK))
-        shown = torch.where(hidden, 0.0, 1 / (1 - self.probability))  # [B, T]
-        shown = torch.where(ids >= FIRST_PIECE, shown, 1.0)
-        return table(ids) * shown[..., None]
 
 
 class MultiHeadAttention(nn.Module):
@@ -144,42 +104,6 @@ class MultiHeadAttention(nn.Module):
                 mixed = (self._heads(mixed) * each[..., None].to(mixed.dtype)).flatten(-2)
         merged: Tensor = self.output(mixed)
         return merged
-
-
-class Rotary(nn.Module):
-    """Turns queries and keys by their positions (RoFormer, Su et al. 2021, section 3.2.2).
-
-    Numbers 2i and 2i+1 of a head turn together by p / 10000^(2i/K) at position p (equation 34), so
-    that a product of two depends only on how far apart they are. It knows every position.
-
-    Args:
-        width: K of a head, even.
-        length: positions whose angles are kept.
-    """
-
-    table: Tensor
-
-    def __init__(self, width: int, length: int) -> None:
-        super().__init__()
-        self.width = width
-        self.register_buffer("table", sinusoids(length, width), persistent=False)  # [length, K]
-
-    def forward(self, x: Tensor, start: int | Tensor = 0) -> Tensor:
-        """x [B, T, H*K], whose first position is `start`; [1] on the device when T is 1."""
-        if isinstance(start, Tensor):
-            rows = self.table.index_select(0, start)
-        else:
-            rows = self.reserve(start + x.size(1))[start : start + x.size(1)]  # [T, K]
-        sine, cosine = rows[:, None].unflatten(-1, (-1, 2)).unbind(-1)  # [T, 1, K/2]
-        a, b = x.unflatten(-1, (-1, self.width // 2, 2)).unbind(-1)  # [B, T, H, K/2] each
-        turned = torch.stack((a * cosine - b * sine, a * sine + b * cosine), dim=-1)
-        return turned.flatten(2).to(x.dtype)
-
-    def reserve(self, end: int) -> Tensor:
-        """The table, with rows for the positions before `end`."""
-        if end > len(self.table):
-            self.table = sinusoids(2 * end, self.width).to(self.table)
-        return self.table
 
 
 class SelfAttention(MultiHeadAttention):
@@ -264,82 +188,3 @@ class FeedForward(nn.Module):
 def norm(kind: Literal["layer", "rms"], d_model: int) -> nn.Module:
     """Layer normalisation (Ba et al. 2016) or RMS normalisation (Zhang and Sennrich 2019)."""
     return nn.LayerNorm(d_model, eps=1e-5) if kind == "layer" else nn.RMSNorm(d_model, eps=1e-5)
-
-
-def sinusoids(length: int, d_model: int) -> Tensor:
-    """PE(p, 2i) = sin(p / 10000^(2i/D)), PE(p, 2i+1) = cos of it (section 3.5): [length, D]."""
-    position = torch.arange(length, dtype=torch.float64)[:, None]
-    rate = torch.exp(torch.arange(0, d_model, 2, dtype=torch.float64) * -math.log(1e4) / d_model)
-    angle = position * rate  # [length, D/2]
-    return torch.stack((angle.sin(), angle.cos()), dim=-1).flatten(1)[:, :d_model].float()
-
-
-class Positions(nn.Module):
-    """Adds to each embedding what tells its position (section 3.5).
-
-    Rotary positions are told elsewhere: nothing is added, as for `none`.
-    """
-
-    table: Tensor
-
-    def __init__(
-        self, kind: Literal["sinusoidal", "learned", "rotary", "none"], d_model: int,
-        max_length: int,
-    ) -> None:  # fmt: skip
-        super().__init__()
-        self.kind, self.d_model = kind, d_model
-        self.learned = nn.Embedding(max_length, d_model) if kind == "learned" else None
-        table = sinusoids(max_length, d_model) if kind == "sinusoidal" else torch.empty(0)
-        self.register_buffer("table", table, persistent=False)  # [max_length, D]
-
-    def forward(self, x: Tensor, start: int | Tensor = 0) -> Tensor:
-        """x [B, T, D], whose first position is `start`; [1] on the device when T is 1.
-
-        Raises:
-            ModelError: a learned table ends before the last position.
-        """
-        if self.kind in ("none", "rotary"):
-            return x
-        table = self.table if self.learned is None else self.learned.weight
-        if isinstance(start, Tensor):
-            return x + table.index_select(0, start)
-        end = start + x.size(1)
-        table = self.reserve(end)
-        return x + table[start:end]
-
-    def reserve(self, end: int) -> Tensor:
-        """The table, with rows for the positions before `end`.
-
-        Sinusoids know every one.
-
-        Raises:
-            ModelError: a learned table ends before.
-        """
-        if self.learned is not None:
-            if end > len(self.learned.weight):
-                what = f"its table has {len(self.learned.weight)} positions, {end} are asked for"
-                advice = "ask for less text at a time; sinusoidal and rotary positions know no end"
-                raise ModelError("POSITIONS", "model.positions: learned", what, advice)
-            return self.learned.weight
-        if self.kind == "sinusoidal" and end > self.table.size(0):
-            self.table = sinusoids(2 * end, self.d_model).to(self.table)
-        return self.table
-
-
-def shared_embeddings(asked: str, joint: bool) -> str:
-    """Which embeddings are one (section 3.4): `all`, `decoder` or `none`.
-
-    Args:
-        asked: `model.tie_embeddings`; `auto` shares all that can be.
-        joint: whether source and target have the same vocabulary.
-
-    Raises:
-        ConfigError: all shall be one, but there are two vocabularies.
-    """
-    if asked == "auto":
-        return "all" if joint else "decoder"
-    if asked == "all" and not joint:
-        what = "all shares source and target, which needs a joint vocabulary"
-        advice = "set vocabulary.joint: true, or model.tie_embeddings: decoder"
-        raise ConfigError("CONFIG", "model.tie_embeddings", what, advice)
-    return asked

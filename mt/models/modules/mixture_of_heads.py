@@ -19,8 +19,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from mt.models.modules.attention import KeyValueCache, attend, weights
+from mt.models.modules.attention import attend, weights
 from mt.models.modules.head_gates import Choice
+from mt.models.modules.kv_cache import KeyValueCache
 from mt.models.modules.linear import Packed, linear
 
 Project = Callable[[Tensor], Tensor]

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, cast
 from pydantic import Field
 from torch import Tensor, nn
 
-from mt.config.yaml_reader import Variant
-from mt.interfaces import PAD, Batch, Loss, Seq2Seq, Teacher, Term
+from mt.config.section import Variant
+from mt.interfaces import Batch, Loss, Seq2Seq, Teacher, Term
+from mt.special_tokens import PAD
 from mt.training.losses import sequence_cross_entropy
 
 if TYPE_CHECKING:

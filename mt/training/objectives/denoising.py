@@ -15,10 +15,11 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from mt.config.yaml_reader import Variant
+from mt.config.section import Variant
 from mt.data import noising
 from mt.errors import ConfigError
-from mt.interfaces import END, FIRST_PIECE, MASK, PAD, UNK, Batch, Loss, Seq2Seq, Teacher, Term
+from mt.interfaces import Batch, Loss, Seq2Seq, Teacher, Term
+from mt.special_tokens import END, FIRST_PIECE, MASK, PAD, UNK
 from mt.training.losses import sequence_cross_entropy
 
 if TYPE_CHECKING:

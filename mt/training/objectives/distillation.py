@@ -20,9 +20,10 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mt.config.yaml_reader import InputFile, Variant
+from mt.config.section import InputFile, Variant
 from mt.errors import ConfigError
-from mt.interfaces import PAD, Batch, Loss, Seq2Seq, Teacher, Term
+from mt.interfaces import Batch, Loss, Seq2Seq, Teacher, Term
+from mt.special_tokens import PAD
 from mt.training.losses import (
     CHUNK,
     DEVICE_CHUNKS,

@@ -9,8 +9,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from mt.config.yaml_reader import Variant
-from mt.interfaces import PAD, Batch, Loss, Seq2Seq, Teacher, Term
+from mt.config.section import Variant
+from mt.interfaces import Batch, Loss, Seq2Seq, Teacher, Term
+from mt.special_tokens import PAD
 from mt.training.losses import linear_cross_entropy, linear_two_passes, real_positions
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from mt.interfaces import OptimizerConfig
+from mt.config.schema import OptimizerConfig
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.optim._muon import muon  # the function of torch.optim.Muon, which takes parts, too
 
-from mt.interfaces import OptimizerConfig
+from mt.config.schema import OptimizerConfig
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 

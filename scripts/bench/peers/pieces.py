@@ -42,8 +42,8 @@ def read_lines(path: Path) -> list[str]:
 
 def demo_pairs(source: str, target: str, size: int = 29_000) -> dict[str, Pairs]:
     """Pairs of the `demo` source, as many as Multi30k has."""
+    from mt.config.schema import Languages
     from mt.data.sources import demo
-    from mt.interfaces import Languages
 
     languages = Languages(source=source, target=target)
     found = {}

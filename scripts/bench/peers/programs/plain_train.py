@@ -18,10 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mt.data.batch_sampler import batch_of
-from mt.interfaces import END, PAD, UNK, Batch
-from mt.models.modules.layers import sinusoids
+from mt.data.collate import batch_of
+from mt.interfaces import Batch
+from mt.models.modules.positions import sinusoids
 from mt.models.transformer import Config
+from mt.special_tokens import END, PAD, UNK
 
 TOKENS = 4096
 

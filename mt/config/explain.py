@@ -1,0 +1,123 @@
+"""`mt config`: a recipe as YAML, and the documentation of one key."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from mt.config.recipe import Recipe, dump
+from mt.config.section import Section, describe
+from mt.config.yaml_reader import Document, Location, scalar
+from mt.errors import ConfigError
+
+
+def rendered(recipe: Recipe, document: Document) -> Iterator[str]:
+    """The whole recipe as lines of YAML, each value with where it was said.
+
+    Args:
+        recipe: the recipe.
+        document: what it was read from.
+    """
+    for location, indent, text, is_value in _yaml_lines(dump(recipe), ()):
+        line = "  " * indent + text
+        yield f"{line:<47} # {_said(document, location)}" if is_value else line
+
+
+def _yaml_lines(value: Any, location: Location) -> Iterator[tuple[Location, int, str, bool]]:
+    """(location, indentation, text, whether it holds a value) of each line of a block."""
+    entries = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, entry in entries:
+        inside, label = (*location, key), f"{_word(key)}:" if isinstance(value, dict) else "-"
+        nested = isinstance(entry, dict) or (
+            isinstance(entry, list) and any(isinstance(item, dict) for item in entry)
+        )
+        if not entry or not nested:
+            yield inside, len(location), f"{label} {_word(entry)}", True
+            continue
+        below = _yaml_lines(entry, inside)
+        if isinstance(value, dict):
+            yield inside, len(location), label, False
+        else:  # the first key stands beside the dash
+            first, _, text, is_value = next(below)
+            yield first, len(location), f"- {text}", is_value
+        yield from below
+
+
+def _word(value: Any) -> str:
+    """A scalar or a list of scalars as YAML that reads back as the same value."""
+    if isinstance(value, list):
+        return f"[{', '.join(_word(item) for item in value)}]"
+    if isinstance(value, str):
+        plain = re.fullmatch(r"[^\W\d][\w./<>-]*|/[\w./-]*", value) and scalar(value) == value
+        return value if plain else json.dumps(value, ensure_ascii=False)
+    return json.dumps(value)
+
+
+def _said(document: Document, location: Location) -> str:
+    """Where the value at `location` was said, or that it is a default."""
+    value: Any = document.value
+    for depth, key in enumerate(location):
+        known = key in value if isinstance(value, dict) else isinstance(value, list)
+        if not known:
+            if key == "languages" and depth:
+                return "the recipe's languages"
+            return "default"
+        value = value[key]
+    return document.place(location)
+
+
+def explained(recipe: Recipe, document: Document, key: str) -> list[str]:
+    """What there is to know of one key, such as `model.d_model`, or of a section's keys.
+
+    Raises:
+        ConfigError: there is no such key.
+    """
+    *_, (section, _, _), (value, name, location) = _way(recipe, key)
+    lines = [f"{key}:"]
+    if isinstance(section, Section):
+        kind, default, meaning = describe(type(section), name)
+        lines += [f"  {line}" for line in meaning.splitlines()]
+    if _has_keys(value):
+        return [*lines, *(f"  {key}.{name}" for name in _names(value))]
+    if isinstance(section, Section):
+        lines += [f"  type: {kind}", f"  default: {default}"]
+    shown = list(value) if isinstance(value, tuple) else value
+    return [*lines, f"  value: {_word(shown)} ({_said(document, location)})"]
+
+
+def _way(recipe: Recipe, key: str) -> Iterator[tuple[Any, str, Location]]:
+    """The (value, name, location) of each step from the recipe down to a key."""
+    value: Any = recipe
+    location: Location = ()
+    yield value, "", location
+    for name in key.split("."):
+        step = int(name) if isinstance(value, tuple) and name.isdigit() else name
+        names = _names(value)
+        if step not in names:
+            near = difflib.get_close_matches(name, [str(n) for n in names], n=1, cutoff=0.5)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            advice = "`mt config CONFIG` prints every key"
+            what = f"there is no key {name}{hint}"
+            raise ConfigError("CONFIG-KEY", f"--explain {key}", what, advice)
+        value = getattr(value, name) if isinstance(value, Section) else value[step]
+        location = (*location, step)
+        yield value, name, location
+
+
+def _has_keys(value: Any) -> bool:
+    """Whether there are keys to explain below a value of a recipe."""
+    if isinstance(value, tuple):
+        return any(isinstance(entry, Section) for entry in value)
+    return isinstance(value, Section) or (isinstance(value, dict) and bool(value))
+
+
+def _names(value: Any) -> list[Any]:
+    """The keys below a value of a recipe."""
+    if isinstance(value, Section):
+        return list(type(value).model_fields)
+    if isinstance(value, tuple):
+        return list(range(len(value)))
+    return list(value) if isinstance(value, dict) else []

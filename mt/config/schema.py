@@ -1,0 +1,305 @@
+"""Every YAML key that belongs to no plug-in, a class for each section."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from mt.config.plugins import Plugin
+from mt.config.section import InputFile, Section, Variant
+from mt.special_tokens import FIRST_PIECE
+
+
+class Languages(Section):
+    """A translation direction."""
+
+    source: str
+    """Language code of the source (`en`, `zh`, `pt-BR`)."""
+    target: str
+    """Language code of the target."""
+
+
+class SourceConfig(Variant):
+    """What every data source has: its kind and, when not the recipe's, its direction."""
+
+    languages: Languages | None = None
+    """Translation direction of this corpus; the recipe's when left out."""
+    only: Literal["source", "target"] | None = None
+    """Read this side alone, as text of one language, for `objective.kind: denoising`."""
+    tag: Literal["bt"] | None = None
+    """`bt`: its sources are a model's translations, and begin with the control piece `<bt>`."""
+
+    @property
+    def side(self) -> Literal["source", "target"] | None:
+        """The one side that a monolingual corpus has; None: both."""
+        return self.only
+
+    @property
+    def language(self) -> str:
+        """The language of a monolingual corpus."""
+        return self.direction.source if self.side == "source" else self.direction.target
+
+    @property
+    def direction(self) -> Languages:
+        """The direction, which the recipe has filled in by now."""
+        assert self.languages is not None, "recipe.load fills in the languages"
+        return self.languages
+
+
+Source = Annotated[SourceConfig, Plugin("sources")]
+
+
+class DataConfig(Section):
+    """The corpora."""
+
+    train: tuple[Source, ...] = Field(strict=False, min_length=1)
+    """Corpora to train on, one after another."""
+    valid: Source
+    """The corpus that chooses the checkpoint."""
+    more_valid: tuple[Source, ...] = Field((), strict=False)
+    """Further validation corpora, of other directions; what is monitored is the mean over all."""
+    test: dict[str, Source] = Field(default_factory=dict)
+    """Named test sets for `mt eval`."""
+    max_length: int = Field(256, ge=2)
+    """Most pieces of a side, end included; longer pairs are dropped, longer input is split."""
+    drop_overlap: bool = True
+    """Drop training pairs identical to a validation or test pair."""
+    temperature: float = Field(1.0, ge=1)
+    """How often a corpus of n among N pairs is drawn from: as n/N to the power of 1 / this. At 1
+    each pair once an epoch; above, small corpora more often, large ones less."""
+    streaming: bool = False
+    """Read the training corpora while training, from disk or from the hub, rather than encode
+    them first: for those that no disk here holds. All in turn, some pairs of each."""
+    processes: Literal["auto"] | int = "auto"
+    """Processes that encode; `auto`: one a core."""
+
+    @field_validator("processes")
+    @classmethod
+    def _some_processes(cls, value: int | str) -> int | str:
+        if isinstance(value, int) and value < 1:
+            raise ValueError(f"should be auto or at least 1, got {value}")
+        return value
+
+
+class SideSamplingConfig(Section):
+    """How the words of one side are cut anew in each epoch; by default they are not."""
+
+    dropout: float = Field(0.0, ge=0, le=1)
+    """For `model: bpe`: probability of leaving out a merge each time that it could be made
+    (Provilkov et al. 2020); 0: none is."""
+    alpha: float | None = Field(None, ge=0)
+    """For `model: unigram`: a cut is drawn with its probability to the power of this (Kudo 2018);
+    0: all are alike, large: nearly always the best; nothing: always the best."""
+    nbest: int | None = Field(None, ge=1)
+    """For `model: unigram`: draw among so many best cuts of each word; nothing: among all."""
+
+    @model_validator(mode="after")
+    def _agree(self) -> SideSamplingConfig:
+        if self.nbest is not None and self.alpha is None:
+            raise ValueError("nbest draws with alpha, which is missing")
+        return self
+
+    @property
+    def kind(self) -> str | None:
+        """What the vocabulary must be for it; None: anything."""
+        return "bpe" if self.dropout else "unigram" if self.alpha is not None else None
+
+
+class SamplingConfig(Section):
+    """Subword regularisation: in each epoch words are cut in other ways, drawn at random."""
+
+    source: SideSamplingConfig = SideSamplingConfig()
+    """Of the source side."""
+    target: SideSamplingConfig = SideSamplingConfig()
+    """Of the target side."""
+
+    @property
+    def kinds(self) -> set[str]:
+        """What the vocabulary must be for it: `bpe`, `unigram` or, when nothing is drawn, none."""
+        return {side.kind for side in (self.source, self.target) if side.kind}
+
+
+class VocabularyConfig(Section):
+    """What text is cut into."""
+
+    kind: Literal["sentencepiece", "whitespace"] = "sentencepiece"
+    """`sentencepiece`: subwords; `whitespace`: for text that is already cut into pieces."""
+    size: int = Field(8000, gt=FIRST_PIECE, lt=2**31)
+    """Number of ids, the 68 special and reserved and the 256 bytes included; for `whitespace`
+    the most there may be."""
+    model: Literal["unigram", "bpe"] = "unigram"
+    """How subwords are learned."""
+    joint: bool = True
+    """One vocabulary for both sides, or one for each."""
+    character_coverage: Literal["auto"] | float = "auto"
+    """Share of all characters that get a piece of their own, the rest are spelled in bytes;
+    `auto`: 0.9995 where a side is Chinese, Japanese or Korean, else 1.0."""
+    path: InputFile | None = None
+    """An existing vocabulary to use as it is: a SentencePiece `.model`, or a run directory."""
+    sample: int = Field(1_000_000, ge=1)
+    """Most lines of each side that it is learned from, spread over the whole corpus."""
+    seed: int = Field(1, ge=0, lt=2**31)
+    """Chooses the lines of the sample."""
+    sampling: SamplingConfig = SamplingConfig()
+    """Subword regularisation: in training words are cut in other ways, drawn for each epoch."""
+
+    @field_validator("character_coverage")
+    @classmethod
+    def _a_share(cls, value: float | str) -> float | str:
+        if isinstance(value, float) and not 0 < value <= 1:
+            raise ValueError(f"should be auto or above 0 and at most 1, got {value}")
+        return value
+
+    @model_validator(mode="after")
+    def _can_be_sampled(self) -> VocabularyConfig:
+        model = self.model if self.kind == "sentencepiece" else self.kind
+        for name in ("source", "target"):
+            wanted = getattr(self.sampling, name).kind
+            # What a vocabulary that is there already is, it tells when it is opened.
+            if wanted not in (None, model) and (self.path is None or self.kind == "whitespace"):
+                key = "dropout" if wanted == "bpe" else "alpha"
+                raise ValueError(f"sampling.{name}.{key} is for model: {wanted}, not for {model}")
+        return self
+
+
+class OptimizerConfig(Variant):
+    """What every optimizer has."""
+
+    learning_rate: float = Field(1e-3, gt=0)
+    """Peak rate; the schedule's factor multiplies it at each update."""
+    layer_decay: float = Field(1.0, gt=0, le=1)
+    """The rate of a layer is this times that of the one above it; the embeddings' is lowest."""
+
+
+class ScheduleConfig(Section):
+    """How the learning rate moves."""
+
+    kind: Literal["inverse_sqrt", "linear", "cosine", "constant"] = "inverse_sqrt"
+    """Shape after the warm-up: the paper's inverse square root (section 5.3), a line or a cosine
+    to zero at the last step, or constant."""
+    warmup_steps: int = Field(4000, ge=0)
+    """Updates during which the rate rises linearly from 0 to its peak."""
+
+    @property
+    def falls_to_zero(self) -> bool:
+        """Whether the shape needs to know the last step."""
+        return self.kind in ("linear", "cosine")
+
+
+class BatchingConfig(Section):
+    """How sentence pairs are put into batches."""
+
+    tokens: int = Field(4096, ge=1)
+    """Real target tokens (end included, padding not) of one update, over all micro-batches."""
+    micro_tokens: Literal["auto"] | int = "auto"
+    """Padded slots, source and target together, of one forward pass."""
+    window: int = Field(100, ge=1)
+    """Updates' worth of sentences that are sorted by length together."""
+
+    @field_validator("micro_tokens")
+    @classmethod
+    def _some_tokens(cls, value: int | str) -> int | str:
+        if isinstance(value, int) and value < 16:
+            raise ValueError(f"should be auto or at least 16, got {value}")
+        return value
+
+
+class TrainingConfig(Section):
+    """How long, how often, how careful."""
+
+    max_steps: int | None = Field(None, ge=1)
+    """End after this many updates."""
+    max_epochs: int | None = Field(None, ge=1)
+    """End after this many passes over the corpus."""
+    max_minutes: float | None = Field(None, gt=0)
+    """End after this many minutes of training, resumed time included."""
+    seed: int = Field(1, ge=0, lt=2**31)
+    """Seed of weights, dropout and the order of the data."""
+    initialise_from: InputFile | None = None
+    """Begin with the weights and the vocabulary of a run, of a checkpoint in it, or of a bundle."""
+    freeze: tuple[str, ...] = Field((), strict=False)
+    """Parameters that stay as they are: patterns of names, such as `encoder.*`."""
+    clip: float = Field(1.0, ge=0)
+    """Largest norm of the gradient; 0 leaves it as it is."""
+    ema: float = Field(0.0, ge=0, lt=1)
+    """Decay of the moving average of weights, which is what translates; 0: none."""
+    average: int = Field(0, ge=0)
+    """Average the last so many checkpoints at the end (section 6.1 of the paper); 0: none."""
+    patience: int | None = Field(None, ge=1)
+    """End after so many validations without a better one."""
+    monitor: Literal["bleu", "chrf", "loss"] = "bleu"
+    """What makes a checkpoint better."""
+    report_every: int = Field(50, ge=1)
+    """Updates between reports."""
+    validate_every: int = Field(1000, ge=1)
+    """Updates between validations."""
+    save_every: int = Field(1000, ge=1)
+    """Updates between checkpoints."""
+    keep_last: int = Field(3, ge=1)
+    """Checkpoints kept besides the best."""
+    validate_sentences: int = Field(1000, ge=1)
+    """Most validation pairs that are translated for BLEU; the loss takes all."""
+    samples: int = Field(3, ge=0)
+    """Sample translations shown at each validation."""
+
+    @model_validator(mode="after")
+    def _ends(self) -> TrainingConfig:
+        if self.max_steps is None and self.max_epochs is None and self.max_minutes is None:
+            raise ValueError("one of max_steps, max_epochs, max_minutes must be given")
+        return self
+
+
+class RuntimeConfig(Section):
+    """What a run works on."""
+
+    device: str = "auto"
+    """`auto` (a CUDA device when there is one), `cpu`, `cuda` or `cuda:N`."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Of matrix products; weights and sums stay fp32. `auto`: bf16 where it is measured to win."""
+    threads: Literal["auto"] | int = Field("auto")
+    """CPU threads; `auto`: one for each physical core."""
+    compile: Literal["auto"] | bool = "auto"
+    """Compile the blocks with torch.compile; `auto`: on CUDA only."""
+    graphs: bool = True
+    """Replay updates as CUDA graphs, a graph for each shape, where one CUDA device trains."""
+    sharding: Literal["none", "ddp", "fsdp"] = "none"
+    """How several processes hold the model: each the whole of it (`none`, `ddp`, the same), or
+    each a part (`fsdp`). One process holds it all, whatever this says."""
+
+    @field_validator("device")
+    @classmethod
+    def _known_device(cls, device: str) -> str:
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+            raise ValueError(f"unknown device {device!r}; one of auto, cpu, cuda, cuda:N")
+        return device
+
+    @field_validator("threads")
+    @classmethod
+    def _some_threads(cls, threads: int | str) -> int | str:
+        if isinstance(threads, int) and not 1 <= threads <= 1024:
+            raise ValueError(f"should be auto or 1 to 1024, got {threads}")
+        return threads
+
+
+class SearchConfig(Variant):
+    """What every search has."""
+
+    max_length_ratio: float = Field(1.5, gt=0)
+    """A hypothesis has at most this times the source's pieces ..."""
+    max_length_extra: int = Field(20, ge=0)
+    """... plus this many pieces."""
+    shortlist: bool = False
+    """Search only the target pieces that the source's may become, as `mt shortlist` learned."""
+
+
+class EvaluationConfig(Section):
+    """How sacreBLEU scores."""
+
+    tokenize: Literal[
+        "auto", "13a", "intl", "zh", "ja-mecab", "ko-mecab", "flores200", "spm", "char", "none"
+    ] = "auto"
+    """sacreBLEU's tokenizer; `auto` goes by the target language."""
+    lowercase: bool = False
+    """Compare lower-cased text."""

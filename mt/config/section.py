@@ -1,0 +1,78 @@
+"""Base classes and field types of configuration sections."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationInfo
+
+
+class Section(BaseModel):
+    """A part of the configuration: frozen, typed, no unknown key."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False,
+        use_attribute_docstrings=True, hide_input_in_errors=True,
+    )  # fmt: skip
+
+
+class Variant(Section):
+    """The configuration of a plug-in; `kind` names its file."""
+
+    kind: str
+    """Which variant: the name of a file in its folder, or a dotted module."""
+
+
+def describe_value(value: Any) -> str:
+    """Name a wrong value in an error message."""
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, (list, tuple)):
+        return "a list"
+    if value is None:
+        return "nothing"
+    return repr(value) if not isinstance(value, bool) else str(value).lower()
+
+
+def _below_the_file(value: Any, info: ValidationInfo) -> Any:
+    """A relative path starts at the folder of the file that says it."""
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"should be a path, got {describe_value(value)}")
+    folder = (info.context or {}).get("folder", Path())
+    return os.path.abspath(os.path.join(folder, value))
+
+
+InputFile = Annotated[str, BeforeValidator(_below_the_file)]
+"""The path of a file that is read, relative to the config that names it."""
+
+
+def input_files(section: BaseModel) -> dict[str, str]:
+    """The input files that a section names, by key."""
+    found = {}
+    for name, info in type(section).model_fields.items():
+        value = getattr(section, name)
+        marks = [*info.metadata, *getattr(info.annotation, "__args__", ())]
+        if "_below_the_file" not in repr(marks):
+            continue
+        if isinstance(value, str):
+            found[name] = value
+        elif isinstance(value, tuple):
+            found |= {f"{name}.{number}": path for number, path in enumerate(value)}
+    return found
+
+
+def describe(schema: type[BaseModel], key: str) -> tuple[str, str, str]:
+    """The type, default and docstring of a key of a section.
+
+    Raises:
+        KeyError: there is no such key.
+    """
+    info = schema.model_fields[key]
+    kind = getattr(info.annotation, "__name__", None) or str(info.annotation)
+    kind = str(info.annotation).replace("typing.", "") if "Literal" in kind else kind
+    default = (
+        "required" if info.is_required() else repr(info.get_default(call_default_factory=True))
+    )
+    return kind, default, info.description or ""

@@ -1,0 +1,126 @@
+"""Pydantic errors as `file:line: key: problem`, all at once."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from mt.config.section import describe_value
+from mt.config.yaml_reader import Document, Location
+from mt.errors import ConfigError
+
+S = TypeVar("S", bound=BaseModel)
+
+
+def validate(schema: type[S], document: Document) -> S:
+    """The typed value of a document.
+
+    Raises:
+        ConfigError: every problem found, each with its place, key path and what was expected.
+    """
+    try:
+        return schema.model_validate(document.value, context={"folder": document.folder})
+    except ValidationError as error:
+        problems = [
+            (document.place(location), what)
+            for location, what in sorted(
+                _problems(error, schema, document.value), key=lambda p: _order(document, p[0])
+            )
+        ]
+        (where, what), *others = problems
+        advice = "mend the configuration; `mt config --schema` prints all keys"
+        raise ConfigError("CONFIG", where, what, advice, others) from None
+
+
+def _order(document: Document, location: Location) -> tuple[str, int]:
+    name, _, line = document.place(location).rpartition(":")
+    return name, int(line) if line.isdigit() else 0
+
+
+def _problems(
+    error: ValidationError, schema: type[BaseModel], value: Any, outer: Location = ()
+) -> Iterator[tuple[Location, str]]:
+    items = error.errors(include_url=False)
+    around = {item["loc"][:end] for item in items for end in range(len(item["loc"]))}
+    choices: dict[Location, list[str]] = {}
+    for item in items:
+        if item["type"] == "too_short" and item["loc"] in around:
+            continue  # a list is short only because its entries are wrong
+        keys = _keys_of(item["loc"], value)
+        location = (*outer, *keys)
+        context = item.get("ctx") or {}
+        if item["type"] == "plugin":
+            inner: ValidationError = context["error"]
+            yield from _problems(inner, context["schema"], item["input"], location)
+            continue
+        what = _told_problem(item, schema)
+        if len(keys) < len(item["loc"]):  # one of the types that the value could have had
+            choices.setdefault(location, []).append(what)
+        elif location:
+            yield location, f"{_path(location)}: {what}"
+        else:  # a check between sections, which names its key first
+            yield tuple(what.split(" ")[0].strip(":").split(".")), what
+    for location, whats in choices.items():
+        either = [what.rpartition(", got ")[0] for what in whats[:-1]] + whats[-1:]
+        yield location, f"{_path(location)}: {', or '.join(either)}"
+
+
+def _path(location: Location) -> str:
+    return ".".join(str(key) for key in location)
+
+
+def _keys_of(location: Location, value: Any) -> Location:
+    """The keys of a location, without the names of the types that pydantic tried after them."""
+    for end, key in enumerate(location):
+        if isinstance(value, dict):
+            value = value.get(key)
+        elif isinstance(value, list):
+            value = value[int(key)]
+        else:
+            return location[:end]
+    return location
+
+
+def _told_problem(item: Any, schema: type[BaseModel]) -> str:
+    """What is wrong with one key, in our words."""
+    kind, message, value = item["type"], item["msg"], item["input"]
+    if kind == "extra_forbidden":
+        names = _keys_at(schema, item["loc"][:-1])
+        near = difflib.get_close_matches(str(item["loc"][-1]), names, n=1, cutoff=0.5)
+        return "unknown key" + (f" (did you mean {near[0]}?)" if near else "")
+    if kind == "missing":
+        return "missing; it must be given"
+    if kind == "value_error":
+        return str(message).removeprefix("Value error, ")
+    if kind in ("model_type", "model_attributes_type", "dict_type"):
+        message = "Input should be a mapping of keys"
+    if kind in ("tuple_type", "list_type"):
+        message = "Input should be a list"
+    if kind == "too_short":
+        return f"should have at least {item['ctx']['min_length']} entry"
+    message = str(message).removeprefix("Input ")
+    return f"{message[0].lower()}{message[1:]}, got {describe_value(value)}"
+
+
+def _keys_at(schema: type[BaseModel], location: Location) -> list[str]:
+    """The known keys of the section at `location` below `schema`."""
+    current: Any = schema
+    for key in location:
+        fields = getattr(current, "model_fields", {})
+        if key in fields:
+            current = _section_of(fields[key].annotation)
+    return list(getattr(current, "model_fields", {}))
+
+
+def _section_of(annotation: Any) -> Any:
+    """The section within an annotation such as `Section | None` or `tuple[Section, ...]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for inner in getattr(annotation, "__args__", ()):
+        found = _section_of(inner)
+        if found is not None:
+            return found
+    return None

@@ -1,0 +1,253 @@
+"""Data types and interfaces of searches and engines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+from mt.config.schema import SearchConfig
+from mt.data.pairs import Pair
+from mt.special_tokens import FIRST_PIECE, FIRST_RESERVED
+
+
+class Decoder(Protocol):
+    """What a search sees: one model, an ensemble, or anything that predicts a next token."""
+
+    def start(self, source: Tensor, beams: int, max_lengths: Tensor) -> Any:
+        """The state before the first token, for source ids [B, S] and max_lengths [B]."""
+
+    def step(self, state: Any, tokens: Tensor) -> Tensor:
+        """Logits [B, N, V] after feeding tokens [B, N]; an ensemble: mean log-probabilities."""
+
+    def sharpen(self, state: Any, ids: Tensor, logits: Tensor) -> Tensor:
+        """What `step` gave for the tokens `ids` [B, N, K], as exactly as can be.
+
+        Few tokens decide, so that `step` may compute all in fewer bits; `logits` [B, N, K] are
+        what it gave for these, and what comes back when that was exact.
+        """
+
+    def reorder(self, state: Any, beams: Tensor) -> None:
+        """Beam n of sentence b continues what beam `beams[b, n]` was; beams [B, N]."""
+
+    def keep(self, state: Any, sentences: Tensor) -> None:
+        """Keep only these sentences [B'] (ascending)."""
+
+    def align(self, source: Tensor, tokens: Tensor) -> Tensor:
+        """Attention [B, N, T, S] of hypotheses [B, N, T] over source ids [B, S]; rows sum to 1.
+
+        All positions at once, by teacher forcing: what each step of the decoding attended to.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a search is asked for."""
+
+    source: Tensor
+    """[B, S] ids."""
+    max_lengths: Tensor
+    """[B] most tokens of a hypothesis, `</s>` included."""
+    prefixes: Sequence[Sequence[int]] | None = None
+    """Tokens that each hypothesis of a sentence must begin with."""
+    n_best: int = 1
+    """How many hypotheses a sentence are wanted."""
+    seeds: Sequence[int] | None = None
+    """[B] for searches that sample: what is drawn for a sentence depends on its own seed only."""
+    texts: Callable[[Sequence[Sequence[int]]], list[str]] | None = None
+    """Tokens to text, for searches that compare texts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hypotheses:
+    """What a search found, best first."""
+
+    tokens: Tensor
+    """[B, N, T] without `<s>`, with `</s>` where it ended, padded with 0."""
+    scores: Tensor
+    """[B, N] length-penalised log-probability, descending; -inf where there is no hypothesis."""
+    log_probabilities: Tensor
+    """[B, N, T] of each token, 0 at padding."""
+
+
+class Search(Protocol):
+    """A search strategy; it knows no architecture."""
+
+    def __call__(self, decoder: Decoder, request: Request) -> Hypotheses:
+        """Find target sentences."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """One sentence to be searched, in ids."""
+
+    source: Sequence[int]
+    """Ends in `</s>`."""
+    max_length: int
+    """Most tokens of its translation, `</s>` included."""
+    prefix: Sequence[int] = ()
+    """Tokens that its translation must begin with."""
+    seed: int = 1
+    """Of searches that sample."""
+
+    @property
+    def front(self) -> int:
+        """How many control pieces, such as the tag of a language, stand before its text."""
+        text = (n for n, i in enumerate(self.source) if not FIRST_RESERVED <= i < FIRST_PIECE)
+        return next(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Hypothesis:
+    """One translation of a sentence, in ids."""
+
+    tokens: Sequence[int]
+    """Without `<s>`, ending in `</s>`."""
+    score: float
+    """Length-penalised log-probability (natural logarithm)."""
+    log_probabilities: Sequence[float]
+    """Of each token; none where an engine has to work for them and nobody asked."""
+    alignment: Sequence[Sequence[float]] | None = None
+    """A row a token over the source's ids, when asked for."""
+
+
+class Searcher(Protocol):
+    """What finds translations of sentences in ids: where engines differ. No torch in its interface.
+
+    `mt.text_engine.TextEngine` makes an engine of it.
+    """
+
+    ahead: int
+    """How many windows of sentences it likes to be given before the results of one are read."""
+
+    def search(
+        self, sentences: Sequence[Sentence], config: SearchConfig, options: EngineOptions
+    ) -> Iterator[list[Hypothesis]]:
+        """The `options.n_best` best hypotheses of each sentence, in order, the best first.
+
+        Work may begin at the call; the iterator waits for it.
+
+        Raises:
+            ConfigError: the search, or an option, is not one of this searcher's.
+            ModelError: a sentence has no hypothesis: the probabilities are not numbers.
+        """
+
+    def force(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
+        """The log-probability of each token of each target, given (source, target) ids.
+
+        Both sides end in `</s>`.
+        """
+
+
+@runtime_checkable
+class Watcher(Protocol):
+    """A searcher that can also tell what its model attends to; not every one can."""
+
+    def forced(self, source: Sequence[int], target: Sequence[int]) -> Hypothesis:
+        """A given target as if it had been found: its log-probability is its score.
+
+        Both sides end in `</s>`.
+
+        Raises:
+            ConfigError: the model has no attention.
+        """
+
+    def attentions(
+        self, source: Sequence[int], target: Sequence[int]
+    ) -> Mapping[str, Sequence[NDArray[np.float32]]]:
+        """What `Seq2Seq.attentions` tells of one pair: [H, T, S] a layer.
+
+        Row t is from where token t of the target is said; both sides end in `</s>`.
+
+        Raises:
+            ConfigError: the model has no attention, or there are several.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Translation:
+    """One line translated."""
+
+    text: str
+    score: float = 0.0
+    """Length-penalised log-probability (natural logarithm); 0 for a blank line."""
+    tokens: tuple[str, ...] = ()
+    """Target pieces, `</s>` left out."""
+    log_probabilities: tuple[float, ...] = ()
+    """Of each token, and of the end."""
+    alternatives: tuple[Translation, ...] = ()
+    """The n-best list, this one first, when more than one was asked for."""
+    source_tokens: tuple[str, ...] = ()
+    """Source pieces, `</s>` left out."""
+    alignment: tuple[tuple[float, ...], ...] | None = None
+    """A row a target token over the source pieces, when asked for; `</s>` is in neither, so that
+    a row sums to at most 1."""
+    prefix: str = ""
+    """The target text that was forced, when one was."""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How probable a model finds a given target."""
+
+    log_probability: float
+    """Sum over tokens, `</s>` included (natural logarithm)."""
+    tokens: int
+    """How many tokens were scored, `</s>` included."""
+    token_log_probabilities: tuple[float, ...] = ()
+    pieces: tuple[str, ...] = ()
+    """The tokens that were scored; the last is `</s>`."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """What a caller asks of an engine; None leaves a choice to the run's recipe."""
+
+    checkpoint: str | None = None
+    """`best`, `last`, `average` or `step-N`."""
+    search: Mapping[str, Any] = field(default_factory=dict)
+    """Search settings that replace the recipe's, e.g. `{"beams": 8}`."""
+    device: str | None = None
+    precision: str | None = None
+    threads: int | None = None
+    processes: int = 1
+    """How many processes share the work, each with its own copy of the model."""
+    others: tuple[Path, ...] = ()
+    """Further models of an ensemble: the log-probabilities of all are averaged."""
+    batch_tokens: int = 6144
+    """Padded source positions times beams of one batch."""
+    line_buffered: bool = False
+    """Translate each line before the next is read."""
+    soon: bool = True
+    """Whether somebody waits for the first translations; else more lines are sorted together."""
+    n_best: int = 1
+    alignments: bool = False
+    token_scores: bool = False
+    """Whether the log-probability of each token is asked for; an engine may tell it anyway."""
+    prefixes: Iterable[str] | None = None
+    """A target beginning for each line, when decoding is forced."""
+    strict: bool = False
+    """Refuse a line that is too long for the model, instead of splitting it."""
+    seed: int = 1
+    first_line: int = 0
+    """Lines of the whole text that come before these: seeds and messages count them, too."""
+    target_language: str | None = None
+    """The target language asked of a multilingual model."""
+
+
+class Engine(Protocol):
+    """Anything that translates lines of text; no torch in its interface."""
+
+    def translate(
+        self, lines: Iterable[str], options: EngineOptions | None = None
+    ) -> Iterator[Translation]:
+        """A translation for each line, in order, lazily."""
+
+    def score(self, pairs: Iterable[Pair]) -> Iterator[Score]:
+        """The forced score of each pair's target."""

@@ -1,0 +1,31 @@
+"""Exponential moving average of weights."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from mt.runtime.distributed import held
+
+
+class MovingAverage:
+    """The exponential moving average of a module's weights, as a module of its own.
+
+    Early on, when few updates were seen, the decay is (1 + n) / (10 + n), so that the random
+    start is soon forgotten.
+    """
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.module = copy.deepcopy(module).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, module: nn.Module, step: int, finite: Tensor) -> None:
+        """Take in the weights after update number `step`, counted from 1, if it was `finite` []."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        averages = [held(parameter) for parameter in self.module.parameters()]
+        weights = [held(parameter) for parameter in module.parameters()]
+        weight = finite * (1 - decay)  # a tensor: whether it is 0 is known on the device only
+        torch._foreach_lerp_(averages, weights, [weight] * len(averages))

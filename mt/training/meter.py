@@ -1,0 +1,67 @@
+"""Throughput and memory between two reports."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+
+import torch
+from torch import Tensor
+
+from mt.interfaces import Batch
+from mt.runtime import distributed
+from mt.runtime.distributed import World
+from mt.training.graphed_step import compilations
+
+
+class Meter:
+    """Figures since the last report."""
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Begin anew."""
+        self.loss: list[Tensor] = []
+        self.norm = torch.zeros(())
+        self.tokens, self.slots, self.real, self.splits, self.wait = 0, 0, 0, 0, 0.0
+        self.since = time.perf_counter()
+
+    def add(
+        self, loss: Tensor, norm: Tensor, tokens: int, real: int, batches: list[Batch], wait: float
+    ) -> None:
+        """Count one update, of `tokens` real target and `real` source and target positions."""
+        self.loss.append(loss)
+        self.norm, self.tokens, self.wait = norm, self.tokens + tokens, self.wait + wait
+        self.real += real
+        self.slots += sum(batch.source.numel() + batch.labels.numel() for batch in batches)
+
+    def read(self, world: World) -> dict[str, float]:
+        """The figures; and begin anew.
+
+        Of several processes, padding, waiting and memory are those of the first.
+        """
+        loss = float(distributed.total(world, torch.stack(self.loss).mean()))  # work is done now
+        seconds = max(time.perf_counter() - self.since, 1e-9)
+        figures = {
+            "loss": loss,
+            "grad_norm": float(self.norm),
+            "target_tokens": self.tokens,
+            "target_tokens_per_second": self.tokens / seconds,
+            "padding_fraction": 1 - self.real / max(1, self.slots),
+            "data_wait_fraction": self.wait / seconds,
+            "memory_splits": self.splits,
+            "compilations": compilations(),
+            "peak_memory_bytes": peak_memory(),
+        }
+        self.clear()
+        return figures
+
+
+def peak_memory() -> int:
+    """Most bytes that were used: of the device, or of this process on a CPU."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.max_memory_allocated()
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

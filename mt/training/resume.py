@@ -1,0 +1,96 @@
+"""Restore a run from its last checkpoint, and refuse changed recipes or data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mt.checkpoints import checkpoint, run_directory
+from mt.checkpoints.train_state import TrainState
+from mt.config.recipe import Recipe, dump
+from mt.data.cache import changed_files
+from mt.errors import ConfigError, DataError
+from mt.runtime import files
+from mt.training.session import Session
+
+CHANGEABLE = (
+    "training.max_", "training.report_every", "training.validate_every", "training.save_every",
+    "training.keep_last", "training.patience", "training.samples", "training.validate_sentences",
+    "data.processes", "data.test", "search.", "evaluation.", "runtime.",
+)  # fmt: skip
+"""Keys that a resumed run may change; all others would make it another run."""
+
+
+def resume(session: Session, folder: Path) -> TrainState:
+    """Put the session back to a checkpoint."""
+    if session.world.first:
+        check_data(session, folder)
+    averaged = session.average.module if session.average else None
+    state = checkpoint.restore(folder, session.step, averaged, session.optimizer, session.world)
+    if session.stream is not None:
+        state = session.stream.own(state)
+    if state.scaler:
+        session.scaler.load_state_dict(state.scaler)
+    if state.best_step is not None and session.world.first:
+        best = session.run / "checkpoints" / checkpoint.name_of(state.best_step)
+        if best.is_dir() and (session.run / "best").resolve() != best.resolve():
+            run_directory.mark_best(session.run, best)  # a crash came between the two
+    session.report.tell(f"resuming {session.run} after step {state.step}")
+    return state
+
+
+def check_same(run: Path, recipe: Recipe) -> None:
+    """A resumed run has the recipe that it began with, but for what cannot change its weights.
+
+    Raises:
+        ConfigError: names each key that differs, old and new.
+    """
+    before = run_directory.read_recipe(run)
+    fixed = ("training.max_steps", "training.max_epochs") if recipe.schedule.falls_to_zero else ()
+    differing = [
+        (f"{run / 'config.yaml'}", f"{key}: {old!r} -> {new!r}")
+        for key, old, new in run_directory.changed_keys(dump(before), dump(recipe))
+        if not key.startswith(CHANGEABLE) or key in fixed
+    ]
+    if differing:
+        (where, what), *others = differing
+        advice = "undo the change, train into another folder with --run, or start over with --fresh"
+        raise ConfigError("RESUME-CONFIG", where, what, advice, others)
+
+
+def check_data(session: Session, folder: Path) -> None:
+    """A resumed run has the data and the vocabulary of its checkpoint.
+
+    Raises:
+        DataError: names each file that changed or, when none did, what the data are read from.
+    """
+    manifest = files.read_json(folder / checkpoint.MANIFEST)
+    about = session.about
+    changed = [key for key in about if manifest.get(key, about[key]) != about[key]]
+    if not changed:
+        return
+    try:
+        before = files.read_json(session.run / "report.json")
+    except (OSError, ValueError):
+        before = {}
+    since, vocabulary = f"changed since {folder.name}", session.recipe.vocabulary.path
+    found = changed_files(before, session.prepared.report)
+    problems = [(path, f"{since}: {hashes}") for path, hashes in found]
+    if not problems and vocabulary and "vocabulary" in changed:
+        problems = [(vocabulary, f"{since}: {manifest['vocabulary']} -> {about['vocabulary']}")]
+    if not problems:
+        what = f"the {' and '.join(changed)} {since}; read from {read_from(session.recipe)}"
+        problems = [(str(session.run), what)]
+    (where, what), *others = problems
+    advice = "restore the data and their files, or start over with --fresh"
+    raise DataError("RESUME-DATA", where, what, advice, others)
+
+
+def read_from(recipe: Recipe) -> str:
+    """The corpora as the recipe says them: `data.train.0 (kind=huggingface, dataset=...)`."""
+    named = {f"data.train.{number}": source for number, source in enumerate(recipe.data.train)}
+    named["data.valid"], told = recipe.data.valid, list[str]()
+    named |= {f"data.more_valid.{i}": each for i, each in enumerate(recipe.data.more_valid)}
+    for key, source in named.items():
+        said = source.model_dump(include=source.model_fields_set - {"languages"})
+        told.append(f"{key} ({', '.join(f'{name}={value}' for name, value in said.items())})")
+    return ", ".join(told)
