@@ -138,7 +138,7 @@ class Objective(Protocol):
 
 
 @runtime_checkable
-class Replayable(Seq2Seq, Protocol):
+class StaticCacheModel(Seq2Seq, Protocol):
     """A model that can also decode with a cache at fixed addresses, so that steps are replayed.
 
     Optional: any other is decoded plainly. With a cache its `decode` reads nothing of the memory,

@@ -10,7 +10,7 @@ train, val and test_2016_flickr as .en.gz and .de.gz. Standard output is a Markd
 code is 1 when something does not agree. What it does of decoding is in gpu_decoding.py.
 """
 
-# ruff: noqa: E402
+# ruff: noqa: E402, E501
 
 from __future__ import annotations
 
@@ -50,13 +50,19 @@ from mt.config.plugins import plugin
 from mt.data import batch_sampler, collate
 from mt.data.bucketing import choose_shapes
 from mt.data.corpus import SIDES, Corpus, Writer
-from mt.data.gpu_corpus import Resident
+from mt.data.gpu_corpus import GpuCorpus
 from mt.interfaces import Batch
 from mt.runtime.device import Precision
 from mt.training import loop as train
 from mt.training.ema import MovingAverage
-from mt.training.graphed_step import Graphs, compilations
-from mt.training.step import TrainStep, accumulate, advance, backward, gradients
+from mt.training.graphed_step import GraphedStep, num_compilations
+from mt.training.step import (
+    ModelWithLoss,
+    accumulate_gradients,
+    accumulate_micro_batch,
+    compute_gradients,
+    step_if_finite,
+)
 
 # d_model, heads, d_ff, layers, vocabulary, dropout, tokens of an update
 MODELS = {
@@ -79,7 +85,7 @@ HALF_TOLERANCE = 0.1
 def made(
     sizes: tuple[Any, ...], device: torch.device, dropout: float | None = None,
     kind: str = "transformer", precision: Precision = "fp32",
-) -> TrainStep:  # fmt: skip
+) -> ModelWithLoss:  # fmt: skip
     """Model and objective with the same weights on any device."""
     width, heads, inner, layers, vocabulary, usual, _ = sizes
     own = {"d_model": width, "dropout": usual if dropout is None else dropout}
@@ -91,11 +97,11 @@ def made(
     torch.manual_seed(1)
     model = models.build(models.Config(**own), known)
     module = plugin("objectives", "cross_entropy")
-    step = TrainStep(model, module.build(module.Config(), model, known, None), precision)
+    step = ModelWithLoss(model, module.build(module.Config(), model, known, None), precision)
     return step.to(device)
 
 
-def made_optimizer(step: TrainStep, kind: str = "adamw") -> torch.optim.Optimizer:
+def made_optimizer(step: ModelWithLoss, kind: str = "adamw") -> torch.optim.Optimizer:
     module = plugin("optimizers", kind)
     return module.build(module.Config(learning_rate=1e-4), list(step.named_parameters()))
 
@@ -151,13 +157,15 @@ class Checks:
         print(f"| {what} | {figures} | {'ok' if good else 'FAILED'} |", flush=True)
 
 
-def gradient(step: TrainStep, batches: list[Batch], run: Callable[..., Any]) -> list[torch.Tensor]:
+def gradient(
+    step: ModelWithLoss, batches: list[Batch], run: Callable[..., Any]
+) -> list[torch.Tensor]:
     """The mean loss and all gradients of an update, gradients cleared in place."""
     for parameter in step.parameters():
         if parameter.grad is not None:
             parameter.grad.zero_()
     scaler = no_scaler(batches[0].source.device)
-    loss = backward(step, step.objective, batches, scaler, accumulate=run)
+    loss = accumulate_gradients(step, step.objective, batches, scaler, accumulate=run)
     return [loss.detach().clone(), *(p.grad.detach().clone() for p in step.parameters())]
 
 
@@ -165,25 +173,31 @@ def check_agreement(sizes: tuple[Any, ...], corpus: Corpus, device: torch.device
     """Whether the device agrees with the CPU, graphs with plain runs, and skipping skips."""
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False
-    checks, resident = Checks(), Resident(corpus, device)
+    checks, resident = Checks(), GpuCorpus(corpus, device)
     print("\n| agreement | figures | |\n|---|---|---|")
     groups = [np.arange(0, 24), np.arange(24, 60), np.arange(60, 64)]
     here, there = made(sizes, torch.device("cpu"), 0.0), made(sizes, device, 0.0)
-    expected = gradient(here, [collate.collate(corpus, rows) for rows in groups], accumulate)
+    expected = gradient(
+        here, [collate.collate_pairs(corpus, rows) for rows in groups], accumulate_micro_batch
+    )
     plain = [resident.collate(rows) for rows in groups]
-    checks.error("fp32 loss and gradients, CPU and device", gradient(there, plain, accumulate),
+    checks.error("fp32 loss and gradients, CPU and device", gradient(there, plain, accumulate_micro_batch),
                  expected)  # fmt: skip
     longest = int(corpus.source_lengths.max()) + 3, int(corpus.target_lengths.max()) + 5
     filled = [resident.collate(rows, [(40, *longest)]) for rows in groups]
-    checks.error("the same, rows and widths filled up", gradient(there, filled, accumulate),
+    checks.error("the same, rows and widths filled up", gradient(there, filled, accumulate_micro_batch),
                  expected)  # fmt: skip
     if device.type == "cuda":
         check_graphs(checks, sizes, filled, device)
     here, there = (made(sizes, place, 0.0, "rnn") for place in (torch.device("cpu"), device))
-    expected = gradient(here, [collate.collate(corpus, rows) for rows in groups], accumulate)
-    checks.error("rnn: fp32, CPU and device", gradient(there, plain, accumulate), expected)
+    expected = gradient(
+        here, [collate.collate_pairs(corpus, rows) for rows in groups], accumulate_micro_batch
+    )
+    checks.error(
+        "rnn: fp32, CPU and device", gradient(there, plain, accumulate_micro_batch), expected
+    )
     halves = made(sizes, device, 0.0, "rnn", "bf16")
-    found = gradient(halves, plain, accumulate)
+    found = gradient(halves, plain, accumulate_micro_batch)
     checks.error("rnn: bf16 on the device, fp32 on the CPU", found, expected, HALF_TOLERANCE)
     for kind in ("adamw", "muon"):
         check_skipping(checks, made(sizes, device, 0.0), kind, filled, device)
@@ -196,10 +210,10 @@ def check_graphs(
 ) -> None:
     for dropout in (0.0, 0.1):
         plain, step = made(sizes, device, dropout), made(sizes, device, dropout)
-        graphs = Graphs(step, lambda line: print(f"| {line} | | |"))
+        graphs = GraphedStep(step, lambda line: print(f"| {line} | | |"))
         for number in range(3):  # plainly, captured, replayed
             torch.manual_seed(number)
-            expected = gradient(plain, batches, accumulate)
+            expected = gradient(plain, batches, accumulate_micro_batch)
             torch.manual_seed(number)
             found = gradient(step, batches, graphs)
         same = all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
@@ -208,11 +222,11 @@ def check_graphs(
 
 
 def check_skipping(
-    checks: Checks, step: TrainStep, kind: str, batches: list[Batch], device: torch.device
+    checks: Checks, step: ModelWithLoss, kind: str, batches: list[Batch], device: torch.device
 ) -> None:
     optimizer = made_optimizer(step, kind)
-    gradient(step, batches, accumulate)
-    advance(optimizer, torch.tensor(True, device=device))
+    gradient(step, batches, accumulate_micro_batch)
+    step_if_finite(optimizer, torch.tensor(True, device=device))
 
     def held() -> list[torch.Tensor]:
         state = [v for p in step.parameters() for v in optimizer.state[p].values()]
@@ -221,7 +235,7 @@ def check_skipping(
     before = held()
     next(step.parameters()).grad.fill_(float("nan"))
     norm = torch.nn.utils.clip_grad_norm_(step.parameters(), 1.0, foreach=True)
-    advance(optimizer, norm.isfinite())
+    step_if_finite(optimizer, norm.isfinite())
     same = all(torch.equal(a, b) for a, b in zip(before, held(), strict=True))
     checks.say(f"{kind}: an update that is not finite changes nothing", same, "to the bit")
 
@@ -246,10 +260,10 @@ class Loop:
         self.session: Any = SimpleNamespace(
             step=self.step, optimizer=made_optimizer(self.step), scaler=no_scaler(device),
             average=MovingAverage(self.step, 0.999),
-            graphs=Graphs(self.step, print) if device.type == "cuda" else None,
+            graphs=GraphedStep(self.step, print) if device.type == "cuda" else None,
             recipe=SimpleNamespace(training=SimpleNamespace(clip=1.0)),
         )  # fmt: skip
-        self.resident, self.number = Resident(corpus, device), 0
+        self.resident, self.number = GpuCorpus(corpus, device), 0
         config = schema.BatchingConfig(tokens=sizes[-1])
         self.updates: Iterator[Any] = iter(self._forever(config))
 
@@ -257,7 +271,9 @@ class Loop:
         epoch = 0
         while True:
             source, target = self.corpus.source_lengths, self.corpus.target_lengths
-            plan = batch_sampler.Epoch(source, target, config, self.slots, 1, epoch, self.shapes)
+            plan = batch_sampler.EpochPlan(
+                source, target, config, self.slots, 1, epoch, self.shapes
+            )
             for window in range(len(plan.windows)):
                 yield from plan.updates(window)
             epoch += 1
@@ -266,12 +282,12 @@ class Loop:
         """One update; the rows that it took."""
         micros, self.number = next(self.updates), self.number + 1
         batches = [self.resident.collate(rows, self.shapes) for rows in micros]
-        run = self.session.graphs or accumulate
-        gradients(
+        run = self.session.graphs or accumulate_micro_batch
+        compute_gradients(
             self.step, self.step.objective, batches, self.session.scaler, self.number,
             accumulate=run, keep_buffers=self.session.graphs is not None,
         )  # fmt: skip
-        train.apply(self.session, self.number, 1e-5)
+        train.optimizer_step(self.session, self.number, 1e-5)
         return np.concatenate(micros)
 
 
@@ -299,7 +315,7 @@ def needed_operations(sizes: tuple[Any, ...], corpus: Corpus, rows: np.ndarray) 
 def measure(
     name: str, sizes: tuple[Any, ...], device: torch.device, given: argparse.Namespace
 ) -> None:
-    began, compiled_before = time.perf_counter(), compilations()
+    began, compiled_before = time.perf_counter(), num_compilations()
     slots = 2048 if given.quick else min(32768, round(2.25 * sizes[-1]))
     with tempfile.TemporaryDirectory() as folder:
         corpus = made_corpus(Path(folder), 400 if given.quick else 40000, sizes[4])
@@ -313,7 +329,7 @@ def measure(
         warm(loop, 0 if given.quick else given.seconds)
         waits = hidden_waits(loop, device)
         synchronise(device)
-        compiled, start = compilations(), time.perf_counter()
+        compiled, start = num_compilations(), time.perf_counter()
         tokens, operations, updates = 0, 0.0, 0
         while updates < 2 or (not given.quick and time.perf_counter() - start < given.seconds):
             rows = loop.update()
@@ -330,7 +346,7 @@ def measure(
     print(
         f"| {name} | {sum(p.numel() for p in loop.step.parameters()) / 1e6:.1f} M | "
         f"{tokens / seconds:,.0f} | {1000 * seconds / updates:.1f} | {100 * share:.2f} % | "
-        f"{memory:.2f} | {first:.1f} | {compiled - compiled_before} + {compilations() - compiled} "
+        f"{memory:.2f} | {first:.1f} | {compiled - compiled_before} + {num_compilations() - compiled} "
         f"| {graphs} | {waits} |",
         flush=True,
     )

@@ -16,9 +16,9 @@ import torch
 from mt.config.plugins import plugin
 from mt.data import collate
 from mt.data.corpus import Corpus
-from mt.decoding.batching import batches
-from mt.decoding.decoders import ModelDecoder, together
-from mt.decoding.static_shapes import FrameDecoder, Frames
+from mt.decoding.batching import length_batches
+from mt.decoding.decoders import ModelDecoder, ensemble
+from mt.decoding.static_shapes import StaticShapeDecoder, StaticShapeModel
 from mt.decoding.types import Decoder, Request
 from mt.models.modules import linear
 from mt.runtime.cuda_graphs import CudaGraphs
@@ -71,10 +71,10 @@ def decoders_of(model: Any, device: torch.device, precision: torch.dtype) -> dic
     """The plain decoder, frames without and with graphs; weights are cast once for all."""
     linear.pack(model, precision)
     found: dict[str, Decoder] = {"plain": ModelDecoder(model, precision)}
-    found["frames"] = FrameDecoder(Frames(model, device, None), precision)
+    found["frames"] = StaticShapeDecoder(StaticShapeModel(model, device, None), precision)
     if device.type == "cuda":
         recorder = CudaGraphs(device)
-        found["graphs"] = FrameDecoder(Frames(model, device, recorder), precision)
+        found["graphs"] = StaticShapeDecoder(StaticShapeModel(model, device, recorder), precision)
     return found
 
 
@@ -91,8 +91,8 @@ def translated(
     search, found = module.build(config), {}
     budget = max(1, BATCH // getattr(config, "beams", 1))
     with torch.inference_mode():
-        for rows in batches([len(each) for each in sentences], budget):
-            source = torch.from_numpy(collate.pad([sentences[row] for row in rows])).to(device)
+        for rows in length_batches([len(each) for each in sentences], budget):
+            source = torch.from_numpy(collate.pad_rows([sentences[row] for row in rows])).to(device)
             limits = torch.tensor([round(1.5 * len(sentences[row])) + 20 for row in rows])
             asked = Request(source, limits.to(device), seeds=rows)
             best = search(decoder, asked)
@@ -135,7 +135,7 @@ def check(
             checks.say(f"{kind}: {name} once more", again == found, "the same bits")
     members = [ours, decoders_of(made(sizes, device, seed=2), device, torch.float32)]
     plain, found = (
-        translated(together([each[name] for each in members]), "beam", sentences, device)
+        translated(ensemble([each[name] for each in members]), "beam", sentences, device)
         for name in ("plain", last)
     )
     compared(checks, f"an ensemble: plain and {last}", found, plain)

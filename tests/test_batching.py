@@ -16,7 +16,7 @@ lengths = st.lists(st.tuples(st.integers(1, 60), st.integers(1, 60)), min_size=1
 def epoch_of(pairs, tokens=200, micro=150, seed=1, epoch=0, window=3, shapes=()):
     source, target = np.array(pairs).T
     config = schema.BatchingConfig(tokens=tokens, window=window)
-    return batch_sampler.Epoch(source, target, config, micro, seed, epoch, shapes)
+    return batch_sampler.EpochPlan(source, target, config, micro, seed, epoch, shapes)
 
 
 def plan(pairs, **options):
@@ -82,7 +82,7 @@ def test_a_pair_longer_than_the_budget_stands_alone():
 def test_collated_batches_are_padded_right_and_shifted():
     source = [np.array([70, 71, 3]), np.array([72, 3])]
     target = [np.array([80, 3]), np.array([81, 82, 3])]
-    batch = collate.batch_of(source, target, np.array([5, 9]))
+    batch = collate.to_batch(source, target, np.array([5, 9]))
     assert batch.source.tolist() == [[70, 71, 3], [72, 3, 0]]
     assert batch.inputs.tolist() == [[2, 80, 3], [2, 81, 82]]
     assert batch.labels.tolist() == [[80, 3, 0], [81, 82, 3]]
@@ -93,7 +93,7 @@ def test_collated_batches_are_padded_right_and_shifted():
 
 def test_a_batch_fills_its_shape_with_rows_that_count_nothing():
     source, target = [np.array([70, 71, 3])], [np.array([80, 3])]
-    batch = collate.batch_of(source, target, np.array([5]), shape=(3, 4, 3))
+    batch = collate.to_batch(source, target, np.array([5]), shape=(3, 4, 3))
     assert batch.source.tolist() == [[70, 71, 3, 0], [3, 0, 0, 0], [3, 0, 0, 0]]
     assert batch.inputs.tolist() == [[2, 80, 3], [2, 0, 0], [2, 0, 0]]
     assert batch.labels.tolist() == [[80, 3, 0], [0, 0, 0], [0, 0, 0]]

@@ -30,7 +30,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def made(run):
-    return export.export(run, "bundle").path
+    return export.export_model(run, "bundle").path
 
 
 def members(path):
@@ -55,12 +55,12 @@ def test_a_bundle_translates_and_scores_as_its_run(run, made):
 
 
 def test_a_bundle_of_a_bundle_has_the_same_bytes(made, tmp_path):
-    again = export.export(made, "bundle", tmp_path / "again.mt").path
+    again = export.export_model(made, "bundle", tmp_path / "again.mt").path
     assert again.read_bytes() == made.read_bytes()
 
 
 def test_its_weights_are_those_of_the_checkpoint(run, made):
-    weights = run / "checkpoints" / checkpoint.name_of(7) / "model.safetensors"
+    weights = run / "checkpoints" / checkpoint.checkpoint_name(7) / "model.safetensors"
     assert members(made)["model.safetensors"] == weights.read_bytes()
 
 
@@ -81,7 +81,7 @@ def test_known_scores_and_data_are_on_the_card(tmp_path):
     (run / "report.json").write_text(json.dumps({"corpora": {"train.0": corpus}}))
     evaluate.evaluate(run, open_engine(run, ONE), ["test_one"])
     (run / "metrics.jsonl").write_text('{"step": 7, "valid_bleu": 12.345, "valid_chrf": 34.5}\n')
-    made = export.export(run, "bundle").path
+    made = export.export_model(run, "bundle").path
     card = members(made)["README.md"].decode()
     assert "- train.0, source: train.en, 7 pairs, sha256 abc" in card
     assert "- validation: BLEU 12.35 (while training)" in card
@@ -96,12 +96,12 @@ def test_it_is_evaluated_beside_itself(made, tmp_path):
     assert scores["test_one"]["BLEU"]["score"] >= 0
     kept = tmp_path / "x.mt.hypotheses"
     assert len((kept / "test_one.txt").read_text().splitlines()) == len(tiny_run.SOURCES)
-    assert len(evaluate.examples(path, "test_one", 2)) == 2
+    assert len(evaluate.sample_translations(path, "test_one", 2)) == 2
 
 
 def test_a_checkpoint_of_a_bundle_is_refused(made):
     with pytest.raises(ConfigError, match="holds one model"):
-        bundle.open_model(made, "best")
+        bundle.open_loaded_model(made, "best")
 
 
 def test_any_flipped_byte_of_its_members_is_noticed(made, tmp_path):
@@ -117,7 +117,7 @@ def test_any_flipped_byte_of_its_members_is_noticed(made, tmp_path):
         path = tmp_path / "x.mt"
         path.write_bytes(damaged)
         with pytest.raises(ModelError) as error:
-            bundle.open_model(path)
+            bundle.open_loaded_model(path)
         assert error.value.exit_code == 4
 
 
@@ -127,7 +127,7 @@ def test_a_bundle_cut_short_anywhere_is_refused(made, tmp_path):
         path = tmp_path / "x.mt"
         path.write_bytes(data[:length])
         with pytest.raises(ModelError, match="BUNDLE-DAMAGED"):
-            bundle.open_model(path)
+            bundle.open_loaded_model(path)
 
 
 def relisted(parts):
@@ -175,7 +175,7 @@ def test_what_is_hostile_is_refused_in_one_line(what, made, tmp_path, capsys):
 def test_a_compressed_bomb_is_not_opened(tmp_path):
     path = pack(tmp_path / "x.mt", {"model.safetensors": b"\0" * (50 << 20)}, compression=8)
     with pytest.raises(ModelError, match="compressed"):
-        bundle.open_model(path)
+        bundle.open_loaded_model(path)
 
 
 def test_a_pickle_by_another_name_is_refused(tmp_path):

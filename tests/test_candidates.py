@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mt.decoding.batching import batch_size, batches
-from mt.decoding.candidates import best_of, best_pieces, forced_gains, left_in_batch
+from mt.decoding.batching import length_batches, rounded_batch_size
+from mt.decoding.candidates import forced_log_probs, sentences_to_keep, top_k, top_pieces
 from mt.special_tokens import END, FIRST_PIECE
 
 
@@ -27,7 +27,7 @@ def test_the_best_of_many_are_those_of_a_stable_sort(size, count):
     for levels in (3, 10**6):  # many that are equal, and none
         values = torch.randint(-levels, levels, (2, 3, size), generator=generator).float()
         values[0, 0, size // 2 :] = float("-inf")
-        found, places = best_of(values, count)
+        found, places = top_k(values, count)
         wanted = values.sort(dim=-1, descending=True, stable=True)
         assert torch.equal(places, wanted.indices[..., :count])
         assert torch.equal(found, wanted.values[..., :count])
@@ -37,7 +37,7 @@ def test_candidates_from_few_bits_have_the_probabilities_of_all():
     generator = torch.Generator().manual_seed(1)
     exact = torch.randn(6, 5, 2000, generator=generator) * 4
     rough = exact.bfloat16()
-    gains, ids = best_pieces(Rounded(exact), None, rough, 5)
+    gains, ids = top_pieces(Rounded(exact), None, rough, 5)
     assert (ids[..., 0] == END).all()
     assert (ids[..., 1:] >= FIRST_PIECE).all()
     true = exact.log_softmax(-1)
@@ -54,8 +54,8 @@ def test_what_is_forced_has_the_probability_that_all_bits_give_it():
     exact = torch.randn(6, 5, 2000, generator=generator) * 12
     rough = exact.bfloat16()
     forced = torch.tensor([END, -1, 70, 71, 1999, 500])
-    found = best_pieces(Rounded(exact), None, rough, 5)
-    gains, ids = forced_gains(Rounded(exact), None, rough, forced, *found)
+    found = top_pieces(Rounded(exact), None, rough, 5)
+    gains, ids = forced_log_probs(Rounded(exact), None, rough, forced, *found)
     held = forced >= 0
     assert (ids[held] == forced[held, None]).all()
     true = exact.log_softmax(-1).gather(-1, ids[..., None])[..., 0]
@@ -71,18 +71,18 @@ def test_a_batch_goes_on_with_all_that_have_not_stopped():
             stopped[
                 torch.randperm(count, generator=torch.Generator().manual_seed(stops))[:stops]
             ] = 1
-            left = left_in_batch(stopped, stops)
+            left = sentences_to_keep(stopped, stops)
             if left is None:
                 continue
-            assert len(left) == batch_size(count - stops) < count
+            assert len(left) == rounded_batch_size(count - stops) < count
             assert (left.diff() > 0).all()
             assert set((~stopped).nonzero()[:, 0].tolist()) <= set(left.tolist())
 
 
 def test_batches_come_in_few_sizes_within_the_budget():
     lengths = [7 + (row * 13) % 40 for row in range(5000)]
-    found = list(batches(lengths, 3000))
+    found = list(length_batches(lengths, 3000))
     assert sorted(row for rows in found for row in rows) == list(range(5000))
     assert all(len(rows) * max(lengths[row] for row in rows) <= 3000 for rows in found)
-    assert all(batch_size(len(rows)) == len(rows) for rows in found[:-1])
-    assert len({batch_size(n) for n in range(1, 513)}) < 40
+    assert all(rounded_batch_size(len(rows)) == len(rows) for rows in found[:-1])
+    assert len({rounded_batch_size(n) for n in range(1, 513)}) < 40

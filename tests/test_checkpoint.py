@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from mt.checkpoints import checkpoint, run_directory
-from mt.checkpoints.averaging import mean
+from mt.checkpoints.averaging import mean_weights
 from mt.checkpoints.train_state import TrainState
 from mt.errors import MachineError, ModelError
 from mt.models import transformer
 from mt.runtime import files
 from mt.training.ema import MovingAverage
 from mt.training.objectives import cross_entropy
-from mt.training.step import TrainStep
+from mt.training.step import ModelWithLoss
 
 SMALL = {"d_model": 8, "n_heads": 2, "d_ff": 8, "encoder_layers": 1, "decoder_layers": 1}
 
@@ -26,7 +26,7 @@ SMALL = {"d_model": 8, "n_heads": 2, "d_ff": 8, "encoder_layers": 1, "decoder_la
 def made(vocabulary, seed=1):
     torch.manual_seed(seed)
     model = transformer.build(transformer.Config(**SMALL), vocabulary)
-    step = TrainStep(
+    step = ModelWithLoss(
         model, cross_entropy.build(cross_entropy.Config(), model, vocabulary, None), "fp32"
     )
     optimizer = torch.optim.AdamW(step.parameters(), fused=True)
@@ -40,7 +40,9 @@ def saved(run, vocabulary, number=1, seed=1):
     step, optimizer = made(vocabulary, seed)
     tensors = checkpoint.training_tensors(step, None, optimizer)
     state = TrainState(step=number, best=1.5)
-    return checkpoint.save(run, checkpoint.name_of(number), step.model, state, {}, tensors)
+    return checkpoint.save_checkpoint(
+        run, checkpoint.checkpoint_name(number), step.model, state, {}, tensors
+    )
 
 
 def equal(one, other):
@@ -53,11 +55,13 @@ def test_restore_gives_back_every_bit(tmp_path, vocabulary):
     average.update(made(vocabulary, seed=3)[0], 5, torch.tensor(True))
     tensors = checkpoint.training_tensors(step, average.module, optimizer)
     state = TrainState(step=7, tokens=9, epoch=1, update=3, best=0.25, scaler={"scale": 2.0})
-    folder = checkpoint.save(tmp_path, "step-00000007", average.module.model, state, {}, tensors)
+    folder = checkpoint.save_checkpoint(
+        tmp_path, "step-00000007", average.module.model, state, {}, tensors
+    )
 
     other, another = made(vocabulary, seed=2)
     copy = MovingAverage(other, 0.9)
-    assert checkpoint.restore(folder, other, copy.module, another) == state
+    assert checkpoint.restore_training(folder, other, copy.module, another) == state
     assert equal(step, other)
     assert equal(average.module, copy.module)
     for a, b in zip(step.parameters(), other.parameters(), strict=True):
@@ -79,10 +83,10 @@ def test_any_flipped_byte_is_found(tmp_path, vocabulary, name):
     for position in range(0, len(raw), max(1, len(raw) // 40)):
         raw[position] ^= 4
         (folder / name).write_bytes(raw)
-        assert checkpoint.fault(folder) is not None
+        assert checkpoint.integrity_error(folder) is not None
         raw[position] ^= 4
     (folder / name).write_bytes(raw)
-    assert checkpoint.fault(folder) is None
+    assert checkpoint.integrity_error(folder) is None
 
 
 @pytest.mark.parametrize(
@@ -102,7 +106,7 @@ def test_a_damaged_newest_is_set_aside_and_the_one_before_is_used(tmp_path, voca
     good, bad = saved(tmp_path, vocabulary, 10), saved(tmp_path, vocabulary, 20)
     damage(bad)
     told = []
-    assert run_directory.latest(tmp_path, told.append) == good
+    assert run_directory.latest_sound_checkpoint(tmp_path, told.append) == good
     assert "CKPT-SKIP" in told[0]
     assert (bad.parent / f".bad-{bad.name}").is_dir()
 
@@ -111,27 +115,27 @@ def test_when_all_are_damaged_nothing_is_changed(tmp_path, vocabulary):
     folder = saved(tmp_path, vocabulary)
     (folder / "MANIFEST.json").unlink()
     with pytest.raises(ModelError, match="CKPT-NONE"):
-        run_directory.latest(tmp_path, print)
+        run_directory.latest_sound_checkpoint(tmp_path, print)
     assert folder.is_dir()
 
 
 def test_latest_goes_by_number_not_by_time(tmp_path, vocabulary):
     for number in (100, 9, 20):
         saved(tmp_path, vocabulary, number)
-    assert run_directory.latest(tmp_path, print).name == "step-00000100"
+    assert run_directory.latest_sound_checkpoint(tmp_path, print).name == "step-00000100"
 
 
 def test_prune_keeps_the_best_and_the_last(tmp_path, vocabulary):
     folders = [saved(tmp_path, vocabulary, number) for number in (1, 2, 3, 4, 5)]
     run_directory.mark_best(tmp_path, folders[1])
-    run_directory.prune(tmp_path, 2, lambda state: True)
+    run_directory.delete_old_checkpoints(tmp_path, 2, lambda state: True)
     assert sorted(p.name[-1] for p in (tmp_path / "checkpoints").iterdir()) == ["2", "4", "5"]
 
 
 def test_prune_forgets_what_was_not_planned_once_there_is_a_newer_one(tmp_path, vocabulary):
     for number in (1, 2, 3, 4, 5):
         saved(tmp_path, vocabulary, number)
-    run_directory.prune(tmp_path, 3, lambda state: state.step < 3)
+    run_directory.delete_old_checkpoints(tmp_path, 3, lambda state: state.step < 3)
     assert sorted(p.name[-1] for p in (tmp_path / "checkpoints").iterdir()) == ["1", "2", "5"]
 
 
@@ -140,7 +144,7 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path, vocabulary):
     with torch.no_grad():
         step.model.target_embedding.weight[3, 3] = float("nan")
     with pytest.raises(ModelError, match="target_embedding"):
-        checkpoint.save(tmp_path, "step-00000001", step.model, TrainState(), {})
+        checkpoint.save_checkpoint(tmp_path, "step-00000001", step.model, TrainState(), {})
     assert not (tmp_path / "checkpoints").exists()
 
 
@@ -148,7 +152,7 @@ def test_a_model_of_another_shape_is_refused_by_name(tmp_path, vocabulary):
     folder = saved(tmp_path, vocabulary)
     config = transformer.Config(**{**SMALL, "d_ff": 16})
     with pytest.raises(ModelError, match=r"inner.weight: is \(8, 8\), the model wants \(16, 8\)"):
-        checkpoint.fit(
+        checkpoint.load_into(
             transformer.build(config, vocabulary), checkpoint.load_weights(folder), folder
         )
 
@@ -164,8 +168,11 @@ def test_a_full_disk_leaves_the_earlier_checkpoint_and_no_litter(
     with contextlib.suppress(MachineError):  # a fault point may come less often than asked
         saved(tmp_path, vocabulary, 2)
     monkeypatch.delenv("MT_FAULT")
-    assert run_directory.latest(tmp_path, print) in (good, good.parent / "step-00000002")
-    assert checkpoint.fault(good) is None
+    assert run_directory.latest_sound_checkpoint(tmp_path, print) in (
+        good,
+        good.parent / "step-00000002",
+    )
+    assert checkpoint.integrity_error(good) is None
     assert not list((tmp_path / "checkpoints").glob(".tmp-*"))
 
 
@@ -180,7 +187,7 @@ def test_a_full_disk_leaves_the_checkpoint_that_was_to_be_saved_again(
     monkeypatch.setattr(files, "write", full)
     with pytest.raises(MachineError):
         saved(tmp_path, vocabulary, seed=2)
-    assert checkpoint.fault(folder) is None
+    assert checkpoint.integrity_error(folder) is None
 
 
 def test_open_run_names_what_there_is(tmp_path, vocabulary):
@@ -201,7 +208,7 @@ def test_a_state_is_json_and_comes_back():
 
 def test_the_mean_of_weights_is_their_mean():
     weights = [{"a": torch.tensor([1.0, 2.0])}, {"a": torch.tensor([3.0, 6.0])}]
-    assert mean(weights)["a"].tolist() == [2.0, 4.0]
+    assert mean_weights(weights)["a"].tolist() == [2.0, 4.0]
 
 
 def test_moving_average_forgets_its_random_start(vocabulary):
@@ -234,4 +241,4 @@ def test_a_copied_run_still_opens(tmp_path, vocabulary):
     folder = saved(tmp_path / "a", vocabulary, 5)
     run_directory.mark_best(tmp_path / "a", folder)
     shutil.move(tmp_path / "a", tmp_path / "b")
-    assert checkpoint.fault((tmp_path / "b" / "best").resolve()) is None
+    assert checkpoint.integrity_error((tmp_path / "b" / "best").resolve()) is None

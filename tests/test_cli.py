@@ -116,7 +116,7 @@ class TestConfig:
         ["no", "1.5", "null", "a: b", "# x", "-", "'", '"', "\\", "äöü 中文", "a\u2028b", " "],
     )
     def test_every_text_is_written_so_that_it_reads_back(self, text):
-        line = f"key: {explain._word(text)}"
+        line = f"key: {explain._yaml_scalar(text)}"
         assert yaml_reader.parse(line).value == {"key": text}
 
     def test_explain_tells_type_default_value_and_meaning(self, folder, capsys):
@@ -140,7 +140,7 @@ class TestConfig:
             return [prefix.lstrip(".")]
 
         for key in keys(recipe.dump(settled), ""):
-            assert explain.explained(settled, document, key)[-1].startswith("  value: ")
+            assert explain.explain(settled, document, key)[-1].startswith("  value: ")
 
     def test_the_schema_needs_no_config_and_knows_every_section(self, capsys):
         assert main.run(["config", "--schema"]) == 0

@@ -25,7 +25,7 @@ class TestEachConfig:
 
     def test_its_resolved_form_is_the_same_recipe(self, path):
         settled, document = recipe.load(path)
-        again = yaml_reader.parse("\n".join(explain.rendered(settled, document)), "resolved.yaml")
+        again = yaml_reader.parse("\n".join(explain.to_yaml(settled, document)), "resolved.yaml")
         assert validation.validate(recipe.Recipe, again) == settled
         assert recipe.dump(validation.validate(recipe.Recipe, again)) == recipe.dump(settled)
 

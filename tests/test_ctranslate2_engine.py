@@ -33,7 +33,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def folder(run):
-    return export.export(run, "ctranslate2").path
+    return export.export_model(run, "ctranslate2").path
 
 
 @pytest.fixture(scope="module")
@@ -207,4 +207,4 @@ def test_it_is_evaluated_in_its_folder(folder, capsys):
     assert main.run(["eval", str(folder), "--on", "test_one", "--json"]) == 0
     assert json.loads(capsys.readouterr().out).keys() == {"test_one"}
     assert (folder / "hypotheses" / "test_one.txt").is_file()
-    assert len(evaluate.examples(folder, "test_one", 1)) == 1
+    assert len(evaluate.sample_translations(folder, "test_one", 1)) == 1

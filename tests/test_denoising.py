@@ -11,7 +11,7 @@ from mt.errors import ConfigError
 from mt.models import transformer
 from mt.special_tokens import END, MASK, PAD
 from mt.training.objectives import denoising
-from mt.training.step import TrainStep, backward
+from mt.training.step import ModelWithLoss, accumulate_gradients
 
 TAG = 6
 
@@ -42,12 +42,12 @@ def pairs():
 
 def batch_of(pairs, first=0):
     rows = np.arange(first, first + len(pairs))
-    return collate.batch_of([s for s, _ in pairs], [t for _, t in pairs], rows)
+    return collate.to_batch([s for s, _ in pairs], [t for _, t in pairs], rows)
 
 
 def noised(batch, seed=3, **settings):
     config = denoising.Config(**settings)
-    return denoising.noised(batch, config, noising.poisson(config.span), torch.tensor(seed))
+    return denoising.noised(batch, config, noising.poisson_lengths(config.span), torch.tensor(seed))
 
 
 HARD = {"mask": 0.3, "delete": 0.2, "shuffle": 3.0}
@@ -120,13 +120,13 @@ def test_each_term_counts_its_own_rows(vocabulary, pairs):
 
 def test_accumulation_equals_one_batch(vocabulary, pairs):
     objective = made(vocabulary, predict_weight=0.5, **HARD)
-    step = TrainStep(objective.model, objective, "fp32")
+    step = ModelWithLoss(objective.model, objective, "fp32")
     no_scaler = torch.amp.GradScaler("cpu", enabled=False)
     found = []
     for size in (48, 7):
         step.zero_grad()
         cut = [batch_of(pairs[i : i + size], i) for i in range(0, len(pairs), size)]
-        loss = backward(step, objective, cut, no_scaler)
+        loss = accumulate_gradients(step, objective, cut, no_scaler)
         found.append((loss, [p.grad.clone() for p in step.parameters()]))
     torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-5)
 
@@ -141,7 +141,7 @@ def test_weights_weigh(vocabulary, pairs):
 
 
 def test_filling_rows_stay_as_they_are(vocabulary):
-    empty = collate.batch_of([], [], np.array([], np.int64), (4, 6, 6))
+    empty = collate.to_batch([], [], np.array([], np.int64), (4, 6, 6))
     objective = made(vocabulary, predict_weight=1.0)
     assert [float(term.total.detach()) for term in objective(empty)] == [0.0, 0.0, 0.0]
     assert torch.equal(noised(empty).source[:, 0], empty.source[:, 0])

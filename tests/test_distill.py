@@ -62,7 +62,7 @@ def test_the_student_trains_on_the_teachers_words_with_its_vocabulary(folder, ca
     run = folder / "runs" / "student"
     assert Vocabulary.load(run).digest == Vocabulary.load(folder / "run").digest
     (corpus,) = read_recipe(run).data.train
-    assert list(files.lines(folder / "runs/student/distilled/train-0/target.txt")) != []
+    assert list(files.read_lines(folder / "runs/student/distilled/train-0/target.txt")) != []
     assert corpus.target == str(run / "distilled" / "train-0" / "target.txt")
     header, first, second = out.splitlines()
     assert "some" in header
@@ -191,7 +191,7 @@ def test_a_student_that_is_its_teacher_has_nothing_to_learn_of_it(vocabulary):
     model = transformer.build(config, vocabulary)
     same = teacher.ModelTeacher(transformer.build(config, vocabulary))
     same.model.load_state_dict(model.state_dict())
-    batch = collate.batch_of(
+    batch = collate.to_batch(
         [torch.tensor([70, 71, 3]).numpy()], [torch.tensor([72, 3]).numpy()], [0]
     )
     settings = distillation.Config(weight=1.0, temperature=2.0)

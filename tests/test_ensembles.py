@@ -128,13 +128,13 @@ def test_models_of_two_vocabularies_are_refused_before_their_weights_are_read(ru
     assert told.value.code == "VOCAB-MISMATCH"
     digests = [run_directory.open_run(path).vocabulary.digest[:16] for path in (run, foreign)]
     assert all(part in str(told.value) for part in (str(run), str(foreign), *digests))
-    held = run_directory.Opened.model
-    run_directory.Opened.model = None
+    held = run_directory.LoadedModel.model
+    run_directory.LoadedModel.model = None
     try:
         with pytest.raises(ModelError, match="VOCAB-MISMATCH"):
             opened(run, foreign)
     finally:
-        run_directory.Opened.model = held
+        run_directory.LoadedModel.model = held
 
 
 def test_an_ensemble_in_processes_finds_the_same(run, other):

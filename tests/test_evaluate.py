@@ -32,7 +32,7 @@ def engine(run):
 
 
 def test_scores_are_those_of_sacrebleu():
-    found = metrics.score(HYPOTHESES, [REFERENCES], "de", PLAIN)
+    found = metrics.score_translations(HYPOTHESES, [REFERENCES], "de", PLAIN)
     bleu = sacrebleu.corpus_bleu(HYPOTHESES, [REFERENCES])
     assert found["BLEU"]["score"] == pytest.approx(bleu.score, abs=0.01)
     chrf = sacrebleu.corpus_chrf(HYPOTHESES, [REFERENCES])
@@ -41,21 +41,23 @@ def test_scores_are_those_of_sacrebleu():
     assert found["TER"]["score"] == pytest.approx(ter.score, abs=0.01)
     assert found["BLEU"]["signature"].startswith("nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|")
     assert list(found) == ["BLEU", "chrF2", "TER"]
-    assert metrics.score(REFERENCES, [REFERENCES], "de", PLAIN)["BLEU"]["score"] == 100
+    assert metrics.score_translations(REFERENCES, [REFERENCES], "de", PLAIN)["BLEU"]["score"] == 100
     json.dumps(found)
 
 
 def test_several_references_are_no_worse_and_told():
-    one = metrics.score(HYPOTHESES, [REFERENCES], "de", PLAIN)
-    two = metrics.score(HYPOTHESES, [REFERENCES, OTHERS], "de", PLAIN)
+    one = metrics.score_translations(HYPOTHESES, [REFERENCES], "de", PLAIN)
+    two = metrics.score_translations(HYPOTHESES, [REFERENCES, OTHERS], "de", PLAIN)
     assert two["BLEU"]["score"] > one["BLEU"]["score"]
     assert two["TER"]["score"] < one["TER"]["score"]
     assert all("nrefs:2" in metric["signature"] for metric in two.values())
 
 
 def test_lower_case_is_an_option_and_told():
-    lower = metrics.score(HYPOTHESES, [REFERENCES], "de", EvaluationConfig(lowercase=True))
-    mixed = metrics.score(HYPOTHESES, [REFERENCES], "de", PLAIN)
+    lower = metrics.score_translations(
+        HYPOTHESES, [REFERENCES], "de", EvaluationConfig(lowercase=True)
+    )
+    mixed = metrics.score_translations(HYPOTHESES, [REFERENCES], "de", PLAIN)
     assert lower["BLEU"]["score"] > mixed["BLEU"]["score"]
     assert "case:lc" in lower["BLEU"]["signature"]
     assert "case:lc" in lower["chrF2"]["signature"]
@@ -70,11 +72,11 @@ def test_lower_case_is_an_option_and_told():
     ],
 )  # fmt: skip
 def test_the_tokenizer_goes_by_the_target_language(language, told, expected):
-    assert metrics.tokenizer(language, EvaluationConfig(tokenize=told)) == expected
+    assert metrics.pick_tokenizer(language, EvaluationConfig(tokenize=told)) == expected
 
 
 def test_chinese_is_cut_into_characters_and_the_signature_says_so():
-    found = metrics.score(["我喜欢猫。"], [["我喜欢狗。"]], "zh", PLAIN)
+    found = metrics.score_translations(["我喜欢猫。"], [["我喜欢狗。"]], "zh", PLAIN)
     assert "tok:zh" in found["BLEU"]["signature"]
     assert 0 < found["TER"]["score"] < 100
 
@@ -90,7 +92,7 @@ def test_a_tokenizer_that_is_not_installed_names_what_installs_it(
     __import__(name)
     monkeypatch.setattr(sys.modules[name], "MeCab", None)
     with pytest.raises(ConfigError) as error:
-        metrics.score(["a"], [["a"]], language, PLAIN)
+        metrics.score_translations(["a"], [["a"]], language, PLAIN)
     assert f"mt[{extra}]" in str(error.value)
     assert f"{language}-mecab is not installed" in str(error.value)
 
@@ -104,18 +106,18 @@ def test_a_tokenizer_that_cannot_be_fetched_is_told(monkeypatch, tmp_path):
     }
     monkeypatch.setattr(spm, "SPM_MODELS", models)
     with pytest.raises(DownloadError, match="flores200"):
-        metrics.metrics("de", EvaluationConfig(tokenize="flores200"))
+        metrics.make_metrics("de", EvaluationConfig(tokenize="flores200"))
 
 
 def test_counts_that_differ_are_told():
     with pytest.raises(DataError, match="3 hypotheses, 2 references"):
-        metrics.score(HYPOTHESES, [REFERENCES, REFERENCES[:2]], "de", PLAIN)
+        metrics.score_translations(HYPOTHESES, [REFERENCES, REFERENCES[:2]], "de", PLAIN)
     with pytest.raises(DataError, match="nothing to score"):
-        metrics.score([], [[]], "de", PLAIN)
+        metrics.score_translations([], [[]], "de", PLAIN)
 
 
 def test_validation_gets_the_same_figures():
-    full = metrics.score(HYPOTHESES, [REFERENCES], "de", PLAIN)
+    full = metrics.score_translations(HYPOTHESES, [REFERENCES], "de", PLAIN)
     bleu, chrf = metrics.bleu_and_chrf(HYPOTHESES, REFERENCES, "de", PLAIN)
     assert bleu == pytest.approx(full["BLEU"]["score"], abs=0.01)
     assert chrf == pytest.approx(full["chrF2"]["score"], abs=0.01)
@@ -136,13 +138,13 @@ def test_examples_are_lines_of_what_was_evaluated(run, engine):
     evaluate.evaluate(run, engine, ["test_one"])
     found = [each.text for each in engine.translate(tiny_run.SOURCES)]
     every = list(zip(tiny_run.SOURCES, tiny_run.TARGETS, found, strict=True))
-    assert evaluate.examples(run, "test_one", 3) == [every[0], every[2], every[4]]
-    assert evaluate.examples(run, "test_one", 99) == every
-    assert evaluate.examples(run, "test_one", 0) == []
+    assert evaluate.sample_translations(run, "test_one", 3) == [every[0], every[2], every[4]]
+    assert evaluate.sample_translations(run, "test_one", 99) == every
+    assert evaluate.sample_translations(run, "test_one", 0) == []
 
 
 def test_a_name_never_leads_out_of_the_folder(run):
-    assert evaluate.kept(run, "../../x", "").parent == run / "hypotheses"
+    assert evaluate.hypothesis_path(run, "../../x", "").parent == run / "hypotheses"
 
 
 def test_test_sets_are_chosen_by_name_and_a_checkpoint_will_do(run, engine):

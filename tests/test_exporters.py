@@ -17,14 +17,14 @@ from mt.config.recipe import Recipe
 from mt.config.schema import Languages, VocabularyConfig
 from mt.config.validation import validate
 from mt.config.yaml_reader import parse
-from mt.data.collate import pad
+from mt.data.collate import pad_rows
 from mt.data.pairs import Pair
 from mt.decoding.translate import open_engine
 from mt.decoding.types import EngineOptions
 from mt.errors import ConfigError, DataError, ModelError
 from mt.export import export, verify
 from mt.special_tokens import BEGIN, END
-from mt.vocabulary.learn import train
+from mt.vocabulary.learn import learn_vocabulary
 
 ctranslate2, huggingface = plugin("exporters", "ctranslate2"), plugin("exporters", "huggingface")
 GREEDY, BEAM = EngineOptions(search={"kind": "greedy"}), EngineOptions()
@@ -71,7 +71,7 @@ def subwords():
     for joint in (True, False):
         config = VocabularyConfig(size=408 if joint else 370, joint=joint)
         texts = (tiny_run.SOURCES, tiny_run.TARGETS)
-        found[joint] = train(config, languages, *texts)
+        found[joint] = learn_vocabulary(config, languages, *texts)
     return found
 
 
@@ -95,14 +95,16 @@ def opened_with(folder, subwords, joint=True, steps=100, **options):
                 parameter.uniform_(0.7, 1.3)
     learn(model, subwords[joint], steps)
     state = train_state.TrainState(step=7)
-    return model.eval(), run_directory.Opened(folder, folder, recipe, subwords[joint], state, {})
+    return model.eval(), run_directory.LoadedModel(
+        folder, folder, recipe, subwords[joint], state, {}
+    )
 
 
 def learn(model, known, steps):
     """Some updates on the few sentences that there are."""
     encoded = known.encode_source(tiny_run.SOURCES), known.encode_target(tiny_run.TARGETS)
-    source = torch.from_numpy(pad([np.array([*ids, END]) for ids in encoded[0]]))
-    target = torch.from_numpy(pad([np.array([BEGIN, *ids, END]) for ids in encoded[1]]))
+    source = torch.from_numpy(pad_rows([np.array([*ids, END]) for ids in encoded[0]]))
+    target = torch.from_numpy(pad_rows([np.array([BEGIN, *ids, END]) for ids in encoded[1]]))
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     for _ in range(steps):
         logits = model(source, target[:, :-1]).flatten(0, 1)
@@ -222,7 +224,7 @@ def test_transformers_ends_the_longest_sentences_where_we_do(beams, subwords, tm
 def test_their_tokenizer_cuts_hostile_text_as_ours(kind):
     config = VocabularyConfig(size=408, model=kind)
     languages = Languages(source="en", target="de")
-    ours = train(config, languages, tiny_run.SOURCES, tiny_run.TARGETS)
+    ours = learn_vocabulary(config, languages, tiny_run.SOURCES, tiny_run.TARGETS)
     theirs = huggingface.tokenizer(ours, 1024)
     lines = [*HOSTILE, *tiny_run.SOURCES, *tiny_run.TARGETS]
     expected = [[*ids, END] for ids in ours.encode_source(lines)]
@@ -279,7 +281,7 @@ def test_nothing_is_written_where_it_is_refused(run, tmp_path):
         ("onnx", {}),
     ):  # fmt: skip
         with pytest.raises(ConfigError):
-            export.export(run, kind, out, settings)
+            export.export_model(run, kind, out, settings)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -289,18 +291,18 @@ def test_what_is_there_is_kept_unless_it_is_an_export_and_forced(run, tmp_path):
     (precious / "thesis.txt").write_text("years of work")
     for force in (False, True):
         with pytest.raises(ConfigError, match="EXPORT-EXISTS"):
-            export.export(run, "ctranslate2", precious, force=force)
+            export.export_model(run, "ctranslate2", precious, force=force)
     assert (precious / "thesis.txt").read_text() == "years of work"
     out = tmp_path / "out"
     for force in (False, True):
-        done = export.export(run, "ctranslate2", out, force=force)
+        done = export.export_model(run, "ctranslate2", out, force=force)
         assert done.path == out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "precious"]
 
 
 @pytest.mark.parametrize("kind", ["int8", "int8_float32", "float16", "bfloat16"])
 def test_quantised_exports_stay_near_the_model(kind, run, tmp_path):
-    done = export.export(run, "ctranslate2", tmp_path / "out", {"quantization": kind})
+    done = export.export_model(run, "ctranslate2", tmp_path / "out", {"quantization": kind})
     assert done.worst < 0.1
     assert done.rows[1].bytes < done.rows[0].bytes + 60_000
     assert json.loads((tmp_path / "out" / "mt.json").read_text())["quantization"] == kind
@@ -314,7 +316,7 @@ def test_an_export_that_differs_is_told_and_leaves_nothing(run, tmp_path, monkey
 
     monkeypatch.setattr(ctranslate2, "export", wrong)
     with pytest.raises(ModelError, match="EXPORT-DIFFERS") as error:
-        export.export(run, "ctranslate2", tmp_path / "out")
+        export.export_model(run, "ctranslate2", tmp_path / "out")
     assert error.value.exit_code == 4
     assert list(tmp_path.iterdir()) == []
 
@@ -324,10 +326,10 @@ def test_a_quantised_export_that_translates_otherwise_is_told(run, tmp_path, mon
     monkeypatch.setattr(export, "TOLERANCES", strict)
     monkeypatch.setattr(export, "LOSS", -1.0)
     with pytest.raises(ModelError, match="chrF2"):
-        export.export(run, "ctranslate2", tmp_path / "out", {"quantization": "int8"})
+        export.export_model(run, "ctranslate2", tmp_path / "out", {"quantization": "int8"})
     monkeypatch.setattr(export, "TOLERANCES", {"int8": verify.Tolerance(1e-9)})
     with pytest.raises(ModelError, match="forced scores"):
-        export.export(run, "ctranslate2", tmp_path / "out", {"quantization": "int8"})
+        export.export_model(run, "ctranslate2", tmp_path / "out", {"quantization": "int8"})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -336,22 +338,22 @@ def test_without_the_data_a_sample_must_be_given(tmp_path):
     for path in tmp_path.glob("train.*"):
         path.unlink()
     with pytest.raises(ConfigError, match="--sample FILE"):
-        export.export(run, "bundle")
+        export.export_model(run, "bundle")
     (tmp_path / "lines.txt").write_text("A man sleeps.\n\nGirls sing.\n")
-    done = export.export(run, "bundle", sample=tmp_path / "lines.txt")
+    done = export.export_model(run, "bundle", sample=tmp_path / "lines.txt")
     assert done.sample.lines == ["A man sleeps.", "Girls sing."]
     assert done.rows[1].bleu is None
     with pytest.raises(DataError):
-        export.export(run, "bundle", sample=tmp_path / "nowhere", force=True)
+        export.export_model(run, "bundle", sample=tmp_path / "nowhere", force=True)
 
 
 def test_an_export_is_called_after_its_run(run, tmp_path):
     names = {"bundle": "run.mt", "ctranslate2": "run-ctranslate2", "huggingface": "run-huggingface"}
     for kind, name in names.items():
-        done = export.export(run, kind)
+        done = export.export_model(run, kind)
         assert done.path == run.parent / name
         assert done.worst < 1e-4
-        lines = list(export.table(done))
+        lines = list(export.format_result(done))
         assert lines[-1] == f"written: {done.path}"
 
 
@@ -359,11 +361,11 @@ def test_a_tie_is_told_from_a_difference(run):
     engine = open_engine(run, EngineOptions(precision="fp32"))
     (found,) = engine.translate(["Girls sing."], GREEDY)
     other = (*found.tokens[:2], "<0x41>")
-    assert not verify._tied(engine, "Girls sing.", found.tokens, other)
+    assert not verify._is_tie(engine, "Girls sing.", found.tokens, other)
     with torch.no_grad():  # two bytes that are the same to the model
         table = engine.searcher.models[0].target_embedding.weight
         table[engine.vocabulary.pieces_target(range(408)).index("<0x41>")] = table[
             engine.vocabulary.pieces_target(range(408)).index("<0x42>")
         ]
     pair = [(*found.tokens[:2], name) for name in ("<0x41>", "<0x42>")]
-    assert verify._tied(engine, "Girls sing.", *pair)
+    assert verify._is_tie(engine, "Girls sing.", *pair)

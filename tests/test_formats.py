@@ -27,33 +27,33 @@ BOTH = Translation(
 
 
 def test_text_is_the_translation_alone():
-    assert output_formats.rendering(None)(3, "Two dogs run", FIRST) == "Zwei Hunde."
+    assert output_formats.make_formatter(None)(3, "Two dogs run", FIRST) == "Zwei Hunde."
 
 
 def test_columns_come_as_score_translation_alignment_and_never_hold_a_tab():
-    rendering = output_formats.rendering("text", scores=True, alignments=True)
+    rendering = output_formats.make_formatter("text", scores=True, alignments=True)
     assert rendering(0, "", FIRST) == "-0.500000\tZwei Hunde.\t0-0 2-1"
     for scores, alignments in ((True, False), (False, True), (True, True)):
-        line = output_formats.rendering("text", 1, scores, alignments)(0, "", OTHER)
+        line = output_formats.make_formatter("text", 1, scores, alignments)(0, "", OTHER)
         assert line.count("\t") == scores + alignments
 
 
 def test_an_n_best_list_has_a_line_a_hypothesis_of_four_fields_or_five():
-    lines = output_formats.rendering(None, n_best=2)(7, "", BOTH).split("\n")
+    lines = output_formats.make_formatter(None, n_best=2)(7, "", BOTH).split("\n")
     assert lines == [
         "7 ||| Zwei Hunde. ||| F0= -2.000000 ||| -0.500000",
         "7 ||| a | | | b\tc ||| F0= -2.000000 ||| -1.000000",
     ]
-    aligned = output_formats.rendering("moses", 2, alignments=True)(7, "", BOTH).split("\n")
+    aligned = output_formats.make_formatter("moses", 2, alignments=True)(7, "", BOTH).split("\n")
     assert [line.split(" ||| ")[4:] for line in aligned] == [["0-0 2-1"], [""]]
 
 
 def test_a_blank_line_has_one_hypothesis_in_an_n_best_list():
-    assert output_formats.rendering("moses", 3)(0, "", Translation("")).count("\n") == 0
+    assert output_formats.make_formatter("moses", 3)(0, "", Translation("")).count("\n") == 0
 
 
 def test_json_holds_everything_in_one_line():
-    value = json.loads(output_formats.rendering("json", 2)(7, "Two\u2028 dogs\nrun", BOTH))
+    value = json.loads(output_formats.make_formatter("json", 2)(7, "Two\u2028 dogs\nrun", BOTH))
     assert value["line"] == 7
     assert value["source"] == "Two\u2028 dogs\nrun"
     assert value["source_tokens"] == list(FIRST.source_tokens)
@@ -65,12 +65,12 @@ def test_json_holds_everything_in_one_line():
     assert value["words"] == ["Zwei", "Hunde."]
     assert value["source_words"] == ["Two", "dogs", "run"]
     assert [each["text"] for each in value["alternatives"]] == ["Zwei Hunde.", "a ||| b\tc"]
-    assert "\n" not in output_formats.as_json(0, "a\nb", BOTH)
+    assert "\n" not in output_formats.format_json(0, "a\nb", BOTH)
 
 
 def test_json_never_holds_what_is_no_number():
     for bad in (math.inf, -math.inf, math.nan):
-        line = output_formats.as_json(0, "", Translation("a", bad, ("a",), (bad,)))
+        line = output_formats.format_json(0, "", Translation("a", bad, ("a",), (bad,)))
         assert json.loads(line)["score"] is None
         assert json.loads(line)["log_probabilities"] == [None]
 
@@ -90,14 +90,14 @@ def test_json_never_holds_what_is_no_number():
 )
 def test_words_are_what_stands_between_spaces(pieces, expected):
     cut = pieces.split(" ") if pieces else []
-    found = word_alignment.words(cut)
+    found = word_alignment.to_words(cut)
     assert [word for word, _ in found] == expected
     assert [i for _, part in found for i in part] == list(range(len(cut)))
 
 
 def test_a_word_that_attended_to_the_end_alone_has_no_link():
     found = Translation("a b", 0.0, ("▁a", "▁b"), (), (), ("▁x", "▁y"), ((0.0, 0.0), (0.0, 0.4)))
-    assert word_alignment.pharaoh(found) == "1-1"
+    assert word_alignment.format_pharaoh(found) == "1-1"
 
 
 @pytest.mark.parametrize(
@@ -109,15 +109,15 @@ def test_a_word_that_attended_to_the_end_alone_has_no_link():
 )
 def test_a_format_that_cannot_hold_it_is_refused(asked, what):
     with pytest.raises(ConfigError, match=what) as error:
-        output_formats.rendering(*asked)
+        output_formats.make_formatter(*asked)
     assert error.value.exit_code == 2
 
 
 def test_scores_are_sums_or_means_and_json_tells_each_token():
     score = Score(-3.0, 2, (-1.0, -2.0), ("▁a", "</s>"))
-    assert output_formats.score_text(False, "x", "a", score) == "-3.000000"
-    assert output_formats.score_text(True, "x", "a", score) == "-1.500000"
-    value = json.loads(output_formats.score_json(True, "x", "a", score))
+    assert output_formats.format_score(False, "x", "a", score) == "-3.000000"
+    assert output_formats.format_score(True, "x", "a", score) == "-1.500000"
+    value = json.loads(output_formats.format_score_json(True, "x", "a", score))
     assert value == {
         "source": "x", "target": "a", "score": -1.5, "log_probability": -3.0,
         "tokens": ["▁a", "</s>"], "log_probabilities": [-1.0, -2.0],

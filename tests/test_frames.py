@@ -14,15 +14,15 @@ import mt.decoding.candidates
 import mt.decoding.torch_searcher
 from mt.config.plugins import plugin, plugins
 from mt.decoding import shortlist
-from mt.decoding.candidates import best_in
-from mt.decoding.decoders import ModelDecoder, together
+from mt.decoding.candidates import top_k_in_blocks
+from mt.decoding.decoders import ModelDecoder, ensemble
 from mt.decoding.shortlist import Shortlist
-from mt.decoding.static_shapes import FrameDecoder, Frames, framed
+from mt.decoding.static_shapes import StaticShapeDecoder, StaticShapeModel, with_static_shapes
 from mt.decoding.types import EngineOptions, Request
 from mt.errors import ModelError
 from mt.models.modules import linear
 from mt.models.modules.static_kv_cache import Frame, Rooms
-from mt.runtime.cuda_graphs import Replays
+from mt.runtime.cuda_graphs import GraphCache
 from mt.special_tokens import BEGIN, FIRST_PIECE
 
 CPU = torch.device("cpu")
@@ -85,7 +85,7 @@ def same(found, expected):
 
 
 def in_frames(model, recorder=None):
-    return FrameDecoder(Frames(model, CPU, recorder, refuse))
+    return StaticShapeDecoder(StaticShapeModel(model, CPU, recorder, refuse))
 
 
 every_search = pytest.mark.parametrize("kind", plugins("search"))
@@ -117,7 +117,7 @@ def test_asking_less_often_changes_nothing(kind, monkeypatch):
     asked = request(n_best=1 if kind == "greedy" else 3)
     expected = searched(kind, ModelDecoder(model), asked)
     for steps in (3, 1000):
-        monkeypatch.setitem(mt.decoding.candidates.ASKED, "cpu", steps)
+        monkeypatch.setitem(mt.decoding.candidates.SYNC_EVERY, "cpu", steps)
         same(searched(kind, in_frames(model, Recorder()), asked), expected)
 
 
@@ -136,8 +136,8 @@ def test_prefixes_are_honoured_in_frames(kind):
 def test_an_ensemble_of_frames_is_an_ensemble(kind):
     models = [made(), made(2)]
     asked = request()
-    plain = together([ModelDecoder(model) for model in models])
-    frames = together([in_frames(model, Recorder()) for model in models])
+    plain = ensemble([ModelDecoder(model) for model in models])
+    frames = ensemble([in_frames(model, Recorder()) for model in models])
     for _ in range(2):
         same(searched(kind, frames, asked), searched(kind, plain, asked))
 
@@ -165,8 +165,8 @@ def test_packed_weights_are_replayed():
     linear.pack(model, torch.bfloat16)
     asked = request()
     plain = searched("beam", ModelDecoder(model, torch.bfloat16), asked)
-    frames = Frames(model, CPU, Recorder(), refuse)
-    found = searched("beam", FrameDecoder(frames, torch.bfloat16), asked)
+    frames = StaticShapeModel(model, CPU, Recorder(), refuse)
+    found = searched("beam", StaticShapeDecoder(frames, torch.bfloat16), asked)
     agreeing = (found.tokens == plain.tokens).all(dim=-1).float().mean()
     assert agreeing > 0.8  # in few bits another order of sums may decide
 
@@ -222,7 +222,7 @@ def test_of_the_same_logits_any_number_of_candidates_is_found():
         for _ in range(4):
             logits = decoder.step(state, torch.full((3, 2), BEGIN))
             for count in (2, 5):
-                gains, ids = best_in(logits, count)
+                gains, ids = top_k_in_blocks(logits, count)
                 found = decoder.best(state, logits, count)
                 assert torch.equal(found[1], ids)
                 torch.testing.assert_close(found[0], gains)
@@ -238,7 +238,7 @@ class Failing(Recorder):
 
 def test_when_recording_fails_one_line_is_told_and_all_runs_plainly():
     told, model, asked = [], made(), request()
-    decoder = FrameDecoder(Frames(model, CPU, Failing(), told.append))
+    decoder = StaticShapeDecoder(StaticShapeModel(model, CPU, Failing(), told.append))
     expected = searched("beam", ModelDecoder(model), asked)
     for _ in range(2):
         same(searched("beam", decoder, asked), expected)
@@ -250,7 +250,7 @@ def test_when_recording_fails_one_line_is_told_and_all_runs_plainly():
 def test_waiting_for_the_device_in_a_step_cannot_be_recorded():
     """The stand-in is as strict as a device: the tests above would notice."""
     told, values = [], torch.ones(3)
-    replays = Replays(Recorder(), told.append)
+    replays = GraphCache(Recorder(), told.append)
     for _ in range(3):
         replays("a key", lambda: values.mul_(1 + bool(values.any())))
     assert len(told) == 1
@@ -260,7 +260,7 @@ def test_waiting_for_the_device_in_a_step_cannot_be_recorded():
 def test_a_replay_repeats_what_the_first_pass_decided():
     """The stand-in, too, knows no Python: a number that changes must lie in a tensor."""
     values, number = torch.zeros(1), torch.zeros(1)
-    replays, host = Replays(Recorder(), refuse), []
+    replays, host = GraphCache(Recorder(), refuse), []
     for _ in range(4):
         host.append(1.0)
         number.add_(1)
@@ -300,9 +300,9 @@ def test_a_model_without_keys_and_values_is_decoded_plainly():
         def encode(self, source): ...
 
     other = Other()
-    assert framed(other, torch.device("cuda")) is other
+    assert with_static_shapes(other, torch.device("cuda")) is other
     model = made()
-    assert framed(model, CPU) is model
+    assert with_static_shapes(model, CPU) is model
 
 
 def test_the_engine_translates_in_frames(tmp_path, monkeypatch):
@@ -315,13 +315,13 @@ def test_the_engine_translates_in_frames(tmp_path, monkeypatch):
     plain = native.open(run, options)
     pieces = np.arange(68, 408, dtype=np.int32)[None].repeat(408, 0)[:, ::2]
     few = Shortlist(pieces.copy(), np.arange(68, dtype=np.int32), 408)
-    shortlist.save(few, run, plain.vocabulary.digest)
+    shortlist.save_shortlist(few, run, plain.vocabulary.digest)
     expected = [list(plain.translate(lines, each)) for each in (options, listed)]
     recorders = []
 
     def on_a_device(model, device):
         recorders.append(Recorder())
-        return Frames(model, device, recorders[-1], refuse)
+        return StaticShapeModel(model, device, recorders[-1], refuse)
 
     monkeypatch.setattr(mt.decoding.torch_searcher, "framed", on_a_device)
     engine = native.open(run, options)

@@ -14,7 +14,7 @@ from mt.config.plugins import plugin
 from mt.data import collate
 from mt.models.modules import head_gates, linear
 from mt.models.modules.head_gates import Choice, HardConcrete, Router, gated
-from mt.training.step import TrainStep, backward
+from mt.training.step import ModelWithLoss, accumulate_gradients
 
 transformer, cross_entropy = plugin("models", "transformer"), plugin("objectives", "cross_entropy")
 SMALL = {"d_model": 16, "n_heads": 4, "d_ff": 12, "encoder_layers": 2, "decoder_layers": 2}
@@ -26,7 +26,7 @@ def batches(count, size, seed=1):
     generator = np.random.default_rng(seed)
     texts = [np.append(generator.integers(68, 76, n), 3) for n in generator.integers(2, 8, count)]
     return [
-        collate.batch_of(
+        collate.to_batch(
             texts[i : i + size], texts[i : i + size], np.arange(len(texts))[i : i + size]
         )
         for i in range(0, count, size)
@@ -39,7 +39,9 @@ def built(vocabulary, **config):
 
 def step_of(model, vocabulary, config):
     objective = cross_entropy.build(cross_entropy.Config(), model, vocabulary, None)
-    return TrainStep(model, gated(objective, model, transformer.Config(**SMALL, **config)), "fp32")
+    return ModelWithLoss(
+        model, gated(objective, model, transformer.Config(**SMALL, **config)), "fp32"
+    )
 
 
 def trained(step, steps, rate):
@@ -47,7 +49,7 @@ def trained(step, steps, rate):
     for number in range(steps):
         torch.manual_seed(number)
         optimizer.zero_grad()
-        backward(step, step.objective, batches(32, 32, seed=number), NO_SCALER)
+        accumulate_gradients(step, step.objective, batches(32, 32, seed=number), NO_SCALER)
         optimizer.step()
 
 
@@ -104,7 +106,7 @@ def test_a_gated_objective_keeps_the_laws_of_objectives(vocabulary):
         found = []
         for size in (16, 4):
             step.zero_grad()
-            loss = backward(step, step.objective, batches(16, size), NO_SCALER)
+            loss = accumulate_gradients(step, step.objective, batches(16, size), NO_SCALER)
             found.append((loss, {n: p.grad.clone() for n, p in step.named_parameters()}))
         (one, whole), (two, parts) = found
         torch.testing.assert_close(one, two)

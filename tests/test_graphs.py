@@ -8,14 +8,14 @@ import torch
 
 from mt.data import collate
 from mt.models import transformer
-from mt.training.graphed_step import compilations
+from mt.training.graphed_step import num_compilations
 from mt.training.objectives import cross_entropy
-from mt.training.step import TrainStep, backward
+from mt.training.step import ModelWithLoss, accumulate_gradients
 
 
 def batch_of(rows, source, target):
     sides = [[np.full(width, 70)] * rows for width in (source, target)]
-    return collate.batch_of(*sides, np.arange(rows))
+    return collate.to_batch(*sides, np.arange(rows))
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's own, of its own
@@ -30,11 +30,11 @@ def test_blocks_compile_whole_and_once_for_all_shapes(vocabulary, norm):
         d_model=16, n_heads=2, d_ff=16, encoder_layers=2, decoder_layers=2, dropout=0, norm=norm
     )
     model = transformer.build(config, vocabulary)
-    step = TrainStep(model, cross_entropy.CrossEntropy(model, 0.1), "bf16")
+    step = ModelWithLoss(model, cross_entropy.CrossEntropy(model, 0.1), "bf16")
     for block in model.blocks():
         block.compile(dynamic=True, backend="eager", fullgraph=True)
     no_scaler = torch.amp.GradScaler("cpu", enabled=False)
     for shape in [(4, 7, 9), (8, 9, 9), (3, 12, 10), (5, 6, 8)]:
-        backward(step, step.objective, [batch_of(*shape)], no_scaler)
-    assert compilations() == 2
+        accumulate_gradients(step, step.objective, [batch_of(*shape)], no_scaler)
+    assert num_compilations() == 2
     assert not counters["graph_break"]

@@ -19,7 +19,7 @@ import pytest
 import tiny_run
 from rich.cells import cell_len
 
-from mt.attention_maps.terminal import SHADES, attention_map, confident, shown_lines
+from mt.attention_maps.terminal import SHADES, attention_lines, coloured_pieces, translation_lines
 from mt.decoding.types import Translation
 
 REPOSITORY = Path(__file__).parents[1]
@@ -113,14 +113,14 @@ def found(**more):
 
 
 def test_pieces_are_coloured_by_their_probability():
-    text = confident(found())
+    text = coloured_pieces(found())
     assert text.plain.startswith("Zwei Hunde日本.")
     assert [span.style for span in text.spans[:4]] == ["green", "yellow", "dark_orange", "red"]
 
 
 def test_the_map_is_as_wide_as_the_terminal_and_shades_each_cell():
     for width in (20, 30, 200):
-        lines = [line.plain for line in attention_map(found(), width)]
+        lines = [line.plain for line in attention_lines(found(), width)]
         assert len(lines) % 5 == 0
         assert all(cell_len(line) <= width for line in lines)
         assert not any("\x1b" in line for line in lines)
@@ -132,5 +132,5 @@ def test_the_map_is_as_wide_as_the_terminal_and_shades_each_cell():
 
 def test_nothing_that_is_shown_can_steer_the_terminal():
     evil = Translation("a\x1b[2Jb", -1.0, ("▁a\x1b[2Jb",), (-0.5, -0.5))
-    shown = [line.plain for line in shown_lines(evil, 80)]
+    shown = [line.plain for line in translation_lines(evil, 80)]
     assert shown == ["a\\x1b[2Jb   (-1.000)"]

@@ -6,25 +6,25 @@ import random
 
 import pytest
 
-from mt.data.languages import space_between
+from mt.data.languages import sentence_separator
 from mt.data.text import is_blank, split_sentences
-from mt.decoding.batching import batches, windows
-from mt.decoding.text_translator import joined
+from mt.decoding.batching import growing_windows, length_batches
+from mt.decoding.text_translator import merge_translations
 from mt.decoding.types import Translation
 
 
 def test_windows_begin_small_grow_and_hold_every_item_in_order():
-    found = list(windows(range(20_000)))
+    found = list(growing_windows(range(20_000)))
     assert [len(each) for each in found] == [64, 1024, 4096, 4096, 4096, 4096, 2528]
     assert [item for each in found for item in each] == list(range(20_000))
-    assert list(windows([])) == []
+    assert list(growing_windows([])) == []
 
 
 def test_batches_hold_every_row_once_within_the_budget_and_little_padding():
     generator = random.Random(1)
     for _ in range(50):
         lengths = [generator.randint(0, 40) for _ in range(generator.randint(0, 200))]
-        found = list(batches(lengths, 100))
+        found = list(length_batches(lengths, 100))
         assert sorted(row for each in found for row in each) == list(range(len(lengths)))
         for each in found:
             assert len(each) == 1 or len(each) * max(lengths[row] for row in each) <= 100
@@ -69,7 +69,7 @@ def test_an_odd_line_of_a_megabyte_is_split_in_linear_time():
     ("language", "space"), [("de", " "), ("ko", " "), ("zh", ""), ("zh-Hans", ""), ("JA_jp", "")]
 )
 def test_sentences_are_joined_as_the_language_writes_them(language, space):
-    assert space_between(language) == space
+    assert sentence_separator(language) == space
 
 
 def test_parts_joined_are_one_translation_with_all_of_each():
@@ -78,8 +78,8 @@ def test_parts_joined_are_one_translation_with_all_of_each():
 
     one = Translation("a", -1, ("a", "a"), (-1, -1, -1), (part("a", -1), part("b", -2)))
     two = Translation("x", -3, ("x", "x"), (-3, -3, -3), (part("x", -3), part("y", -5)))
-    both = joined([one, two], " ")
+    both = merge_translations([one, two], " ")
     assert (both.text, both.score, both.tokens) == ("a x", -4, ("a", "a", "x", "x"))
     assert both.log_probabilities == (-1, -1, -1, -3, -3, -3)
     assert [(each.text, each.score) for each in both.alternatives] == [("a x", -4), ("b y", -7)]
-    assert joined([], " ") == Translation("")
+    assert merge_translations([], " ") == Translation("")

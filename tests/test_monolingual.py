@@ -11,7 +11,7 @@ from mt.config.validation import validate
 from mt.config.yaml_reader import Document, parse
 from mt.data.pairs import read_pairs
 from mt.data.prepare import prepare
-from mt.data.streaming import Processes, Stream
+from mt.data.streaming import Stream, StreamRanks
 from mt.errors import ConfigError
 from mt.special_tokens import END, MASK
 
@@ -113,7 +113,7 @@ def test_a_stream_holds_what_preparing_holds(folder):
     streamed = recipe_of(folder, [BOTH, EN, {**BOTH, "only": "target"}], streaming=True)
     held = quietly(streamed).held
     assert held[""] >= {"Der Berg ist hoch.", "The mountain is high."}
-    stream = Stream(streamed, prepared.vocabulary, held, 400, Processes(), lambda line: None)
+    stream = Stream(streamed, prepared.vocabulary, held, 400, StreamRanks(), lambda line: None)
     found = []
     updates = stream.updates(TrainState())
     for micros, after in updates:

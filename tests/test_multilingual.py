@@ -18,7 +18,7 @@ from mt.config.schema import SamplingConfig
 from mt.data import batch_sampler
 from mt.data.pairs import Pair
 from mt.data.prepare import prepare
-from mt.data.subword_regularization import Redraw
+from mt.data.subword_regularization import SubwordRegularizer
 from mt.decoding.translate import open_engine
 from mt.decoding.types import EngineOptions
 from mt.errors import ConfigError
@@ -122,7 +122,7 @@ PARTS = (700, 40, 260)
 
 def test_corpora_are_drawn_from_as_the_temperature_says():
     for temperature in (1.5, 5.0, 1e6):
-        rows = batch_sampler.drawn(PARTS, temperature, 1, 0)
+        rows = batch_sampler.temperature_sample(PARTS, temperature, 1, 0)
         shares = (np.array(PARTS) / 1000) ** (1 / temperature)
         found = np.histogram(rows, [0, 700, 740, 1000])[0]
         assert len(rows) == 1000
@@ -130,23 +130,23 @@ def test_corpora_are_drawn_from_as_the_temperature_says():
 
 
 def test_no_pair_of_a_corpus_comes_twice_more_often_than_another():
-    rows = batch_sampler.drawn(PARTS, 5.0, 1, 0)
+    rows = batch_sampler.temperature_sample(PARTS, 5.0, 1, 0)
     times = np.bincount(rows, minlength=1000)
     for first, end in ((0, 700), (700, 740), (740, 1000)):
         assert np.ptp(times[first:end]) <= 1
 
 
 def test_an_epoch_is_drawn_from_its_seed_and_number_alone():
-    first = batch_sampler.drawn(PARTS, 5.0, 1, 0)
-    np.testing.assert_array_equal(first, batch_sampler.drawn(PARTS, 5.0, 1, 0))
-    assert set(first) != set(batch_sampler.drawn(PARTS, 5.0, 1, 1))
-    assert set(first) != set(batch_sampler.drawn(PARTS, 5.0, 2, 0))
+    first = batch_sampler.temperature_sample(PARTS, 5.0, 1, 0)
+    np.testing.assert_array_equal(first, batch_sampler.temperature_sample(PARTS, 5.0, 1, 0))
+    assert set(first) != set(batch_sampler.temperature_sample(PARTS, 5.0, 1, 1))
+    assert set(first) != set(batch_sampler.temperature_sample(PARTS, 5.0, 2, 0))
 
 
 def epoch(temperature, parts=PARTS):
     lengths = np.random.default_rng(1).integers(2, 12, (2, 1000))
     settings = schema.BatchingConfig(tokens=100, window=10)
-    return batch_sampler.Epoch(*lengths, settings, 60, 1, 0, (), parts, temperature)
+    return batch_sampler.EpochPlan(*lengths, settings, 60, 1, 0, (), parts, temperature)
 
 
 def test_at_temperature_one_the_plan_is_that_of_one_corpus():
@@ -159,7 +159,7 @@ def test_the_batches_of_an_epoch_hold_what_was_drawn():
     made = epoch(5.0)
     rows = [int(row) for w in range(len(made.windows)) for u in made.updates(w) for m in u
             for row in m]  # fmt: skip
-    assert Counter(rows) == Counter(batch_sampler.drawn(PARTS, 5.0, 1, 0).tolist())
+    assert Counter(rows) == Counter(batch_sampler.temperature_sample(PARTS, 5.0, 1, 0).tolist())
 
 
 def weights(run):
@@ -185,7 +185,7 @@ def test_what_cannot_be_drawn_is_refused(tmp_path):
 
 
 def test_each_direction_is_validated(run):
-    rows = [json.loads(line) for line in files.lines(run / "metrics.jsonl")]
+    rows = [json.loads(line) for line in files.read_lines(run / "metrics.jsonl")]
     scores = [row for row in rows if "valid_bleu" in row]
     assert scores
     for row in scores:
@@ -235,7 +235,7 @@ def test_a_test_set_is_translated_to_its_own_language(run):
     engine = open_engine(run, EngineOptions())
     evaluate.evaluate(run, engine)
     for name, language in (("german", "de"), ("french", "fr")):
-        kept = list(files.lines(evaluate.kept(run, name, "")))
+        kept = list(files.read_lines(evaluate.hypothesis_path(run, name, "")))
         asked = EngineOptions(target_language=language)
         assert kept == [each.text for each in engine.translate(tiny_run.SOURCES, asked)]
 
@@ -284,8 +284,8 @@ def test_the_default_is_the_direction_that_is_learned():
 
 
 def test_the_maps_of_attention_are_of_the_language_that_is_asked_for(run):
-    engine = extract.open_watched(run, EngineOptions(target_language="fr"))
-    sight, *_ = extract.look(engine, "Girls sing.")
+    engine = extract.open_with_attention(run, EngineOptions(target_language="fr"))
+    sight, *_ = extract.extract(engine, "Girls sing.")
     assert sight.source[0] == "<2fr>"  # the map has all that the model sees
     assert sight.translation.source_tokens == sight.source[1:-1]
 
@@ -293,7 +293,7 @@ def test_the_maps_of_attention_are_of_the_language_that_is_asked_for(run):
 def test_words_that_are_cut_anew_keep_their_tags(tmp_path):
     prepared = prepare(recipe.load(written(tmp_path))[0], lambda _: None)
     sampling = SamplingConfig.model_validate({"source": {"alpha": 0.1}})
-    drawn = Redraw(sampling, prepared.vocabulary, 40)(prepared.train, 1)
+    drawn = SubwordRegularizer(sampling, prepared.vocabulary, 40)(prepared.train, 1)
     changed = 0
     for row in range(len(prepared.train)):
         before, after = (each.source(row).tolist() for each in (prepared.train, drawn))

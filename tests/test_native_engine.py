@@ -12,7 +12,7 @@ from mt.checkpoints import checkpoint, run_directory
 from mt.config.plugins import plugin
 from mt.data.pairs import Pair
 from mt.decoding.decoders import ModelDecoder
-from mt.decoding.text_translator import translation
+from mt.decoding.text_translator import to_translation
 from mt.decoding.types import EngineOptions, Hypothesis, Request, Sentence
 from mt.errors import ConfigError, DataError, MachineError, ModelError
 from mt.special_tokens import BEGIN, END, FIRST_PIECE
@@ -106,7 +106,7 @@ def test_no_translation_holds_what_ends_a_line(run):
     ids = engine.vocabulary.encode_target(["a\nb\rc"])[0]
     assert engine.vocabulary.decode_target([ids]) == ["a\nb\rc"]
     found = Hypothesis([*ids, END], -1.0, [0.0] * 20)
-    told = translation(engine.vocabulary, (), found, "a\nb\rc", Sentence([END], 9))
+    told = to_translation(engine.vocabulary, (), found, "a\nb\rc", Sentence([END], 9))
     assert told.text == "a b c"
 
 
@@ -374,7 +374,7 @@ def test_weights_of_another_shape_are_told_by_name(tmp_path):
 
 def test_a_damaged_checkpoint_is_not_translated_with(tmp_path):
     run = tiny_run.make(tmp_path)
-    path = run / "checkpoints" / checkpoint.name_of(7) / "model.safetensors"
+    path = run / "checkpoints" / checkpoint.checkpoint_name(7) / "model.safetensors"
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)

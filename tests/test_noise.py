@@ -34,15 +34,15 @@ def lists(tokens, lengths):
 
 
 def test_numbers_are_uniform_and_unlike_for_rows_places_seeds_and_purposes(rows):
-    numbers = noising.uniform(SEED, rows, noising.ORDER, 50)
+    numbers = noising.uniform_hash(SEED, rows, noising.ORDER, 50)
     assert float(numbers.min()) >= 0
     assert float(numbers.max()) < 1
     counts = torch.histc(numbers, 10, 0, 1) / numbers.numel()
     torch.testing.assert_close(counts, torch.full((10,), 0.1), atol=0.01, rtol=0)
     others = [
-        noising.uniform(SEED + 1, rows, noising.ORDER, 50),
-        noising.uniform(SEED, rows, noising.DELETE, 50),
-        noising.uniform(SEED, rows + 1, noising.ORDER, 50),
+        noising.uniform_hash(SEED + 1, rows, noising.ORDER, 50),
+        noising.uniform_hash(SEED, rows, noising.DELETE, 50),
+        noising.uniform_hash(SEED, rows + 1, noising.ORDER, 50),
         numbers.roll(1, 1),
     ]
     for other in others:
@@ -52,20 +52,20 @@ def test_numbers_are_uniform_and_unlike_for_rows_places_seeds_and_purposes(rows)
 
 
 def test_a_row_is_noised_alike_alone_in_any_batch_and_in_any_width(tokens, lengths, rows):
-    table = noising.poisson(3.0)
-    whole = lists(*noising.infilled(tokens, lengths, 0.4, table, SEED, rows))
+    table = noising.poisson_lengths(3.0)
+    whole = lists(*noising.infill_spans(tokens, lengths, 0.4, table, SEED, rows))
     some = torch.tensor([3, 17, 250])
-    part = lists(*noising.infilled(tokens[some], lengths[some], 0.4, table, SEED, rows[some]))
+    part = lists(*noising.infill_spans(tokens[some], lengths[some], 0.4, table, SEED, rows[some]))
     assert part == [whole[i] for i in some]
     wide = torch.nn.functional.pad(tokens, (0, 9))
-    assert lists(*noising.infilled(wide, lengths, 0.4, table, SEED, rows)) == whole
-    other = lists(*noising.infilled(tokens, lengths, 0.4, table, SEED + 1, rows))
+    assert lists(*noising.infill_spans(wide, lengths, 0.4, table, SEED, rows)) == whole
+    other = lists(*noising.infill_spans(tokens, lengths, 0.4, table, SEED + 1, rows))
     assert sum(a == b for a, b in zip(whole, other, strict=True)) < 100
 
 
 def test_infilling_covers_its_share_by_spans_that_are_one_mask_each(tokens, lengths, rows):
-    table = noising.poisson(3.0)
-    out, left = noising.infilled(tokens, lengths, 0.3, table, SEED, rows)
+    table = noising.poisson_lengths(3.0)
+    out, left = noising.infill_spans(tokens, lengths, 0.3, table, SEED, rows)
     spans = []
     covered = 0
     for row, n in zip(lists(out, left), lengths.tolist(), strict=True):
@@ -89,7 +89,9 @@ def test_infilling_covers_its_share_by_spans_that_are_one_mask_each(tokens, leng
 
 @pytest.mark.parametrize(("share", "mean"), [(0.0, 3.0), (0.95, 0.1), (0.5, 50.0), (0.99, 1.0)])
 def test_infilling_never_makes_a_row_longer(tokens, lengths, rows, share, mean):
-    out, left = noising.infilled(tokens, lengths, share, noising.poisson(mean), SEED, rows)
+    out, left = noising.infill_spans(
+        tokens, lengths, share, noising.poisson_lengths(mean), SEED, rows
+    )
     assert bool((left <= lengths).all())
     assert bool(((out != PAD).sum(1) == left).all())
     if share == 0:
@@ -97,25 +99,25 @@ def test_infilling_never_makes_a_row_longer(tokens, lengths, rows, share, mean):
 
 
 def test_order_noise_moves_no_token_further_than_its_distance(tokens, lengths, rows):
-    out = noising.shuffled(tokens, lengths, 3, SEED, rows)
+    out = noising.local_shuffle(tokens, lengths, 3, SEED, rows)
     assert torch.equal(out.sort(1).values, tokens.sort(1).values)
     moved = torch.where(out == PAD, 0, (out - tokens).abs())
     assert int(moved.max()) == 3
-    assert torch.equal(noising.shuffled(tokens, lengths, 0, SEED, rows), tokens)
+    assert torch.equal(noising.local_shuffle(tokens, lengths, 0, SEED, rows), tokens)
 
 
 def test_deletion_keeps_the_order_and_its_share(tokens, lengths, rows):
-    out, left = noising.thinned(tokens, lengths, 0.2, SEED, rows)
+    out, left = noising.delete_tokens(tokens, lengths, 0.2, SEED, rows)
     for row in lists(out, left):
         assert row == sorted(set(row))
         assert PAD not in row
     assert 1 - int(left.sum()) / int(lengths.sum()) == pytest.approx(0.2, abs=0.01)
-    assert torch.equal(noising.thinned(tokens, lengths, 0.0, SEED, rows)[0], tokens)
+    assert torch.equal(noising.delete_tokens(tokens, lengths, 0.0, SEED, rows)[0], tokens)
 
 
 def test_a_cloze_masks_changes_and_keeps_as_bert_does(tokens, rows):
     text = tokens != PAD
-    out, asked = noising.cloze(tokens, text, 0.5, (100, 140), SEED, rows)
+    out, asked = noising.mask_tokens(tokens, text, 0.5, (100, 140), SEED, rows)
     assert not bool((asked & ~text).any())
     assert torch.equal(out[~asked], tokens[~asked])
     drawn = out[asked]
@@ -128,6 +130,8 @@ def test_a_cloze_masks_changes_and_keeps_as_bert_does(tokens, rows):
 
 
 def test_the_table_is_of_the_poisson_distribution():
-    drawn = torch.searchsorted(noising.poisson(3.5), torch.rand(20_000), right=True).double()
+    drawn = torch.searchsorted(
+        noising.poisson_lengths(3.5), torch.rand(20_000), right=True
+    ).double()
     assert float(drawn.mean()) == pytest.approx(3.5, abs=0.06)
     assert float(drawn.var()) == pytest.approx(3.5, abs=0.2)

@@ -10,7 +10,7 @@ from mt.config.plugins import plugin, plugins
 from mt.models import transformer
 from mt.training.objectives import cross_entropy
 from mt.training.optimizers import muon
-from mt.training.step import TrainStep, scale_rates, set_rate
+from mt.training.step import ModelWithLoss, set_rate, set_rate_factors
 
 
 def made(vocabulary, seed=1):
@@ -19,7 +19,7 @@ def made(vocabulary, seed=1):
         d_model=16, n_heads=2, d_ff=32, encoder_layers=1, decoder_layers=1, dropout=0
     )
     model = transformer.build(config, vocabulary)
-    return TrainStep(model, cross_entropy.CrossEntropy(model, 0.1), "fp32")
+    return ModelWithLoss(model, cross_entropy.CrossEntropy(model, 0.1), "fp32")
 
 
 def built(kind, step, **settings):
@@ -45,10 +45,10 @@ def test_stopped_and_restored_equals_uninterrupted(kind, vocabulary, tmp_path):
     updates(step, optimizer, 0, 3)
     tensors = checkpoint.training_tensors(step, None, optimizer)
     state = train_state.TrainState(step=3)
-    folder = checkpoint.save(tmp_path, "step-00000003", step.model, state, {}, tensors)
+    folder = checkpoint.save_checkpoint(tmp_path, "step-00000003", step.model, state, {}, tensors)
     step = made(vocabulary, seed=2)
     optimizer = built(kind, step, weight_decay=0.1)
-    checkpoint.restore(folder, step, None, optimizer)
+    checkpoint.restore_training(folder, step, None, optimizer)
     updates(step, optimizer, 3, 6)
     for (name, a), b in zip(whole.named_parameters(), step.parameters(), strict=True):
         assert torch.equal(a, b), name
@@ -77,7 +77,7 @@ def test_a_parameter_may_have_a_part_of_the_rate(kind, vocabulary):
         named = dict(step.named_parameters())
         factors = {name: other if "decoder.0" in name else 1.0 for name in named}
         optimizer = built(kind, step)
-        scale_rates(optimizer, named, factors)
+        set_rate_factors(optimizer, named, factors)
         updates(step, optimizer, 0, 2)
     updates(plain, built(kind, plain), 0, 2)
     before = dict(made(vocabulary).named_parameters())

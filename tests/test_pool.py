@@ -13,7 +13,7 @@ import pytest
 import tiny_run
 
 from mt.data.pairs import Pair
-from mt.decoding.translate import fair_processes, open_engine
+from mt.decoding.translate import check_processes, open_engine
 from mt.decoding.types import EngineOptions
 from mt.errors import ConfigError, MachineError, ModelError
 
@@ -97,6 +97,6 @@ def test_only_a_file_of_some_size_is_shared_unasked(tmp_path):
     (tmp_path / "small").write_text("Dogs.\n", encoding="utf-8")
     (tmp_path / "large").write_text("Dogs.\n" * 100_000, encoding="utf-8")
     with open(tmp_path / "small", "rb") as small, open(tmp_path / "large", "rb") as large:
-        assert fair_processes(small) == 1
-        assert 1 <= fair_processes(large) <= 8
-    assert fair_processes(io.BytesIO(b"Dogs.\n" * 100_000)) == 1
+        assert check_processes(small) == 1
+        assert 1 <= check_processes(large) <= 8
+    assert check_processes(io.BytesIO(b"Dogs.\n" * 100_000)) == 1

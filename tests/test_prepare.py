@@ -159,7 +159,7 @@ def _known():
 
     languages = Languages(source="en", target="de")
     lines = [[pair[side] for pair in GOOD] for side in (0, 1)]
-    KNOWN.append(learn.train(schema.VocabularyConfig(size=SIZE), languages, *lines))
+    KNOWN.append(learn.learn_vocabulary(schema.VocabularyConfig(size=SIZE), languages, *lines))
 
 
 def test_blank_is_what_nobody_sees():
@@ -475,7 +475,7 @@ def test_all_of_multi30k_is_kept_and_its_text_comes_back(folder, shared_data):
     corpus = prepared.report["corpora"]["train.0"]
     assert (corpus["pairs"], corpus["kept"]) == (29_000, 29_000)
     assert len(prepared.train) == 29_000
-    texts = list(files.lines(data / "val.de.gz"))
+    texts = list(files.read_lines(data / "val.de.gz"))
     assert len(texts) == len(prepared.valid) == 1_014
     known = prepared.vocabulary
     assert [known.decode_target([prepared.valid.target(row)])[0] for row in range(1_014)] == texts

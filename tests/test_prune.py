@@ -30,7 +30,7 @@ def run(tmp_path, request):
     for before, after in MORE.items():
         assert before in text
         text = text.replace(before, after)
-    files.write(made / "config.yaml", text)
+    files.write_file(made / "config.yaml", text)
     resolved = {"device": "cpu", "threads": 1, "micro_tokens": 512, "shapes": [], "compile": False,
                 "precision": "fp32", "processes": 1, "sharding": "none"}  # fmt: skip
     files.write_json(made / "resolved.json", resolved)
@@ -40,7 +40,7 @@ def run(tmp_path, request):
 def gated(run, kind):
     """The same run, of a model with gates."""
     text = (run / "config.yaml").read_text(encoding="utf-8")
-    files.write(run / "config.yaml", text.replace("head_gates: null", f"head_gates: {kind}"))
+    files.write_file(run / "config.yaml", text.replace("head_gates: null", f"head_gates: {kind}"))
 
 
 def translations(capsys, path):
@@ -75,7 +75,7 @@ def test_a_pruned_run_is_a_run(run, capsys, tmp_path):
     plan = opened.recipe.training
     assert (plan.max_steps, opened.state.finished != "") == (4, True)
     assert opened.recipe.optimizer.learning_rate == pytest.approx(0.3e-3)
-    assert [int(folder.name[5:]) for folder in averaging.last_steps(new, 9)] == [0, 2, 4]
+    assert [int(folder.name[5:]) for folder in averaging.last_checkpoints(new, 9)] == [0, 2, 4]
     assert len(translations(capsys, new).splitlines()) == 7
     assert main.run(["average", str(new)]) == 0
     assert main.run(["train", str(new / "config.yaml"), "--run", str(new)]) == 0
@@ -116,7 +116,9 @@ def test_closed_gates_are_taken_out(run, capsys):
             [-1, 0.1]
         )
     model.decoder[0].cross_attention.gates.alpha.data[1] = -0.8
-    checkpoint.save(run, checkpoint.name_of(9), model, train_state.TrainState(step=9), about={})
+    checkpoint.save_checkpoint(
+        run, checkpoint.checkpoint_name(9), model, train_state.TrainState(step=9), about={}
+    )
     assert main.run(["export", str(run), "--to", "ctranslate2"]) == 2
     assert "model.head_gates" in capsys.readouterr().err
     before = translations(capsys, run)
@@ -144,7 +146,7 @@ def test_what_cannot_be_pruned_is_told_before_any_work(run, gates, options, wher
     gated(run, gates)
     asked = {"heads": None, "ff": None, "layers": None, "uneven": False, **options}
     with pytest.raises(ConfigError) as caught:
-        prune.prune(run, prune.wanted(**asked))
+        prune.prune(run, prune.parse_request(**asked))
     assert str(caught.value.problems[0][0]) == where
     assert not run.with_name("run-pruned").exists()
 
@@ -155,7 +157,7 @@ def test_a_run_of_before_opens_although_it_knows_no_head_width(run):
         "d_head", "layer_heads", "head_gates")]  # fmt: skip
     assert len(lines) == len(text.splitlines()) - 3
     known = run_directory.open_run(run)
-    files.write(run / "config.yaml", "\n".join(lines) + "\n")
+    files.write_file(run / "config.yaml", "\n".join(lines) + "\n")
     opened = run_directory.open_run(run)
     assert opened.recipe == known.recipe
     opened.model()

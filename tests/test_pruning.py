@@ -34,7 +34,7 @@ def batch():
     generator = np.random.default_rng(1)
     pairs = [[np.append(generator.integers(68, 90, n), 3) for n in both]
              for both in generator.integers(1, 9, (12, 2))]  # fmt: skip
-    return collate.batch_of([s for s, _ in pairs], [t for _, t in pairs], np.arange(12))
+    return collate.to_batch([s for s, _ in pairs], [t for _, t in pairs], np.arange(12))
 
 
 def hidden(model, batch):
@@ -43,9 +43,9 @@ def hidden(model, batch):
 
 def built(model, vocabulary, **config):
     """A model of the config that a pruned one tells, with its weights: nothing else is needed."""
-    config = transformer.Config(**{**SMALL, **config, **head_importance.sizes(model)})
+    config = transformer.Config(**{**SMALL, **config, **head_importance.layer_sizes(model)})
     fresh = transformer.build(config, vocabulary).eval().double()
-    checkpoint.fit(fresh, checkpoint.weights_of(model), "pruned")
+    checkpoint.load_into(fresh, checkpoint.model_weights(model), "pruned")
     return fresh
 
 
@@ -56,7 +56,7 @@ def pre(model):
 @pytest.mark.parametrize("uneven", [False, True])
 def test_a_pruned_model_is_the_masked_model(model, batch, vocabulary, uneven):
     """Heads and columns: as with masks of 0 in the whole model; and the cache, and packed."""
-    found = head_importance.importance(model, [batch])
+    found = head_importance.measure_importance(model, [batch])
     heads = head_importance.heads_to_keep(found.heads, 0.5, uneven)
     columns = head_importance.columns_to_keep(found.columns, 0.25)
     small = copy.deepcopy(model)
@@ -107,7 +107,7 @@ def test_importance_finds_a_head_and_a_column_that_are_of_no_use(model, batch):
     attention = model.decoder[1].cross_attention
     attention.output.weight.data[:, 4:8] = 0  # head 1
     model.encoder[0].feed_forward.outer.weight.data[:, 5] = 0
-    found = head_importance.importance(model, [batch])
+    found = head_importance.measure_importance(model, [batch])
     useless = found.heads["decoder.1.cross_attention"]
     assert float(useless[1]) == 0
     assert float(useless.norm()) == pytest.approx(1)
@@ -126,7 +126,7 @@ def test_importance_finds_a_head_and_a_column_that_are_of_no_use(model, batch):
 
 def test_importance_is_the_mean_over_sentences_of_the_slope(model, batch):
     """As one sentence and one head at a time tell, by finite differences."""
-    found = head_importance.importance(model, [batch])
+    found = head_importance.measure_importance(model, [batch])
     name, step = "encoder.1.self_attention", 1e-5
     attention = head_importance.attentions(model)[name]
     slopes = torch.zeros(12, 4)
@@ -147,14 +147,14 @@ def test_importance_is_the_mean_over_sentences_of_the_slope(model, batch):
 def test_importance_leaves_the_model_as_it_was(model, batch):
     model.train()
     before = hidden(copy.deepcopy(model).eval(), batch)
-    head_importance.importance(model, [batch])
+    head_importance.measure_importance(model, [batch])
     assert model.training
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
     assert torch.equal(hidden(model.eval(), batch), before)
 
 
 def test_one_head_of_each_attention_is_kept(model, batch):
-    scores = head_importance.importance(model, [batch]).heads
+    scores = head_importance.measure_importance(model, [batch]).heads
     for uneven in (False, True):
         kept = head_importance.heads_to_keep(scores, 0.99, uneven)
         assert {len(each) for each in kept.values()} == {1}
@@ -170,7 +170,7 @@ def test_the_layer_that_does_nothing_is_the_one_that_goes(batch, vocabulary):
     optimizer = torch.optim.Adam([p for n, p in model.named_parameters() if ".1." not in n], 1e-2)
     for _ in range(30):  # so that the others do something
         optimizer.zero_grad()
-        head_importance._total(model, batch).backward()
+        head_importance._sum_gradients(model, batch).backward()
         optimizer.step()
     expected = hidden(model, batch)
     assert head_importance.remove_layers(model, "decoder", 2, [batch]) == [0, 2]
@@ -191,10 +191,10 @@ def test_gates_are_folded_into_what_follows(batch, vocabulary):
     )
     for uneven in (True, False):
         small = copy.deepcopy(model)
-        for name, heads in head_importance.open_heads(gates, uneven).items():
+        for name, heads in head_importance.heads_with_open_gates(gates, uneven).items():
             head_importance.keep_heads(head_importance.attentions(small)[name], heads)
         torch.testing.assert_close(hidden(small, batch), expected)
-        assert ("layer_heads", None) in head_importance.sizes(small).items()
+        assert ("layer_heads", None) in head_importance.layer_sizes(small).items()
         torch.testing.assert_close(
             hidden(built(small.double(), vocabulary), batch).float(), expected
         )
@@ -202,7 +202,7 @@ def test_gates_are_folded_into_what_follows(batch, vocabulary):
 
 def test_an_attention_whose_gates_are_all_closed_keeps_one(batch, vocabulary):
     gates = {"a": torch.tensor([0.0, 0.0]), "b": torch.tensor([0.2, 0.0])}
-    kept = head_importance.open_heads(gates, uneven=True)
+    kept = head_importance.heads_with_open_gates(gates, uneven=True)
     assert [each.tolist() for each in kept.values()] == [[0], [0]]
 
 
@@ -210,7 +210,7 @@ def test_an_attention_whose_gates_are_all_closed_keeps_one(batch, vocabulary):
 def test_a_share_is_read(text, share):
     from mt.compression import prune
 
-    assert prune.wanted(text, None, None, False) == prune.Wanted(heads=share)
-    assert replace(prune.wanted(None, text, None, True), uneven=False) == prune.Wanted(
+    assert prune.parse_request(text, None, None, False) == prune.PruneRequest(heads=share)
+    assert replace(prune.parse_request(None, text, None, True), uneven=False) == prune.PruneRequest(
         columns=share
     )

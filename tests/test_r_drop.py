@@ -26,7 +26,7 @@ def batch():
         [np.append(generator.integers(68, 90, n), 3) for n in generator.integers(1, 9, 6)]
         for _ in range(2)
     ]
-    return collate.batch_of(*sides, np.arange(6))
+    return collate.to_batch(*sides, np.arange(6))
 
 
 def mean(objective, batch):

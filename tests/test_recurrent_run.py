@@ -58,7 +58,7 @@ def test_its_translations_score_what_the_search_said(runs, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_bundle_of_it_is_the_same_model(runs, kind, tmp_path):
-    path = export.export(runs[kind], "bundle", tmp_path / "it.mt").path
+    path = export.export_model(runs[kind], "bundle", tmp_path / "it.mt").path
     assert told(open_engine(path, options())) == told(open_engine(runs[kind], options()))
 
 

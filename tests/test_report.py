@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mt.runtime import console, files
-from mt.training.reporter import Reporter, clock, forget, heat_map
+from mt.training.reporter import Reporter, format_duration, heat_map, truncate_log
 
 VALUES = {
     "epoch": 0, "loss": 2.5, "learning_rate": 1e-3, "grad_norm": 0.7, "target_tokens": 4096,
@@ -63,7 +63,7 @@ def test_a_torn_last_line_is_dropped_when_the_run_resumes(tmp_path):
 def test_a_log_with_nothing_to_forget_is_left_as_it_is(tmp_path):
     train(tmp_path, 0, 2)
     before = (tmp_path / "metrics.jsonl").stat()
-    forget(tmp_path / "metrics.jsonl", 2)
+    truncate_log(tmp_path / "metrics.jsonl", 2)
     after = (tmp_path / "metrics.jsonl").stat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
@@ -175,19 +175,19 @@ def test_a_heat_map_is_dark_where_weights_are_large():
     ("seconds", "shown"), [(0, "0:00:00"), (59.6, "0:01:00"), (3661, "1:01:01")]
 )
 def test_time_is_shown_as_a_clock(seconds, shown):
-    assert clock(seconds) == shown
+    assert format_duration(seconds) == shown
 
 
 def test_append_repairs_a_torn_line(tmp_path):
     path = tmp_path / "log"
     path.write_bytes(b"whole\ntor")
-    files.append(path, "next")
+    files.append_line(path, "next")
     assert path.read_bytes() == b"whole\ntor\nnext\n"
 
 
 def test_what_is_said_again_and_again_is_said_once(capsys):
-    with console.each_line_once():
+    with console.print_lines_once():
         for line in ("a", "b", "a"):
-            console.say(line)
-    console.say("a")
+            console.print_line(line)
+    console.print_line("a")
     assert capsys.readouterr().err == "a\nb\na\n"

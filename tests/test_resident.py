@@ -10,7 +10,7 @@ import torch
 
 from mt.data import collate
 from mt.data.corpus import Corpus, Writer
-from mt.data.gpu_corpus import Resident
+from mt.data.gpu_corpus import GpuCorpus
 
 CPU = torch.device("cpu")
 
@@ -34,7 +34,7 @@ ROWS = [np.array([0]), np.array([39, 0, 7, 7]), np.arange(39, -1, -1)]
 
 @pytest.mark.parametrize("rows", ROWS, ids=len)
 def test_its_batches_equal_those_collated_on_the_host(corpus, rows):
-    there, here = Resident(corpus, CPU).collate(rows), collate.collate(corpus, rows)
+    there, here = GpuCorpus(corpus, CPU).collate(rows), collate.collate_pairs(corpus, rows)
     for field in fields(here):
         a, b = getattr(there, field.name), getattr(here, field.name)
         assert a.dtype == b.dtype, field.name
@@ -43,8 +43,8 @@ def test_its_batches_equal_those_collated_on_the_host(corpus, rows):
 
 def test_a_fixed_shape_is_filled_with_padding(corpus):
     rows = np.array([3, 39])
-    there = Resident(corpus, CPU).collate(rows, [(1, 20, 30), (4, 20, 30)])
-    here = collate.collate(corpus, rows, [(1, 20, 30), (4, 20, 30)])
+    there = GpuCorpus(corpus, CPU).collate(rows, [(1, 20, 30), (4, 20, 30)])
+    here = collate.collate_pairs(corpus, rows, [(1, 20, 30), (4, 20, 30)])
     for field in fields(here):
         assert torch.equal(getattr(there, field.name), getattr(here, field.name)), field.name
     assert there.source.shape == (4, 20)

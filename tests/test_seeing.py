@@ -19,7 +19,7 @@ import tiny_run
 import torch
 
 from mt.attention_maps import extract, html
-from mt.attention_maps.extract import Sight, chosen
+from mt.attention_maps.extract import AttentionMaps, select_maps
 from mt.checkpoints import bundle
 from mt.cli import main
 from mt.config.plugins import plugin
@@ -39,12 +39,12 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def engine(run):
-    return extract.open_watched(run, PLAIN)
+    return extract.open_with_attention(run, PLAIN)
 
 
 @pytest.fixture(scope="module")
 def sights(engine):
-    return extract.look(engine, SOURCE)
+    return extract.extract(engine, SOURCE)
 
 
 def softmax(scores):
@@ -101,7 +101,7 @@ def test_the_weights_are_those_of_an_independent_computation(engine):
 
 
 def test_watching_changes_nothing_and_ends(run):
-    model = bundle.open_model(run).model().eval()
+    model = bundle.open_loaded_model(run).model().eval()
     source, inputs = torch.randint(68, 400, (2, 5)), torch.randint(68, 400, (2, 4))
     source[1, 3:] = 0
     with torch.inference_mode():
@@ -128,7 +128,7 @@ def test_the_alternatives_and_their_alignments_are_those_of_translate(run, sight
     arguments += ["--n-best", "3", "--precision", "fp32", "--threads", "1"]
     assert main.run(arguments) == 0
     rows = [line.split(" ||| ") for line in out.read_text(encoding="utf-8").splitlines()]
-    page = data_of(html.page(sights, {}))
+    page = data_of(html.render_html(sights, {}))
     assert [row[1] for row in rows] == [each["text"] for each in page["translations"]]
     assert [row[4] for row in rows] == [each["pharaoh"] for each in page["translations"]]
     scores = [each["score"] for each in page["translations"]]
@@ -136,7 +136,7 @@ def test_the_alternatives_and_their_alignments_are_those_of_translate(run, sight
 
 
 def test_a_given_target_is_forced(engine, sights):
-    (found,) = extract.look(engine, SOURCE, "Das alte Haus ist rot.")
+    (found,) = extract.extract(engine, SOURCE, "Das alte Haus ist rot.")
     assert found.translation.text == "Das alte Haus ist rot."
     assert "".join(found.outputs[:-1]).replace("▁", " ").strip() == "Das alte Haus ist rot."
     pair = next(iter(engine.score([_pair(SOURCE, found.translation.text)])))
@@ -162,7 +162,7 @@ def _pair(source, target):
 
 
 def recurrent(run, attention):
-    opened = bundle.open_model(run)
+    opened = bundle.open_loaded_model(run)
     rnn = plugin("models", "rnn")
     config = rnn.Config(d_model=12, units=16, encoder_layers=1, attention=attention)
     model = rnn.build(config, opened.vocabulary)
@@ -172,18 +172,18 @@ def recurrent(run, attention):
 
 @pytest.mark.parametrize("attention", ["bahdanau", "dot"])
 def test_a_recurrent_model_has_cross_attention_of_one_head(run, attention):
-    found = extract.look(recurrent(run, attention), SOURCE)
+    found = extract.extract(recurrent(run, attention), SOURCE)
     assert set(found[0].maps) == {"cross"}
     (layer,) = found[0].maps["cross"]
     np.testing.assert_allclose(layer.sum(axis=2), 1, atol=1e-6)
     rows = [row[:-1] for row in layer[0, :-1].tolist()]
     np.testing.assert_allclose(rows, found[0].translation.alignment, atol=1e-6)
-    assert data_of(html.page(found, ABOUT))["parts"] == [["cross", "cross-attention"]]
+    assert data_of(html.render_html(found, ABOUT))["parts"] == [["cross", "cross-attention"]]
 
 
 def test_a_recurrent_model_without_attention_says_so(run):
     with pytest.raises(ConfigError, match=r"model\.attention"):
-        extract.look(recurrent(run, "none"), SOURCE, "Ein Mann")
+        extract.extract(recurrent(run, "none"), SOURCE, "Ein Mann")
 
 
 # ------------------------------------------------------------------------------- figures
@@ -204,7 +204,7 @@ def test_entropy_and_confidence_of_heads_that_are_known():
 def test_quantised_weights_are_near_and_their_rows_sum_to_one(levels, columns):
     weights = softmax(np.random.default_rng(1).normal(size=(3, 7, columns)) * 3)
     kind = "<u2" if levels > 255 else "u1"
-    told = np.frombuffer(html.quantised(weights, levels), kind).reshape(weights.shape)
+    told = np.frombuffer(html.quantize(weights, levels), kind).reshape(weights.shape)
     back = (told / levels) ** 2
     assert (abs(back - weights) <= np.sqrt(weights) / levels + 0.25 / levels**2).all()
     most = math.sqrt(columns) / levels + columns / (4 * levels**2)
@@ -234,7 +234,7 @@ def sight(source, target, text, heads=(2, 2), seed=1):
         text, -1.5, tuple(target), tuple([-0.5] * len(rows)), source_tokens=tuple(source),
         alignment=shares,
     )  # fmt: skip
-    return Sight(told, columns, ("<s>", *rows[:-1]), rows, found)
+    return AttentionMaps(told, columns, ("<s>", *rows[:-1]), rows, found)
 
 
 def data_of(page):
@@ -263,7 +263,7 @@ def evil():
 
 
 def test_the_page_asks_for_nothing_and_nothing_in_it_escapes():
-    page = html.page(evil(), ABOUT)
+    page = html.render_html(evil(), ABOUT)
     assert not re.search(r"https?:|(?<![a-z])//[a-z]|url\(|@import|<link|<img|<iframe", page)
     assert "alert(1)<" not in page
     assert page.count("<script") == 2
@@ -274,7 +274,7 @@ def test_the_page_asks_for_nothing_and_nothing_in_it_escapes():
 
 
 def test_the_policy_of_the_page_allows_its_own_style_and_script_only():
-    page = html.page(evil(), ABOUT)
+    page = html.render_html(evil(), ABOUT)
     policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]+)"', page)[1]
     rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
     assert rules["default-src"] == "'none'"
@@ -286,7 +286,7 @@ def test_the_policy_of_the_page_allows_its_own_style_and_script_only():
 
 
 def test_what_the_page_tells_are_the_weights(sights):
-    data = data_of(html.page(sights, {}))
+    data = data_of(html.render_html(sights, {}))
     assert data["levels"] == html.FINE
     for choice, each in enumerate(sights):
         for part in extract.PARTS:
@@ -299,24 +299,24 @@ def test_what_the_page_tells_are_the_weights(sights):
 
 def test_layers_may_differ_in_their_heads():
     uneven = sight(["▁a", "▁b"], ["▁c"], "c", heads=(4, 1, 0))
-    data = data_of(html.page([uneven], ABOUT))
+    data = data_of(html.render_html([uneven], ABOUT))
     assert [len(layer["heads"]) for layer in data["encoder"]] == [4, 1, 0]
     assert [layer.shape for layer in layers_of(data, "cross")] == [(4, 2, 3), (1, 2, 3), (0, 2, 3)]
-    assert len(chosen(uneven, "cross", None, 2)) == 1
+    assert len(select_maps(uneven, "cross", None, 2)) == 1
     with pytest.raises(ConfigError, match="heads 1 to 1"):
-        chosen(uneven, "cross", 2, 2)
+        select_maps(uneven, "cross", 2, 2)
     with pytest.raises(ConfigError, match="no head is left"):
-        chosen(uneven, "cross", 3, None)
+        select_maps(uneven, "cross", 3, None)
 
 
 def test_a_model_may_have_cross_attention_only():
     alone = sight(["▁a", "▁b"], ["▁c"], "c", heads=(1,))
     alone = replace(alone, maps={"cross": alone.maps["cross"]})
-    data = data_of(html.page([alone], ABOUT))
+    data = data_of(html.render_html([alone], ABOUT))
     assert data["parts"] == [["cross", "cross-attention"]]
     assert data["encoder"] is None
     with pytest.raises(ConfigError, match="it has: cross"):
-        chosen(alone, "encoder", None, None)
+        select_maps(alone, "encoder", None, None)
 
 
 def test_the_size_of_a_page_is_bounded(monkeypatch):
@@ -324,20 +324,20 @@ def test_the_size_of_a_page_is_bounded(monkeypatch):
     monkeypatch.setattr(html, "ROOM", 60_000)
     pieces = [f"▁{number}" for number in range(49)]
     sights = [sight(pieces, pieces, "x", seed=n) for n in range(5)]  # 10,000 weights a part
-    page = html.page(sights, ABOUT)
+    page = html.render_html(sights, ABOUT)
     data = data_of(page)
     assert data["levels"] == html.COARSE
     assert [each["cross"] is None for each in data["translations"]] == [False] * 2 + [True] * 3
     assert len(page) < 60_000 * 4 / 3 + len(html.TEMPLATE.read_text("utf-8")) + 40_000
     monkeypatch.setattr(html, "ROOM", 29_000)
     with pytest.raises(DataError, match="29,000"):
-        html.page(sights, ABOUT)
+        html.render_html(sights, ABOUT)
 
 
 def test_a_source_of_one_piece_and_one_of_many(engine, tmp_path):
     for text in ("a", " ".join("a" * 30)):
-        found = extract.look(engine, text, n_best=1)
-        data = data_of(html.page(found, ABOUT))
+        found = extract.extract(engine, text, n_best=1)
+        data = data_of(html.render_html(found, ABOUT))
         assert all(abs(layer.sum(axis=2) - 1).max() < 1e-3 for layer in layers_of(data, "cross"))
 
 
@@ -355,8 +355,8 @@ def test_the_command_writes_a_page_of_a_run_a_checkpoint_and_a_bundle(
 ):
     monkeypatch.chdir(tmp_path)
     packed = tmp_path / "tiny.mt"
-    opened = bundle.open_model(run)
-    bundle.write(packed, opened, opened.model())
+    opened = bundle.open_loaded_model(run)
+    bundle.write_bundle(packed, opened, opened.model())
     pages = []
     for model in (run, run / "checkpoints" / "step-00000007", packed):
         arguments = [model, "--source", SOURCE, "--precision", "fp32", "--force"]
@@ -453,7 +453,7 @@ def test_a_ctranslate2_folder_is_refused_by_name(run, capsys, tmp_path, monkeypa
 @pytest.mark.skipif(browser.found() is None, reason="there is no Chromium")
 def test_in_a_browser_every_head_can_be_reached_and_nothing_is_asked_for(tmp_path):
     page = tmp_path / "page.html"
-    page.write_text(html.page(evil(), ABOUT), encoding="utf-8")
+    page.write_text(html.render_html(evil(), ABOUT), encoding="utf-8")
     window = browser.Browser(tmp_path / "profile")
     try:
         window.look(1200, 900, "dark")

@@ -16,7 +16,7 @@ from mt.cli import main
 from mt.config.plugins import plugin
 from mt.data.corpus import EncodedPairs
 from mt.decoding import ibm_model1, learn_shortlist, shortlist
-from mt.decoding.decoders import ModelDecoder, Rest, ShortlistDecoder
+from mt.decoding.decoders import ModelDecoder, OutOfShortlistMass, ShortlistDecoder
 from mt.decoding.shortlist import Shortlist
 from mt.decoding.translate import open_engine
 from mt.decoding.types import EngineOptions, Sentence
@@ -43,14 +43,14 @@ TOY = corpus(
 
 class TestLexicon:
     def test_each_word_finds_its_translation(self):
-        found = ibm_model1.learn(TOY, np.arange(len(TOY)), 600, iterations=10)
+        found = ibm_model1.learn_lexicon(TOY, np.arange(len(TOY)), 600, iterations=10)
         source, target = found.best(1)
         assert dict(zip(source.tolist(), target.tolist(), strict=True)).items() >= {
             (A, a), (B, b), (C, c), (X, x),
         }  # fmt: skip
 
     def test_the_targets_of_a_source_sum_to_one(self):
-        found = ibm_model1.learn(TOY, np.arange(len(TOY)), 600)
+        found = ibm_model1.learn_lexicon(TOY, np.arange(len(TOY)), 600)
         sums = np.bincount(found.source, found.probability)
         assert sums[[ibm_model1.EMPTY, A, B, C, X]] == pytest.approx(1.0)
         assert END not in found.source
@@ -70,7 +70,7 @@ class TestLexicon:
                         counts[e, f] += t[e, f] / total
             sums = {e: sum(v for (g, _), v in counts.items() if g == e) for e, _ in t}
             t = {(e, f): v / sums[e] for (e, f), v in counts.items()}
-        found = ibm_model1.learn(TOY, np.arange(len(TOY)), 600, iterations=3)
+        found = ibm_model1.learn_lexicon(TOY, np.arange(len(TOY)), 600, iterations=3)
         entries = zip(found.source.tolist(), found.target.tolist(), strict=True)
         got = dict(zip(entries, found.probability.tolist(), strict=True))
         assert got == pytest.approx(t, abs=1e-6)
@@ -83,16 +83,16 @@ class TestLexicon:
         assert kept == [[70, 70, 71, 71], [91, 92, 90, 93]]
 
     def test_pairs_are_spread_over_the_corpus_and_bounded(self, monkeypatch):
-        assert ibm_model1.spread(TOY, 100).tolist() == list(range(7))
-        assert ibm_model1.spread(TOY, 3).tolist() == [0, 2, 4]
+        assert ibm_model1.spread_rows(TOY, 100).tolist() == list(range(7))
+        assert ibm_model1.spread_rows(TOY, 3).tolist() == [0, 2, 4]
         monkeypatch.setattr(ibm_model1, "LINKS", 20)
-        assert 1 <= len(ibm_model1.spread(TOY, 100)) < 4
+        assert 1 <= len(ibm_model1.spread_rows(TOY, 100)) < 4
 
     def test_a_corpus_without_pairs_gives_what_is_always_there(self, monkeypatch):
         monkeypatch.setattr(shortlist, "STEP", 1)
-        found = learn_shortlist.learn(TOY, np.arange(0), 450, 600, True, 3, 0)
+        found = learn_shortlist.build_shortlist(TOY, np.arange(0), 450, 600, True, 3, 0)
         ids = found.ids([[A, END]], [])
-        assert ids.tolist() == [*range(learn_shortlist.ALWAYS), A]
+        assert ids.tolist() == [*range(learn_shortlist.ALWAYS_ALLOWED), A]
 
 
 class TestIds:
@@ -101,7 +101,7 @@ class TestIds:
         monkeypatch.setattr(shortlist, "STEP", 1)
 
     def test_their_number_is_a_multiple_as_long_as_there_are_ids(self, monkeypatch):
-        found = learn_shortlist.learn(TOY, np.arange(len(TOY)), 450, 600, False, 2, 3)
+        found = learn_shortlist.build_shortlist(TOY, np.arange(len(TOY)), 450, 600, False, 2, 3)
         fewest = set(found.ids([[A, END]], []).tolist())
         for step in (10, 64, 256, 1000):
             monkeypatch.setattr(shortlist, "STEP", step)
@@ -111,44 +111,48 @@ class TestIds:
             assert ids == sorted(set(ids))
 
     def test_they_are_what_is_always_there_and_the_best_of_each_piece(self):
-        found = learn_shortlist.learn(TOY, np.arange(len(TOY)), 450, 600, False, 1, 1)
+        found = learn_shortlist.build_shortlist(TOY, np.arange(len(TOY)), 450, 600, False, 1, 1)
         often = a  # a, b and x occur as often as each other: the lowest
         for source, target in ((A, a), (B, b), (C, c), (X, x)):
             ids = found.ids([[source, END]], [])
-            assert set(range(learn_shortlist.ALWAYS)) <= set(ids.tolist())
+            assert set(range(learn_shortlist.ALWAYS_ALLOWED)) <= set(ids.tolist())
             empty = int(found.pieces[ibm_model1.EMPTY, 0])
-            assert set(ids[ids >= learn_shortlist.ALWAYS].tolist()) == {target, often, empty}
+            assert set(ids[ids >= learn_shortlist.ALWAYS_ALLOWED].tolist()) == {
+                target,
+                often,
+                empty,
+            }
         together = found.ids([[A, B, END], [C, END]], [[555, 0], []])
         assert {a, b, c, 555} <= set(together.tolist())
         assert np.array_equal(together, np.unique(together))
 
     def test_a_joint_vocabulary_lets_a_piece_stay_itself(self):
-        joint = learn_shortlist.learn(TOY, np.arange(len(TOY)), 600, 600, True, 1, 0)
+        joint = learn_shortlist.build_shortlist(TOY, np.arange(len(TOY)), 600, 600, True, 1, 0)
         assert 444 in joint.ids([[444, END]], [])
-        sides = learn_shortlist.learn(TOY, np.arange(len(TOY)), 600, 600, False, 1, 0)
+        sides = learn_shortlist.build_shortlist(TOY, np.arange(len(TOY)), 600, 600, False, 1, 0)
         assert 444 not in sides.ids([[444, END]], [])
 
 
 class TestFile:
     def save(self, folder, digest="v"):
-        found = learn_shortlist.learn(TOY, np.arange(len(TOY)), 450, 600, False, 2, 3)
-        shortlist.save(found, folder, digest)
+        found = learn_shortlist.build_shortlist(TOY, np.arange(len(TOY)), 450, 600, False, 2, 3)
+        shortlist.save_shortlist(found, folder, digest)
         return found
 
     def test_what_is_written_is_what_is_read(self, tmp_path):
-        written, read = self.save(tmp_path), shortlist.load(tmp_path, "v")
+        written, read = self.save(tmp_path), shortlist.load_shortlist(tmp_path, "v")
         assert np.array_equal(read.pieces, written.pieces)
         assert np.array_equal(read.always, written.always)
 
     def test_a_run_without_one_is_told_the_command(self, tmp_path):
         with pytest.raises(ConfigError, match="SHORTLIST-NONE") as told:
-            shortlist.load(tmp_path, "v")
+            shortlist.load_shortlist(tmp_path, "v")
         assert f"mt shortlist {tmp_path}" in str(told.value)
 
     def test_one_of_another_vocabulary_is_refused(self, tmp_path):
         self.save(tmp_path, "another")
         with pytest.raises(ModelError, match="VOCAB-MISMATCH"):
-            shortlist.load(tmp_path, "v")
+            shortlist.load_shortlist(tmp_path, "v")
 
     def test_a_damaged_one_is_refused(self, tmp_path):
         self.save(tmp_path)
@@ -159,7 +163,7 @@ class TestFile:
         for data in (b"", whole[:9], whole[:-1], b"x" * 500, bytes(flipped)):
             path.write_bytes(data)
             with pytest.raises(ModelError, match="SHORTLIST-DAMAGED"):
-                shortlist.load(tmp_path, "v")
+                shortlist.load_shortlist(tmp_path, "v")
 
     def test_one_that_is_not_whole_never_appears(self, tmp_path, monkeypatch):
         self.save(tmp_path)
@@ -198,7 +202,7 @@ def put(run, always, pieces=None):
     """Give the run a shortlist of these ids, and of these for each source id."""
     kept = np.zeros((408, 1), np.int32) if pieces is None else pieces
     found = Shortlist(kept, np.array(sorted(always), np.int32), 408)
-    shortlist.save(found, run, digest(run))
+    shortlist.save_shortlist(found, run, digest(run))
 
 
 def engine(run, **more):
@@ -262,7 +266,7 @@ def test_logits_are_those_of_the_model_and_the_rest_is_with_padding(run):
     others = torch.tensor(sorted(set(range(408)) - set(SOME)))
     source, lengths = torch.tensor([[80, 81, END]]), torch.tensor([5])
     plain = ModelDecoder(model)
-    decoder = ShortlistDecoder(model, ids, Rest(model, others))
+    decoder = ShortlistDecoder(model, ids, OutOfShortlistMass(model, others))
     with torch.inference_mode():
         states = [each.start(source, 2, lengths) for each in (plain, decoder)]
         for tokens in ([[BEGIN, BEGIN]], [[71, 74]], [[77, 68]]):
@@ -287,7 +291,7 @@ def test_the_rest_of_normal_rows_is_what_it_is_estimated_to_be(bias):
     hidden = torch.randn(20, 8, generator=torch.Generator().manual_seed(2))
     some = torch.arange(0, 5000, 2)
     exact = torch.nn.functional.linear(hidden, weight, bias)[:, some].logsumexp(-1)
-    estimate = Rest(Model(), torch.arange(5000))(hidden, len(some))
+    estimate = OutOfShortlistMass(Model(), torch.arange(5000))(hidden, len(some))
     assert torch.allclose(estimate, exact, atol=0.1)
 
 
@@ -351,8 +355,8 @@ def test_the_command_learns_it_from_the_data_of_the_run(prepared, monkeypatch, c
         monkeypatch, capsys, "shortlist", prepared, "--pieces", 5, "--frequent", 10
     )
     assert (code, told.out) == (0, "")
-    found = shortlist.load(prepared, digest(prepared))
-    assert len(found.always) == learn_shortlist.ALWAYS + 10
+    found = shortlist.load_shortlist(prepared, digest(prepared))
+    assert len(found.always) == learn_shortlist.ALWAYS_ALLOWED + 10
     line = "Girls sing.\n"
     on = ("--set", "search.shortlist=true", "--threads", "1")
     code, told = command(monkeypatch, capsys, "translate", prepared, *on, stdin=line)
@@ -367,7 +371,7 @@ def test_streamed_data_give_the_same(prepared, tmp_path):
     assert "streaming: false" in text
     (run / "config.yaml").write_text(text.replace("streaming: false", "streaming: true"))
     learn_shortlist.learn_shortlist(run, 5, 10, tell=lambda _: None)
-    one, two = (shortlist.load(each, digest(run)) for each in (prepared, run))
+    one, two = (shortlist.load_shortlist(each, digest(run)) for each in (prepared, run))
     assert np.array_equal(one.pieces, two.pieces)
     assert np.array_equal(one.always, two.always)
 
@@ -401,7 +405,7 @@ def test_a_bundle_of_a_run_that_uses_one_searches_all(tmp_path):
     assert kept != text
     (run / "config.yaml").write_text(kept, encoding="utf-8")
     opened = run_directory.open_run(run)
-    bundle.write(tmp_path / "made.mt", opened, opened.model())
+    bundle.write_bundle(tmp_path / "made.mt", opened, opened.model())
     made = open_engine(tmp_path / "made.mt", EngineOptions(threads=1, precision="fp32"))
     assert len(list(made.translate(tiny_run.SOURCES))) == len(tiny_run.SOURCES)
     with pytest.raises(ConfigError, match=r"SHORTLIST-NONE.*made\.mt has none"):

@@ -12,7 +12,14 @@ from mt.errors import MachineError
 from mt.models import transformer
 from mt.training.ema import MovingAverage
 from mt.training.objectives import cross_entropy
-from mt.training.step import TrainStep, advance, backward, gradients, set_rate, step_or_restore
+from mt.training.step import (
+    ModelWithLoss,
+    accumulate_gradients,
+    compute_gradients,
+    set_rate,
+    step_if_finite,
+    step_or_restore,
+)
 
 NO_SCALER = torch.amp.GradScaler("cpu", enabled=False)
 
@@ -23,7 +30,7 @@ def made(vocabulary, seed=1):
         d_model=16, n_heads=2, d_ff=16, encoder_layers=1, decoder_layers=1, dropout=0
     )
     model = transformer.build(config, vocabulary)
-    return TrainStep(model, cross_entropy.CrossEntropy(model, 0.1), "fp32")
+    return ModelWithLoss(model, cross_entropy.CrossEntropy(model, 0.1), "fp32")
 
 
 @pytest.fixture
@@ -34,7 +41,7 @@ def step(vocabulary):
 def batch_of(*lengths, seed=1):
     generator = np.random.default_rng(seed)
     sides = [[np.append(generator.integers(68, 90, n - 1), 3) for n in both] for both in lengths]
-    return collate.batch_of([s for s, _ in sides], [t for _, t in sides], np.arange(len(sides)))
+    return collate.to_batch([s for s, _ in sides], [t for _, t in sides], np.arange(len(sides)))
 
 
 BATCHES = [batch_of((5, 4), (7, 9), (3, 3)), batch_of((9, 9), (9, 8), (8, 9), (9, 2), seed=2)]
@@ -75,17 +82,17 @@ def fill(step, value=None):
 def test_an_update_that_is_not_finite_changes_nothing(step, optimizer, value, first):
     if not first:
         fill(step)
-        advance(optimizer, torch.tensor(True))
+        step_if_finite(optimizer, torch.tensor(True))
     before = state_of(step, optimizer)
     fill(step, value)
     norm = torch.nn.utils.clip_grad_norm_(step.parameters(), 1.0)
-    advance(optimizer, norm.isfinite())
+    step_if_finite(optimizer, norm.isfinite())
     after = state_of(step, optimizer)
     # State that a first step makes is as new: all zeros.
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=False)) or first
     assert not any(tensor.any() for tensor in after[len(before) :])
     fill(step)
-    advance(optimizer, torch.tensor(True))
+    step_if_finite(optimizer, torch.tensor(True))
     assert not torch.equal(before[0], state_of(step, optimizer)[0])
 
 
@@ -96,7 +103,7 @@ def test_a_skipped_update_leaves_no_trace_in_what_follows(vocabulary, optimizer,
     for flags, module, one in (([1, 0, 1], step, optimizer), ([1, 1], other, twin)):
         for flag in flags:
             fill(module, None if flag else float("nan"))
-            advance(one, torch.tensor(bool(flag)))
+            step_if_finite(one, torch.tensor(bool(flag)))
     for a, b in zip(state_of(step, optimizer), state_of(other, twin), strict=True):
         assert torch.equal(a, b)
 
@@ -184,12 +191,12 @@ ERRORS = [
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("room", [11, 21, 31])
 def test_a_micro_batch_that_does_not_fit_is_cut_without_changing_the_gradient(step, error, room):
-    whole = backward(step, step.objective, BATCHES, NO_SCALER)
+    whole = accumulate_gradients(step, step.objective, BATCHES, NO_SCALER)
     expected = [p.grad.clone() for p in step.parameters()]
     step.zero_grad()
     cramped = Cramped(step.model, room, error)
     step.objective = cramped
-    loss, split = gradients(step, cramped, BATCHES, NO_SCALER, seed=1)
+    loss, split = compute_gradients(step, cramped, BATCHES, NO_SCALER, seed=1)
     assert cramped.failures == len(split) > 0
     torch.testing.assert_close(loss, whole, rtol=0, atol=1e-6)
     for parameter, gradient in zip(step.parameters(), expected, strict=True):
@@ -199,7 +206,7 @@ def test_a_micro_batch_that_does_not_fit_is_cut_without_changing_the_gradient(st
 def test_a_single_pair_that_does_not_fit_is_named(step):
     step.objective = Cramped(step.model, 9, ERRORS[0])
     with pytest.raises(MachineError, match="OOM") as error:
-        gradients(step, step.objective, BATCHES, NO_SCALER, seed=1)
+        compute_gradients(step, step.objective, BATCHES, NO_SCALER, seed=1)
     assert "7 source and 9 target tokens" in str(error.value)
     assert "data.max_length" in str(error.value)
     assert error.value.exit_code == 5
@@ -208,7 +215,7 @@ def test_a_single_pair_that_does_not_fit_is_named(step):
 def test_other_errors_are_not_taken_for_it(step):
     step.objective = Cramped(step.model, 9, RuntimeError("shapes do not fit"))
     with pytest.raises(RuntimeError, match="shapes do not fit"):
-        gradients(step, step.objective, BATCHES, NO_SCALER, seed=1)
+        compute_gradients(step, step.objective, BATCHES, NO_SCALER, seed=1)
 
 
 def test_rows_that_only_fill_a_shape_are_left_out_of_the_halves(step):
@@ -216,6 +223,6 @@ def test_rows_that_only_fill_a_shape_are_left_out_of_the_halves(step):
     (batch,) = [batch_of((4, 4), (4, 4), (4, 4))]
     batch.target_lengths[2] = batch.source_lengths[2] = 0
     step.objective = Cramped(step.model, 5, ERRORS[0])
-    loss, split = gradients(step, step.objective, [batch], NO_SCALER, seed=1)
+    loss, split = compute_gradients(step, step.objective, [batch], NO_SCALER, seed=1)
     assert len(split) == 1
     assert bool(loss.isfinite())

@@ -17,12 +17,12 @@ from mt.config.schema import Languages
 from mt.config.validation import validate
 from mt.config.yaml_reader import ConfigError, parse
 from mt.data import collate
-from mt.data.encode import held_out
+from mt.data.encode import held_out_pairs
 from mt.data.pairs import read_pairs
 from mt.data.prepare import prepare
-from mt.data.streaming import Processes, Stream, read
+from mt.data.streaming import Stream, StreamRanks, read_chunks
 from mt.errors import DataError
-from mt.vocabulary.learn import train as learn
+from mt.vocabulary.learn import learn_vocabulary as learn
 
 SHARDS = (260, 130, 400, 10)
 PAIRS = [
@@ -98,7 +98,7 @@ def known():
 
 
 def stream_of(settled, processes=None, held=None, tell=lambda line: None):
-    return Stream(settled, known(), held or {}, 256, processes or Processes(), tell)
+    return Stream(settled, known(), held or {}, 256, processes or StreamRanks(), tell)
 
 
 def texts(stream, micros):
@@ -126,8 +126,8 @@ def epoch_of(stream, state=None):
 def test_the_processes_together_read_every_pair_once(folder, form, world_size):
     found = Counter()
     for rank in range(world_size):
-        processes = Processes(rank, world_size)
-        chunks = [chunk for chunk, _ in read(corpora(folder, form), 7, processes, None)]
+        processes = StreamRanks(rank, world_size)
+        chunks = [chunk for chunk, _ in read_chunks(corpora(folder, form), 7, processes, None)]
         assert chunks
         found.update(pairs_of(chunks))
     assert found == ALL
@@ -136,8 +136,8 @@ def test_the_processes_together_read_every_pair_once(folder, form, world_size):
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 @pytest.mark.parametrize("form", KINDS)
 def test_from_each_position_it_reads_what_follows(folder, form, world_size):
-    processes = Processes(world_size - 1, world_size)
-    reading = functools.partial(read, corpora(folder, form), 7, processes)
+    processes = StreamRanks(world_size - 1, world_size)
+    reading = functools.partial(read_chunks, corpora(folder, form), 7, processes)
     whole = [(pairs_of([chunk]), json.loads(json.dumps(after))) for chunk, after in reading(None)]
     assert len(whole) > 1
     for number, (_, position) in enumerate(whole):
@@ -152,7 +152,9 @@ def test_the_order_of_the_shards_goes_by_the_epoch(folder):
     train = corpora(folder, "jsonl files")
     orders = [
         tuple(dict.fromkeys(source.split()[2] for source, _ in pairs_of([c for c, _ in chunks])))
-        for chunks in (read(train, order, Processes(), None) for order in (1, 1, 3, 5, 7, 9))
+        for chunks in (
+            read_chunks(train, order, StreamRanks(), None) for order in (1, 1, 3, 5, 7, 9)
+        )
     ]
     assert orders[0] == orders[1]
     assert len(set(orders)) > 2
@@ -169,7 +171,7 @@ def test_each_epoch_has_its_own_order_of_shards(folder):
 
 
 def test_corpora_are_read_in_turn(folder):
-    chunks = read(corpora(folder, "several"), 1, Processes(), None)
+    chunks = read_chunks(corpora(folder, "several"), 1, StreamRanks(), None)
     first = [chunk.source[0].split()[2] in "02" for chunk, _ in chunks]
     assert first == [True, False, True, True]
 
@@ -214,7 +216,7 @@ def test_no_update_is_less_than_half_full(folder):
     for micros, after in stream.updates(TrainState()):
         tokens = sum(int(stream.window.target_lengths[micro].sum()) for micro in micros)
         assert 350 <= tokens <= 1.6 * 700
-        batch = collate.collate(stream.window, micros[0])
+        batch = collate.collate_pairs(stream.window, micros[0])
         assert batch.source.shape[1] * len(batch.rows) <= 256
         if after.epoch:
             break
@@ -269,7 +271,7 @@ def test_what_is_dropped_is_what_preparing_drops(folder, tmp_path):
     report = prepare(settled, lambda line: None).report["corpora"]["train.0"]
     lines = []
     stream = stream_of(
-        recipe_of(tmp_path, train), held=held_out(read_pairs(settled.data.valid)),
+        recipe_of(tmp_path, train), held=held_out_pairs(read_pairs(settled.data.valid)),
         tell=lines.append,
     )  # fmt: skip
     states = [after for _, after in itertools.islice(stream.updates(TrainState()), 30)]
@@ -333,7 +335,7 @@ def test_preparing_takes_the_beginning_of_a_stream_only(folder):
     assert [line.split() for line in lines[-4:-2]] == [
         ["train.0", "streamed"], ["train.1", "streamed"],
     ]  # fmt: skip
-    assert prepared.held == held_out(read_pairs(settled.data.valid))
+    assert prepared.held == held_out_pairs(read_pairs(settled.data.valid))
     again = prepare(settled, lines.append)
     assert (again.digest, again.vocabulary.digest) == (prepared.digest, prepared.vocabulary.digest)
     assert lines[-1].startswith("streamed pairs, ")
@@ -377,7 +379,7 @@ class Together:
         return told
 
     def process(self, rank):
-        return Processes(
+        return StreamRanks(
             rank, len(self.told), lambda flag: all(self.everyone(rank, flag)),
             lambda own: self.everyone(rank, own),
         )  # fmt: skip

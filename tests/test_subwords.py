@@ -13,11 +13,11 @@ import sentencepiece
 from mt.config.schema import Languages, SamplingConfig, VocabularyConfig
 from mt.data import subword_regularization
 from mt.data.corpus import EncodedPairs
-from mt.data.subword_regularization import Epochs, Redraw
+from mt.data.subword_regularization import EpochCorpora, SubwordRegularizer
 from mt.errors import ConfigError
 from mt.special_tokens import END, FIRST_PIECE
-from mt.vocabulary.learn import existing, train
-from mt.vocabulary.subword_sampling import SPACE, BytePairs, Pieces, Unigrams
+from mt.vocabulary.learn import learn_vocabulary, open_existing
+from mt.vocabulary.subword_sampling import SPACE, BpeDropout, Pieces, UnigramSampler
 
 WORDS = "lower lowest newer newest wider widest slowly slower new low over under water winter"
 LINES = [
@@ -28,7 +28,7 @@ LINES = [
 
 def learned(model, **more):
     config = VocabularyConfig(size=390, model=model, **more)
-    return train(config, Languages(source="en", target="de"), LINES, LINES)
+    return learn_vocabulary(config, Languages(source="en", target="de"), LINES, LINES)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def foreign(model, folder):
     )  # fmt: skip
     path = folder / f"{model}.model"
     path.write_bytes(stream.getvalue())
-    return existing(VocabularyConfig(path=str(path)))
+    return open_existing(VocabularyConfig(path=str(path)))
 
 
 def flat(sentences):
@@ -73,8 +73,11 @@ def cut_all(pieces, cut, ids, starts, seed=1):
 
 
 CERTAIN = {
-    "bpe": [lambda pieces: BytePairs(pieces, 0.0)],
-    "unigram": [lambda pieces: Unigrams(pieces, 1e4, None), lambda pieces: Unigrams(pieces, 0, 1)],
+    "bpe": [lambda pieces: BpeDropout(pieces, 0.0)],
+    "unigram": [
+        lambda pieces: UnigramSampler(pieces, 1e4, None),
+        lambda pieces: UnigramSampler(pieces, 0, 1),
+    ],
 }
 
 
@@ -104,7 +107,7 @@ RANDOM = {
 )
 def test_however_words_are_cut_their_text_is_the_same(vocabularies, model, side):
     known = vocabularies[model]
-    draw = Redraw(SamplingConfig(target=side), known, 10_000)
+    draw = SubwordRegularizer(SamplingConfig(target=side), known, 10_000)
     before = pairs_of(known, LINES)
     after = draw(before, 1, 0)
     assert known.decode_target(sentences(after)) == LINES
@@ -119,7 +122,7 @@ def test_what_is_no_text_stays_where_it_is(vocabularies):
     (line,) = known.encode_target(["lowest \N{CAT FACE} newest"])
     ids, starts = flat([[4, *line]])
     pieces = Pieces.read(known.target.content, 0)
-    (found,) = cut_all(pieces, BytePairs(pieces, 1.0), ids, starts)
+    (found,) = cut_all(pieces, BpeDropout(pieces, 1.0), ids, starts)
     assert found[0] == 4
     in_bytes = range(FIRST_PIECE, FIRST_PIECE + 256)
     assert sum(i in in_bytes for i in found) == 4
@@ -128,7 +131,7 @@ def test_what_is_no_text_stays_where_it_is(vocabularies):
 
 def test_without_any_merge_words_are_characters(vocabularies):
     known = vocabularies["bpe"]
-    pairs = Redraw(SamplingConfig(source={"dropout": 1.0}), known, 99)(
+    pairs = SubwordRegularizer(SamplingConfig(source={"dropout": 1.0}), known, 99)(
         pairs_of(known, ["low new"]), 1
     )
     assert known.pieces_source(pairs.source(0)) == [*f"{SPACE}low{SPACE}new", "</s>"]
@@ -178,7 +181,7 @@ def test_unigram_cuts_have_their_probability_to_the_power_of_alpha(alpha, nbest)
     expected = {cut: np.exp(alpha * scores[cut]) / total for cut in best}
     assert len(scores) > 10
     pieces = Pieces("unigram", NAMES, SCORES)
-    assert_drawn_from(expected, frequencies(Unigrams(pieces, alpha, nbest), pieces))
+    assert_drawn_from(expected, frequencies(UnigramSampler(pieces, alpha, nbest), pieces))
 
 
 def algorithm_1(split, dropout):
@@ -203,7 +206,7 @@ def test_bpe_cuts_are_those_of_algorithm_1(dropout):
     pieces = Pieces("bpe", NAMES, SCORES)
     expected = algorithm_1(tuple(WORD), dropout)
     assert len(expected) > 10
-    assert_drawn_from(expected, frequencies(BytePairs(pieces, dropout), pieces))
+    assert_drawn_from(expected, frequencies(BpeDropout(pieces, dropout), pieces))
 
 
 # ------------------------------------------------------------------------- the same bits
@@ -216,12 +219,15 @@ def test_an_epoch_is_a_function_of_seed_and_number(vocabularies, model, side):
     known = vocabularies[model]
     pairs = pairs_of(known, LINES)
     made = [
-        Epochs(Redraw(SamplingConfig(source=side, target=side), known, 99), pairs, 7) for _ in "ab"
+        EpochCorpora(
+            SubwordRegularizer(SamplingConfig(source=side, target=side), known, 99), pairs, 7
+        )
+        for _ in "ab"
     ]
     whole = [sentences(made[0].taken(epoch)) for epoch in range(3)]
     assert whole[0] != whole[1] != whole[2]
     assert sentences(made[1].taken(2)) == whole[2]  # as when a run is resumed there
-    draw = Redraw(SamplingConfig(source=side, target=side), known, 99)
+    draw = SubwordRegularizer(SamplingConfig(source=side, target=side), known, 99)
     assert sentences(draw(pairs, 7, 1)) == whole[1]
     assert sentences(draw(pairs, 8, 1)) != whole[1]
     assert [ids.tolist() for ids in map(draw(pairs, 7, 1).source, range(9))] != whole[1][:9]
@@ -230,7 +236,7 @@ def test_an_epoch_is_a_function_of_seed_and_number(vocabularies, model, side):
 def test_many_sentences_are_cut_some_at_a_time(vocabularies, monkeypatch):
     known = vocabularies["bpe"]
     monkeypatch.setattr(subword_regularization, "TOKENS", 40)
-    draw = Redraw(SamplingConfig(target={"dropout": 0.3}), known, 10_000)
+    draw = SubwordRegularizer(SamplingConfig(target={"dropout": 0.3}), known, 10_000)
     pairs = pairs_of(known, [*LINES, "", *LINES])
     assert known.decode_target(sentences(draw(pairs, 1))) == [*LINES, "", *LINES]
 
@@ -240,13 +246,13 @@ def test_no_sentence_becomes_too_long(vocabularies):
     pairs = pairs_of(known, LINES)
     plain = sentences(pairs)
     limit = max(map(len, plain))
-    draw = Redraw(SamplingConfig(target={"alpha": 0.0}), known, limit)
+    draw = SubwordRegularizer(SamplingConfig(target={"alpha": 0.0}), known, limit)
     most = draw.longest(pairs)
     assert most == (limit, limit)
     found = [sentences(draw(pairs, 1, epoch)) for epoch in range(5)]
     assert max(len(ids) for epoch in found for ids in epoch) <= limit
     assert any(epoch[row] == plain[row] for epoch in found for row in range(len(plain)))
-    loose = Redraw(SamplingConfig(target={"alpha": 0.0}), known, 10_000)
+    loose = SubwordRegularizer(SamplingConfig(target={"alpha": 0.0}), known, 10_000)
     assert max(map(len, sentences(loose(pairs, 1, 0)))) > limit
     assert loose.longest(pairs)[1] >= max(map(len, sentences(loose(pairs, 1, 0))))
 
@@ -254,9 +260,9 @@ def test_no_sentence_becomes_too_long(vocabularies):
 def test_a_sentence_with_a_character_that_is_no_piece_keeps_its_cut():
     """In some models a character stands within longer pieces only."""
     pieces = Pieces("bpe", ["", "", "", "", "a", "ab"], np.array([0, 0, 0, 0, -2.0, -1.0]))
-    draw = Redraw(SamplingConfig(), learned("bpe"), 99)
+    draw = SubwordRegularizer(SamplingConfig(), learned("bpe"), 99)
     ids, starts = np.array([5, 3, 4, 3]), np.array([0, 2, 4])
-    cut = BytePairs(pieces, 1.0)
+    cut = BpeDropout(pieces, 1.0)
     found, lengths = draw._drawn(ids, starts, pieces, cut, np.random.default_rng(1))
     assert (found.tolist(), lengths.tolist()) == ([5, 3, 4, 3], [2, 2])
 
@@ -280,12 +286,12 @@ def test_sampling_that_does_not_fit_is_refused(values, told):
 
 def test_a_vocabulary_of_another_kind_is_refused_when_it_is_opened(vocabularies):
     with pytest.raises(ConfigError, match="is for a unigram vocabulary, and this one is bpe"):
-        Redraw(SamplingConfig(source={"alpha": 0.1}), vocabularies["bpe"], 99)
-    words = train(
+        SubwordRegularizer(SamplingConfig(source={"alpha": 0.1}), vocabularies["bpe"], 99)
+    words = learn_vocabulary(
         VocabularyConfig(kind="whitespace"), Languages(source="en", target="de"), LINES, LINES
     )  # fmt: skip
     with pytest.raises(ConfigError, match="whole words only"):
-        Redraw(SamplingConfig(source={"alpha": 0.1}), words, 99)
+        SubwordRegularizer(SamplingConfig(source={"alpha": 0.1}), words, 99)
 
 
 def test_the_first_piece_of_text_is_no_special_one(vocabularies):

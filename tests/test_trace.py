@@ -9,7 +9,7 @@ import torch
 from mt.cli import main
 from mt.interfaces import Batch
 from mt.training import determinism_trace
-from mt.training.determinism_trace import Trace
+from mt.training.determinism_trace import TraceWriter
 from mt.training.reporter import Reporter
 
 
@@ -26,7 +26,7 @@ def written(run, last, first=1, *, changed=None, end=True):
     weight = torch.arange(6.0).reshape(2, 3)
     with torch.no_grad():
         module.weight.copy_(weight), module.bias.zero_()
-    made = Trace(run, first - 1, Reporter(run, interactive=False))
+    made = TraceWriter(run, first - 1, Reporter(run, interactive=False))
     for step in range(first, last + 1):
         what = changed[1] if changed and changed[0] == step else None
         values = {"loss": 0.1 * step, "norm": 1.5, "rate": 1e-3 / step}
@@ -69,14 +69,14 @@ def test_one_bit_is_found_where_it_first_differs(tmp_path, what, told, capsys):
 
 
 def test_a_resumed_trace_is_that_of_a_whole_run(tmp_path):
-    whole = determinism_trace.read(written(tmp_path / "a", 60))
+    whole = determinism_trace.read_trace(written(tmp_path / "a", 60))
     written(tmp_path / "b", 37, end=False)
     with open(tmp_path / "b" / "trace.jsonl", "ab") as stream:
         stream.write(b'{"step": 38, "lo')  # the crash
-    torn = determinism_trace.read(tmp_path / "b")
+    torn = determinism_trace.read_trace(tmp_path / "b")
     assert max(torn) == 37
     written(tmp_path / "b", 60, first=31)
-    resumed = determinism_trace.read(tmp_path / "b")
+    resumed = determinism_trace.read_trace(tmp_path / "b")
     assert determinism_trace.first_difference(whole, resumed) is None
     assert len((tmp_path / "b" / "trace.jsonl").read_bytes().splitlines()) == 61
     assert determinism_trace.first_difference(whole, torn) == determinism_trace.Difference(
@@ -86,9 +86,9 @@ def test_a_resumed_trace_is_that_of_a_whole_run(tmp_path):
 
 def test_numbers_that_are_not_finite_are_traced(tmp_path):
     module, run = torch.nn.Linear(1, 1), tmp_path
-    made = Trace(run, 0, Reporter(run, interactive=False))
+    made = TraceWriter(run, 0, Reporter(run, interactive=False))
     made.note(1, (0, 0, 0), [batch(1)], torch.tensor(float("nan")), float("inf"), 1.0, module)
-    line = determinism_trace.read(run)[1]
+    line = determinism_trace.read_trace(run)[1]
     assert (line["loss"], line["norm"]) == ("nan", "inf")
     assert determinism_trace.first_difference({1: line}, {1: dict(line)}) is None
 
@@ -120,7 +120,7 @@ def test_a_damaged_line_is_named(tmp_path, capsys, line):
 
 
 def test_a_full_disk_is_told_once_and_ends_no_training(tmp_path, capsys):
-    made = Trace(tmp_path, 0, Reporter(tmp_path, interactive=False))
+    made = TraceWriter(tmp_path, 0, Reporter(tmp_path, interactive=False))
     (tmp_path / "trace.jsonl").symlink_to("/dev/full")
     for step in (1, 2):
         made.note(step, (0, 0, 0), [batch(1)], 1.0, 1.0, 1.0, torch.nn.Linear(1, 1))

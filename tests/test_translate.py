@@ -59,7 +59,7 @@ class Echo:
 def through(engine, data: bytes, options=None, **more) -> bytes:
     raw = io.BytesIO()
     out = io.TextIOWrapper(raw, encoding="utf-8", newline="\n")
-    count = translate.translate_stream(engine, io.BytesIO(data), out, options, **more)
+    count = translate.translate_lines(engine, io.BytesIO(data), out, options, **more)
     assert raw.getvalue().count(b"\n") == count
     return raw.getvalue()
 
@@ -107,7 +107,7 @@ def test_lines_out_are_lines_in_for_300_inputs_of_any_bytes(engine, monkeypatch)
             line_buffered=generator.random() < 0.1,
             alignments=generator.random() < 0.3,
         )
-        form = generator.choice([output_formats.text, output_formats.as_json])
+        form = generator.choice([output_formats.format_text, output_formats.format_json])
         out = through(engine, data, options, rendering=form, replace_bad=True)
         assert out.count(b"\n") == lines_in(data), (number, data)
 
@@ -177,7 +177,7 @@ def test_what_was_read_and_written_is_not_kept():
     tracemalloc.start()
     try:
         with out:
-            assert translate.translate_stream(Echo(64), stream, out, replace_bad=True) == lines
+            assert translate.translate_lines(Echo(64), stream, out, replace_bad=True) == lines
         assert tracemalloc.get_traced_memory()[1] < 300_000
     finally:
         tracemalloc.stop()
@@ -212,7 +212,7 @@ def test_lines_before_one_that_is_not_utf8_are_translated(engine):
         out = io.TextIOWrapper(raw, encoding="utf-8", newline="\n")
         stream = io.BytesIO(b"Dogs.\nGirls sing.\nbad \xff\nDogs.\n")
         with pytest.raises(DataError, match="stdin:3: invalid byte 0xff at column 5"):
-            translate.translate_stream(each, stream, out, name="stdin")
+            translate.translate_lines(each, stream, out, name="stdin")
         assert raw.getvalue().count(b"\n") == 2
 
 
@@ -225,7 +225,7 @@ def test_what_is_done_is_written_before_more_is_read():
             assert raw.getvalue() == b"line\n" * count
             yield b"line\n"
 
-    assert translate.translate_stream(Echo(1), slow(), out) == 4
+    assert translate.translate_lines(Echo(1), slow(), out) == 4
 
 
 def test_a_reader_that_leaves_ends_the_command_with_141_and_in_silence(run):

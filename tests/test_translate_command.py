@@ -185,7 +185,9 @@ class TestTranslate:
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.fill_(1e38)  # finite, so it can be saved; its products are not
-        checkpoint.save(run, checkpoint.name_of(8), model, train_state.TrainState(step=8), about={})
+        checkpoint.save_checkpoint(
+            run, checkpoint.checkpoint_name(8), model, train_state.TrainState(step=8), about={}
+        )
         pair = ("--source", tmp_path / "train.en", "--target", tmp_path / "train.de")
         for done in (mt("translate", run, stdin=LINES), mt("score", run, *pair)):
             assert (done.code, done.out) == (4, "")
@@ -289,7 +291,9 @@ class TestAverage:
             torch.manual_seed(step)
             model = plugin("models", "transformer").build(opened.recipe.model, opened.vocabulary)
             state = train_state.TrainState(step=step)
-            checkpoint.save(run, checkpoint.name_of(step), model, state, about={"data": "d"})
+            checkpoint.save_checkpoint(
+                run, checkpoint.checkpoint_name(step), model, state, about={"data": "d"}
+            )
         return run
 
     @pytest.mark.parametrize(
@@ -299,10 +303,10 @@ class TestAverage:
     def test_it_holds_the_mean_of_the_weights(self, several, mt, asked, steps):
         done = mt("average", several, *asked)
         assert (done.code, done.out) == (0, "")
-        names = [checkpoint.name_of(step) for step in steps]
+        names = [checkpoint.checkpoint_name(step) for step in steps]
         assert done.err.startswith(f"mt: averaged {', '.join(names)};")
         folder = several / "checkpoints" / "average"
-        assert checkpoint.fault(folder) is None
+        assert checkpoint.integrity_error(folder) is None
         found = checkpoint.load_weights(folder)
         each = [checkpoint.load_weights(several / "checkpoints" / name) for name in names]
         for key, tensor in found.items():
@@ -334,7 +338,7 @@ class TestAverage:
         assert "RUN-LOCKED" in done.err
 
     def test_a_damaged_checkpoint_is_refused_and_nothing_is_written(self, several, mt):
-        path = several / "checkpoints" / checkpoint.name_of(8) / "model.safetensors"
+        path = several / "checkpoints" / checkpoint.checkpoint_name(8) / "model.safetensors"
         path.write_bytes(path.read_bytes()[:-1] + b"\x01")
         done = mt("average", several)
         assert done.code == 4

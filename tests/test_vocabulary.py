@@ -8,8 +8,8 @@ from mt.config import validation, yaml_reader
 from mt.config.schema import Languages, VocabularyConfig
 from mt.errors import ConfigError, DataError, ModelError
 from mt.special_tokens import END, FIRST_PIECE, FIRST_RESERVED, PAD, UNK
-from mt.vocabulary.learn import sample_rows, train
-from mt.vocabulary.vocabulary import Vocabulary, fold
+from mt.vocabulary.learn import learn_vocabulary, sample_rows
+from mt.vocabulary.vocabulary import Vocabulary, normalize_source
 
 ENGLISH = Languages(source="en", target="de")
 SIZE = 366
@@ -32,7 +32,7 @@ RESERVED = [
 
 
 def learned(**values):
-    return train(VocabularyConfig(**{"size": SIZE, **values}), ENGLISH, SOURCE, TARGET)
+    return learn_vocabulary(VocabularyConfig(**{"size": SIZE, **values}), ENGLISH, SOURCE, TARGET)
 
 
 @pytest.fixture(scope="module", params=["unigram", "bpe"])
@@ -85,7 +85,7 @@ def test_reserved_strings_in_text_are_text(known, text):
 
 
 def test_reserved_strings_in_the_text_learned_from_are_text():
-    known = train(
+    known = learn_vocabulary(
         VocabularyConfig(size=SIZE), ENGLISH, [*SOURCE, *RESERVED * 50], [*TARGET, *RESERVED * 50]
     )
     for line in RESERVED[:-1]:
@@ -149,7 +149,7 @@ def test_too_small_a_size_names_the_smallest_possible():
 
 def test_no_text_is_told():
     with pytest.raises(DataError, match="there is no text to learn it from"):
-        train(VocabularyConfig(), ENGLISH, ["", " "], ["a"] * 0)
+        learn_vocabulary(VocabularyConfig(), ENGLISH, ["", " "], ["a"] * 0)
 
 
 def test_learning_twice_gives_the_same():
@@ -160,9 +160,9 @@ def test_learning_twice_gives_the_same():
 def test_chinese_spells_rare_characters_in_bytes():
     lines = ["我 看 见 房子" * 3] * 3000 + ["龘 看 见"]
     chinese = Languages(source="zh", target="en")
-    known = train(VocabularyConfig(size=337), chinese, lines, ["see house"] * 3000)
+    known = learn_vocabulary(VocabularyConfig(size=337), chinese, lines, ["see house"] * 3000)
     assert len(known.encode_source(["龘"])[0]) == 4  # the space and three bytes
-    whole = train(
+    whole = learn_vocabulary(
         VocabularyConfig(size=337, character_coverage=1.0), chinese, lines, ["see house"] * 3000
     )
     assert len(whole.encode_source(["龘"])[0]) == 2
@@ -218,7 +218,7 @@ def test_a_path_reuses_a_vocabulary(tmp_path):
     known = learned()
     known.save(tmp_path)
     for path in (tmp_path, tmp_path / "vocabulary.model"):
-        again = train(VocabularyConfig(path=str(path)), ENGLISH, [], [])
+        again = learn_vocabulary(VocabularyConfig(path=str(path)), ENGLISH, [], [])
         assert again.digest == known.digest
 
 
@@ -230,7 +230,7 @@ def test_a_foreign_model_keeps_its_pieces_above_the_reserved_ids(tmp_path):
         sentence_iterator=iter(SOURCE), model_prefix=prefix, vocab_size=45, minloglevel=2
     )
     foreign = sentencepiece.SentencePieceProcessor(model_file=f"{prefix}.model")
-    known = train(VocabularyConfig(path=f"{prefix}.model"), ENGLISH, [], [])
+    known = learn_vocabulary(VocabularyConfig(path=f"{prefix}.model"), ENGLISH, [], [])
     assert known.size == FIRST_PIECE + 45
     line = "The house sees the river."
     (ids,) = known.encode_target([line])
@@ -245,16 +245,16 @@ def test_a_file_that_is_no_model_is_refused(tmp_path, content):
     path = tmp_path / "x.model"
     path.write_bytes(content)
     with pytest.raises(ModelError, match="not a SentencePiece model"):
-        train(VocabularyConfig(path=str(path)), ENGLISH, [], [])
+        learn_vocabulary(VocabularyConfig(path=str(path)), ENGLISH, [], [])
     with pytest.raises(ModelError, match="No such file"):
-        train(VocabularyConfig(path=str(path) + "x"), ENGLISH, [], [])
+        learn_vocabulary(VocabularyConfig(path=str(path) + "x"), ENGLISH, [], [])
 
 
 def test_whitespace_keeps_given_pieces():
     known = learned(kind="whitespace", size=10_000, joint=False)
     line = "Der houses@@ üß"
     pieces = ["ein@@ fach", "<s> a </s>", "ﬁ x"]
-    known = train(VocabularyConfig(kind="whitespace"), ENGLISH, pieces, [line])
+    known = learn_vocabulary(VocabularyConfig(kind="whitespace"), ENGLISH, pieces, [line])
     assert known.decode_target(known.encode_target([line])) == [line]
     for ids, text in zip(known.encode_source(pieces), pieces, strict=True):
         assert known.pieces_source(ids) == text.split(" ")
@@ -265,7 +265,7 @@ def test_whitespace_keeps_given_pieces():
 
 def test_whitespace_keeps_the_most_frequent_pieces():
     settings = VocabularyConfig(kind="whitespace", size=FIRST_PIECE + 2, joint=False)
-    known = train(settings, ENGLISH, ["b b b a a c"], ["x"])
+    known = learn_vocabulary(settings, ENGLISH, ["b b b a a c"], ["x"])
     assert known.pieces_source(known.encode_source(["a b c"])[0]) == ["a", "b", "<unk>"]
 
 
@@ -281,7 +281,7 @@ def test_a_sample_is_spread_over_all_lines(count):
 
 def test_folding_is_idempotent():
     for line in [*SOURCE[:3], "  ａ\u00a0b ", "①\u2003²"]:
-        assert fold(fold(line)) == fold(line)
+        assert normalize_source(normalize_source(line)) == normalize_source(line)
 
 
 @pytest.mark.parametrize(

@@ -53,10 +53,12 @@ def make(
     if model is not None:
         lines = [f"model: {model}" if line.startswith("model:") else line for line in lines]
     recipe = validate(Recipe, parse("\n".join(lines), "recipe", folder))
-    known = learn.train(recipe.vocabulary, Languages(source="en", target="de"), SOURCES, TARGETS)
+    known = learn.learn_vocabulary(
+        recipe.vocabulary, Languages(source="en", target="de"), SOURCES, TARGETS
+    )
     torch.manual_seed(seed)
     built = plugin("models", recipe.model.kind).build(recipe.model, known)
-    run_directory.begin(run, recipe, known, {"precision": "fp32", "threads": 1})
+    run_directory.create_run(run, recipe, known, {"precision": "fp32", "threads": 1})
     state = train_state.TrainState(step=7)
-    checkpoint.save(run, checkpoint.name_of(7), built, state, about={})
+    checkpoint.save_checkpoint(run, checkpoint.checkpoint_name(7), built, state, about={})
     return run

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from mt.data.text import is_blank
-from mt.decoding.text_translator import TextEngine, search_config, translation
+from mt.decoding.text_translator import TextTranslator, search_config, to_translation
 from mt.decoding.translate import open_engine
 from mt.decoding.types import EngineOptions, Hypothesis, Sentence, Translation, Watcher
 from mt.errors import ConfigError, DataError
@@ -29,12 +29,12 @@ PARTS = {
     "decoder": "decoder self-attention",
 }
 """The attentions that a model may have, those that translate first."""
-MOST = 5
+MAX_WEIGHTS = 5
 """Alternatives that are shown unasked."""
 
 
 @dataclass(frozen=True)
-class Sight:
+class AttentionMaps:
     """A source, a translation of it, and what each head of each layer attended to."""
 
     translation: Translation
@@ -82,7 +82,7 @@ def confidence(weights: NDArray[np.float32], end: int | None) -> NDArray[np.floa
     return words.max(axis=2).mean(axis=1, dtype=np.float64)
 
 
-def open_watched(path: Path, options: EngineOptions) -> TextEngine:
+def open_with_attention(path: Path, options: EngineOptions) -> TextTranslator:
     """The engine of a model that tells what it attends to.
 
     Raises:
@@ -90,23 +90,23 @@ def open_watched(path: Path, options: EngineOptions) -> TextEngine:
         ModelError: there is no model.
     """
     engine = open_engine(path, options)
-    if isinstance(engine, TextEngine) and isinstance(engine.searcher, Watcher):
+    if isinstance(engine, TextTranslator) and isinstance(engine.searcher, Watcher):
         return engine
     kind = type(engine).__module__.rpartition(".")[2]
-    if isinstance(engine, TextEngine):
+    if isinstance(engine, TextTranslator):
         kind = type(engine.searcher).__module__.rpartition(".")[2]
     what = f"the {kind} engine does not tell what each head attends to"
     raise ConfigError("ATTENTION", path, what, "give the run that it was exported from")
 
 
-def look(
-    engine: TextEngine, source: str, target: str | None = None, n_best: int | None = None,
+def extract(
+    engine: TextTranslator, source: str, target: str | None = None, n_best: int | None = None,
     options: EngineOptions | None = None,
-) -> list[Sight]:  # fmt: skip
+) -> list[AttentionMaps]:  # fmt: skip
     """What a model attends to when it translates a line, for each alternative, the best first.
 
     Args:
-        engine: of `open_watched`.
+        engine: of `open_with_attention`.
         source: one line.
         target: what the model is made to say; by default what it finds.
         n_best: how many alternatives; by default as many as the search has beams, at most MOST.
@@ -121,22 +121,22 @@ def look(
     sentence = engine.sentence(source, options)
     if target is None:
         config = search_config(engine.profile.search, options.search)
-        wanted = n_best or min(MOST, getattr(config, "beams", 1))
+        wanted = n_best or min(MAX_WEIGHTS, getattr(config, "beams", 1))
         asked = replace(options, n_best=wanted, alignments=True, token_scores=True)
         (found,) = engine.searcher.search([sentence], config, asked)
     else:
-        found = [searcher.forced(sentence.source, _forced(engine, target))]
+        found = [searcher.forced(sentence.source, _score_target(engine, target))]
     encoder = None
     sights = []
     for hypothesis in found:
         maps = dict(searcher.attentions(sentence.source, hypothesis.tokens))
         if "encoder" in maps:  # the same whatever is said
             encoder = maps["encoder"] = encoder or maps["encoder"]
-        sights.append(_sight(engine, sentence, hypothesis, target, maps))
+        sights.append(_attention_maps(engine, sentence, hypothesis, target, maps))
     return sights
 
 
-def _forced(engine: TextEngine, target: str) -> list[int]:
+def _score_target(engine: TextTranslator, target: str) -> list[int]:
     """The ids of a given translation, its end included."""
     (ids,) = engine.vocabulary.encode_target([target])
     room = min(engine.profile.longest, engine.profile.positions or 1 << 30) - 1
@@ -148,20 +148,20 @@ def _forced(engine: TextEngine, target: str) -> list[int]:
     return [*ids, END]
 
 
-def _sight(
-    engine: TextEngine, sentence: Sentence, found: Hypothesis, target: str | None,
+def _attention_maps(
+    engine: TextTranslator, sentence: Sentence, found: Hypothesis, target: str | None,
     maps: Mapping[str, Sequence[NDArray[np.float32]]],
-) -> Sight:  # fmt: skip
+) -> AttentionMaps:  # fmt: skip
     vocabulary = engine.vocabulary
     source = tuple(vocabulary.pieces_source(sentence.source))
     outputs = tuple(vocabulary.pieces_target(found.tokens))
     (begin,) = vocabulary.pieces_target([BEGIN])
     text = target or vocabulary.decode_target([found.tokens])[0]
-    told = translation(vocabulary, source[sentence.front : -1], found, text, sentence)
-    return Sight(told, source, (begin, *outputs[:-1]), outputs, maps)
+    told = to_translation(vocabulary, source[sentence.front : -1], found, text, sentence)
+    return AttentionMaps(told, source, (begin, *outputs[:-1]), outputs, maps)
 
 
-def cells(sight: Sight, parts: Sequence[str]) -> int:
+def num_weights(sight: AttentionMaps, parts: Sequence[str]) -> int:
     """How many weights the maps of some parts of a sight have."""
     return sum(math.prod(layer.shape) for part in parts for layer in sight.maps.get(part, ()))
 
@@ -170,7 +170,9 @@ HeadMap = tuple[int, int, "NDArray[np.float32]"]
 """A layer and a head, counted from 1, and the weights [T, S]."""
 
 
-def chosen(sight: Sight, part: str, layer: int | None, head: int | None) -> list[HeadMap]:
+def select_maps(
+    sight: AttentionMaps, part: str, layer: int | None, head: int | None
+) -> list[HeadMap]:
     """The maps of a part: all, those of a layer, those of a head.
 
     Raises:

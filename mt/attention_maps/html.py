@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mt.attention_maps.extract import PARTS, Sight, cells
+from mt.attention_maps.extract import PARTS, AttentionMaps, num_weights
 from mt.decoding import output_formats, word_alignment
-from mt.decoding.word_alignment import readable, words
+from mt.decoding.word_alignment import display_pieces, to_words
 from mt.errors import DataError
 
 if TYPE_CHECKING:
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
 TEMPLATE = Path(__file__).with_name("page.html")
 FINE, COARSE = 65535, 255
 """Levels of a weight on the page, in two bytes or in one."""
-MANY = 1 << 20
+FINE_WEIGHTS = 1 << 20
 """Weights of all alternatives up to which they have two bytes each."""
-ROOM = 8 << 20
+MAX_PAGE_WEIGHTS = 8 << 20
 """Weights that a page holds; alternatives whose maps do not fit are told without them."""
 
 
 # ------------------------------------------------------------------------------- the page
 
 
-def page(sights: Sequence[Sight], about: Mapping[str, Any]) -> str:
+def render_html(sights: Sequence[AttentionMaps], about: Mapping[str, Any]) -> str:
     """One HTML page for all alternatives; it runs from a file and may fetch nothing.
 
     Args:
@@ -49,11 +49,11 @@ def page(sights: Sequence[Sight], about: Mapping[str, Any]) -> str:
         DataError: the first one alone is too large.
     """
     template = TEMPLATE.read_text(encoding="utf-8")
-    data = json.dumps(_data(sights, about), ensure_ascii=False, allow_nan=False)
+    data = json.dumps(_page_data(sights, about), ensure_ascii=False, allow_nan=False)
     for character in "<>&\u2028\u2029":  # no text can end the script that holds it
         data = data.replace(character, f"\\u{ord(character):04x}")
     parts = {
-        "policy": _policy(template),
+        "policy": _content_security_policy(template),
         "title": html.escape(sights[0].translation.text),
         "plain": "".join(f"<p dir=auto>{html.escape(s.translation.text)}</p>" for s in sights),
         "data": data,
@@ -62,7 +62,7 @@ def page(sights: Sequence[Sight], about: Mapping[str, Any]) -> str:
     return re.sub(r"\{\{(\w+)\}\}", lambda place: parts[place[1]], template)
 
 
-def _policy(template: str) -> str:
+def _content_security_policy(template: str) -> str:
     """The Content-Security-Policy: nothing but the style and the script that are in the page."""
     found = (re.search(rf"<{tag}>(.*?)</{tag}>", template, re.S) for tag in ("style", "script"))
     style, script = (
@@ -74,65 +74,66 @@ def _policy(template: str) -> str:
     return f"default-src 'none'; {allowed}; base-uri 'none'; form-action 'none'"
 
 
-def _data(sights: Sequence[Sight], about: Mapping[str, Any]) -> dict[str, Any]:
+def _page_data(sights: Sequence[AttentionMaps], about: Mapping[str, Any]) -> dict[str, Any]:
     """What the page shows, as JSON."""
     first = sights[0]
     own = [part for part in first.maps if part != "encoder"]
-    left = ROOM - cells(first, ["encoder"])
+    left = MAX_PAGE_WEIGHTS - num_weights(first, ["encoder"])
     fitting, held = [], 0
     for sight in sights:
-        left -= cells(sight, own)
+        left -= num_weights(sight, own)
         fitting.append(left >= 0)
-        held = ROOM - left if left >= 0 else held
+        held = MAX_PAGE_WEIGHTS - left if left >= 0 else held
     if not fitting[0]:
-        what = f"its maps have {cells(first, list(first.maps)):,} weights, a page holds {ROOM:,}"
+        count = num_weights(first, list(first.maps))
+        what = f"its maps have {count:,} weights, a page holds {MAX_PAGE_WEIGHTS:,}"
         raise DataError("PAGE-LARGE", "the source", what, "give a shorter one, or --terminal")
-    levels = FINE if held <= MANY else COARSE
+    levels = FINE if held <= FINE_WEIGHTS else COARSE
     value: dict[str, Any] = {
         **about,
         "levels": levels,
         "parts": [[part, PARTS[part]] for part in PARTS if part in first.maps],
-        "pieces": readable(first.source),
+        "pieces": display_pieces(first.source),
         "raw": first.source,
-        "encoder": _layers(first, "encoder", levels) if "encoder" in first.maps else None,
+        "encoder": _layer_data(first, "encoder", levels) if "encoder" in first.maps else None,
         "translations": [],
     }
     for sight, fits in zip(sights, fitting, strict=True):
-        found = _translation(sight)
-        found |= {part: _layers(sight, part, levels) if fits else None for part in own}
+        found = _translation_data(sight)
+        found |= {part: _layer_data(sight, part, levels) if fits else None for part in own}
         value["translations"].append(found)
     return value
 
 
-def _translation(sight: Sight) -> dict[str, Any]:
+def _translation_data(sight: AttentionMaps) -> dict[str, Any]:
     found = sight.translation
     return {
         "text": found.text,
-        "score": output_formats.rounded(found.score),
-        "inputs": readable(sight.inputs),
-        "outputs": readable(sight.outputs),
+        "score": output_formats.round_number(found.score),
+        "inputs": display_pieces(sight.inputs),
+        "outputs": display_pieces(sight.outputs),
         "probabilities": [
-            output_formats.rounded(float(np.exp(g))) for g in found.log_probabilities
+            output_formats.round_number(float(np.exp(g))) for g in found.log_probabilities
         ],
-        "pharaoh": word_alignment.pharaoh(found),
-        "links": word_alignment.links(found),
-        "source_words": [word for word, _ in words(found.source_tokens)],
-        "words": [word for word, _ in words(found.tokens)],
+        "pharaoh": word_alignment.format_pharaoh(found),
+        "links": word_alignment.word_links(found),
+        "source_words": [word for word, _ in to_words(found.source_tokens)],
+        "words": [word for word, _ in to_words(found.tokens)],
     }
 
 
-def _layers(sight: Sight, part: str, levels: int) -> list[dict[str, Any]]:
+def _layer_data(sight: AttentionMaps, part: str, levels: int) -> list[dict[str, Any]]:
     """For each layer the entropy and confidence of its heads, and all their weights."""
     return [
         {
             "heads": [[round(value, 4) for value in head] for head in heads],
-            "weights": base64.b64encode(quantised(layer, levels)).decode(),
+            "weights": base64.b64encode(quantize(layer, levels)).decode(),
         }
         for layer, heads in zip(sight.maps[part], sight.heads(part), strict=True)
     ]
 
 
-def quantised(weights: NDArray[np.float32], levels: int) -> bytes:
+def quantize(weights: NDArray[np.float32], levels: int) -> bytes:
     """The roots of weights as whole numbers up to `levels`, little-endian.
 
     Of the root, because small weights are told as well as large ones then: one of w is off by at

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mt.attention_maps.extract import PARTS, Sight, chosen, head_title
+from mt.attention_maps.extract import PARTS, AttentionMaps, head_title, select_maps
 from mt.decoding import word_alignment
 from mt.decoding.types import Translation
-from mt.decoding.word_alignment import WORD_START, readable
+from mt.decoding.word_alignment import WORD_START, display_pieces
 from mt.errors import printable
 from mt.runtime import files
 
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 
 
 def print_lines(
-    sights: Sequence[Sight], part: str, layer: int | None = None, head: int | None = None
+    sights: Sequence[AttentionMaps], part: str, layer: int | None = None, head: int | None = None
 ) -> None:
     """Write the lines of `terminal_lines` to standard output, coloured where it has colours."""
     from rich.console import Console
 
-    with files.output(None) as out:
+    with files.open_output(None) as out:
         console = Console(file=out, highlight=False, soft_wrap=True)
         for line in terminal_lines(sights, part, layer, head, console.width):
             console.print(line)
 
 
 def terminal_lines(
-    sights: Sequence[Sight], part: str, layer: int | None, head: int | None, width: int
+    sights: Sequence[AttentionMaps], part: str, layer: int | None, head: int | None, width: int
 ) -> Iterator[Text]:
     """The same for a terminal of so many columns: all heads in figures, some as maps of the best.
 
@@ -41,24 +41,24 @@ def terminal_lines(
     from rich.text import Text
 
     best = sights[0]
-    maps = chosen(best, part, layer, head)
+    maps = select_maps(best, part, layer, head)
     alternatives = tuple(sight.translation for sight in sights)
     found = replace(best.translation, alternatives=alternatives, alignment=None)
-    yield from shown_lines(found, width)
-    yield Text(f"  {word_alignment.pharaoh(best.translation)}", style="dim")
+    yield from translation_lines(found, width)
+    yield Text(f"  {word_alignment.format_pharaoh(best.translation)}", style="dim")
     for each in PARTS:
         if each in best.maps:
             yield Text()
-            yield from _heads(best, each)
-    rows, columns = (readable(axis) for axis in best.axes(part))
+            yield from _head_lines(best, each)
+    rows, columns = (display_pieces(axis) for axis in best.axes(part))
     told = best.heads(part)
     for number, place, weights in maps:
         yield Text()
         yield Text(f"{PARTS[part]}, {head_title(number, place, *told[number - 1][place - 1])}")
-        yield from shaded_map(flush_right(rows), columns, weights.tolist(), width)
+        yield from shaded_rows(right_align(rows), columns, weights.tolist(), width)
 
 
-def _heads(sight: Sight, part: str) -> Iterator[Text]:
+def _head_lines(sight: AttentionMaps, part: str) -> Iterator[Text]:
     """Confidence and entropy of each head of a part, a line a layer, in the colour of the first."""
     from rich.text import Text
 
@@ -71,27 +71,27 @@ def _heads(sight: Sight, part: str) -> Iterator[Text]:
         yield line
 
 
-CERTAINTY = ((0.9, "green"), (0.6, "yellow"), (0.3, "dark_orange"), (0.0, "red"))
+PROBABILITY_COLOURS = ((0.9, "green"), (0.6, "yellow"), (0.3, "dark_orange"), (0.0, "red"))
 """The colour of a piece of at least this probability."""
 SHADES = " ░▒▓█"
 """How much of a row's attention a cell has, from none to all."""
 SHADE_STYLE = "cyan"
-LONGEST = 12
+MAX_PIECE_LENGTH = 12
 """Most characters of a piece in the map."""
 
 
-def shown_lines(found: Translation, width: int) -> Iterator[Text]:
+def translation_lines(found: Translation, width: int) -> Iterator[Text]:
     """What is shown of a translation on a terminal of so many columns."""
     from rich.text import Text
 
-    yield confident(found) if found.tokens else Text(printable(found.text, 10_000))
+    yield coloured_pieces(found) if found.tokens else Text(printable(found.text, 10_000))
     for other in found.alternatives[1:]:
         yield Text(f"  {other.score:8.3f}  {printable(other.text, 10_000)}", style="dim")
     if found.tokens and found.alignment:
-        yield from attention_map(found, width)
+        yield from attention_lines(found, width)
 
 
-def confident(found: Translation) -> Text:
+def coloured_pieces(found: Translation) -> Text:
     """A translation, each piece in the colour of its probability, and its score."""
     from rich.text import Text
 
@@ -114,19 +114,19 @@ def _colour(gain: float) -> str:
 
 def colour(share: float) -> str:
     """The colour of a probability, or of how sure a head is."""
-    return next((name for least, name in CERTAINTY if share >= least), "red")
+    return next((name for least, name in PROBABILITY_COLOURS if share >= least), "red")
 
 
-def attention_map(found: Translation, width: int) -> Iterator[Text]:
+def attention_lines(found: Translation, width: int) -> Iterator[Text]:
     """Source pieces across, target pieces down, each with its probability; shaded by attention."""
-    margins = flush_right(readable(found.tokens))
+    margins = right_align(display_pieces(found.tokens))
     for row, gain in zip(margins, found.log_probabilities, strict=False):
         row.stylize(_colour(gain))
         row.append(f" {math.exp(gain):4.2f}", style="dim")
-    return shaded_map(margins, readable(found.source_tokens), found.alignment or (), width)
+    return shaded_rows(margins, display_pieces(found.source_tokens), found.alignment or (), width)
 
 
-def flush_right(names: Sequence[str]) -> list[Text]:
+def right_align(names: Sequence[str]) -> list[Text]:
     """Names of pieces as the margin of a map, all equally wide."""
     from rich.cells import cell_len
     from rich.text import Text
@@ -136,7 +136,7 @@ def flush_right(names: Sequence[str]) -> list[Text]:
     return [Text(" " * (widest - cell_len(name)) + name) for name in shown]
 
 
-def shaded_map(
+def shaded_rows(
     margins: Sequence[Text], columns: Sequence[str], shares: Sequence[Sequence[float]], width: int
 ) -> Iterator[Text]:
     """Rows of shares [T, S], shaded, each behind its margin, the columns named above.
@@ -153,11 +153,11 @@ def shaded_map(
         while end < len(names) and (end == start or used + cell_len(names[end]) < width):
             used += cell_len(names[end]) + 1
             end += 1
-        yield from _band(margins, names, shares, slice(start, end))
+        yield from _column_band(margins, names, shares, slice(start, end))
         start = end
 
 
-def _band(
+def _column_band(
     margins: Sequence[Text], names: Sequence[str], shares: Sequence[Sequence[float]], part: slice
 ) -> Iterator[Text]:
     """The map of some of the columns."""
@@ -176,4 +176,4 @@ def _shade(share: float) -> str:
 
 def _short(piece: str) -> str:
     """A piece as the map shows it: no control characters, and not too long."""
-    return printable(piece, LONGEST)
+    return printable(piece, MAX_PIECE_LENGTH)

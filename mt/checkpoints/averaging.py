@@ -16,11 +16,11 @@ from mt.runtime import files
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-from mt.checkpoints.checkpoint import MANIFEST, fit, load_weights, save
+from mt.checkpoints.checkpoint import MANIFEST, load_into, load_weights, save_checkpoint
 from mt.checkpoints.run_directory import AVERAGE, choose_checkpoint, open_run, step_folders
 
 
-def mean(weights: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
+def mean_weights(weights: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
     """The mean of several models' weights (section 6.1), summed in fp64."""
     count = 0
     total: dict[str, Tensor] = {}
@@ -31,19 +31,21 @@ def mean(weights: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
     return {name: (tensor / count).float() for name, tensor in total.items()}
 
 
-def last_steps(run: Path, count: int) -> list[Path]:
+def last_checkpoints(run: Path, count: int) -> list[Path]:
     """The checkpoint folders of the last `count` steps, oldest first."""
     return step_folders(run)[-count:]
 
 
-def fit_mean(folders: Sequence[Path], model: nn.Module) -> None:
+def load_mean(folders: Sequence[Path], model: nn.Module) -> None:
     """Put the mean of the weights of these sound checkpoints into `model`."""
     pass
 
-    fit(model, mean(load_weights(folder) for folder in folders), folders[-1])
+    load_into(model, mean_weights(load_weights(folder) for folder in folders), folders[-1])
 
 
-def average(run: Path, names: Sequence[str], last: int, replace: bool = False) -> list[str]:
+def average_checkpoints(
+    run: Path, names: Sequence[str], last: int, replace: bool = False
+) -> list[str]:
     """Save the mean of checkpoints' weights as checkpoints/average, whole or not at all.
 
     Args:
@@ -64,7 +66,9 @@ def average(run: Path, names: Sequence[str], last: int, replace: bool = False) -
         if (run / "checkpoints" / AVERAGE).exists() and not replace:
             advice = f"translate with --checkpoint {AVERAGE}, or replace it with --force"
             raise ModelError("AVERAGE-EXISTS", run, "it has an average already", advice)
-        folders = sorted({choose_checkpoint(run, name) for name in names}) or last_steps(run, last)
+        folders = sorted({choose_checkpoint(run, name) for name in names}) or last_checkpoints(
+            run, last
+        )
         if len(folders) < 2:
             what = f"{len(folders)} checkpoint is no more than itself"
             advice = "name two or more, or keep more with training.keep_last"
@@ -74,10 +78,10 @@ def average(run: Path, names: Sequence[str], last: int, replace: bool = False) -
         model = plugin("models", newest.recipe.model.kind).build(
             newest.recipe.model, newest.vocabulary
         )
-        fit_mean(folders, model)
+        load_mean(folders, model)
         about = files.read_json(newest.folder / MANIFEST)
         about = {key: about[key] for key in about.keys() - {"format", "step", "files"}}
         made = [folder.name for folder in folders]
         state = dataclasses.replace(newest.state, best=None, best_step=None)
-        save(run, AVERAGE, model, state, {**about, "averaged": made})
+        save_checkpoint(run, AVERAGE, model, state, {**about, "averaged": made})
     return made

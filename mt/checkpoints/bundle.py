@@ -24,7 +24,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from mt.checkpoints import checkpoint, run_directory
 from mt.checkpoints.checkpoint import MANIFEST, MAX_JSON, MODEL, STATE
-from mt.checkpoints.run_directory import Opened, run_of
+from mt.checkpoints.run_directory import LoadedModel, run_of
 from mt.config.recipe import Recipe
 from mt.config.validation import validate
 from mt.config.yaml_reader import parse
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 CARD = "README.md"
-LARGE = ("model.safetensors", "vocabulary")
+MAX_MEMBER_BYTES = ("model.safetensors", "vocabulary")
 """Beginnings of the names of members that may be larger than MAX_JSON."""
 MEMBERS = 32
 """Most members of an archive."""
@@ -47,7 +47,7 @@ _AGAIN = "fetch it again, or export the run again with mt export RUN --to bundle
 # ------------------------------------------------------------------------------- writing
 
 
-def write(path: Path, opened: Opened, model: nn.Module) -> None:
+def write_bundle(path: Path, opened: LoadedModel, model: nn.Module) -> None:
     """Write a bundle.
 
     Args:
@@ -61,28 +61,28 @@ def write(path: Path, opened: Opened, model: nn.Module) -> None:
     search = opened.recipe.search.model_copy(update={"shortlist": False})
     recipe = opened.recipe.model_copy(update={"search": search})
     parts = {
-        CARD: card(opened).encode(),
+        CARD: model_card(opened).encode(),
         "config.yaml": run_directory.recipe_text(recipe).encode(),
         "resolved.json": files.as_json(opened.resolved).encode(),
         STATE: files.as_json(asdict(opened.state)).encode(),
         "report.json": files.as_json(opened.report).encode(),
         "scores.json": files.as_json(opened.scores).encode(),
         **opened.vocabulary.parts(),
-        MODEL: save(checkpoint.weights_of(model)),
+        MODEL: save(checkpoint.model_weights(model)),
     }
     listed = {
         name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
         for name, data in parts.items()
     }
     manifest = files.as_json({"format": FORMAT, "files": listed}).encode()
-    with files.create(path) as stream, zipfile.ZipFile(stream, "w") as archive:
+    with files.open_new(path) as stream, zipfile.ZipFile(stream, "w") as archive:
         for name, data in {MANIFEST: manifest, **parts}.items():
             member = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
             member.create_system, member.external_attr = 3, 0o644 << 16
             archive.writestr(member, data, zipfile.ZIP_STORED)
 
 
-def card(opened: Opened) -> str:
+def model_card(opened: LoadedModel) -> str:
     """What a reader wants to know of a model, as Markdown."""
     recipe, vocabulary = opened.recipe, opened.vocabulary
     languages = recipe.direction
@@ -108,7 +108,7 @@ def card(opened: Opened) -> str:
             "",
             f"- updates: {opened.state.step}, target tokens: {opened.state.tokens}, "
             f"epochs: {opened.state.epoch}",
-            *_data(opened.report),
+            *_data_facts(opened.report),
             "",
             "## Scores",
             "",
@@ -123,7 +123,7 @@ def card(opened: Opened) -> str:
     )
 
 
-def _data(report: dict[str, Any]) -> Iterator[str]:
+def _data_facts(report: dict[str, Any]) -> Iterator[str]:
     """A line a file that it was trained, validated or tested on."""
     for section in ("corpora", "held_out"):
         for name, corpus in sorted(dict(report.get(section) or {}).items()):
@@ -152,7 +152,7 @@ def is_bundle(path: Path) -> bool:
         return path.suffix == ".mt" or stream.read(4) == b"PK\x03\x04"
 
 
-def open_model(path: Path, choice: str | None = None) -> Opened:
+def open_loaded_model(path: Path, choice: str | None = None) -> LoadedModel:
     """Open a run, a checkpoint folder in one, or a bundle.
 
     Args:
@@ -168,13 +168,13 @@ def open_model(path: Path, choice: str | None = None) -> Opened:
     if choice is not None:
         what = "a bundle holds one model"
         raise ConfigError("ENGINE", f"--checkpoint {choice}", what, "leave it out")
-    with _archive(path) as archive:
+    with _open_archive(path) as archive:
         _verify(path, archive)
         inside = zipfile.Path(archive)
-        return Opened(
+        return LoadedModel(
             run=path,
             folder=path,
-            recipe=_recipe(path, archive),
+            recipe=_parse_recipe(path, archive),
             vocabulary=Vocabulary.load(inside),
             state=checkpoint.read_state(inside),
             resolved=files.read_json(inside / "resolved.json"),
@@ -184,27 +184,27 @@ def open_model(path: Path, choice: str | None = None) -> Opened:
         )
 
 
-def read_recipe(path: Path) -> Recipe:
+def read_bundle_recipe(path: Path) -> Recipe:
     """The recipe of a bundle.
 
     Raises:
         ModelError: it is no bundle, or a damaged one.
     """
-    with _archive(path) as archive:
-        return _recipe(path, archive)
+    with _open_archive(path) as archive:
+        return _parse_recipe(path, archive)
 
 
-def _recipe(path: Path, archive: zipfile.ZipFile) -> Recipe:
+def _parse_recipe(path: Path, archive: zipfile.ZipFile) -> Recipe:
     text = archive.read("config.yaml").decode("utf-8")
     return validate(Recipe, parse(text, f"{path}/config.yaml", path.parent))
 
 
 @contextmanager
-def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
+def _open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
     """The archive, once its table of contents is found harmless; what is damaged is told."""
     try:
         with open(path, "rb") as stream, zipfile.ZipFile(stream) as archive:
-            problem = _harm(archive)
+            problem = _archive_problem(archive)
             if problem:
                 raise ModelError("BUNDLE-DAMAGED", path, problem, _AGAIN)
             yield archive
@@ -216,7 +216,7 @@ def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
         raise ModelError("BUNDLE-DAMAGED", path, what, _AGAIN) from None
 
 
-def _harm(archive: zipfile.ZipFile) -> str | None:
+def _archive_problem(archive: zipfile.ZipFile) -> str | None:
     """What in the table of contents no bundle of ours has."""
     members = archive.infolist()
     names = [member.filename for member in members]
@@ -229,7 +229,7 @@ def _harm(archive: zipfile.ZipFile) -> str | None:
             return f"{member.filename} is compressed or encrypted"
         if member.file_size != member.compress_size:
             return f"{member.filename} has two sizes"
-        if member.file_size > MAX_JSON and not member.filename.startswith(LARGE):
+        if member.file_size > MAX_JSON and not member.filename.startswith(MAX_MEMBER_BYTES):
             return f"{member.filename} has {member.file_size} bytes"
     return None if MANIFEST in names else f"{MANIFEST} is missing"
 
@@ -265,14 +265,14 @@ def _digest(stream: IO[bytes]) -> str:
     return digest.hexdigest()
 
 
-def recipe_of(path: Path) -> Recipe:
+def read_any_recipe(path: Path) -> Recipe:
     """The recipe of a run, of a bundle, or of a folder that holds one (as exported ones do).
 
     Raises:
         ModelError: there is none.
     """
     if path.is_file():
-        return read_recipe(path)
+        return read_bundle_recipe(path)
     if run_directory.is_run(path):
         return run_directory.read_recipe(run_of(path))
     if (path / "config.yaml").is_file():

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from mt.checkpoints.train_state import TrainState
 from mt.errors import ModelError
 from mt.runtime import distributed, files
-from mt.runtime.distributed import ALONE, World
+from mt.runtime.distributed import SINGLE, World
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -38,12 +38,12 @@ MODEL, TRAINING, STATE, MANIFEST = (
 # -------------------------------------------------------------------------------- saving
 
 
-def name_of(step: int) -> str:
+def checkpoint_name(step: int) -> str:
     """The folder name of a step's checkpoint."""
     return f"step-{step:08d}"
 
 
-def save(
+def save_checkpoint(
     run: Path,
     name: str,
     model: nn.Module,
@@ -67,7 +67,7 @@ def save(
     """
     from safetensors.torch import save as serialise
 
-    weights = weights_of(model)
+    weights = model_weights(model)
     bad = [key for key, tensor in weights.items() if not bool(tensor.isfinite().all())]
     if bad:
         advice = "lower optimizer.learning_rate, then resume from the last good checkpoint"
@@ -80,25 +80,25 @@ def save(
         for part, data in parts.items()
     }
     final = run / "checkpoints" / name
-    with files.new_folder(final) as folder:
+    with files.staged_folder(final) as folder:
         for part, data in parts.items():
-            files.write(folder / part, data)
+            files.write_file(folder / part, data)
         manifest = {"format": FORMAT, "step": state.step, **about, "files": listed}
         files.write_json(folder / MANIFEST, manifest)
-        files.discard(final)  # one of the same step, and only now that the new one is whole
+        files.delete(final)  # one of the same step, and only now that the new one is whole
     return final
 
 
-def weights_of(model: nn.Module) -> dict[str, Tensor]:
+def model_weights(model: nn.Module) -> dict[str, Tensor]:
     """Every parameter once, a shared one under its owner's name, contiguous on the CPU.
 
     Parts that several processes hold are put together: all of them must call this.
     """
-    return {k: _stored(p) for k, p in model.named_parameters()}
+    return {k: _to_cpu(p) for k, p in model.named_parameters()}
 
 
-def _stored(tensor: Tensor) -> Tensor:
-    return distributed.whole(tensor.detach()).cpu().contiguous()
+def _to_cpu(tensor: Tensor) -> Tensor:
+    return distributed.full_tensor(tensor.detach()).cpu().contiguous()
 
 
 def training_tensors(
@@ -110,12 +110,12 @@ def training_tensors(
     moving average of what is not the model's (that of the model is what translates).
     """
     named = dict(step.named_parameters())
-    tensors = {f"weights/{name}": tensor for name, tensor in weights_of(step).items()}
+    tensors = {f"weights/{name}": tensor for name, tensor in model_weights(step).items()}
     for name, parameter in named.items():
         for key, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"optimizer/{name}/{key}"] = _stored(value)
+            tensors[f"optimizer/{name}/{key}"] = _to_cpu(value)
     if averaged is not None:
-        for name, tensor in weights_of(averaged).items():
+        for name, tensor in model_weights(averaged).items():
             if not name.startswith("model."):
                 tensors[f"average/{name}"] = tensor
     return tensors
@@ -124,7 +124,7 @@ def training_tensors(
 # ------------------------------------------------------------------------------- loading
 
 
-def fault(folder: Path, training: bool = True) -> str | None:
+def integrity_error(folder: Path, training: bool = True) -> str | None:
     """Why a folder is not a sound checkpoint, or None when it is; reads every byte.
 
     Without `training`, what only training needs is not read.
@@ -166,7 +166,7 @@ def load_weights(folder: Path) -> dict[str, Tensor]:
     return load_file(folder / MODEL)
 
 
-def fit(model: nn.Module, weights: dict[str, Tensor], where: Path) -> None:
+def load_into(model: nn.Module, weights: dict[str, Tensor], where: Path) -> None:
     """Copy weights into a model, which must have exactly these.
 
     Raises:
@@ -187,12 +187,12 @@ def fit(model: nn.Module, weights: dict[str, Tensor], where: Path) -> None:
         raise ModelError("CKPT-SHAPE", place, what, advice, others)
     with torch.no_grad():
         for key, parameter in named.items():
-            parameter.copy_(distributed.like(weights[key], parameter))
+            parameter.copy_(distributed.distribute_like(weights[key], parameter))
 
 
-def restore(
+def restore_training(
     folder: Path, step: nn.Module, averaged: nn.Module | None, optimizer: Optimizer,
-    world: World = ALONE,
+    world: World = SINGLE,
 ) -> TrainState:  # fmt: skip
     """Put what trains, its moving average and its optimizer back to where they were saved.
 
@@ -206,18 +206,18 @@ def restore(
     """
     from safetensors.torch import load_file
 
-    training = distributed.tensors_of_first(world, lambda: load_file(folder / TRAINING))
-    fit(step, _below("weights/", training), folder)
+    training = distributed.tensors_from_main(world, lambda: load_file(folder / TRAINING))
+    load_into(step, _with_prefix("weights/", training), folder)
     if averaged is not None:
-        loaded = distributed.tensors_of_first(world, lambda: load_weights(folder))
+        loaded = distributed.tensors_from_main(world, lambda: load_weights(folder))
         weights = {f"model.{name}": tensor for name, tensor in loaded.items()}
-        fit(averaged, {**weights, **_below("average/", training)}, folder)
+        load_into(averaged, {**weights, **_with_prefix("average/", training)}, folder)
     named = dict(step.named_parameters())
-    for path, tensor in _below("optimizer/", training).items():
+    for path, tensor in _with_prefix("optimizer/", training).items():
         name, _, key = path.rpartition("/")
-        optimizer.state[named[name]][key] = distributed.like(tensor, named[name]).clone()
-    return TrainState(**distributed.of_first(world, lambda: asdict(read_state(folder))))
+        optimizer.state[named[name]][key] = distributed.distribute_like(tensor, named[name]).clone()
+    return TrainState(**distributed.from_main(world, lambda: asdict(read_state(folder))))
 
 
-def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _with_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from mt.checkpoints.checkpoint import MODEL, fault, fit, load_weights, name_of, read_state
+from mt.checkpoints.checkpoint import (
+    MODEL,
+    checkpoint_name,
+    integrity_error,
+    load_into,
+    load_weights,
+    read_state,
+)
 from mt.checkpoints.train_state import TrainState
 from mt.config import recipe
 from mt.config.plugins import plugin
@@ -29,16 +36,18 @@ AVERAGE = "average"
 """The folder name of the average of the last checkpoints."""
 
 
-def prune(run: Path, keep_last: int, planned: Callable[[TrainState], bool]) -> None:
+def delete_old_checkpoints(
+    run: Path, keep_last: int, planned: Callable[[TrainState], bool]
+) -> None:
     """Delete all but the best, the newest and, with it, the last `keep_last` planned ones."""
     best, folders = (run / "best").resolve(), step_folders(run)
-    kept = [f for f in folders if f == folders[-1] or _is_planned(f, planned)][-keep_last:]
+    kept = [f for f in folders if f == folders[-1] or _is_scheduled(f, planned)][-keep_last:]
     for folder in folders:
         if folder not in kept and folder.resolve() != best:
-            files.discard(folder)
+            files.delete(folder)
 
 
-def _is_planned(folder: Path, planned: Callable[[TrainState], bool]) -> bool:
+def _is_scheduled(folder: Path, planned: Callable[[TrainState], bool]) -> bool:
     try:
         return planned(read_state(folder))
     except (OSError, ValueError, TypeError):
@@ -50,7 +59,7 @@ def step_folders(run: Path) -> list[Path]:
     return sorted((run / "checkpoints").glob("step-*"))
 
 
-def latest(run: Path, tell: Callable[[str], None]) -> Path | None:
+def latest_sound_checkpoint(run: Path, tell: Callable[[str], None]) -> Path | None:
     """The newest sound checkpoint to resume from; a damaged one is set aside, with a warning.
 
     Raises:
@@ -58,11 +67,11 @@ def latest(run: Path, tell: Callable[[str], None]) -> Path | None:
     """
     faults: list[tuple[Path, str]] = []
     for folder in reversed(step_folders(run)):
-        why = fault(folder)
+        why = integrity_error(folder)
         if why is None:
             for bad, reason in faults:
                 tell(f"mt: warning[CKPT-SKIP] {bad.name}: {reason}; set aside")
-                files.move(bad, bad.parent / f".bad-{bad.name}")
+                files.rename_path(bad, bad.parent / f".bad-{bad.name}")
             return folder
         faults.append((folder, why))
     if faults:
@@ -73,7 +82,7 @@ def latest(run: Path, tell: Callable[[str], None]) -> Path | None:
 
 
 @dataclass(frozen=True)
-class Opened:
+class LoadedModel:
     """A run, and the checkpoint of it that was asked for."""
 
     run: Path
@@ -111,7 +120,7 @@ class Opened:
         except SafetensorError as error:
             advice = "restore the file from a copy"
             raise ModelError("CKPT-DAMAGED", self.folder, f"{MODEL}: {error}", advice) from None
-        fit(model, weights, self.folder)
+        load_into(model, weights, self.folder)
         return model
 
 
@@ -120,7 +129,7 @@ def is_run(path: Path) -> bool:
     return (path / "checkpoints").is_dir() or (path.parent.name == "checkpoints" and path.is_dir())
 
 
-def open_run(path: Path, choice: str | None = None) -> Opened:
+def open_run(path: Path, choice: str | None = None) -> LoadedModel:
     """Open a run directory or one checkpoint folder in it.
 
     Args:
@@ -140,18 +149,20 @@ def open_run(path: Path, choice: str | None = None) -> Opened:
         # A link such as `best` may have been given; the run is what it points into.
         folder = path.resolve()
         run = folder.parent.parent
-    why = fault(folder, training=False)
+    why = integrity_error(folder, training=False)
     if why:
         advice = "choose another with --checkpoint, or restore the files from a copy"
         raise ModelError("CKPT-HASH", folder, why, advice)
-    return Opened(
+    return LoadedModel(
         run=run,
         folder=folder,
         recipe=read_recipe(run),
         vocabulary=Vocabulary.load(run),
         state=read_state(folder),
-        resolved=json.loads(_read(run / "resolved.json")),
-        report=json.loads(_read(run / "report.json")) if (run / "report.json").exists() else {},
+        resolved=json.loads(_read_text(run / "resolved.json")),
+        report=json.loads(_read_text(run / "report.json"))
+        if (run / "report.json").exists()
+        else {},
     )
 
 
@@ -167,7 +178,7 @@ def choose_checkpoint(run: Path, choice: str | None) -> Path:
     if choice == "average" and (run / "checkpoints" / "average").is_dir():
         return run / "checkpoints" / "average"
     if choice and choice.startswith("step-") and choice[5:].isdigit():
-        name = name_of(int(choice[5:]))
+        name = checkpoint_name(int(choice[5:]))
         if name in names:
             return run / "checkpoints" / name
     have = ", ".join(names) or "none"
@@ -179,10 +190,10 @@ def choose_checkpoint(run: Path, choice: str | None) -> Path:
 def read_recipe(run: Path) -> Recipe:
     """The recipe that a run was begun with, or last resumed with."""
     path = run / "config.yaml"
-    return validate(Recipe, parse(_read(path), str(path), run))
+    return validate(Recipe, parse(_read_text(path), str(path), run))
 
 
-def _read(path: Path) -> str:
+def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -190,7 +201,7 @@ def _read(path: Path) -> str:
         raise ModelError("RUN-DAMAGED", path, f"cannot be read ({error})", advice) from None
 
 
-def begin(run: Path, made: Recipe, vocabulary: Vocabulary, resolved: dict[str, Any]) -> None:
+def create_run(run: Path, made: Recipe, vocabulary: Vocabulary, resolved: dict[str, Any]) -> None:
     """Write what makes a run self-contained: recipe, vocabulary, and what was resolved."""
     files.make_folder(run / "checkpoints")
     vocabulary.save(run)
@@ -200,7 +211,7 @@ def begin(run: Path, made: Recipe, vocabulary: Vocabulary, resolved: dict[str, A
 
 def write_recipe(run: Path, made: Recipe) -> None:
     """Write the recipe of a run, which a resume may have changed a little."""
-    files.write(run / "config.yaml", recipe_text(made))
+    files.write_file(run / "config.yaml", recipe_text(made))
 
 
 def recipe_text(made: Recipe) -> str:
@@ -209,10 +220,10 @@ def recipe_text(made: Recipe) -> str:
     return "# the resolved recipe of this run\n" + text
 
 
-def average_of(run: Path, state: TrainState) -> float | None:
+def average_score(run: Path, state: TrainState) -> float | None:
     """How checkpoints/average validated, if it is sound and of the end of this very run."""
     folder = run / "checkpoints" / AVERAGE
-    if not folder.is_dir() or fault(folder) is not None:
+    if not folder.is_dir() or integrity_error(folder) is not None:
         return None
     made = read_state(folder)
     return made.best if made.step == state.step and made.best_step is None else None
@@ -223,14 +234,14 @@ def mark_best(run: Path, folder: Path) -> None:
     files.link(run / "best", f"checkpoints/{folder.name}")
 
 
-def changed_keys(
+def differing_keys(
     old: dict[str, Any], new: dict[str, Any], prefix: str = ""
 ) -> Iterable[tuple[str, Any, Any]]:
     """Each key whose value differs: (key, old, new)."""
     for key in sorted(old.keys() | new.keys()):
         a, b = old.get(key), new.get(key)
         if isinstance(a, dict) and isinstance(b, dict):
-            yield from changed_keys(a, b, f"{prefix}{key}.")
+            yield from differing_keys(a, b, f"{prefix}{key}.")
         elif a != b:
             yield f"{prefix}{key}", a, b
 

@@ -62,7 +62,7 @@ app = typer.Typer(
 
 
 @app.callback(invoke_without_command=True)
-def _start(
+def _show_version_or_help(
     context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", help="Print the versions of mt, torch, Python; the device.")
@@ -71,7 +71,7 @@ def _start(
     if version:
         from mt.runtime import device
 
-        print_lines([f"mt {_version()}, {device.describe()}"])
+        print_lines([f"mt {_version()}, {device.describe_environment()}"])
     elif context.invoked_subcommand is None:
         print_lines([context.get_help()])
 
@@ -96,11 +96,11 @@ def _version() -> str:
 def main() -> None:
     """The command `mt`: does what the command line says and exits with its code."""
     try:
-        signals.listen()
+        signals.install()
         code = run(sys.argv[1:])
-        signals.leave_at_once()
+        signals.exit_on_sigint()
     except KeyboardInterrupt:  # it came just before or just after
-        code = _stopped()
+        code = _report_interrupt()
     if os.environ.get("WORLD_SIZE", "1") != "1":
         # Of several processes, torch's threads may outlive Python and abort what has gone well.
         sys.stdout.flush()
@@ -120,7 +120,7 @@ def run(arguments: Sequence[str]) -> int:
     except typer.Exit as error:
         return error.exit_code
     except KeyboardInterrupt:
-        return _stopped()
+        return _report_interrupt()
     except BrokenPipeError:
         # Whoever read our output has gone; nothing must be flushed to it when Python ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -131,24 +131,24 @@ def run(arguments: Sequence[str]) -> int:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
     except Exception as error:
-        if signals.came():  # as which it may come out of a library
-            return _stopped()
+        if signals.interrupted():  # as which it may come out of a library
+            return _report_interrupt()
         if os.environ.get("MT_DEBUG") == "1":
             traceback.print_exception(error)
         from mt.runtime import distributed
 
-        told = _told(error)
-        sys.stderr.write(f"{distributed.prefix()}{told or _bug(error)}\n")
+        told = _as_mt_error(error)
+        sys.stderr.write(f"{distributed.rank_prefix()}{told or _report_bug(error)}\n")
         return told.exit_code if told else 1
 
 
-def _stopped() -> int:
+def _report_interrupt() -> int:
     """Tell of a Ctrl-C; the exit code."""
     sys.stderr.write("mt: stopped\n")
-    return signals.CODE
+    return signals.INTERRUPT_EXIT_CODE
 
 
-def _told(error: Exception) -> MtError | None:
+def _as_mt_error(error: Exception) -> MtError | None:
     """The failure as its reader can mend it; None when it is a bug of ours."""
     if isinstance(error, MtError):
         return error
@@ -157,8 +157,8 @@ def _told(error: Exception) -> MtError | None:
         place = usage.ctx.command_path if getattr(usage, "ctx", None) else "mt"
         what = " ".join(usage.format_message().split())
         return ConfigError("USAGE", place, what, f"see {place} --help")
-    if memory.exhausted(error):
-        what = f"out of memory ({memory.told(error)})"
+    if memory.is_out_of_memory(error):
+        what = f"out of memory ({memory.first_line(error)})"
         advice = "lower batching.micro_tokens or model sizes, or free memory on the machine"
         return MachineError("MEMORY", "the machine", what, advice)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -168,25 +168,25 @@ def _told(error: Exception) -> MtError | None:
     return None
 
 
-def _bug(error: Exception) -> str:
+def _report_bug(error: Exception) -> str:
     """A bug of ours, told in one line; its trace is kept in a file."""
     here = Path(__file__).parents[1]
     frames = traceback.extract_tb(error.__traceback__)
     ours = [frame for frame in frames if here in Path(frame.filename).parents]
     where = f"mt/{Path(ours[-1].filename).relative_to(here)}:{ours[-1].lineno}"
-    log = _crash_log("".join(traceback.format_exception(error)))
+    log = _write_crash_log("".join(traceback.format_exception(error)))
     what = f"{type(error).__name__}: {printable(error)}"
     return f"mt: error[BUG] {where}: {what}\na fault of mt itself; please report it with {log}"
 
 
-def _crash_log(trace: str) -> str:
+def _write_crash_log(trace: str) -> str:
     """The path of a file that holds the trace, or how to see it where none can be written."""
     from mt.runtime import files
 
     name = f"mt-crash-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
     for folder in (files.cache_folder(), Path(tempfile.gettempdir())):
         try:
-            files.write(files.make_folder(folder) / name, trace)
+            files.write_file(files.make_folder(folder) / name, trace)
             return str(folder / name)
         except MtError:
             continue

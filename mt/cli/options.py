@@ -69,7 +69,7 @@ def print_lines(lines: Any) -> None:
     """Write each to standard output."""
     from mt.runtime import files
 
-    with files.output(None) as out:
+    with files.open_output(None) as out:
         for line in lines:
             out.write(f"{line}\n")
 

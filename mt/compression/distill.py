@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mt.checkpoints import bundle, run_directory
-from mt.checkpoints.bundle import recipe_of
+from mt.checkpoints.bundle import read_any_recipe
 from mt.config import recipe
 from mt.config.recipe import Recipe
 from mt.config.schema import Languages, SourceConfig
@@ -28,9 +28,9 @@ from mt.decoding.types import EngineOptions
 from mt.errors import ConfigError, DataError
 from mt.runtime import console, files
 from mt.training.loop import train
-from mt.training.setup import set_aside
-from mt.training.teacher import refuse_other_vocabulary
-from mt.vocabulary.learn import existing
+from mt.training.setup import archive_run
+from mt.training.teacher import check_vocabulary
+from mt.vocabulary.learn import open_existing
 from mt.vocabulary.vocabulary import Vocabulary
 
 Level = Literal["sequence", "word", "both"]
@@ -56,7 +56,7 @@ class Plan:
         return self.run / "distilled"
 
 
-def plan(
+def make_plan(
     teacher: Path, config: Path, sets: tuple[str, ...], run: Path, level: Level | None,
     keep_original: bool, options: EngineOptions,
 ) -> Plan:  # fmt: skip
@@ -80,24 +80,24 @@ def plan(
         what = "it is one process until the student trains"
         advice = "use --no-train, then torchrun -m mt train RUN/distilled/student.yaml --run RUN"
         raise ConfigError("DISTILL", "mt distill", what, advice)
-    known = vocabulary_of(teacher)  # says what is wrong with the path
+    known = _student_vocabulary(teacher)  # says what is wrong with the path
     if level != "sequence" and student.vocabulary.path is not None:
-        refuse_other_vocabulary(teacher, known, existing(student.vocabulary))
+        check_vocabulary(teacher, known, open_existing(student.vocabulary))
     if level != "sequence":
-        bundle.open_model(teacher)  # torch must be able to load it
+        bundle.open_loaded_model(teacher)  # torch must be able to load it
     return Plan(teacher, student, run, level, keep_original, options)
 
 
-def vocabulary_of(model: Path) -> Vocabulary:
+def _student_vocabulary(model: Path) -> Vocabulary:
     """The vocabulary of a run, a checkpoint, a bundle or an exported folder."""
     if model.is_file() or run_directory.is_run(model):
-        return bundle.open_model(model).vocabulary
+        return bundle.open_loaded_model(model).vocabulary
     return Vocabulary.load(model)
 
 
 def distill(
     made: Plan, fresh: bool = False, training: bool = True,
-    tell: Callable[[str], None] = console.say,
+    tell: Callable[[str], None] = console.print_line,
 ) -> Iterator[str]:  # fmt: skip
     """Translate what is to be translated, train the student, and compare it with its teacher.
 
@@ -113,9 +113,9 @@ def distill(
         The lines of a table, once the student has trained.
     """
     if fresh and made.run.exists():
-        set_aside(made.run)
-    student = prepared(made, tell)
-    files.write(made.folder / "student.yaml", run_directory.recipe_text(student))
+        archive_run(made.run)
+    student = _prepare_student(made, tell)
+    files.write_file(made.folder / "student.yaml", run_directory.recipe_text(student))
     if not training:
         tell(f"train it with: mt train {made.folder / 'student.yaml'} --run {made.run}")
         return
@@ -123,23 +123,23 @@ def distill(
     from mt.evaluation import compare
 
     models = {"teacher": made.teacher, "student": made.run}
-    yield from compare.table(compare.compare(models, student))
+    yield from compare.format_table(compare.compare_models(models, student))
 
 
-def prepared(made: Plan, tell: Callable[[str], None]) -> Recipe:
+def _prepare_student(made: Plan, tell: Callable[[str], None]) -> Recipe:
     """The student's recipe, its data translated, its vocabulary the teacher's."""
     values: dict[str, Any] = recipe.dump(made.recipe)
     files.make_folder(made.folder)
     if made.recipe.vocabulary.path is None:
         tell("the student takes over the teacher's vocabulary")
         own = files.make_folder(made.folder / "vocabulary")
-        vocabulary_of(made.teacher).save(own)
+        _student_vocabulary(made.teacher).save(own)
         values["vocabulary"] = {**values["vocabulary"], "path": str(own.absolute())}
     if made.level != "sequence":
         values["objective"] = {**values["objective"], "teacher": str(made.teacher.absolute())}
     if made.level != "word":
         written = [
-            translated(made, number, source, tell)
+            translate_corpora(made, number, source, tell)
             for number, source in enumerate(made.recipe.data.train)
         ]
         kept = values["data"]["train"] if made.keep_original else []
@@ -148,7 +148,7 @@ def prepared(made: Plan, tell: Callable[[str], None]) -> Recipe:
 
 
 @dataclass(frozen=True)
-class Sources:
+class SourceTexts:
     """The source sides of a corpus, as lines; can be read again."""
 
     config: SourceConfig
@@ -162,15 +162,15 @@ class Sources:
             yield pair.source
 
 
-def translated(
+def translate_corpora(
     made: Plan, number: int, source: SourceConfig, tell: Callable[[str], None]
 ) -> dict[str, Any]:
     """A training corpus as the teacher translates it: the section of the recipe that reads it."""
     out = made.folder / f"train-{number}"
     direction: Languages = source.direction
-    options = replace(made.options, target_language=_asked(made, direction))
-    translate_corpus.run(
-        translate_corpus.Job(made.teacher, Sources(source), out, options, "target"), tell
+    options = replace(made.options, target_language=_engine_options(made, direction))
+    translate_corpus.translate_corpus(
+        translate_corpus.CorpusJob(made.teacher, SourceTexts(source), out, options, "target"), tell
     )
     return {
         "kind": "text",
@@ -180,14 +180,14 @@ def translated(
     }
 
 
-def _asked(made: Plan, direction: Languages) -> str | None:
+def _engine_options(made: Plan, direction: Languages) -> str | None:
     """The language to ask of the teacher.
 
     Raises:
         ConfigError: the teacher translates another direction.
     """
-    several = vocabulary_of(made.teacher).languages
-    known = several or (recipe_of(made.teacher).direction.target,)
+    several = _student_vocabulary(made.teacher).languages
+    known = several or (read_any_recipe(made.teacher).direction.target,)
     if direction.target not in known:
         what = f"the teacher translates to {', '.join(known)}, the corpus to {direction.target}"
         raise ConfigError("DISTILL", "languages", what, "take a teacher of this direction")

@@ -24,13 +24,13 @@ from mt.training.losses import linear_cross_entropy
 
 Scores = dict[str, Tensor]
 """By the name of an attention or of a feed-forward layer, a figure for each head or column."""
-Chosen = dict[str, Tensor]
+KeptIndices = dict[str, Tensor]
 """By the same names the numbers of what stays, ascending."""
 
 
 @dataclass(frozen=True)
 class Importance:
-    """How much the loss would feel the want of each part; see `importance`."""
+    """How much the loss would feel the want of each part; see `measure_importance`."""
 
     heads: Scores
     columns: Scores
@@ -49,7 +49,7 @@ def feed_forwards(model: nn.Module) -> dict[str, FeedForward]:
 # ------------------------------------------------------------------------------ importance
 
 
-def importance(model: nn.Module, batches: Sequence[Batch]) -> Importance:
+def measure_importance(model: nn.Module, batches: Sequence[Batch]) -> Importance:
     """The importance of heads and columns: E |dL(x)/dm| of a mask m on each, at m = 1.
 
     Michel et al. 2019, "Are Sixteen Heads Really Better than One?", section 4.1, equation 2: the
@@ -65,12 +65,12 @@ def importance(model: nn.Module, batches: Sequence[Batch]) -> Importance:
         **attentions(model), **feed_forwards(model),
     }  # fmt: skip
     totals: Scores = {}
-    with _frozen(model):
+    with _frozen_weights(model):
         for batch in batches:
             masks = {name: _mask(part, len(batch.rows), batch.source) for name, part in
                      parts.items()}  # fmt: skip
             try:
-                _total(model, batch).backward()
+                _sum_gradients(model, batch).backward()
             finally:
                 for part in parts.values():
                     part.mask = None
@@ -87,7 +87,7 @@ def importance(model: nn.Module, batches: Sequence[Batch]) -> Importance:
 
 
 @contextmanager
-def _frozen(model: nn.Module) -> Iterator[None]:
+def _frozen_weights(model: nn.Module) -> Iterator[None]:
     """Inference with gradients, but none of the weights."""
     before = [(p, p.requires_grad) for p in model.parameters()]
     training = model.training
@@ -111,7 +111,7 @@ def _mask(part: MultiHeadAttention | FeedForward, sentences: int, like: Tensor) 
     return part.mask
 
 
-def _total(model: Any, batch: Batch) -> Tensor:
+def _sum_gradients(model: Any, batch: Batch) -> Tensor:
     """-log p(y | x) summed over the batch."""
     hidden = model.decode(batch.inputs, model.encode(batch.source))  # [B, T, D]
     real = batch.labels != PAD  # [B, T]
@@ -120,17 +120,17 @@ def _total(model: Any, batch: Batch) -> Tensor:
 
 
 @torch.no_grad()
-def loss(model: nn.Module, batches: Sequence[Batch]) -> float:
+def weighted_loss(model: nn.Module, batches: Sequence[Batch]) -> float:
     """The mean loss of a token."""
     model.eval()
-    total = math.fsum(float(_total(model, batch)) for batch in batches)
+    total = math.fsum(float(_sum_gradients(model, batch)) for batch in batches)
     return total / sum(int(batch.target_lengths.sum()) for batch in batches)
 
 
 # -------------------------------------------------------------------------------- choosing
 
 
-def heads_to_keep(scores: Scores, share: float, uneven: bool) -> Chosen:
+def heads_to_keep(scores: Scores, share: float, uneven: bool) -> KeptIndices:
     """Which heads stay when a share of them goes; one of each attention at least.
 
     Args:
@@ -139,7 +139,9 @@ def heads_to_keep(scores: Scores, share: float, uneven: bool) -> Chosen:
         uneven: those least important of all, rather than as many of each attention.
     """
     if not uneven:
-        return {name: _most(each, _left(len(each), share)) for name, each in scores.items()}
+        return {
+            name: _highest(each, _at_least_one(len(each), share)) for name, each in scores.items()
+        }
     best = {name: int(each.argmax()) for name, each in scores.items()}
     others = sorted(
         (float(value), name, head)
@@ -155,7 +157,7 @@ def heads_to_keep(scores: Scores, share: float, uneven: bool) -> Chosen:
     }
 
 
-def open_heads(gates: Scores, uneven: bool) -> Chosen:
+def heads_with_open_gates(gates: Scores, uneven: bool) -> KeptIndices:
     """The heads whose gates are not closed, and of each attention one at least.
 
     Args:
@@ -165,21 +167,21 @@ def open_heads(gates: Scores, uneven: bool) -> Chosen:
     counts = {name: max(1, int((each > 0).sum())) for name, each in gates.items()}
     most = max(counts.values())
     return {
-        name: _most(each, counts[name] if uneven else min(most, len(each)))
+        name: _highest(each, counts[name] if uneven else min(most, len(each)))
         for name, each in gates.items()
     }
 
 
-def columns_to_keep(scores: Scores, share: float) -> Chosen:
+def columns_to_keep(scores: Scores, share: float) -> KeptIndices:
     """Which feed-forward columns stay when a share of them goes, the same number in each layer."""
-    return {name: _most(each, _left(len(each), share)) for name, each in scores.items()}
+    return {name: _highest(each, _at_least_one(len(each), share)) for name, each in scores.items()}
 
 
-def _left(count: int, share: float) -> int:
+def _at_least_one(count: int, share: float) -> int:
     return max(1, count - round(share * count))
 
 
-def _most(scores: Tensor, count: int) -> Tensor:
+def _highest(scores: Tensor, count: int) -> Tensor:
     """The numbers of the `count` largest, ascending; of equals the first."""
     return scores.cpu().argsort(descending=True, stable=True)[:count].sort().values
 
@@ -197,7 +199,7 @@ def remove_layers(model: Any, stack: str, count: int, batches: Sequence[Batch]) 
 
     def without(gone: int) -> float:
         setattr(model, stack, nn.ModuleList([layers[i] for i in kept if i != gone]))
-        return loss(model, batches)
+        return weighted_loss(model, batches)
 
     while len(kept) > count:
         kept.remove(min(kept, key=without))
@@ -253,7 +255,7 @@ def _keep_inputs(part: nn.Linear, columns: Tensor) -> None:
     part.in_features = len(columns)
 
 
-def sizes(model: Any) -> dict[str, Any]:
+def layer_sizes(model: Any) -> dict[str, Any]:
     """The keys of the transformer's config that tell how large a pruned model is."""
     every = attentions(model)
     parts = {

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from mt.checkpoints import checkpoint, run_directory
-from mt.checkpoints.run_directory import Opened
+from mt.checkpoints.run_directory import LoadedModel
 from mt.checkpoints.train_state import TrainState
 from mt.compression import head_importance
 from mt.config.plugins import plugin
@@ -27,26 +27,26 @@ from mt.data import bucketing, collate
 from mt.data.prepare import prepare
 from mt.errors import ConfigError, DataError
 from mt.evaluation import compare
-from mt.evaluation.compare import Row
+from mt.evaluation.compare import ModelRow
 from mt.interfaces import Batch
 from mt.models.modules.head_gates import gated
 from mt.runtime import console, files
 from mt.runtime.device import pick_device, use_threads
 from mt.training import finetuning
 from mt.training.loop import train
-from mt.training.step import TrainStep
+from mt.training.step import ModelWithLoss
 from mt.training.teacher import open_teacher
 
-SLOTS = 4096
+PADDED_TOKENS = 4096
 """Padded slots of a batch from which importance is learned."""
-RATE = 0.3
+FINE_TUNE_RATE = 0.3
 """Fine-tuning's peak learning rate, as a share of the run's."""
-VALIDATIONS = 3
+NUM_VALIDATIONS = 3
 """How often fine-tuning validates, at least."""
 
 
 @dataclass(frozen=True)
-class Wanted:
+class PruneRequest:
     """What is to go."""
 
     heads: float = 0.0
@@ -62,11 +62,11 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Done:
+class PruneResult:
     """What was pruned."""
 
     run: Path
-    rows: list[Row]
+    rows: list[ModelRow]
     """Before, pruned and fine-tuned."""
     parameters: tuple[int, int]
     """Before and after."""
@@ -74,7 +74,9 @@ class Done:
     """What is left of what, in words."""
 
 
-def wanted(heads: str | None, ff: str | None, layers: str | None, uneven: bool) -> Wanted:
+def parse_request(
+    heads: str | None, ff: str | None, layers: str | None, uneven: bool
+) -> PruneRequest:
     """What the command line asks for: `50%`, `25%`, `encoder=4,decoder=2`.
 
     Raises:
@@ -91,11 +93,11 @@ def wanted(heads: str | None, ff: str | None, layers: str | None, uneven: bool) 
             raise ConfigError("USAGE", "--layers", f"{part!r} is not of that form", advice)
         stacks.append((stack, int(count)))
     closed = heads == "closed"
-    share = 0.0 if closed else _share("--heads", heads)
-    return Wanted(share, closed, _share("--ff", ff), tuple(stacks), uneven)
+    share = 0.0 if closed else _parse_amount("--heads", heads)
+    return PruneRequest(share, closed, _parse_amount("--ff", ff), tuple(stacks), uneven)
 
 
-def _share(option: str, text: str | None) -> float:
+def _parse_amount(option: str, text: str | None) -> float:
     if text is None:
         return 0.0
     number = text.removesuffix("%")
@@ -106,9 +108,9 @@ def _share(option: str, text: str | None) -> float:
 
 
 def prune(
-    path: Path, want: Wanted, steps: int = 0, out: Path | None = None, choice: str | None = None,
-    sets: Sequence[str] = (), pairs: int = 1000,
-) -> Done:  # fmt: skip
+    path: Path, want: PruneRequest, steps: int = 0, out: Path | None = None,
+    choice: str | None = None, sets: Sequence[str] = (), pairs: int = 1000,
+) -> PruneResult:  # fmt: skip
     """Prune a run into a new one, and fine-tune it.
 
     Args:
@@ -127,35 +129,35 @@ def prune(
         Stopped: a signal came while fine-tuning; training the new run goes on from there.
     """
     opened = run_directory.open_run(path, choice)
-    check(opened, want)
+    check_request(opened, want)
     out = out or opened.run.resolve().with_name(f"{opened.run.resolve().name}-pruned")
     if out.exists():
         advice = f"choose another with -o; mt train {out}/config.yaml --run {out} trains it on"
         raise ConfigError("PRUNE-EXISTS", out, "there is something already", advice)
-    recipe = derived(opened.recipe, {}, steps, sets)  # what is wrong with it is told at once
+    recipe = pruned_recipe(opened.recipe, {}, steps, sets)  # what is wrong with it is told at once
     device = pick_device(recipe.runtime.device)
     use_threads(recipe.runtime.threads)
-    batches = sample(recipe, opened, pairs, device)
+    batches = importance_batches(recipe, opened, pairs, device)
     model = opened.model().to(device)
     parameters = [_count(model)]
-    left = shrink(model, want, batches)
+    left = shrink_model(model, want, batches)
     parameters.append(_count(model))
-    recipe = derived(opened.recipe, head_importance.sizes(model), steps, sets)
-    write(out, model, recipe, opened)
-    rows = compare.compare({"before": opened.folder, "pruned": out}, recipe)
+    recipe = pruned_recipe(opened.recipe, head_importance.layer_sizes(model), steps, sets)
+    write_pruned_run(out, model, recipe, opened)
+    rows = compare.compare_models({"before": opened.folder, "pruned": out}, recipe)
     if steps:
-        console.say(f"mt: {left}; fine-tuning {steps} updates in {out}")
+        console.print_line(f"mt: {left}; fine-tuning {steps} updates in {out}")
         train(recipe, out)
-        before, tuned = compare.compare({"before": opened.folder, "fine-tuned": out}, recipe)
+        before, tuned = compare.compare_models({"before": opened.folder, "fine-tuned": out}, recipe)
         rows = [before, rows[1], tuned]
-    return Done(out, rows, (parameters[0], parameters[1]), left)
+    return PruneResult(out, rows, (parameters[0], parameters[1]), left)
 
 
 def _count(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def check(opened: Opened, want: Wanted) -> None:
+def check_request(opened: LoadedModel, want: PruneRequest) -> None:
     """Refuse what cannot be pruned.
 
     Raises:
@@ -184,7 +186,7 @@ def check(opened: Opened, want: Wanted) -> None:
             raise ConfigError("PRUNE-HEADS", "--heads", what, "prune more, or add --uneven")
 
 
-def derived(recipe: Recipe, sizes: dict[str, Any], steps: int, sets: Sequence[str]) -> Recipe:
+def pruned_recipe(recipe: Recipe, sizes: dict[str, Any], steps: int, sets: Sequence[str]) -> Recipe:
     """The recipe of the pruned run: the run's, of other sizes, to be trained for a little.
 
     Raises:
@@ -193,25 +195,29 @@ def derived(recipe: Recipe, sizes: dict[str, Any], steps: int, sets: Sequence[st
     value = dump(recipe)
     value["model"] |= sizes
     if steps:
-        plan, every = value["training"], -(-steps // VALIDATIONS)
+        plan, every = value["training"], -(-steps // NUM_VALIDATIONS)
         plan |= {"max_steps": steps, "max_epochs": None, "max_minutes": None, "patience": None}
         plan |= {key: min(plan[key], every) for key in ("validate_every", "save_every")}
         warmup = value["schedule"]["warmup_steps"]
         value["schedule"]["warmup_steps"] = min(warmup, steps // 10)
-        value["optimizer"]["learning_rate"] *= RATE
+        value["optimizer"]["learning_rate"] *= FINE_TUNE_RATE
     document = Document(value, name="the recipe of the run")
     for assignment in sets:
         document = override(document, assignment)
     return validate(Recipe, document)
 
 
-def sample(recipe: Recipe, opened: Opened, pairs: int, device: torch.device) -> list[Batch]:
+def importance_batches(
+    recipe: Recipe, opened: LoadedModel, pairs: int, device: torch.device
+) -> list[Batch]:
     """Some of the run's pairs, always the same ones, as batches.
 
     Raises:
         DataError: they are not cut into pieces as the run's were.
     """
-    prepared = prepare(recipe, console.say, finetuning.inherited(recipe, opened.run))
+    prepared = prepare(
+        recipe, console.print_line, finetuning.inherited_vocabulary(recipe, opened.run)
+    )
     if prepared.vocabulary.digest != opened.vocabulary.digest:
         what = "the data now make another vocabulary than the run has"
         raise DataError("PRUNE-DATA", opened.run, what, "restore the data and their files")
@@ -220,12 +226,12 @@ def sample(recipe: Recipe, opened: Opened, pairs: int, device: torch.device) -> 
     rows = np.random.default_rng(recipe.training.seed).permutation(size)[:pairs]
     sides = corpus.source_lengths[rows], corpus.target_lengths[rows]
     return [
-        collate.moved(collate.collate(corpus, rows[micro]), device)
-        for micro in bucketing.cut(*sides, SLOTS, SLOTS)
+        collate.to_device(collate.collate_pairs(corpus, rows[micro]), device)
+        for micro in bucketing.bucket_by_length(*sides, PADDED_TOKENS, PADDED_TOKENS)
     ]
 
 
-def shrink(model: nn.Module, want: Wanted, batches: Sequence[Batch]) -> str:
+def shrink_model(model: nn.Module, want: PruneRequest, batches: Sequence[Batch]) -> str:
     """Take out of a model what is wanted; what is left of what, in words."""
     told = []
     for stack, count in want.layers:
@@ -236,16 +242,16 @@ def shrink(model: nn.Module, want: Wanted, batches: Sequence[Batch]) -> str:
     if want.heads or want.closed:
         before = sum(each.n_heads for each in every.values())
         if want.closed:
-            kept_heads = head_importance.open_heads(gates, want.uneven)
+            kept_heads = head_importance.heads_with_open_gates(gates, want.uneven)
         else:
-            heads = head_importance.importance(model, batches).heads
+            heads = head_importance.measure_importance(model, batches).heads
             kept_heads = head_importance.heads_to_keep(heads, want.heads, want.uneven)
         for name, kept in kept_heads.items():
             head_importance.keep_heads(every[name], kept)
         after = sum(each.n_heads for each in every.values())
         told.append(f"{after} of {before} heads left")
     if want.columns:
-        columns_felt = head_importance.importance(
+        columns_felt = head_importance.measure_importance(
             model, batches
         ).columns  # of the heads that are left
         kept_columns = head_importance.columns_to_keep(columns_felt, want.columns)
@@ -255,29 +261,31 @@ def shrink(model: nn.Module, want: Wanted, batches: Sequence[Batch]) -> str:
     return ", ".join(told)
 
 
-def write(out: Path, model: nn.Module, recipe: Recipe, opened: Opened) -> None:
+def write_pruned_run(out: Path, model: nn.Module, recipe: Recipe, opened: LoadedModel) -> None:
     """The new run, with one checkpoint of step 0; it appears whole or not at all."""
-    weights = checkpoint.weights_of(model)
+    weights = checkpoint.model_weights(model)
     fresh = plugin("models", recipe.model.kind).build(recipe.model, opened.vocabulary)
-    checkpoint.fit(fresh, weights, out)  # the recipe tells the very shapes that are left
+    checkpoint.load_into(fresh, weights, out)  # the recipe tells the very shapes that are left
     build = plugin("objectives", recipe.objective.kind).build
     teacher = open_teacher(recipe, opened.vocabulary, torch.device("cpu"))
     objective = build(recipe.objective, fresh, opened.vocabulary, teacher)
-    step = TrainStep(fresh, gated(objective, fresh, recipe.model), "fp32")
+    step = ModelWithLoss(fresh, gated(objective, fresh, recipe.model), "fp32")
     nothing = torch.optim.SGD(step.parameters())  # an optimizer without any state
     averaged = step if recipe.training.ema else None
     tensors = checkpoint.training_tensors(step, averaged, nothing)
     about = {"vocabulary": opened.vocabulary.digest, "pruned_from": str(opened.folder.name)}
-    with files.new_folder(out) as hidden:
-        run_directory.begin(hidden, recipe, opened.vocabulary, opened.resolved)
+    with files.staged_folder(out) as hidden:
+        run_directory.create_run(hidden, recipe, opened.vocabulary, opened.resolved)
         if opened.report:
             files.write_json(hidden / "report.json", opened.report)
-        checkpoint.save(hidden, checkpoint.name_of(0), fresh, TrainState(), about, tensors)
+        checkpoint.save_checkpoint(
+            hidden, checkpoint.checkpoint_name(0), fresh, TrainState(), about, tensors
+        )
 
 
-def table(done: Done) -> Iterator[str]:
+def format_result(done: PruneResult) -> Iterator[str]:
     """What was found, as lines."""
-    yield from compare.table(done.rows)
+    yield from compare.format_table(done.rows)
     before, after = done.parameters
     yield f"parameters: {before:,} -> {after:,}; {done.left}"
     yield f"written: {done.run}"

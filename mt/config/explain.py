@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from mt.config.recipe import Recipe, dump
-from mt.config.section import Section, describe
+from mt.config.section import Section, describe_key
 from mt.config.yaml_reader import Document, Location, scalar
 from mt.errors import ConfigError
 
 
-def rendered(recipe: Recipe, document: Document) -> Iterator[str]:
+def to_yaml(recipe: Recipe, document: Document) -> Iterator[str]:
     """The whole recipe as lines of YAML, each value with where it was said.
 
     Args:
@@ -23,19 +23,22 @@ def rendered(recipe: Recipe, document: Document) -> Iterator[str]:
     """
     for location, indent, text, is_value in _yaml_lines(dump(recipe), ()):
         line = "  " * indent + text
-        yield f"{line:<47} # {_said(document, location)}" if is_value else line
+        yield f"{line:<47} # {_origin(document, location)}" if is_value else line
 
 
 def _yaml_lines(value: Any, location: Location) -> Iterator[tuple[Location, int, str, bool]]:
     """(location, indentation, text, whether it holds a value) of each line of a block."""
     entries = value.items() if isinstance(value, dict) else enumerate(value)
     for key, entry in entries:
-        inside, label = (*location, key), f"{_word(key)}:" if isinstance(value, dict) else "-"
+        inside, label = (
+            (*location, key),
+            f"{_yaml_scalar(key)}:" if isinstance(value, dict) else "-",
+        )
         nested = isinstance(entry, dict) or (
             isinstance(entry, list) and any(isinstance(item, dict) for item in entry)
         )
         if not entry or not nested:
-            yield inside, len(location), f"{label} {_word(entry)}", True
+            yield inside, len(location), f"{label} {_yaml_scalar(entry)}", True
             continue
         below = _yaml_lines(entry, inside)
         if isinstance(value, dict):
@@ -46,17 +49,17 @@ def _yaml_lines(value: Any, location: Location) -> Iterator[tuple[Location, int,
         yield from below
 
 
-def _word(value: Any) -> str:
+def _yaml_scalar(value: Any) -> str:
     """A scalar or a list of scalars as YAML that reads back as the same value."""
     if isinstance(value, list):
-        return f"[{', '.join(_word(item) for item in value)}]"
+        return f"[{', '.join(_yaml_scalar(item) for item in value)}]"
     if isinstance(value, str):
         plain = re.fullmatch(r"[^\W\d][\w./<>-]*|/[\w./-]*", value) and scalar(value) == value
         return value if plain else json.dumps(value, ensure_ascii=False)
     return json.dumps(value)
 
 
-def _said(document: Document, location: Location) -> str:
+def _origin(document: Document, location: Location) -> str:
     """Where the value at `location` was said, or that it is a default."""
     value: Any = document.value
     for depth, key in enumerate(location):
@@ -69,26 +72,26 @@ def _said(document: Document, location: Location) -> str:
     return document.place(location)
 
 
-def explained(recipe: Recipe, document: Document, key: str) -> list[str]:
+def explain(recipe: Recipe, document: Document, key: str) -> list[str]:
     """What there is to know of one key, such as `model.d_model`, or of a section's keys.
 
     Raises:
         ConfigError: there is no such key.
     """
-    *_, (section, _, _), (value, name, location) = _way(recipe, key)
+    *_, (section, _, _), (value, name, location) = _key_path(recipe, key)
     lines = [f"{key}:"]
     if isinstance(section, Section):
-        kind, default, meaning = describe(type(section), name)
+        kind, default, meaning = describe_key(type(section), name)
         lines += [f"  {line}" for line in meaning.splitlines()]
     if _has_keys(value):
         return [*lines, *(f"  {key}.{name}" for name in _names(value))]
     if isinstance(section, Section):
         lines += [f"  type: {kind}", f"  default: {default}"]
     shown = list(value) if isinstance(value, tuple) else value
-    return [*lines, f"  value: {_word(shown)} ({_said(document, location)})"]
+    return [*lines, f"  value: {_yaml_scalar(shown)} ({_origin(document, location)})"]
 
 
-def _way(recipe: Recipe, key: str) -> Iterator[tuple[Any, str, Location]]:
+def _key_path(recipe: Recipe, key: str) -> Iterator[tuple[Any, str, Location]]:
     """The (value, name, location) of each step from the recipe down to a key."""
     value: Any = recipe
     location: Location = ()

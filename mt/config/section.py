@@ -36,7 +36,7 @@ def describe_value(value: Any) -> str:
     return repr(value) if not isinstance(value, bool) else str(value).lower()
 
 
-def _below_the_file(value: Any, info: ValidationInfo) -> Any:
+def _resolve_path(value: Any, info: ValidationInfo) -> Any:
     """A relative path starts at the folder of the file that says it."""
     if not isinstance(value, str) or not value:
         raise ValueError(f"should be a path, got {describe_value(value)}")
@@ -44,7 +44,7 @@ def _below_the_file(value: Any, info: ValidationInfo) -> Any:
     return os.path.abspath(os.path.join(folder, value))
 
 
-InputFile = Annotated[str, BeforeValidator(_below_the_file)]
+InputFile = Annotated[str, BeforeValidator(_resolve_path)]
 """The path of a file that is read, relative to the config that names it."""
 
 
@@ -63,7 +63,7 @@ def input_files(section: BaseModel) -> dict[str, str]:
     return found
 
 
-def describe(schema: type[BaseModel], key: str) -> tuple[str, str, str]:
+def describe_key(schema: type[BaseModel], key: str) -> tuple[str, str, str]:
     """The type, default and docstring of a key of a section.
 
     Raises:

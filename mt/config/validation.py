@@ -27,7 +27,8 @@ def validate(schema: type[S], document: Document) -> S:
         problems = [
             (document.place(location), what)
             for location, what in sorted(
-                _problems(error, schema, document.value), key=lambda p: _order(document, p[0])
+                _list_problems(error, schema, document.value),
+                key=lambda p: _sort_key(document, p[0]),
             )
         ]
         (where, what), *others = problems
@@ -35,12 +36,12 @@ def validate(schema: type[S], document: Document) -> S:
         raise ConfigError("CONFIG", where, what, advice, others) from None
 
 
-def _order(document: Document, location: Location) -> tuple[str, int]:
+def _sort_key(document: Document, location: Location) -> tuple[str, int]:
     name, _, line = document.place(location).rpartition(":")
     return name, int(line) if line.isdigit() else 0
 
 
-def _problems(
+def _list_problems(
     error: ValidationError, schema: type[BaseModel], value: Any, outer: Location = ()
 ) -> Iterator[tuple[Location, str]]:
     items = error.errors(include_url=False)
@@ -49,30 +50,30 @@ def _problems(
     for item in items:
         if item["type"] == "too_short" and item["loc"] in around:
             continue  # a list is short only because its entries are wrong
-        keys = _keys_of(item["loc"], value)
+        keys = _known_keys(item["loc"], value)
         location = (*outer, *keys)
         context = item.get("ctx") or {}
         if item["type"] == "plugin":
             inner: ValidationError = context["error"]
-            yield from _problems(inner, context["schema"], item["input"], location)
+            yield from _list_problems(inner, context["schema"], item["input"], location)
             continue
-        what = _told_problem(item, schema)
+        what = _format_problem(item, schema)
         if len(keys) < len(item["loc"]):  # one of the types that the value could have had
             choices.setdefault(location, []).append(what)
         elif location:
-            yield location, f"{_path(location)}: {what}"
+            yield location, f"{_key_text(location)}: {what}"
         else:  # a check between sections, which names its key first
             yield tuple(what.split(" ")[0].strip(":").split(".")), what
     for location, whats in choices.items():
         either = [what.rpartition(", got ")[0] for what in whats[:-1]] + whats[-1:]
-        yield location, f"{_path(location)}: {', or '.join(either)}"
+        yield location, f"{_key_text(location)}: {', or '.join(either)}"
 
 
-def _path(location: Location) -> str:
+def _key_text(location: Location) -> str:
     return ".".join(str(key) for key in location)
 
 
-def _keys_of(location: Location, value: Any) -> Location:
+def _known_keys(location: Location, value: Any) -> Location:
     """The keys of a location, without the names of the types that pydantic tried after them."""
     for end, key in enumerate(location):
         if isinstance(value, dict):
@@ -84,7 +85,7 @@ def _keys_of(location: Location, value: Any) -> Location:
     return location
 
 
-def _told_problem(item: Any, schema: type[BaseModel]) -> str:
+def _format_problem(item: Any, schema: type[BaseModel]) -> str:
     """What is wrong with one key, in our words."""
     kind, message, value = item["type"], item["msg"], item["input"]
     if kind == "extra_forbidden":

@@ -68,7 +68,7 @@ def parse(text: str, name: str = "config", folder: Path = Path()) -> Document:
     """Parse YAML text into a document whose places are `name:line`."""
     places: dict[Location, str] = {}
     node = _compose(text, name)
-    value = {} if node is None else _Builder(name, places).build(node, (), name)
+    value = {} if node is None else _NodeReader(name, places).build(node, (), name)
     if not isinstance(value, dict):
         what = f"the top level must be a mapping of sections, not {describe_value(value)}"
         raise ConfigError("CONFIG", f"{name}:1", what, "begin with, say, `languages: {...}`")
@@ -101,7 +101,7 @@ def _compose(text: str, name: str) -> yaml.Node | None:
         raise ConfigError("CONFIG-YAML", where, what, advice) from None
 
 
-class _Builder:
+class _NodeReader:
     """Turns YAML nodes to values and remembers the line of each."""
 
     def __init__(self, name: str, places: dict[Location, str]) -> None:
@@ -164,7 +164,7 @@ def override(document: Document, assignment: str) -> Document:
     if set(parsed) != {"value"}:
         raise ConfigError("CONFIG-SET", where, "more than one value", "quote the value")
     location: Location = ()
-    copy = _replaced(document.value, keys, parsed["value"], where)
+    copy = _with_value(document.value, keys, parsed["value"], where)
     value: Any = document.value
     for key in keys:
         step = int(key) if isinstance(value, list) else key
@@ -175,16 +175,16 @@ def override(document: Document, assignment: str) -> Document:
     return Document(copy, {**places, location: where}, document.folder, document.name)
 
 
-def _replaced(value: Any, keys: list[str], new: Any, where: str) -> Any:
+def _with_value(value: Any, keys: list[str], new: Any, where: str) -> Any:
     """A copy of `value` in which the entry at `keys` is `new`."""
     if not keys:
         return new
     key = keys[0]
     if isinstance(value, dict) or value is None:
-        inner = _replaced((value or {}).get(key), keys[1:], new, where)
+        inner = _with_value((value or {}).get(key), keys[1:], new, where)
         return {**(value or {}), key: inner}
     if isinstance(value, list) and key.isdigit() and int(key) < len(value):
-        inner = _replaced(value[int(key)], keys[1:], new, where)
+        inner = _with_value(value[int(key)], keys[1:], new, where)
         return [*value[: int(key)], inner, *value[int(key) + 1 :]]
     what = f"{key}: there is no such entry in {describe_value(value)}"
     raise ConfigError("CONFIG-SET", where, what, "see `mt config` for what there is")

@@ -16,14 +16,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mt.config.schema import BatchingConfig
-from mt.data.bucketing import Lengths, Rows, Shape, cut, deal, fill
+from mt.data.bucketing import (
+    Lengths,
+    PairIndices,
+    Shape,
+    balance_groups,
+    bucket_by_length,
+    pack_into_shapes,
+)
 
-_DRAWN = 0x5EED
-"""Sets the generators of `drawn` apart from those of windows."""
+_SAMPLING_STREAM = 0x5EED
+"""Sets the generators of `temperature_sample` apart from those of windows."""
 
 
 @dataclass(frozen=True)
-class Epoch:
+class EpochPlan:
     """The batches of one epoch: a pure function of its fields, cut a window at a time.
 
     So a run can go on anywhere knowing no more than (epoch, window, update), at the cost of one
@@ -45,43 +52,47 @@ class Epoch:
     parts: tuple[int, ...] = ()
     """How many of the pairs are of each corpus, one after another."""
     temperature: float = 1.0
-    """How evenly corpora are drawn from; at 1 each pair comes once. See `drawn`."""
+    """How evenly corpora are drawn from; at 1 each pair comes once. See `temperature_sample`."""
 
     @cached_property
-    def windows(self) -> list[Rows]:
+    def windows(self) -> list[PairIndices]:
         """The rows of each window: all that are drawn, shuffled, in parts of one size."""
         pairs, lengths = len(self.target_lengths), self.target_lengths
         order = np.arange(pairs, dtype=np.uint32)
         if self.temperature != 1 and len(self.parts) > 1:
-            order = drawn(self.parts, self.temperature, self.seed, self.number)
+            order = temperature_sample(self.parts, self.temperature, self.seed, self.number)
             lengths = lengths[order]
         order = self._random().permutation(order)
         of_an_update = self.config.tokens / max(1.0, float(lengths.mean()))
         return np.array_split(order, max(1, round(pairs / (self.config.window * of_an_update))))
 
-    def updates(self, window: int) -> list[list[Rows]]:
+    def updates(self, window: int) -> list[list[PairIndices]]:
         """The micro-batches of each update of a window, each the rows [B] that it holds."""
         rows = self.windows[window].astype(np.int64)
         source, target = self.source_lengths[rows], self.target_lengths[rows]
         budget = self.config.tokens
         if self.shapes:
-            micros = fill(self.shapes, source, target)
+            micros = pack_into_shapes(self.shapes, source, target)
         else:
-            micros = cut(source, target, self.micro_tokens, budget)
+            micros = bucket_by_length(source, target, self.micro_tokens, budget)
         self._random(window).shuffle(micros)
         sizes = [int(target[micro].sum()) for micro in micros]
-        groups = deal(np.array(sizes), _count(target, budget))
+        groups = balance_groups(np.array(sizes), _num_updates(target, budget))
         return [[rows[micros[i]] for i in group] for group in groups]
 
     def __len__(self) -> int:
         """Updates of the epoch, known without cutting it."""
-        return sum(_count(self.target_lengths[rows], self.config.tokens) for rows in self.windows)
+        return sum(
+            _num_updates(self.target_lengths[rows], self.config.tokens) for rows in self.windows
+        )
 
     def _random(self, *more: int) -> np.random.Generator:
         return np.random.Generator(np.random.PCG64([self.seed, self.number, *more]))
 
 
-def drawn(parts: Sequence[int], temperature: float, seed: int, number: int) -> NDArray[np.uint32]:
+def temperature_sample(
+    parts: Sequence[int], temperature: float, seed: int, number: int
+) -> NDArray[np.uint32]:
     """The rows of an epoch in which small corpora come more often: as many as there are pairs.
 
     A corpus of n among N pairs is drawn from in proportion to (n/N)^(1/temperature) (Arivazhagan
@@ -98,7 +109,7 @@ def drawn(parts: Sequence[int], temperature: float, seed: int, number: int) -> N
     rows, first = [], 0
     for corpus, (size, count) in enumerate(zip(parts, np.diff(wanted, prepend=0), strict=True)):
         if size:
-            random = np.random.Generator(np.random.PCG64([seed, number, corpus, _DRAWN]))
+            random = np.random.Generator(np.random.PCG64([seed, number, corpus, _SAMPLING_STREAM]))
             whole, rest = divmod(int(count), size)
             some = random.permutation(size)[:rest]
             rows += [np.tile(np.arange(size), whole) + first, np.sort(some) + first]
@@ -106,6 +117,6 @@ def drawn(parts: Sequence[int], temperature: float, seed: int, number: int) -> N
     return np.concatenate(rows).astype(np.uint32)
 
 
-def _count(target: Lengths, tokens: int) -> int:
+def _num_updates(target: Lengths, tokens: int) -> int:
     """How many updates the pairs of a window make: never more than it has micro-batches."""
     return max(1, round(int(target.sum()) / max(tokens, int(target.max(initial=0)))))

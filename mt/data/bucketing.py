@@ -1,7 +1,7 @@
 """Batches and their shapes from nothing but the lengths of sentence pairs.
 
-`cut` is for devices that take any shape, `choose_shapes` and `fill` for those on which each new
-shape costs a start-up.
+`bucket_by_length` is for devices that take any shape. `choose_shapes` and `pack_into_shapes` are
+for devices on which each new shape costs a start-up.
 """
 
 from __future__ import annotations
@@ -11,15 +11,17 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-Rows = NDArray[np.int64]
+PairIndices = NDArray[np.int64]
 Lengths = NDArray[np.integer]
 Shape = tuple[int, int, int]
 """Rows, source positions, target positions."""
-MOST_SHAPES = 24
+MAX_SHAPES = 24
 _SAMPLE = 50_000
 
 
-def cut(source: Lengths, target: Lengths, slots: int, tokens: int) -> list[Rows]:
+def bucket_by_length(
+    source: Lengths, target: Lengths, slots: int, tokens: int
+) -> list[PairIndices]:
     """Batches of at most `slots` padded slots and `tokens` target tokens, with little padding.
 
     All pairs are one rectangle, as wide as the longest of each side. A rectangle that is too
@@ -34,7 +36,7 @@ def cut(source: Lengths, target: Lengths, slots: int, tokens: int) -> list[Rows]
     Returns:
         Positions within `source` and `target` of each batch's pairs.
     """
-    batches: list[Rows] = []
+    batches: list[PairIndices] = []
     waiting = [np.arange(len(source))] if len(source) else []
     while waiting:
         rows = waiting.pop()
@@ -43,16 +45,18 @@ def cut(source: Lengths, target: Lengths, slots: int, tokens: int) -> list[Rows]
         if fits or len(rows) == 1:
             batches.append(rows)
         else:
-            waiting += reversed(_halves(source, target, rows, share=0.25)[1])
+            waiting += reversed(_split_in_two(source, target, rows, share=0.25)[1])
     return batches
 
 
-def _halves(source: Lengths, target: Lengths, rows: Rows, share: float) -> tuple[int, list[Rows]]:
+def _split_in_two(
+    source: Lengths, target: Lengths, rows: PairIndices, share: float
+) -> tuple[int, list[PairIndices]]:
     """The two parts of `rows` that have the fewest slots together, and how many."""
     s, t = source[rows], target[rows]
     slots, at, order = min(
         (
-            (*_split(s[order], t[order], share), order)
+            (*_best_split(s[order], t[order], share), order)
             for order in (np.lexsort((t, s)), np.lexsort((s, t)))
         ),
         key=lambda found: found[0],
@@ -60,19 +64,19 @@ def _halves(source: Lengths, target: Lengths, rows: Rows, share: float) -> tuple
     return slots, [rows[order[:at]], rows[order[at:]]]
 
 
-def _split(source: Lengths, target: Lengths, share: float) -> tuple[int, int]:
+def _best_split(source: Lengths, target: Lengths, share: float) -> tuple[int, int]:
     """The fewest slots that sorted pairs have when split in two, and where.
 
     The smaller part gets a `share` of the pairs at least.
     """
     pairs = len(source)
-    slots = _slots(source, target)[:-1] + _slots(source[::-1], target[::-1])[-2::-1]
+    slots = _padded_tokens(source, target)[:-1] + _padded_tokens(source[::-1], target[::-1])[-2::-1]
     least = max(1, int(pairs * share))
     at = least + int(np.argmin(slots[least - 1 : pairs - least]))
     return int(slots[at - 1]), at
 
 
-def _slots(source: Lengths, target: Lengths) -> NDArray[np.int64]:
+def _padded_tokens(source: Lengths, target: Lengths) -> NDArray[np.int64]:
     """The slots of the first pair, of the first two as one rectangle, of the first three ..."""
     widths = np.maximum.accumulate(source).astype(np.int64) + np.maximum.accumulate(target)
     return widths * np.arange(1, len(source) + 1)
@@ -82,7 +86,7 @@ def choose_shapes(source: Lengths, target: Lengths, slots: int) -> tuple[Shape, 
     """At most MOST_SHAPES shapes that hold a corpus with little padding, smallest first.
 
     The rectangle around all lengths is split again and again where that saves the most slots
-    (see `cut`). A device on which every new shape costs a start-up then sees few of them.
+    (see `bucket_by_length`).
 
     Args:
         source, target: [pairs] real positions.
@@ -93,36 +97,40 @@ def choose_shapes(source: Lengths, target: Lengths, slots: int) -> tuple[Shape, 
         longest = [int(source.argmax()), int(target.argmax())]
         source, target = (side[np.append(some, longest)] for side in (source, target))
     parts = [np.arange(len(source))]
-    splits = [_saving(source, target, parts[0])]
-    while len(parts) < MOST_SHAPES - 1:
+    splits = [_padding_saved(source, target, parts[0])]
+    while len(parts) < MAX_SHAPES - 1:
         best = max(range(len(parts)), key=lambda i: splits[i][0])
         saved, halves = splits[best]
         if saved <= 0:
             break
         parts[best : best + 1] = halves
-        splits[best : best + 1] = [_saving(source, target, half) for half in halves]
+        splits[best : best + 1] = [_padding_saved(source, target, half) for half in halves]
     sides = {(int(source[part].max()), int(target[part].max())) for part in parts}
     sides.add((int(source.max()), int(target.max())))  # so that everything fits somewhere
     return tuple(
-        (_rows_of(slots, s + t), s, t) for s, t in sorted(sides, key=lambda x: (sum(x), x))
+        (_rows_per_batch(slots, s + t), s, t) for s, t in sorted(sides, key=lambda x: (sum(x), x))
     )
 
 
-def _rows_of(slots: int, width: int) -> int:
+def _rows_per_batch(slots: int, width: int) -> int:
     """Rows of a shape: what the slots allow, a multiple of 8 where tensor cores gain by it."""
     rows = max(1, slots // width)
     return rows - rows % 8 if rows > 8 else rows
 
 
-def _saving(source: Lengths, target: Lengths, rows: Rows) -> tuple[int, list[Rows]]:
+def _padding_saved(
+    source: Lengths, target: Lengths, rows: PairIndices
+) -> tuple[int, list[PairIndices]]:
     """How many slots the best split of a part saves, and its halves."""
     if len(rows) < 2:
         return 0, []
-    slots, halves = _halves(source, target, rows, share=0)
+    slots, halves = _split_in_two(source, target, rows, share=0)
     return (int(source[rows].max()) + int(target[rows].max())) * len(rows) - slots, halves
 
 
-def fill(shapes: Sequence[Shape], source: Lengths, target: Lengths) -> list[Rows]:
+def pack_into_shapes(
+    shapes: Sequence[Shape], source: Lengths, target: Lengths
+) -> list[PairIndices]:
     """Batches that each fit one of the shapes, all but a few of them full.
 
     A pair goes to the smallest shape that holds it; those left over when a shape's last batch
@@ -135,7 +143,7 @@ def fill(shapes: Sequence[Shape], source: Lengths, target: Lengths) -> list[Rows
     Returns:
         Positions within `source` and `target` of each batch's pairs.
     """
-    batches: list[Rows] = []
+    batches: list[PairIndices] = []
     left = np.arange(len(source))
     for number, (rows, s, t) in enumerate(shapes):
         inside = (source[left] <= s) & (target[left] <= t)
@@ -155,7 +163,7 @@ def fill(shapes: Sequence[Shape], source: Lengths, target: Lengths) -> list[Rows
     return batches
 
 
-def deal(sizes: NDArray[np.integer], count: int) -> list[NDArray[np.intp]]:
+def balance_groups(sizes: NDArray[np.integer], count: int) -> list[NDArray[np.intp]]:
     """Cut a row of micro-batches into `count` groups, none empty, of sizes as equal as may be."""
     count = min(count, len(sizes))
     middles = np.cumsum(sizes) - sizes / 2
@@ -166,7 +174,7 @@ def deal(sizes: NDArray[np.integer], count: int) -> list[NDArray[np.intp]]:
     return np.split(np.arange(len(sizes)), ends)
 
 
-def shape_of(shapes: Sequence[Shape], rows: int, source: int, target: int) -> Shape:
+def smallest_shape(shapes: Sequence[Shape], rows: int, source: int, target: int) -> Shape:
     """The smallest of the shapes, which stand smallest first, that holds so much."""
     for shape in shapes:
         if rows <= shape[0] and source <= shape[1] and target <= shape[2]:

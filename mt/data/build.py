@@ -19,26 +19,26 @@ from mt.data.cache import FORMAT, CorpusSource, digest_json, section_values
 from mt.data.corpus import SIDES, Writer, token_type
 from mt.data.encode import (
     CHUNK_PAIRS,
-    MENDED,
+    EMPTY_CORPUS_ADVICE,
     REASONS,
-    Held,
-    as_row,
-    chunked,
+    HeldOut,
+    chunk_pairs,
     encode,
-    encode_row,
-    held_out,
-    sampled,
-    treatment,
+    encode_chunk,
+    encode_options,
+    held_out_pairs,
+    sample_lines,
+    to_row,
 )
 from mt.data.pairs import Pair, read_pairs
-from mt.data.streaming import Processes, order_of, read
+from mt.data.streaming import StreamRanks, read_chunks, shard_order_seed
 from mt.errors import DataError, MachineError, MtError, Stopped
 from mt.runtime import files
 from mt.runtime.device import physical_cores
 from mt.vocabulary import learn, vocabulary
 from mt.vocabulary.vocabulary import Vocabulary
 
-_FEW_PAIRS = 5_000
+_MIN_PARALLEL_PAIRS = 5_000
 _ROWS_IN_MEMORY = 8  # rows that `datasets` collects before it writes, each a chunk
 _Counts = Counter[str]
 """Pairs read, and those dropped for each reason."""
@@ -71,7 +71,7 @@ class CorpusBuilder:
     def run(self) -> dict[str, Any]:
         """Fill the folder; the report."""
         stamps = self._stamps()
-        with _quiet_datasets(), _unwrapped():
+        with _quiet_datasets(), _unwrap_errors():
             with self._timed("reading"):
                 chunks = self._read()
                 valid = {s.name: list(read_pairs(s.config)) for s in self.valid}
@@ -93,10 +93,10 @@ class CorpusBuilder:
         if self.recipe.data.streaming:
             report["stream"] = self._keep_for_streams(held)
         files.write_json(self.folder / "report.json", report)
-        files.discard(self.work)
+        files.delete(self.work)
         return report
 
-    def _keep_for_streams(self, held: Held) -> str:
+    def _keep_for_streams(self, held: HeldOut) -> str:
         """Write what a stream must leave out; the hash of that and of what is to be read."""
         texts = {source: sorted(targets) for source, targets in held.items()}
         files.write_json(self.folder / "held.json", texts)
@@ -115,7 +115,7 @@ class CorpusBuilder:
 
     def _read(self) -> Any:
         """All training pairs as a `datasets.Dataset` of chunks."""
-        datasets = _datasets()
+        datasets = _import_datasets()
         streaming = self.recipe.data.streaming
         part = "the beginning of " if streaming else ""
         self.tell(f"reading {part}{len(self.train)} training corpora")
@@ -131,7 +131,7 @@ class CorpusBuilder:
     def _chunks(self) -> Iterator[dict[str, Any]]:
         for number, source in enumerate(self.train):
             self.read.append(0)
-            for chunk in chunked(read_pairs(source.config)):
+            for chunk in chunk_pairs(read_pairs(source.config)):
                 self.read[number] += len(chunk["source"])
                 yield {"corpus": number, **chunk}
             if not self.read[number]:
@@ -142,11 +142,11 @@ class CorpusBuilder:
         """A chunk of each streamed corpus at least, and as much as the vocabulary asks for."""
         config, corpora = self.recipe.vocabulary, self.recipe.data.train
         for source in self.train:
-            if next(read([source.config], 1, Processes(), None), None) is None:
+            if next(read_chunks([source.config], 1, StreamRanks(), None), None) is None:
                 advice = "see the corpus in the recipe: is it the right file?"
                 raise DataError("DATA-EMPTY", source.where, "there are no pairs in it", advice)
         wanted = config.sample if config.path is None and self.inherited is None else 1
-        for chunk, _ in read(corpora, order_of(config.seed), Processes(), None):
+        for chunk, _ in read_chunks(corpora, shard_order_seed(config.seed), StreamRanks(), None):
             self.read.append(len(chunk.source))
             yield {"corpus": 0, "source": chunk.source, "target": chunk.target}
             if sum(self.read) >= wanted:
@@ -158,22 +158,24 @@ class CorpusBuilder:
             return self._named(self.inherited)
         if config.path is None:
             self.tell(f"learning a vocabulary of {config.size:,}")
-        lines = {side: sampled(chunks, side, config) for side in SIDES}
+        lines = {side: sample_lines(chunks, side, config) for side in SIDES}
         corpora = [self.recipe.languages, *(source.config.direction for source in self.train)]
         codes = [" ".join(getattr(each, side) for each in corpora) for side in SIDES]
         languages = Languages(source=codes[0], target=codes[1])
-        known = learn.train(config, languages, lines["source"], lines["target"], self.monolingual)
+        known = learn.learn_vocabulary(
+            config, languages, lines["source"], lines["target"], self.monolingual
+        )
         return self._named(known)
 
     def _named(self, known: Vocabulary) -> Vocabulary:
         """The vocabulary with a name for each language that a source has to tell."""
         told = self.recipe.targets if known.languages else self.recipe.told_languages
-        return known.naming([vocabulary.tag(language) for language in told])
+        return known.naming([vocabulary.language_tag(language) for language in told])
 
-    def _held_out(self, valid: list[Pair]) -> Held:
+    def _held_out(self, valid: list[Pair]) -> HeldOut:
         tests = [s for s in self.sources.values() if s.name.startswith("test.")]
         pairs = chain(valid, *(read_pairs(source.config) for source in tests))
-        return held_out(pairs, self.monolingual) if self.recipe.data.drop_overlap else {}
+        return held_out_pairs(pairs, self.monolingual) if self.recipe.data.drop_overlap else {}
 
     def _encode_valid(
         self, corpora: dict[str, list[Pair]], known: Vocabulary, dtype: str
@@ -182,38 +184,38 @@ class CorpusBuilder:
         kept: list[Pair] = []
         with Writer(self.folder, "valid", dtype, known.digest) as writer:
             for name, start in _chunks_of(corpora):
-                how = treatment(self.sources[name].config, known)
+                how = encode_options(self.sources[name].config, known)
                 part = corpora[name][start : start + CHUNK_PAIRS]
                 sources, targets = [p.source for p in part], [p.target for p in part]
                 encoded = encode(sources, targets, known, limit, {}, how)
-                _append(writer, as_row(encoded, dtype), counts[name])
+                _write_chunk(writer, to_row(encoded, dtype), counts[name])
                 kept += [p for p, why in zip(part, encoded.reasons, strict=True) if why is None]
         lines = [json.dumps(asdict(pair), ensure_ascii=False) + "\n" for pair in kept]
-        files.write(self.folder / "valid.pairs.jsonl", "".join(lines))
+        files.write_file(self.folder / "valid.pairs.jsonl", "".join(lines))
         return counts
 
     def _encode_train(
-        self, chunks: Any, known: Vocabulary, held: Held, dtype: str
+        self, chunks: Any, known: Vocabulary, held: HeldOut, dtype: str
     ) -> list[_Counts]:
         counts = [Counter[str]() for _ in self.train]
         limit = self.recipe.data.max_length
         settings = {"known": known, "max_length": limit, "held": held, "dtype": dtype}
-        settings["treatments"] = [treatment(source.config, known) for source in self.train]
+        settings["treatments"] = [encode_options(source.config, known) for source in self.train]
         with Writer(self.folder, "train", dtype, known.digest) as writer:
             for row in self._mapped(chunks, settings):
-                _append(writer, row, counts[row["corpus"]])
+                _write_chunk(writer, row, counts[row["corpus"]])
         return counts
 
     def _mapped(self, chunks: Any, settings: dict[str, Any]) -> Iterable[dict[str, Any]]:
         """The encoded chunks, in order; encoded by several processes when there are many pairs."""
-        datasets = _datasets()
+        datasets = _import_datasets()
         pairs = sum(self.read)
         wanted = self.recipe.data.processes
         processes = min(physical_cores() if wanted == "auto" else wanted, len(chunks))
         self.tell(f"encoding {pairs:,} pairs in {processes} processes")
-        if pairs < _FEW_PAIRS or processes == 1:
+        if pairs < _MIN_PARALLEL_PAIRS or processes == 1:
             return (
-                {**encode_row(chunk, **settings), "corpus": chunk["corpus"]} for chunk in chunks
+                {**encode_chunk(chunk, **settings), "corpus": chunk["corpus"]} for chunk in chunks
             )
         kinds = {"corpus": "int32", "pairs": "int64"} | dict.fromkeys(REASONS, "int64")
         kinds |= {f"{s}_{part}": "large_binary" for s in SIDES for part in ("tokens", "lengths")}
@@ -221,7 +223,7 @@ class CorpusBuilder:
             # The workers are forked before anything here has started a thread that they need.
             warnings.filterwarnings("ignore", ".*multi-threaded.*fork", DeprecationWarning)
             rows: Iterable[dict[str, Any]] = chunks.map(
-                encode_row, fn_kwargs=settings, num_proc=processes,
+                encode_chunk, fn_kwargs=settings, num_proc=processes,
                 remove_columns=list(SIDES), load_from_cache_file=False,
                 features=datasets.Features({k: datasets.Value(v) for k, v in kinds.items()}),
                 cache_file_name=str(self.work / "encoded.arrow"), new_fingerprint="encoded",
@@ -237,12 +239,14 @@ class CorpusBuilder:
             corpora = {s.name: {"kind": s.config.kind, "files": s.files} for s in self.train}
         else:
             each = zip(self.train, train, strict=True)
-            corpora = {source.name: _told(source, counts) for source, counts in each}
-        corpora |= {name: _told(self.sources[name], counts) for name, counts in valid.items()}
+            corpora = {source.name: _corpus_report(source, counts) for source, counts in each}
+        corpora |= {
+            name: _corpus_report(self.sources[name], counts) for name, counts in valid.items()
+        }
         written = [name for name in ("train", "valid") if (self.folder / f"{name}.json").exists()]
         headers = {name: files.read_json(self.folder / f"{name}.json") for name in written}
         if "train" in headers:
-            kept = sum(counts["pairs"] - _dropped(counts) for counts in train)
+            kept = sum(counts["pairs"] - _num_dropped(counts) for counts in train)
             assert sum(self.read) == sum(counts["pairs"] for counts in train), "pairs were lost"
             assert headers["train"]["pairs"] == kept, "pairs were lost"
         return {
@@ -267,26 +271,26 @@ def _chunks_of(corpora: dict[str, list[Pair]]) -> Iterator[tuple[str, int]]:
         yield from ((name, start) for start in range(0, len(pairs), CHUNK_PAIRS))
 
 
-def _append(writer: Writer, row: dict[str, Any], counts: _Counts) -> None:
+def _write_chunk(writer: Writer, row: dict[str, Any], counts: _Counts) -> None:
     """Write an encoded chunk and count it; what came in is what is kept and what is dropped."""
     before = writer.pairs
     tokens, lengths = ({s: row[f"{s}_{part}"] for s in SIDES} for part in ("tokens", "lengths"))
     writer.append(tokens, lengths)
     now = Counter({reason: row[reason] for reason in ("pairs", *REASONS)})
-    assert now["pairs"] == writer.pairs - before + _dropped(now), "pairs were lost"
+    assert now["pairs"] == writer.pairs - before + _num_dropped(now), "pairs were lost"
     counts.update(now)
 
 
-def _dropped(counts: _Counts) -> int:
+def _num_dropped(counts: _Counts) -> int:
     return sum(counts[reason] for reason in REASONS)
 
 
-def _told(source: CorpusSource, counts: _Counts) -> dict[str, Any]:
-    kept = counts["pairs"] - _dropped(counts)
+def _corpus_report(source: CorpusSource, counts: _Counts) -> dict[str, Any]:
+    kept = counts["pairs"] - _num_dropped(counts)
     if not kept:
         worst = max(REASONS, key=lambda reason: counts[reason])
         what = f"none of {counts['pairs']} pairs is left; {counts[worst]} dropped as {worst}"
-        raise DataError("DATA-EMPTY", source.where, what, MENDED[worst])
+        raise DataError("DATA-EMPTY", source.where, what, EMPTY_CORPUS_ADVICE[worst])
     return {
         "kind": source.config.kind, "files": source.files, "pairs": counts["pairs"], "kept": kept,
         "dropped": {reason: counts[reason] for reason in REASONS},
@@ -311,7 +315,7 @@ def format_report(report: dict[str, Any]) -> Iterator[str]:
         yield f"{pieces} pieces; {tokens['source']:,} source and {tokens['target']:,} target tokens"
 
 
-def _datasets() -> Any:
+def _import_datasets() -> Any:
     import datasets  # here, so that a prepared corpus can be trained on without it
 
     return datasets
@@ -320,7 +324,7 @@ def _datasets() -> Any:
 @contextlib.contextmanager
 def _quiet_datasets() -> Iterator[None]:
     """No progress bars of `datasets`: the screen is ours."""
-    datasets = _datasets()
+    datasets = _import_datasets()
     hidden = datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:
@@ -331,7 +335,7 @@ def _quiet_datasets() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _unwrapped() -> Iterator[None]:
+def _unwrap_errors() -> Iterator[None]:
     """What `datasets` wraps that our own code raised is raised as it was."""
     try:
         yield

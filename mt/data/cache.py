@@ -16,9 +16,7 @@ from mt.config.recipe import Recipe
 from mt.config.schema import SourceConfig
 from mt.config.section import Section, input_files
 from mt.data.corpus import Corpus
-from mt.data.encode import (
-    Held,
-)
+from mt.data.encode import HeldOut
 from mt.data.pairs import Pair
 from mt.errors import DataError, MachineError, ModelError
 from mt.runtime import files
@@ -30,7 +28,7 @@ FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedData:
     """What training needs of the data."""
 
     vocabulary: Vocabulary
@@ -42,7 +40,7 @@ class Prepared:
     report: dict[str, Any]
     """What was read, kept and dropped, as in `report.json`."""
     folder: Path
-    held: Held
+    held: HeldOut
     """The pairs that a stream must leave out; empty where there is none."""
 
     @property
@@ -94,14 +92,14 @@ def corpus_sources(recipe: Recipe) -> list[CorpusSource]:
     named |= {f"valid.{i}": source for i, source in enumerate(data.more_valid, start=1)}
     if data.drop_overlap:
         named |= {f"test.{name}": source for name, source in data.test.items()}
-    facts = _sizes if data.streaming else _inputs
+    facts = _input_sizes if data.streaming else _hash_inputs
     return [
         *(CorpusSource(name, config, facts(config)) for name, config in train.items()),
-        *(CorpusSource(name, config, _inputs(config)) for name, config in named.items()),
+        *(CorpusSource(name, config, _hash_inputs(config)) for name, config in named.items()),
     ]
 
 
-def _sizes(section: Section) -> dict[str, dict[str, str]]:
+def _input_sizes(section: Section) -> dict[str, dict[str, str]]:
     """What is known of input files without reading them."""
     found = {}
     for key, path in input_files(section).items():
@@ -110,7 +108,7 @@ def _sizes(section: Section) -> dict[str, dict[str, str]]:
     return found
 
 
-def _inputs(section: Section) -> dict[str, dict[str, str]]:
+def _hash_inputs(section: Section) -> dict[str, dict[str, str]]:
     found = {}
     for key, path in input_files(section).items():
         file = Path(path)
@@ -127,19 +125,22 @@ def _inputs(section: Section) -> dict[str, dict[str, str]]:
 
 def cache_key(recipe: Recipe, sources: Sequence[CorpusSource], known: Vocabulary | None) -> str:
     """The hash of what decides the result: files by content, all else by value."""
-    cut = _learned(recipe.vocabulary) if known is None else known.digest
+    cut = _learned_values(recipe.vocabulary) if known is None else known.digest
     everything = [
         FORMAT, vocabulary.FORMAT, recipe.languages.model_dump(),
         recipe.data.max_length, recipe.data.drop_overlap, recipe.data.streaming,
         cut,
-        [[s.name, section_values(s.config, s.files), _code_of(s.config.kind)] for s in sources],
+        [
+            [s.name, section_values(s.config, s.files), _source_code_hashes(s.config.kind)]
+            for s in sources
+        ],
     ]  # fmt: skip
     return digest_json(everything)[:16]
 
 
-def _learned(config: schema.VocabularyConfig) -> dict[str, Any]:
+def _learned_values(config: schema.VocabularyConfig) -> dict[str, Any]:
     """The values that decide what a vocabulary is; how training draws from it is not one."""
-    values = section_values(config, _inputs(config))
+    values = section_values(config, _hash_inputs(config))
     return {key: value for key, value in values.items() if key != "sampling"}
 
 
@@ -157,7 +158,7 @@ def digest_json(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def _code_of(kind: str) -> list[str]:
+def _source_code_hashes(kind: str) -> list[str]:
     """The hashes of a source's own files: what it reads may change with them."""
     module = Path(plugin("sources", kind).__file__)
     private = [path for path in module.parent.glob(f"_{module.stem}/*") if path.is_file()]
@@ -169,7 +170,7 @@ def lock_path(folder: Path) -> Path:
     return folder.parent / f"{folder.name}.lock"
 
 
-def sweep(folder: Path) -> None:
+def sweep_cache(folder: Path) -> None:
     """Delete what killed processes left, also of other corpora that nobody is building."""
     for pattern in (".tmp-*", ".trash-*"):
         for path in folder.parent.glob(pattern):
@@ -177,12 +178,12 @@ def sweep(folder: Path) -> None:
             with contextlib.ExitStack() as stack, contextlib.suppress(MachineError):
                 if owner != folder:
                     stack.enter_context(files.lock(lock_path(owner)))
-                files.discard(path)
+                files.delete(path)
 
 
 def open_prepared(
     folder: Path, sources: Sequence[CorpusSource], tell: Callable[[str], None]
-) -> Prepared:
+) -> PreparedData:
     """What a finished cache folder holds; ModelError when it is damaged."""
     where = folder / "report.json"
     try:
@@ -190,7 +191,9 @@ def open_prepared(
         for source in sources:  # the same content may have been read from another place
             part = "held_out" if source.name.startswith("test.") else "corpora"
             report[part][source.name]["files"] = source.files
-        pairs = [Pair(**json.loads(line)) for line in files.lines(folder / "valid.pairs.jsonl")]
+        pairs = [
+            Pair(**json.loads(line)) for line in files.read_lines(folder / "valid.pairs.jsonl")
+        ]
         held = files.read_json(folder / "held.json") if "stream" in report else {}
     except (OSError, ValueError, TypeError, KeyError, DataError) as error:
         what = f"damaged ({error})"
@@ -207,4 +210,4 @@ def open_prepared(
     told = "streamed" if train is None else f"{len(train):,}"
     tell(f"{told} pairs, {known.size:,} pieces, from the cache ({folder})")
     texts = {source: set(targets) for source, targets in held.items()}
-    return Prepared(known, train, valid, pairs, report, folder, texts)
+    return PreparedData(known, train, valid, pairs, report, folder, texts)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from mt.data.bucketing import Rows, Shape, shape_of
+from mt.data.bucketing import PairIndices, Shape, smallest_shape
 from mt.interfaces import Batch
 from mt.special_tokens import BEGIN, END, PAD
 
@@ -19,24 +19,24 @@ if TYPE_CHECKING:
     from mt.data.corpus import EncodedPairs
 
 
-def collate(corpus: EncodedPairs, rows: Rows, shapes: Sequence[Shape] = ()) -> Batch:
+def collate_pairs(corpus: EncodedPairs, rows: PairIndices, shapes: Sequence[Shape] = ()) -> Batch:
     """The pairs at `rows` as padded tensors on the CPU, of one of the shapes if there are any.
 
     Without rows, filling only, whose loss and gradient are zero: with it a process that has
     nothing to do takes part in what all must do.
     """
     if not len(rows):
-        return batch_of([], [], rows, shapes[0] if shapes else (1, 1, 1))
+        return to_batch([], [], rows, shapes[0] if shapes else (1, 1, 1))
     source = [corpus.source(int(row)) for row in rows]  # each [S], ending in </s>
     target = [corpus.target(int(row)) for row in rows]  # each [T], ending in </s>
     if not shapes:
-        return batch_of(source, target, rows)
+        return to_batch(source, target, rows)
     held = len(rows), max(map(len, source)), max(map(len, target))
-    return batch_of(source, target, rows, shape_of(shapes, *held))
+    return to_batch(source, target, rows, smallest_shape(shapes, *held))
 
 
-def batch_of(
-    source: Sequence[NDArray[np.integer]], target: Sequence[NDArray[np.integer]], rows: Rows,
+def to_batch(
+    source: Sequence[NDArray[np.integer]], target: Sequence[NDArray[np.integer]], rows: PairIndices,
     shape: Shape | None = None,
 ) -> Batch:  # fmt: skip
     """A batch of encoded pairs, each side ending in `</s>`.
@@ -55,15 +55,15 @@ def batch_of(
     numbers = np.full(lengths.shape[1], -1, np.int64)
     numbers[: len(source)] = rows
     return Batch(
-        source=torch.from_numpy(pad([*source, *filler[0]], shape[1] if shape else 0)),
-        target=torch.from_numpy(pad([*begin, *filler[1]], shape[2] + 1 if shape else 0)),
+        source=torch.from_numpy(pad_rows([*source, *filler[0]], shape[1] if shape else 0)),
+        target=torch.from_numpy(pad_rows([*begin, *filler[1]], shape[2] + 1 if shape else 0)),
         source_lengths=torch.from_numpy(lengths[0]),
         target_lengths=torch.from_numpy(lengths[1]),
         rows=torch.from_numpy(numbers),
     )
 
 
-def moved(batch: Batch, device: torch.device) -> Batch:
+def to_device(batch: Batch, device: torch.device) -> Batch:
     """The batch on a device."""
     if device.type == "cpu":
         return batch
@@ -71,7 +71,7 @@ def moved(batch: Batch, device: torch.device) -> Batch:
     return Batch(**{k: t.pin_memory().to(device, non_blocking=True) for k, t in tensors.items()})
 
 
-def pad(sequences: Sequence[NDArray[np.integer]], width: int = 0) -> NDArray[np.int64]:
+def pad_rows(sequences: Sequence[NDArray[np.integer]], width: int = 0) -> NDArray[np.int64]:
     """[B, longest] with id 0 to the right; at least `width` wide."""
     width = max([width, *map(len, sequences)])
     padded = np.full((len(sequences), width), PAD, dtype=np.int64)

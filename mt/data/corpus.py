@@ -98,18 +98,20 @@ class Corpus(EncodedPairs):
             if header["digest"] != _digest(header):
                 raise ValueError("its digest is another")
             for file, told in header["files"].items():
-                _verify(folder / file, told["bytes"], told["sha256"])
+                _verify_digest(folder / file, told["bytes"], told["sha256"])
             return cls(folder, name, header)
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise ModelError("CORPUS-DAMAGED", where, f"damaged ({error})", _ADVICE) from None
 
     def _map(self, side: str) -> tuple[NDArray[np.unsignedinteger], NDArray[np.int64]]:
         stem = self.folder / f"{self.name}.{side}"
-        tokens = _mapped(Path(f"{stem}.tokens"), self.header["dtype"], self.header["tokens"][side])
-        return tokens, _mapped(Path(f"{stem}.offsets"), "int64", self.header["pairs"] + 1)
+        tokens = _memory_map(
+            Path(f"{stem}.tokens"), self.header["dtype"], self.header["tokens"][side]
+        )
+        return tokens, _memory_map(Path(f"{stem}.offsets"), "int64", self.header["pairs"] + 1)
 
 
-def _verify(path: Path, size: int, sha256: str) -> None:
+def _verify_digest(path: Path, size: int, sha256: str) -> None:
     found = path.stat().st_size
     if found != size:
         raise ValueError(f"{path.name} has {found} bytes, not {size}")
@@ -118,7 +120,7 @@ def _verify(path: Path, size: int, sha256: str) -> None:
         raise ValueError(f"{path.name} has another sha256")
 
 
-def _mapped(path: Path, dtype: str, count: int) -> NDArray[Any]:
+def _memory_map(path: Path, dtype: str, count: int) -> NDArray[Any]:
     if count == 0:
         return np.empty(0, dtype)  # an empty file cannot be mapped
     mapped = np.memmap(path, dtype=dtype, mode="r", shape=(count,))
@@ -156,7 +158,7 @@ class Writer:
         for side in SIDES:
             for part in ("tokens", "offsets"):
                 name = f"{self.name}.{side}.{part}"
-                self._streams[name] = files.create(self.folder / name)
+                self._streams[name] = files.open_new(self.folder / name)
                 self._hashes[name], self._bytes[name] = hashlib.sha256(), 0
             self._write(f"{self.name}.{side}.offsets", np.zeros(1, np.int64).tobytes())
         return self

@@ -15,25 +15,25 @@ from mt.config.schema import SourceConfig, VocabularyConfig
 from mt.data.pairs import Pair
 from mt.special_tokens import BACK_TRANSLATED, END, MASK
 from mt.vocabulary.learn import sample_rows
-from mt.vocabulary.vocabulary import Vocabulary, fold
+from mt.vocabulary.vocabulary import Vocabulary, normalize_source
 
 CHUNK_PAIRS, _CHUNK_CHARACTERS = 1000, 1 << 20
 REASONS = ("empty", "nul", "overlap", "too_long")
 """Why a pair is dropped; one that could go for several goes for the first."""
-MENDED = {
+EMPTY_CORPUS_ADVICE = {
     "empty": "see the corpus in the recipe: is it the right file, or column?",
     "nul": "is it text?",
     "overlap": "train on other pairs, or set data.drop_overlap=false",
     "too_long": "raise data.max_length, or split the lines into sentences",
 }
 """What to do about a corpus of which nothing is left for that reason."""
-Held = dict[str, set[str]]
+HeldOut = dict[str, set[str]]
 """Folded source to folded targets of the pairs that training must not see; under "" the folded
 texts of which monolingual corpora must hold none, if there are such corpora."""
 _INVISIBLE = ("Zs", "Zl", "Zp", "Cc", "Cf")
 
 
-class Treatment(NamedTuple):
+class EncodeOptions(NamedTuple):
     """How the lines of a corpus are encoded."""
 
     front: tuple[int, ...] = ()
@@ -42,10 +42,10 @@ class Treatment(NamedTuple):
     """Both sides are the text of the one side there is."""
 
 
-PARALLEL = Treatment()
+PARALLEL = EncodeOptions()
 
 
-def treatment(config: SourceConfig, known: Vocabulary) -> Treatment:
+def encode_options(config: SourceConfig, known: Vocabulary) -> EncodeOptions:
     """How a corpus is encoded: what stands before its sources.
 
     Where the vocabulary names languages, the target's (Johnson et al. 2017, section 3); `<bt>`
@@ -54,8 +54,8 @@ def treatment(config: SourceConfig, known: Vocabulary) -> Treatment:
     """
     if config.side is None:
         made = (BACK_TRANSLATED,) if config.tag == "bt" else ()
-        return Treatment((*known.front(config.direction.target), *made))
-    return Treatment((MASK, *known.front(config.language)), True)
+        return EncodeOptions((*known.front(config.direction.target), *made))
+    return EncodeOptions((MASK, *known.front(config.language)), True)
 
 
 class Encoded(NamedTuple):
@@ -75,18 +75,18 @@ def is_blank(line: str) -> bool:
     return all(unicodedata.category(c) in _INVISIBLE for c in line)
 
 
-def held_out(pairs: Iterable[Pair], monolingual: bool = False) -> Held:
+def held_out_pairs(pairs: Iterable[Pair], monolingual: bool = False) -> HeldOut:
     """The pairs that training must not see; and their sides, where text of one side is learned."""
-    held: Held = {}
+    held: HeldOut = {}
     for pair in pairs:
-        source, target = fold(pair.source or ""), fold(pair.target or "")
+        source, target = normalize_source(pair.source or ""), normalize_source(pair.target or "")
         held.setdefault(source, set()).add(target)
         if monolingual:
             held.setdefault("", set()).update((source, target))
     return held
 
 
-def chunked(pairs: Iterable[Pair]) -> Iterator[dict[str, list[str | None]]]:
+def chunk_pairs(pairs: Iterable[Pair]) -> Iterator[dict[str, list[str | None]]]:
     """Pairs in chunks of `source` and `target` lists, each of bounded size."""
     chunk: dict[str, list[str | None]] = {"source": [], "target": []}
     characters = 0
@@ -101,25 +101,25 @@ def chunked(pairs: Iterable[Pair]) -> Iterator[dict[str, list[str | None]]]:
         yield chunk
 
 
-def sampled(chunks: Any, side: str, config: VocabularyConfig) -> Iterator[str]:
+def sample_lines(chunks: Any, side: str, config: VocabularyConfig) -> Iterator[str]:
     """The lines of one side to learn a vocabulary from, spread over a data set of chunks."""
     lists = chunks.data[side]  # [chunks] lists of strings
-    ends = np.cumsum([0, *(len(found.values) for found in _each(lists))])
+    ends = np.cumsum([0, *(len(found.values) for found in _each_list(lists))])
     rows = sample_rows(int(ends[-1]), config)
-    for found, first, end in zip(_each(lists), ends[:-1], ends[1:], strict=True):
+    for found, first, end in zip(_each_list(lists), ends[:-1], ends[1:], strict=True):
         low, high = np.searchsorted(rows, (first, end))
         lines = found.values.take(rows[low:high] - first)
         yield from (line for line in lines.to_pylist() if line)
 
 
-def _each(lists: Any) -> Iterator[Any]:
+def _each_list(lists: Any) -> Iterator[Any]:
     """The items of a chunked Arrow array, not made Python objects of."""
     return (item for part in lists.iterchunks() for item in part)
 
 
 def encode(
     sources: Sequence[str | None], targets: Sequence[str | None], known: Vocabulary,
-    max_length: int, held: Held, how: Treatment = PARALLEL,
+    max_length: int, held: HeldOut, how: EncodeOptions = PARALLEL,
 ) -> Encoded:  # fmt: skip
     """Encode pairs and say which are dropped.
 
@@ -133,9 +133,13 @@ def encode(
     if how.monolingual:
         sources = targets = [b if a is None else a for a, b in zip(sources, targets, strict=True)]
         texts = held.get("", set())
-        held = {fold(text): texts for text in sources if text and fold(text) in texts}
+        held = {
+            normalize_source(text): texts
+            for text in sources
+            if text and normalize_source(text) in texts
+        }
     normal = known.normalise_source(line or "" for line in sources)
-    reasons = _reasons(sources, targets, normal, known, max_length, held)
+    reasons = _drop_reasons(sources, targets, normal, known, max_length, held)
     if any(reasons):
         kept = [row for row, reason in enumerate(reasons) if reason is None]
         normal, targets = [normal[row] for row in kept], [targets[row] for row in kept]
@@ -156,9 +160,9 @@ def encode(
     return Encoded(reasons, source_ids, target_ids)
 
 
-def _reasons(
+def _drop_reasons(
     sources: Sequence[str | None], targets: Sequence[str | None], normal: Sequence[str],
-    known: Vocabulary, max_length: int, held: Held,
+    known: Vocabulary, max_length: int, held: HeldOut,
 ) -> list[str | None]:  # fmt: skip
     """Why pairs are dropped for their text, before it is cut.
 
@@ -175,8 +179,8 @@ def _reasons(
             reasons.append("nul")
         elif (
             held
-            and (fold(line) if known.kind == "whitespace" else line) in held
-            and (fold(target) in held[fold(line)])
+            and (normalize_source(line) if known.kind == "whitespace" else line) in held
+            and (normalize_source(target) in held[normalize_source(line)])
         ):
             reasons.append("overlap")
         elif len(line) > most_source or len(target) > most_target:
@@ -186,7 +190,7 @@ def _reasons(
     return reasons
 
 
-def as_row(encoded: Encoded, dtype: str) -> dict[str, Any]:
+def to_row(encoded: Encoded, dtype: str) -> dict[str, Any]:
     """A chunk as flat bytes and counts, so that no lists enter Arrow.
 
     The keys are `source_tokens`, `target_tokens` (ids end to end, of `dtype`, `</s>` added),
@@ -206,13 +210,13 @@ def as_row(encoded: Encoded, dtype: str) -> dict[str, Any]:
     return row
 
 
-def encode_row(
-    chunk: dict[str, Any], known: Vocabulary, max_length: int, held: Held, dtype: str,
-    treatments: Sequence[Treatment],
+def encode_chunk(
+    chunk: dict[str, Any], known: Vocabulary, max_length: int, held: HeldOut, dtype: str,
+    treatments: Sequence[EncodeOptions],
 ) -> dict[str, Any]:  # fmt: skip
-    """`encode` and `as_row` of a chunk with its `corpus`, `source` and `target`: a worker's work.
+    """`encode` and `to_row` of a chunk with its `corpus`, `source` and `target`: a worker's work.
 
     `treatments` has one for each corpus.
     """
     how = treatments[chunk["corpus"]]
-    return as_row(encode(chunk["source"], chunk["target"], known, max_length, held, how), dtype)
+    return to_row(encode(chunk["source"], chunk["target"], known, max_length, held, how), dtype)

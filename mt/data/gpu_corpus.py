@@ -12,16 +12,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mt.data.bucketing import Shape, shape_of
+from mt.data.bucketing import Shape, smallest_shape
 from mt.data.corpus import EncodedPairs
 from mt.interfaces import Batch
 from mt.special_tokens import BEGIN, END, PAD
 
-SHARE = 0.1
+MAX_MEMORY_SHARE = 0.1
 """Share of the device's free memory that a corpus may take."""
 
 
-class Resident:
+class GpuCorpus:
     """A corpus on a device.
 
     Args:
@@ -38,7 +38,7 @@ class Resident:
         """The pairs at `rows` [B] as tensors on the device, as `batching.collate` has them."""
         sides = self.corpus.source_lengths[rows], self.corpus.target_lengths[rows]
         held = len(rows), *(int(side.max()) for side in sides)  # known here: no question
-        height, width_source, width_target = shape_of(shapes, *held) if shapes else held
+        height, width_source, width_target = smallest_shape(shapes, *held) if shapes else held
         numbers = np.full(height, -1, dtype=np.int64)
         numbers[: len(rows)] = rows
         at = torch.from_numpy(numbers)
@@ -71,10 +71,10 @@ class _Side:
         return torch.where(inside, self.tokens[at].long(), PAD), lengths
 
 
-def fits(corpus: EncodedPairs, device: torch.device) -> bool:
+def fits_on_device(corpus: EncodedPairs, device: torch.device) -> bool:
     """Whether a corpus takes but a small share of the memory that a CUDA device has free."""
     if device.type != "cuda":
         return False
     tokens = sum(len(corpus.arrays(side)[0]) for side in ("source", "target"))
     needed = 4 * tokens + 2 * 8 * (len(corpus) + 1)
-    return needed <= SHARE * torch.cuda.mem_get_info(device)[0]
+    return needed <= MAX_MEMORY_SHARE * torch.cuda.mem_get_info(device)[0]

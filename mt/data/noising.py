@@ -24,7 +24,7 @@ _GOLDEN, _FIRST, _SECOND = (
 )
 
 
-def uniform(seed: Tensor, rows: Tensor, purpose: int, count: int) -> Tensor:
+def uniform_hash(seed: Tensor, rows: Tensor, purpose: int, count: int) -> Tensor:
     """Numbers [B, count] in [0, 1), fp32: SplitMix64 (Steele et al. 2014) of all that is given.
 
     Args:
@@ -33,24 +33,24 @@ def uniform(seed: Tensor, rows: Tensor, purpose: int, count: int) -> Tensor:
         purpose: one of those above.
         count: how many numbers a row.
     """
-    key = _mixed(_mixed(seed + (purpose + 1) * 1_000_003) + rows * _GOLDEN)  # [B]
+    key = _mix_bits(_mix_bits(seed + (purpose + 1) * 1_000_003) + rows * _GOLDEN)  # [B]
     place = torch.arange(1, count + 1, device=rows.device) * _GOLDEN
-    bits = _mixed(key[:, None] + place)  # [B, count]
-    return _shifted(bits, 40).float() * 2.0**-24
+    bits = _mix_bits(key[:, None] + place)  # [B, count]
+    return _shift_rows(bits, 40).float() * 2.0**-24
 
 
-def _mixed(x: Tensor) -> Tensor:
-    x = (x ^ _shifted(x, 30)) * _FIRST
-    x = (x ^ _shifted(x, 27)) * _SECOND
-    return x ^ _shifted(x, 31)
+def _mix_bits(x: Tensor) -> Tensor:
+    x = (x ^ _shift_rows(x, 30)) * _FIRST
+    x = (x ^ _shift_rows(x, 27)) * _SECOND
+    return x ^ _shift_rows(x, 31)
 
 
-def _shifted(x: Tensor, bits: int) -> Tensor:
+def _shift_rows(x: Tensor, bits: int) -> Tensor:
     """int64 shifted right with zeros moving in."""
     return (x >> bits) & ((1 << (64 - bits)) - 1)
 
 
-def shuffled(
+def local_shuffle(
     tokens: Tensor, lengths: Tensor, distance: float, seed: Tensor, rows: Tensor
 ) -> Tensor:
     """Local disorder: tokens sorted by place + U(0, distance + 1), so that none moves further.
@@ -59,12 +59,12 @@ def shuffled(
     section 2.3; distance 0 changes nothing.
     """
     place = torch.arange(tokens.size(1), device=tokens.device)
-    key = place + uniform(seed, rows, ORDER, tokens.size(1)) * (distance + 1)
+    key = place + uniform_hash(seed, rows, ORDER, tokens.size(1)) * (distance + 1)
     key = torch.where(place < lengths[:, None], key, math.inf)
     return tokens.gather(1, key.argsort(dim=1, stable=True))
 
 
-def thinned(
+def delete_tokens(
     tokens: Tensor, lengths: Tensor, share: float, seed: Tensor, rows: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Token deletion (Lewis et al. 2020, section 2.2): each is dropped with probability `share`.
@@ -75,14 +75,14 @@ def thinned(
         The tokens that are left, and how many they are.
     """
     place = torch.arange(tokens.size(1), device=tokens.device)
-    kept = uniform(seed, rows, DELETE, tokens.size(1)) >= share
+    kept = uniform_hash(seed, rows, DELETE, tokens.size(1)) >= share
     kept &= place < lengths[:, None]
     left = tokens.gather(1, (~kept).long().argsort(dim=1, stable=True))
     lengths = kept.sum(1)
     return torch.where(place < lengths[:, None], left, PAD), lengths
 
 
-def infilled(
+def infill_spans(
     tokens: Tensor, lengths: Tensor, share: float, table: Tensor, seed: Tensor, rows: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Text infilling (Lewis et al. 2020, section 2.2): spans of tokens each become one `<mask>`.
@@ -94,7 +94,7 @@ def infilled(
     Args:
         tokens, lengths: the text.
         share: of its tokens that are covered; the last fraction of a token by chance.
-        table: what `poisson` says of the lengths; the last is cut to what is left to cover.
+        table: what `poisson_lengths` says of the lengths; the last is cut to what is left to cover.
         seed, rows: of the random numbers.
 
     Returns:
@@ -102,12 +102,14 @@ def infilled(
     """
     count, width = tokens.shape
     place = torch.arange(width + 1, device=tokens.device)
-    budget = lengths * share + uniform(seed, rows, BUDGET, 1)[:, 0]
+    budget = lengths * share + uniform_hash(seed, rows, BUDGET, 1)[:, 0]
     budget = torch.minimum(budget.floor().long(), lengths)  # [B] tokens to cover
-    spans, sizes = _spans(budget, lengths - budget + 1, table, uniform(seed, rows, LENGTHS, width))
+    spans, sizes = _spans(
+        budget, lengths - budget + 1, table, uniform_hash(seed, rows, LENGTHS, width)
+    )
     covered = sizes.sum(1)  # [B]
     # Gap g stands before the token that is the g-th of those that stay.
-    key = uniform(seed, rows, PLACES, width + 1)
+    key = uniform_hash(seed, rows, PLACES, width + 1)
     key = torch.where(place <= (lengths - covered)[:, None], key, 2.0)
     gaps = key.argsort(dim=1, stable=True)[:, :width]  # the first of them get the spans
     masks = torch.zeros(count, width + 1, dtype=torch.int64, device=tokens.device)
@@ -145,7 +147,7 @@ def _spans(budget: Tensor, gaps: Tensor, table: Tensor, drawn: Tensor) -> tuple[
     return used.gather(1, order).long(), (sizes * used).gather(1, order)
 
 
-def poisson(mean: float) -> Tensor:
+def poisson_lengths(mean: float) -> Tensor:
     """The distribution function of the Poisson distribution at 0, 1, 2 ..., up to nearly 1."""
     term, terms = math.exp(-mean), []
     for number in range(1, 20 + math.ceil(4 * mean)):
@@ -154,7 +156,7 @@ def poisson(mean: float) -> Tensor:
     return torch.tensor(terms, dtype=torch.float64).cumsum(0).float()
 
 
-def cloze(
+def mask_tokens(
     tokens: Tensor, text: Tensor, share: float, pieces: tuple[int, int], seed: Tensor, rows: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Masked-token prediction (Devlin et al. 2019, section 3.1).
@@ -172,9 +174,9 @@ def cloze(
         What the model reads, and which positions it is asked for, [B, S] bool.
     """
     width, (first, end) = tokens.size(1), pieces
-    asked = (uniform(seed, rows, PREDICT, width) < share) & text
-    how = uniform(seed, rows, REPLACE, width)
-    other = first + (uniform(seed, rows, PIECE, width) * (end - first)).long().clamp(
+    asked = (uniform_hash(seed, rows, PREDICT, width) < share) & text
+    how = uniform_hash(seed, rows, REPLACE, width)
+    other = first + (uniform_hash(seed, rows, PIECE, width) * (end - first)).long().clamp(
         max=end - first - 1
     )
     changed = torch.where(how < 0.8, MASK, torch.where(how < 0.9, other, tokens))

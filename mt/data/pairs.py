@@ -10,7 +10,7 @@ from mt.config.plugins import plugin
 from mt.config.schema import SourceConfig
 
 
-def one_side(pairs: Iterable[Pair], config: SourceConfig) -> Iterable[Pair]:
+def drop_unused_side(pairs: Iterable[Pair], config: SourceConfig) -> Iterable[Pair]:
     """The pairs of a corpus, of a monolingual one without the side that it does not use."""
     if config.only is None:
         return pairs
@@ -18,8 +18,8 @@ def one_side(pairs: Iterable[Pair], config: SourceConfig) -> Iterable[Pair]:
     return Pairs(lambda: (replace(pair, **nothing) for pair in pairs))
 
 
-def one_side_of(chunk: Chunk, config: SourceConfig) -> Chunk:
-    """`one_side` of a chunk of a stream."""
+def drop_unused_side_of_chunk(chunk: Chunk, config: SourceConfig) -> Chunk:
+    """`drop_unused_side` of a chunk of a stream."""
     if config.only is None:
         return chunk
     nothing: list[str | None] = [None] * len(chunk.source)
@@ -31,7 +31,7 @@ def one_side_of(chunk: Chunk, config: SourceConfig) -> Chunk:
 def read_pairs(config: SourceConfig) -> Iterable[Pair]:
     """The raw pairs of a source; can be iterated again."""
     pairs: Iterable[Pair] = plugin("sources", config.kind).read(config)
-    return one_side(pairs, config)
+    return drop_unused_side(pairs, config)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,16 +16,23 @@ from types import FrameType
 
 from mt.config.recipe import Recipe
 from mt.data.build import CorpusBuilder, format_report
-from mt.data.cache import Prepared, cache_key, corpus_sources, lock_path, open_prepared, sweep
+from mt.data.cache import (
+    PreparedData,
+    cache_key,
+    corpus_sources,
+    lock_path,
+    open_prepared,
+    sweep_cache,
+)
 from mt.errors import ModelError, Stopped
 from mt.runtime import files
-from mt.runtime.console import say
+from mt.runtime.console import print_line
 from mt.vocabulary.vocabulary import Vocabulary
 
 
 def prepare(
-    recipe: Recipe, log: Callable[[str], None] = say, known: Vocabulary | None = None
-) -> Prepared:
+    recipe: Recipe, log: Callable[[str], None] = print_line, known: Vocabulary | None = None
+) -> PreparedData:
     """The vocabulary and the encoded corpora of a recipe, from the cache when they are there.
 
     May be called by several processes at once; one builds, the others wait.
@@ -43,16 +50,16 @@ def prepare(
     """
     sources = corpus_sources(recipe)
     folder = files.cache_folder() / "corpora" / cache_key(recipe, sources, known)
-    with files.lock(lock_path(folder), wait=True), _stoppable():
-        sweep(folder)
+    with files.lock(lock_path(folder), wait=True), _raise_on_signals():
+        sweep_cache(folder)
         if folder.exists():
             try:
                 return open_prepared(folder, sources, log)
             except ModelError as error:
                 (where, what), *_ = error.problems
                 log(f"warning: {where}: {what}; it is built again")
-                files.discard(folder)
-        with files.new_folder(folder) as hidden:
+                files.delete(folder)
+        with files.staged_folder(folder) as hidden:
             report = CorpusBuilder(recipe, sources, hidden, log, known).run()
         for line in format_report(report):
             log(line)
@@ -60,7 +67,7 @@ def prepare(
 
 
 @contextlib.contextmanager
-def _stoppable() -> Iterator[None]:
+def _raise_on_signals() -> Iterator[None]:
     """Turns SIGINT and SIGTERM to an exception, so that everything is cleaned up."""
     owner = os.getpid()
     asked: list[int] = []

@@ -21,11 +21,11 @@ from mt.config.plugins import plugin
 from mt.config.recipe import Recipe
 from mt.config.schema import SourceConfig
 from mt.data import batch_sampler
-from mt.data.bucketing import Rows
+from mt.data.bucketing import PairIndices
 from mt.data.corpus import SIDES, EncodedPairs, token_type
-from mt.data.encode import MENDED, REASONS, Held, as_row, encode, treatment
-from mt.data.pairs import Chunk, one_side_of
-from mt.data.subword_regularization import Redraw
+from mt.data.encode import EMPTY_CORPUS_ADVICE, REASONS, HeldOut, encode, encode_options, to_row
+from mt.data.pairs import Chunk, drop_unused_side_of_chunk
+from mt.data.subword_regularization import SubwordRegularizer
 from mt.errors import ConfigError, DataError
 from mt.vocabulary.vocabulary import Vocabulary
 
@@ -36,7 +36,7 @@ Position = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Processes:
+class StreamRanks:
     """This process among those that train together, and how they speak to each other."""
 
     rank: int = 0
@@ -50,8 +50,8 @@ class Processes:
 # ------------------------------------------------------------------------------- reading
 
 
-def read(
-    corpora: Sequence[SourceConfig], order: int, processes: Processes, position: Position | None
+def read_chunks(
+    corpora: Sequence[SourceConfig], order: int, processes: StreamRanks, position: Position | None
 ) -> Iterator[tuple[Chunk, Position]]:
     """One pass over all corpora, a chunk of each in turn until it ends.
 
@@ -70,7 +70,7 @@ def read(
     position = position or {"turn": 0, "corpora": [{"after": None, "ended": False}] * len(corpora)}
     places, turn = [dict(place) for place in position["corpora"]], position["turn"]
     opened = [
-        _stream(config, order, processes, place["after"])
+        _open_stream(config, order, processes, place["after"])
         for config, place in zip(corpora, places, strict=True)
     ]
     while not all(place["ended"] for place in places):
@@ -82,12 +82,12 @@ def read(
             places[number] = {"after": None, "ended": True}
         else:
             places[number] = {"after": chunk.after, "ended": False}
-            chunk = replace(one_side_of(chunk, corpora[number]), corpus=number)
+            chunk = replace(drop_unused_side_of_chunk(chunk, corpora[number]), corpus=number)
             yield chunk, {"turn": turn, "corpora": [dict(place) for place in places]}
 
 
-def _stream(
-    config: SourceConfig, order: int, processes: Processes, position: Position | None
+def _open_stream(
+    config: SourceConfig, order: int, processes: StreamRanks, position: Position | None
 ) -> Iterator[Chunk]:
     source = plugin("sources", config.kind)
     stream = source.stream if hasattr(source, "stream") else _unsharded
@@ -108,12 +108,12 @@ def _unsharded(
         yield Chunk([p.source for p in part], [p.target for p in part], {"pairs": start})
 
 
-def order_of(*parts: int) -> int:
+def shard_order_seed(*parts: int) -> int:
     """A number, at least 1, for a seed and what else shall choose an order."""
     return int(np.random.SeedSequence(parts).generate_state(1)[0]) | 1
 
 
-def figures(position: Position | None) -> dict[str, int]:
+def position_figures(position: Position | None) -> dict[str, int]:
     """What a report says of a position in a stream: what was read before its window."""
     if position is None:
         return {}
@@ -142,11 +142,11 @@ class Window(EncodedPairs):
         super().__init__(*arrays)
 
 
-class _Update(NamedTuple):
+class _PlannedUpdate(NamedTuple):
     """An update that can be made: its pairs, its micro-batches, and its own position."""
 
     window: EncodedPairs
-    micros: list[Rows]
+    micros: list[PairIndices]
     at: Position
 
 
@@ -164,8 +164,9 @@ class Stream:
     """
 
     def __init__(
-        self, recipe: Recipe, known: Vocabulary, held: Held, micro_tokens: int,
-        processes: Processes, tell: Callable[[str], None], redraw: Redraw | None = None,
+        self, recipe: Recipe, known: Vocabulary, held: HeldOut, micro_tokens: int,
+        processes: StreamRanks, tell: Callable[[str], None],
+        redraw: SubwordRegularizer | None = None,
     ) -> None:  # fmt: skip
         self.recipe, self.known, self.held, self.tell = recipe, known, held, tell
         self.redraw = redraw
@@ -177,7 +178,7 @@ class Stream:
         self.counts: Counter[str] = Counter()
         """Pairs read since the run began, and those dropped for each reason."""
 
-    def updates(self, state: TrainState) -> Iterator[tuple[list[Rows], TrainState]]:
+    def updates(self, state: TrainState) -> Iterator[tuple[list[PairIndices], TrainState]]:
         """The micro-batches of each update from `state` on, and where the run then stands.
 
         An epoch ends, for all processes, where the first of them can fill no further update.
@@ -224,18 +225,18 @@ class Stream:
     def _beginning(self) -> Position:
         return {"window": 0, "update": 0, "begin": None, "counts": dict(self.counts)}
 
-    def _epoch(self, epoch: int, at: Position) -> Iterator[_Update]:
+    def _epoch(self, epoch: int, at: Position) -> Iterator[_PlannedUpdate]:
         """The updates of this process from a position in an epoch on."""
         self.counts = Counter(at["counts"])
         number, first, begin, before = at["window"], at["update"], at["begin"], at["counts"]
-        order = order_of(self.recipe.training.seed, epoch)
-        chunks = read(self.recipe.data.train, order, self.processes, begin)
+        order = shard_order_seed(self.recipe.training.seed, epoch)
+        chunks = read_chunks(self.recipe.data.train, order, self.processes, begin)
         for read_window, after in self._windows(chunks):
             window = self._cut(read_window, epoch, number)
             for update, micros in enumerate(self._planned(window, epoch, number)):
                 if update >= first:
                     told = {"window": number, "update": update, "begin": begin, "counts": before}
-                    yield _Update(window, micros, told)
+                    yield _PlannedUpdate(window, micros, told)
             number, first, begin, before = number + 1, 0, after, dict(self.counts)
 
     def _windows(
@@ -243,7 +244,7 @@ class Stream:
     ) -> Iterator[tuple[Window, Position]]:
         """Windows of about `batching.window` updates, each with the position after it."""
         dtype, wanted = token_type(self.known.size), self.recipe.batching.window * self.tokens
-        how = [treatment(config, self.known) for config in self.recipe.data.train]
+        how = [encode_options(config, self.known) for config in self.recipe.data.train]
         rows: list[dict[str, Any]] = []
         tokens, after = 0, Position()
         for chunk, after in chunks:
@@ -251,7 +252,7 @@ class Stream:
                 chunk.source, chunk.target, self.known, self.recipe.data.max_length, self.held,
                 how[chunk.corpus],
             )  # fmt: skip
-            row = as_row(encoded, dtype)
+            row = to_row(encoded, dtype)
             self.counts.update({reason: row[reason] for reason in ("pairs", *REASONS)})
             rows += [row] if encoded.target else []
             tokens += sum(map(len, encoded.target)) + len(encoded.target)  # each with its `</s>`
@@ -269,13 +270,13 @@ class Stream:
             window, self.recipe.training.seed, epoch, self.processes.rank + 1, number
         )  # fmt: skip
 
-    def _planned(self, window: EncodedPairs, epoch: int, number: int) -> list[list[Rows]]:
+    def _planned(self, window: EncodedPairs, epoch: int, number: int) -> list[list[PairIndices]]:
         """The updates of a window, planned as a small epoch."""
         everything = {"tokens": self.tokens, "window": len(window.target_lengths)}
-        plan = batch_sampler.Epoch(
+        plan = batch_sampler.EpochPlan(
             window.source_lengths, window.target_lengths,
             self.recipe.batching.model_copy(update=everything), self.micro_tokens,
-            order_of(self.recipe.training.seed, epoch, self.processes.rank), number,
+            shard_order_seed(self.recipe.training.seed, epoch, self.processes.rank), number,
         )  # fmt: skip
         return [update for part in range(len(plan.windows)) for update in plan.updates(part)]
 
@@ -283,7 +284,7 @@ class Stream:
         read, worst = self.counts["pairs"], max(REASONS, key=lambda reason: self.counts[reason])
         if self.counts[worst]:
             what = f"none of {read} pairs is left; {self.counts[worst]} dropped as {worst}"
-            return DataError("DATA-EMPTY", "data.train", what, MENDED[worst])
+            return DataError("DATA-EMPTY", "data.train", what, EMPTY_CORPUS_ADVICE[worst])
         what = f"too few pairs for {self.processes.world_size} processes"
         return DataError("DATA-EMPTY", "data.train", what, "train on more text, or with fewer")
 

@@ -14,16 +14,23 @@ from numpy.typing import NDArray
 from mt.config.schema import SamplingConfig, SideSamplingConfig
 from mt.data.corpus import SIDES, EncodedPairs
 from mt.errors import ConfigError
-from mt.vocabulary.subword_sampling import BytePairs, Cut, Ids, Pieces, Unigrams, ranges
+from mt.vocabulary.subword_sampling import (
+    BpeDropout,
+    Ids,
+    Pieces,
+    SegmentationSampler,
+    UnigramSampler,
+    ranges,
+)
 from mt.vocabulary.vocabulary import Vocabulary
 
-STREAM = 0xC0DE
+SEED_STREAM = 0xC0DE
 """Part of the seeds of what is drawn here, so that nothing else draws the same."""
-TOKENS = 1 << 19
+CHUNK_TOKENS = 1 << 19
 """About how many pieces are cut at a time; memory goes with it."""
 
 
-class Redraw:
+class SubwordRegularizer:
     """Cuts the words of pairs in other ways, drawn at random.
 
     Args:
@@ -38,7 +45,7 @@ class Redraw:
 
     def __init__(self, sampling: SamplingConfig, known: Vocabulary, max_length: int) -> None:
         self.max_length = max_length
-        self.cuts: dict[str, tuple[Pieces, Cut]] = {}
+        self.cuts: dict[str, tuple[Pieces, SegmentationSampler]] = {}
         for name in SIDES:
             side: SideSamplingConfig = getattr(sampling, name)
             if side.kind is None:
@@ -52,7 +59,7 @@ class Redraw:
             if pieces.kind != side.kind:
                 what = f"is for a {side.kind} vocabulary, and this one is {pieces.kind}"
                 raise ConfigError("CONFIG", where, what, advice)
-            self.cuts[name] = pieces, _cut_of(pieces, side)
+            self.cuts[name] = pieces, _make_sampler(pieces, side)
 
     def __call__(self, pairs: EncodedPairs, *seed: int) -> EncodedPairs:
         """The same pairs in the same order; `seed` decides how they are cut."""
@@ -60,18 +67,18 @@ class Redraw:
         for number, name in enumerate(SIDES, start=1):
             tokens, offsets = pairs.arrays(name)
             if name in self.cuts:
-                random = np.random.Generator(np.random.PCG64([*seed, STREAM, number]))
+                random = np.random.Generator(np.random.PCG64([*seed, SEED_STREAM, number]))
                 tokens, offsets = self._cut(tokens, offsets, *self.cuts[name], random)
             arrays += [tokens, offsets]
         return EncodedPairs(*arrays)  # type: ignore[arg-type] # tokens and offsets in turn
 
     def _cut(
-        self, tokens: NDArray[np.unsignedinteger], offsets: Ids, pieces: Pieces, cut: Cut,
-        random: np.random.Generator,
+        self, tokens: NDArray[np.unsignedinteger], offsets: Ids, pieces: Pieces,
+        cut: SegmentationSampler, random: np.random.Generator,
     ) -> tuple[NDArray[np.unsignedinteger], Ids]:  # fmt: skip
         """One side, some sentences at a time."""
         parts, lengths = [tokens[:0]], [np.zeros(1, dtype=np.int64)]
-        edges = np.searchsorted(offsets, np.arange(TOKENS, int(offsets[-1]), TOKENS))
+        edges = np.searchsorted(offsets, np.arange(CHUNK_TOKENS, int(offsets[-1]), CHUNK_TOKENS))
         for rows in np.split(np.arange(len(offsets) - 1), np.unique(edges)):
             if len(rows):
                 starts = offsets[rows[0] : rows[-1] + 2]
@@ -82,7 +89,12 @@ class Redraw:
         return np.concatenate(parts), np.cumsum(np.concatenate(lengths))
 
     def _drawn(
-        self, plain: Ids, starts: Ids, pieces: Pieces, cut: Cut, random: np.random.Generator
+        self,
+        plain: Ids,
+        starts: Ids,
+        pieces: Pieces,
+        cut: SegmentationSampler,
+        random: np.random.Generator,
     ) -> tuple[Ids, Ids]:
         """The ids of sentences end to end, and how many each has."""
         symbols, words, sentences = pieces.spell(plain, starts)
@@ -110,13 +122,13 @@ class Redraw:
         return max(now, min(self.max_length, int(np.diff(symbols).max(initial=0))))
 
 
-def _cut_of(pieces: Pieces, side: SideSamplingConfig) -> Cut:
+def _make_sampler(pieces: Pieces, side: SideSamplingConfig) -> SegmentationSampler:
     if side.alpha is None:
-        return BytePairs(pieces, side.dropout)
-    return Unigrams(pieces, side.alpha, side.nbest)
+        return BpeDropout(pieces, side.dropout)
+    return UnigramSampler(pieces, side.alpha, side.nbest)
 
 
-class Epochs:
+class EpochCorpora:
     """A corpus as each epoch sees it; the next epoch's is drawn while one is trained on.
 
     Args:
@@ -125,7 +137,7 @@ class Epochs:
         seed: what is drawn follows from it, the epoch and the corpus alone.
     """
 
-    def __init__(self, redraw: Redraw, corpus: EncodedPairs, seed: int) -> None:
+    def __init__(self, redraw: SubwordRegularizer, corpus: EncodedPairs, seed: int) -> None:
         self.redraw, self.corpus, self.seed = redraw, corpus, seed
         self.known: dict[int, Future[EncodedPairs]] = {}
 

@@ -16,7 +16,7 @@ GROWTH = 16
 Item = TypeVar("Item")
 
 
-class Noted:
+class LineWarnings:
     """Lines of which something is told at the end: how many they are, and the first ten."""
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class Noted:
         return f"lines {', '.join(map(str, self.first))}{more}"
 
 
-def windows(
+def growing_windows(
     items: Iterable[Item], line_buffered: bool = False, soon: bool = True
 ) -> Iterator[list[Item]]:
     """The items in lists that grow from FIRST_WINDOW to LARGEST_WINDOW.
@@ -49,24 +49,24 @@ def windows(
         count = min(GROWTH * count, LARGEST_WINDOW)
 
 
-def batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
+def length_batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
     """Rows of like length, the longest first; rows times the longest is at most `tokens`."""
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
     start = 0
     while start < len(order):
         fit = max(1, tokens // max(1, lengths[order[start]]))
-        end = start + fit // _step(fit) * _step(fit)
+        end = start + fit // _size_step(fit) * _size_step(fit)
         yield order[start:end]
         start = end
 
 
-def batch_size(count: int) -> int:
+def rounded_batch_size(count: int) -> int:
     """The least of a few dozen sizes that holds so many sentences.
 
     For each number of rows a library may keep kernels, and a GPU a graph.
     """
-    return -(-count // _step(count)) * _step(count)
+    return -(-count // _size_step(count)) * _size_step(count)
 
 
-def _step(count: int) -> int:
+def _size_step(count: int) -> int:
     return 1 if count <= 4 else 4 if count <= 64 else 16 if count <= 256 else 64

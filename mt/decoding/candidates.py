@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from mt.config.schema import SearchConfig
-from mt.decoding.batching import batch_size
+from mt.decoding.batching import rounded_batch_size
 from mt.decoding.types import Decoder, Hypotheses, Request
 from mt.errors import ConfigError
 from mt.special_tokens import END, FIRST_PIECE, PAD
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-NONE = float("-inf")
-SPARE = 3
+NEG_INF = float("-inf")
+EXTRA_CANDIDATES = 3
 """Candidates that are sharpened beyond those that are wanted."""
 CACHED = 128
 """Rows of the vocabulary's size that a CPU's cache holds."""
-ASKED = {"cpu": 1, "cuda": 4}
+SYNC_EVERY = {"cpu": 1, "cuda": 4}
 """Steps after which a search asks whether it is done, for which a device must have finished."""
 BLOCK = 64
 """Values whose largest is found first, when the best of many are looked for."""
@@ -44,7 +44,7 @@ class RepetitionConfig(SearchConfig):
 
     @property
     def against_repetition(self) -> bool:
-        """Whether `less_repetitive` would change anything."""
+        """Whether `penalize_repetition` would change anything."""
         return self.no_repeat_ngram > 0 or self.repetition_penalty != 1.0
 
 
@@ -63,7 +63,7 @@ class RankingConfig(RepetitionConfig):
 
 
 @dataclass
-class Prefixes:
+class BeamState:
     """The beginnings that live, of beams [W], or of groups of them: [G, W]."""
 
     rows: Tensor
@@ -85,7 +85,7 @@ class Prefixes:
             setattr(self, each.name, getattr(self, each.name)[sentences])
 
 
-def empty_prefixes(request: Request, *beams: int) -> Prefixes:
+def empty_beams(request: Request, *beams: int) -> BeamState:
     """Of each sentence, or group, one that lives and is empty.
 
     Args:
@@ -103,12 +103,12 @@ def empty_prefixes(request: Request, *beams: int) -> Prefixes:
         raise ConfigError("SEARCH", "search.beams", what, "ask for fewer, or set more beams")
     forced = forced_tokens(request)
     sentences, longest = forced.shape
-    scores = torch.full((sentences, *beams), NONE, device=forced.device)
+    scores = torch.full((sentences, *beams), NEG_INF, device=forced.device)
     scores[..., 0] = 0
     tokens = torch.zeros((*scores.shape, longest), dtype=torch.long, device=forced.device)
     rows = torch.arange(sentences, device=forced.device)
     found = rows.new_zeros(scores.shape[:-1])
-    return Prefixes(rows, found, scores, tokens, tokens.float(), forced)
+    return BeamState(rows, found, scores, tokens, tokens.float(), forced)
 
 
 # ------------------------------------------------------------------ what may come next
@@ -133,7 +133,7 @@ def forced_tokens(request: Request) -> Tensor:
     return forced.scatter_(1, request.max_lengths[:, None].long() - 1, END)
 
 
-def allowed(logits: Tensor, forced: Tensor | None = None) -> Tensor:
+def mask_special_tokens(logits: Tensor, forced: Tensor | None = None) -> Tensor:
     """Logits [B, N, V], -inf where no token of a hypothesis can be: only END and text is.
 
     Args:
@@ -142,17 +142,17 @@ def allowed(logits: Tensor, forced: Tensor | None = None) -> Tensor:
     """
     import torch
 
-    kept = torch.full_like(logits, NONE)
+    kept = torch.full_like(logits, NEG_INF)
     kept[..., END] = logits[..., END]
     kept[..., FIRST_PIECE:] = logits[..., FIRST_PIECE:]
     if forced is None:
         return kept
     wanted = forced.clamp(min=0)[:, None, None].expand_as(logits[..., :1])  # [B, N, 1]
-    alone = torch.full_like(logits, NONE).scatter(-1, wanted, logits.gather(-1, wanted))
+    alone = torch.full_like(logits, NEG_INF).scatter(-1, wanted, logits.gather(-1, wanted))
     return alone.where((forced >= 0)[:, None, None], kept)
 
 
-def less_repetitive(
+def penalize_repetition(
     config: RepetitionConfig, logits: Tensor, tokens: Tensor, forced: Tensor
 ) -> Tensor:
     """Logits [B, N, V] after the repetition penalty and the blocking of n-grams.
@@ -176,12 +176,12 @@ def less_repetitive(
         context = tokens[..., None, tokens.shape[-1] - size + 1 :]  # [B, N, 1, size-1]
         following = ngrams[..., -1]  # [B, N, t-size+1]
         blocked = (ngrams[..., :-1] == context).all(dim=-1) & (following != forced[:, None, None])
-        least = logits.new_full(following.shape, -NONE).masked_fill(blocked, NONE)
+        least = logits.new_full(following.shape, -NEG_INF).masked_fill(blocked, NEG_INF)
         logits = logits.scatter_reduce(-1, following, least, "amin")
     return logits
 
 
-def log_probabilities(logits: Tensor) -> Tensor:
+def log_probs(logits: Tensor) -> Tensor:
     """Log-probabilities [..., V] in fp32; a row without any token that can be is NaN.
 
     One call that normalises everything: on a CPU it takes half the time of a log-sum-exp alone.
@@ -191,7 +191,7 @@ def log_probabilities(logits: Tensor) -> Tensor:
     return logits.log_softmax(dim=-1, dtype=torch.float32)
 
 
-def best_pieces(decoder: Decoder, state: Any, logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def top_pieces(decoder: Decoder, state: Any, logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Log-probabilities and ids [B, N, K] of END, first, and of at least `count` best pieces.
 
     Args:
@@ -204,46 +204,46 @@ def best_pieces(decoder: Decoder, state: Any, logits: Tensor, count: int) -> tup
 
     few = logits.dtype != torch.float32
     own = getattr(decoder, "best", None)  # some decoders have a quicker way to the same
-    quick = None if own is None else own(state, logits, count + SPARE * few)
-    gains, ids = quick or best_in(logits, count + SPARE * few)
+    quick = None if own is None else own(state, logits, count + EXTRA_CANDIDATES * few)
+    gains, ids = quick or top_k_in_blocks(logits, count + EXTRA_CANDIDATES * few)
     if few:
         rough = logits.gather(-1, ids).float()
         off = decoder.sharpen(state, ids, rough) - rough  # [B, N, K]
         # The normaliser, too, is mostly made of these.
         total = 1 + (gains.exp() * off.expm1()).sum(dim=-1, keepdim=True)
         gains = gains + off - total.log()
-    return gains.nan_to_num_(nan=NONE, neginf=NONE), ids
+    return gains.nan_to_num_(nan=NEG_INF, neginf=NEG_INF), ids
 
 
-def best_in(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def top_k_in_blocks(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Log-probabilities and ids [B, N, K] of END, first, and of the `count` best pieces."""
     import torch
 
     # Some sentences at a time, so that what is computed of them is still in the cache when read.
     step = max(1, CACHED // logits.shape[1]) if logits.device.type == "cpu" else len(logits)
-    found = [_best_in(part, count) for part in logits.split(step)]
+    found = [_top_k_in_blocks(part, count) for part in logits.split(step)]
     gains, ids = (torch.cat(each) for each in zip(*found, strict=True))
     return gains, ids
 
 
-def _best_in(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def _top_k_in_blocks(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
     import torch
 
-    every = log_probabilities(logits)  # [B, N, V]
-    gains, ids = best_of(every[..., FIRST_PIECE:], count)
+    every = log_probs(logits)  # [B, N, V]
+    gains, ids = top_k(every[..., FIRST_PIECE:], count)
     gains = torch.cat((every[..., END, None], gains), dim=-1)
     return gains, torch.cat((torch.full_like(ids[..., :1], END), ids + FIRST_PIECE), dim=-1)
 
 
-def asks(step: int, device: torch.device) -> bool:
+def should_sync(step: int, device: torch.device) -> bool:
     """Whether a search looks, after this step, at what the device found.
 
     When it does not, it goes on as if something had happened: more work, the same result.
     """
-    return (step + 1) % ASKED.get(device.type, 1) == 0
+    return (step + 1) % SYNC_EVERY.get(device.type, 1) == 0
 
 
-def left_in_batch(stopped: Tensor, stops: int) -> Tensor | None:
+def sentences_to_keep(stopped: Tensor, stops: int) -> Tensor | None:
     """Which sentences [B'], ascending, a batch goes on with, or None: with all of them.
 
     Those that have not stopped, and as many others as make a size that comes often.
@@ -253,36 +253,36 @@ def left_in_batch(stopped: Tensor, stops: int) -> Tensor | None:
         stops: how many of them.
     """
     count = len(stopped)
-    size = batch_size(count - stops)
+    size = rounded_batch_size(count - stops)
     if size == count or stops * 4 < count:  # a smaller batch must be worth its copies
         return None
     return stopped.byte().argsort(stable=True)[:size].sort().values
 
 
-def forced_gains(
+def forced_log_probs(
     decoder: Decoder, state: Any, logits: Tensor, forced: Tensor, gains: Tensor, ids: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Log-probabilities and ids [B, N] of the forced tokens [B]; of any where it is -1.
 
     Args:
-        decoder, state, logits: see `best_pieces`.
+        decoder, state, logits: see `top_pieces`.
         forced: [B].
-        gains, ids: [B, N, K] what `best_pieces` gave.
+        gains, ids: [B, N, K] what `top_pieces` gave.
     """
     import torch
 
     wanted = forced.clamp(min=0)[:, None].expand(logits.shape[:-1])  # [B, N]
     if logits.dtype == torch.float32:
-        told = log_probabilities(logits).gather(-1, wanted[..., None])[..., 0]
+        told = log_probs(logits).gather(-1, wanted[..., None])[..., 0]
     else:  # as much less than the best piece's as its sharpened logit is
         best, place = gains.max(dim=-1, keepdim=True)  # [B, N, 1]
         both = torch.cat((ids.gather(-1, place), wanted[..., None]), dim=-1)
         exact = decoder.sharpen(state, both, logits.gather(-1, both).float())  # [B, N, 2]
         told = best[..., 0] + exact[..., 1] - exact[..., 0]
-    return told.nan_to_num(nan=NONE, neginf=NONE), wanted
+    return told.nan_to_num(nan=NEG_INF, neginf=NEG_INF), wanted
 
 
-def best_of(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def top_k(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The `count` largest of fp32 `values` [..., V] and their places, of equal ones the first.
 
     Of many values only the blocks with the `count` largest maxima are looked into: no other can
@@ -331,7 +331,9 @@ def length_divisor(config: RankingConfig, length: Tensor | float) -> Tensor | fl
     return norm**config.length_penalty
 
 
-def unbeatable(config: RankingConfig, finished: Tensor, live: Tensor, longest: Tensor) -> Tensor:
+def cannot_improve(
+    config: RankingConfig, finished: Tensor, live: Tensor, longest: Tensor
+) -> Tensor:
     """[B] whether no live prefix can become better than the worst of the finished.
 
     A prefix only loses probability as it grows, so that it ends at best with what it has now,
@@ -345,10 +347,10 @@ def unbeatable(config: RankingConfig, finished: Tensor, live: Tensor, longest: T
     """
     bound = live.amax(dim=1) / length_divisor(config, longest.to(live.dtype))
     least = finished.amin(dim=1)
-    return (least != NONE) & (bound <= least)
+    return (least != NEG_INF) & (bound <= least)
 
 
-def ranked_by_coverage(
+def rank_with_coverage(
     weight: float, decoder: Decoder, source: Tensor, found: Hypotheses
 ) -> Hypotheses:
     """Hypotheses ranked anew with the coverage penalty of Wu et al. 2016, equation 14.
@@ -368,25 +370,25 @@ def ranked_by_coverage(
     real = (found.tokens != PAD)[..., None]  # [B, N, T, 1]
     coverage = attention.float().masked_fill(~real, 0).sum(dim=2)  # [B, N, S]
     lacking = coverage.clamp(UNCOVERED, 1).log().masked_fill((source == PAD)[:, None], 0)
-    return sorted_by(found.scores + weight * lacking.sum(dim=-1), found)
+    return sort_by_score(found.scores + weight * lacking.sum(dim=-1), found)
 
 
-def ranked(
+def rank_hypotheses(
     config: RankingConfig, decoder: Decoder, request: Request, found: Hypotheses
 ) -> Hypotheses:
     """The `n_best` best of hypotheses that are sorted, by coverage, too, when it counts."""
     if config.coverage_penalty:
-        found = ranked_by_coverage(config.coverage_penalty, decoder, request.source, found)
+        found = rank_with_coverage(config.coverage_penalty, decoder, request.source, found)
     n = request.n_best
     return Hypotheses(found.tokens[:, :n], found.scores[:, :n], found.log_probabilities[:, :n])
 
 
-def sorted_by(scores: Tensor, found: Hypotheses) -> Hypotheses:
+def sort_by_score(scores: Tensor, found: Hypotheses) -> Hypotheses:
     """The hypotheses with these scores [B, N], best first; what has -inf is none."""
     order = scores.argsort(dim=1, descending=True, stable=True)  # [B, N]
     places = order[..., None].expand_as(found.tokens)
     scores = scores.gather(1, order)
-    lost = (scores == NONE)[..., None]
+    lost = (scores == NEG_INF)[..., None]
     return Hypotheses(
         tokens=found.tokens.gather(1, places).masked_fill(lost, PAD),
         scores=scores,

@@ -100,7 +100,7 @@ def without_attention(model: Seq2Seq) -> ConfigError:
     return ConfigError("ATTENTION", "the model", what, "choose a model that does, or do without")
 
 
-class Rest:
+class OutOfShortlistMass:
     """How much the ids that a shortlist leaves out weigh, without computing their logits.
 
     Without them in the softmax a search would favour what the model is unsure of, where most is
@@ -144,7 +144,11 @@ class ShortlistDecoder(ModelDecoder):
     """
 
     def __init__(
-        self, model: Seq2Seq, ids: Tensor, rest: Rest, packed: torch.dtype | None = None
+        self,
+        model: Seq2Seq,
+        ids: Tensor,
+        rest: OutOfShortlistMass,
+        packed: torch.dtype | None = None,
     ) -> None:
         weight, bias = model.output()
         self.listed = weight[ids], None if bias is None else bias[ids]
@@ -213,6 +217,6 @@ class EnsembleDecoder:
         return torch.stack(aligned).mean(dim=0)
 
 
-def together(members: Sequence[Decoder]) -> Decoder:
+def ensemble(members: Sequence[Decoder]) -> Decoder:
     """One decoder as it is, several as an ensemble."""
     return members[0] if len(members) == 1 else EnsembleDecoder(members)

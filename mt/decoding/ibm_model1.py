@@ -62,7 +62,7 @@ class _Links:
     """[target positions] how many links each has."""
 
 
-def spread(pairs: EncodedPairs, most: int) -> Ids:
+def spread_rows(pairs: EncodedPairs, most: int) -> Ids:
     """Which pairs to learn from, ascending: at most `most`, evenly spread, of at most LINKS."""
     rows = _evenly(np.arange(len(pairs)), most)
     links = int((_lengths(pairs, "source", rows) * _lengths(pairs, "target", rows)).sum())
@@ -79,7 +79,9 @@ def _lengths(pairs: EncodedPairs, side: str, rows: Ids) -> Ids:
     return offsets[rows + 1] - offsets[rows]
 
 
-def learn(pairs: EncodedPairs, rows: Ids, size: int, iterations: int = ITERATIONS) -> Lexicon:
+def learn_lexicon(
+    pairs: EncodedPairs, rows: Ids, size: int, iterations: int = ITERATIONS
+) -> Lexicon:
     """The lexicon of some pairs of a corpus.
 
     Args:
@@ -89,8 +91,8 @@ def learn(pairs: EncodedPairs, rows: Ids, size: int, iterations: int = ITERATION
         iterations: of EM.
     """
     found, links = list[Ids](), list[_Links]()
-    for chosen in _chunks(pairs, rows):
-        keys, each = _keys(pairs, chosen, size)
+    for chosen in _link_chunks(pairs, rows):
+        keys, each = _pair_keys(pairs, chosen, size)
         unique, inverse = np.unique(keys, return_inverse=True)
         found.append(unique)
         links.append(_Links(inverse.astype(np.int32), each.astype(np.int32)))
@@ -100,18 +102,18 @@ def learn(pairs: EncodedPairs, rows: Ids, size: int, iterations: int = ITERATION
     source = keys // size
     probability = np.ones(len(keys), np.float32)
     for _ in range(iterations):
-        probability = _improved(probability, source, links)
+        probability = _em_step(probability, source, links)
     return Lexicon(source, keys % size, probability)
 
 
-def _chunks(pairs: EncodedPairs, rows: Ids) -> Iterator[Ids]:
+def _link_chunks(pairs: EncodedPairs, rows: Ids) -> Iterator[Ids]:
     """The rows in parts of about CHUNK links."""
     links = _lengths(pairs, "source", rows) * _lengths(pairs, "target", rows)
     part = np.cumsum(links) // CHUNK
     yield from np.split(rows, np.flatnonzero(np.diff(part)) + 1) if len(rows) else []
 
 
-def _keys(pairs: EncodedPairs, rows: Ids, size: int) -> tuple[Ids, Ids]:
+def _pair_keys(pairs: EncodedPairs, rows: Ids, size: int) -> tuple[Ids, Ids]:
     """Source id times `size` plus target id of each link; how many links a target position has."""
     sides = [[side(int(row)) for row in rows] for side in (pairs.source, pairs.target)]
     source, target = (np.concatenate(side).astype(np.int64) for side in sides)
@@ -126,7 +128,7 @@ def _keys(pairs: EncodedPairs, rows: Ids, size: int) -> tuple[Ids, Ids]:
     return source[place] * size + np.repeat(target[text], widths), widths
 
 
-def _improved(
+def _em_step(
     probability: NDArray[np.float32], source: Ids, links: list[_Links]
 ) -> NDArray[np.float32]:
     """t after one iteration of EM."""

@@ -21,7 +21,7 @@ from mt.runtime import files
 FORMAT = 1
 NAME = "shortlist.safetensors"
 """Its file in a run directory."""
-STEP = 256
+SIZE_MULTIPLE = 256
 """The number of ids for a batch is a multiple of this, so that products come in few sizes."""
 _AGAIN = "learn it again with mt shortlist RUN"
 
@@ -55,7 +55,7 @@ class Shortlist:
         chosen[self.pieces[wanted]] = True
         for prefix in prefixes:
             chosen[list(prefix)] = True
-        missing = -int(chosen.sum()) % STEP
+        missing = -int(chosen.sum()) % SIZE_MULTIPLE
         chosen[np.flatnonzero(~chosen)[:missing]] = True
         return np.flatnonzero(chosen)
 
@@ -67,7 +67,7 @@ class Shortlist:
 # ------------------------------------------------------------------------------ its file
 
 
-def save(shortlist: Shortlist, run: Path, vocabulary_digest: str) -> None:
+def save_shortlist(shortlist: Shortlist, run: Path, vocabulary_digest: str) -> None:
     """Write it into a run directory, in place of an earlier one."""
     from safetensors.numpy import save as serialise
 
@@ -76,10 +76,10 @@ def save(shortlist: Shortlist, run: Path, vocabulary_digest: str) -> None:
         "sha256": _digest(shortlist),
     }  # fmt: skip
     tensors = {"pieces": shortlist.pieces, "always": shortlist.always}
-    files.write(run / NAME, serialise(tensors, metadata=about))
+    files.write_file(run / NAME, serialise(tensors, metadata=about))
 
 
-def load(run: Path, vocabulary_digest: str) -> Shortlist:
+def load_shortlist(run: Path, vocabulary_digest: str) -> Shortlist:
     """The shortlist of a run.
 
     Raises:

@@ -20,25 +20,25 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from mt.decoding.candidates import best_in
+from mt.decoding.candidates import top_k_in_blocks
 from mt.decoding.decoders import ModelDecoder
-from mt.interfaces import Cache, Memory, Replayable, Seq2Seq
+from mt.interfaces import Cache, Memory, Seq2Seq, StaticCacheModel
 from mt.models.modules.linear import packed_weights
 from mt.models.modules.static_kv_cache import Frame, Rooms, StaticCache
-from mt.runtime.cuda_graphs import CudaGraphs, Recorder, Replays
+from mt.runtime.cuda_graphs import CudaGraphs, GraphCache, GraphCapturer
 
 
-def framed(model: Seq2Seq, device: torch.device) -> Seq2Seq:
+def with_static_shapes(model: Seq2Seq, device: torch.device) -> Seq2Seq:
     """The model in frames where that pays and it can: on a CUDA device; else the model itself."""
-    if device.type != "cuda" or not isinstance(model, Replayable) or not model.alike:
+    if device.type != "cuda" or not isinstance(model, StaticCacheModel) or not model.alike:
         return model
-    return Frames(model, device, CudaGraphs(device))
+    return StaticShapeModel(model, device, CudaGraphs(device))
 
 
-def decoder_of(model: Seq2Seq, packed: torch.dtype | None) -> ModelDecoder:
+def inner_decoder(model: Seq2Seq, packed: torch.dtype | None) -> ModelDecoder:
     """What a search sees of a model that may be in frames."""
-    if isinstance(model, Frames):
-        return FrameDecoder(model, packed)
+    if isinstance(model, StaticShapeModel):
+        return StaticShapeDecoder(model, packed)
     return ModelDecoder(model, packed)
 
 
@@ -47,10 +47,10 @@ def _tell(line: str) -> None:
 
 
 @dataclass
-class Placed:
+class ActiveBatch:
     """A batch in its frame: the cache that a search reorders and shrinks; see `contracts.Cache`."""
 
-    frames: Frames
+    frames: StaticShapeModel
     batch: int
     """Its number; only the last one that was started is there."""
     sentences: int
@@ -80,7 +80,7 @@ class Placed:
             cache.move(frame, every, self.length)
 
 
-class Frames:
+class StaticShapeModel:
     """A model (`Seq2Seq`) whose steps of decoding run in frames, one batch at a time.
 
     Args:
@@ -91,12 +91,12 @@ class Frames:
     """
 
     def __init__(
-        self, model: Replayable, device: torch.device, recorder: Recorder | None,
+        self, model: StaticCacheModel, device: torch.device, recorder: GraphCapturer | None,
         tell: Callable[[str], None] = _tell,
     ) -> None:  # fmt: skip
         self.model, self.rooms = model, Rooms(device)
         self.cache = StaticCache(self.rooms)
-        self.replays = Replays(recorder, tell)
+        self.replays = GraphCache(recorder, tell)
         self.shapes: dict[Hashable, list[tuple[torch.Size, torch.dtype]]] = {}
         self.batch, self.moved = 0, 0
         self.read: list[Tensor] = []
@@ -107,14 +107,14 @@ class Frames:
         """See `Seq2Seq`."""
         return self.model.encode(source)
 
-    def start(self, memory: Memory, beams: int, max_length: int) -> Placed:
+    def start(self, memory: Memory, beams: int, max_length: int) -> ActiveBatch:
         """Place a batch in its first frame; the one before it is gone."""
         source = self.model.keys_values(memory, max_length)
         sentences, length = memory.valid.shape
         self.cache.load(Frame.around(sentences, beams, length, 1), source, memory.valid)
         self._look_at_the_model()
         self.batch += 1
-        return Placed(self, self.batch, sentences)
+        return ActiveBatch(self, self.batch, sentences)
 
     def _look_at_the_model(self) -> None:
         """Recordings of weights that lie elsewhere now are of no use."""
@@ -125,7 +125,7 @@ class Frames:
             self.replays.forget()
         self.read, self.addresses = read, addresses
 
-    def of(self, placed: Placed) -> StaticCache:
+    def of(self, placed: ActiveBatch) -> StaticCache:
         """The cache, which holds this batch.
 
         Raises:
@@ -139,7 +139,7 @@ class Frames:
         """Hidden states [b*N, 1, D] after feeding target [b*N, 1]; see `Seq2Seq`."""
         if cache is None:
             return self.model.decode(target, memory)
-        placed: Placed = cache
+        placed: ActiveBatch = cache
         placed.make_room()
         rows = self.of(placed).frame.rows
         tokens = self.rooms.view("tokens", (rows, 1), torch.long)
@@ -202,10 +202,10 @@ class Frames:
         return self.model.blocks()
 
 
-class FrameDecoder(ModelDecoder):
+class StaticShapeDecoder(ModelDecoder):
     """A `ModelDecoder` of a model in frames: projection and best pieces are recorded, too."""
 
-    def __init__(self, model: Frames, packed: torch.dtype | None = None) -> None:
+    def __init__(self, model: StaticShapeModel, packed: torch.dtype | None = None) -> None:
         super().__init__(model, packed)
         self.frames = model
 
@@ -219,9 +219,11 @@ class FrameDecoder(ModelDecoder):
         return self.told
 
     def best(self, state: Any, logits: Tensor, count: int) -> tuple[Tensor, Tensor] | None:
-        """What `candidates.best_in` finds in the logits of the last step; None: in any others."""
+        """`candidates.top_k_in_blocks` of the logits of the last step; None for any others."""
         if logits is not self.told:
             return None
-        found = self.frames.run("best", lambda: best_in(self.every, count), self.project, count)
+        found = self.frames.run(
+            "best", lambda: top_k_in_blocks(self.every, count), self.project, count
+        )
         gains, ids = (each[: len(logits)].clone() for each in found)
         return gains, ids

@@ -18,10 +18,10 @@ from mt.config.schema import Languages, SearchConfig
 from mt.config.section import Section
 from mt.config.validation import validate
 from mt.config.yaml_reader import Document, Location
-from mt.data.languages import plain_code, space_between
+from mt.data.languages import base_code, sentence_separator
 from mt.data.pairs import Pair
 from mt.data.text import is_blank, one_line, split_sentences
-from mt.decoding.batching import Noted, windows
+from mt.decoding.batching import LineWarnings, growing_windows
 from mt.decoding.types import EngineOptions, Hypothesis, Score, Searcher, Sentence, Translation
 from mt.errors import ConfigError, DataError, ModelError
 from mt.runtime import console
@@ -44,7 +44,7 @@ class Profile:
     """The search of its recipe."""
 
 
-class TextEngine:
+class TextTranslator:
     """Translates and scores text with a searcher; see `mt.contracts.Engine`.
 
     Raises:
@@ -66,7 +66,7 @@ class TextEngine:
         """
         own, named = self.profile.languages.target, self.vocabulary.languages
         wanted = own if asked is None else asked
-        if wanted in named or (not named and plain_code(wanted) == plain_code(own)):
+        if wanted in named or (not named and base_code(wanted) == base_code(own)):
             return wanted
         known = ", ".join(named or (own,))
         what = f"this model translates to {known}, not to {wanted}"
@@ -77,9 +77,9 @@ class TextEngine:
         self, lines: Iterable[str], options: EngineOptions | None = None
     ) -> Iterator[Translation]:
         """A translation for each line, in order, lazily."""
-        job = _Job(self, options or self.options)
+        job = _TranslationJob(self, options or self.options)
         yield from job.translate(lines)
-        tell_long(job.long)
+        warn_long_lines(job.long)
 
     def sentence(self, line: str, options: EngineOptions | None = None) -> Sentence:
         """A line as it is searched, for who looks into a model; it must fit the model whole.
@@ -87,7 +87,7 @@ class TextEngine:
         Raises:
             DataError: it does not, or there is nothing in it.
         """
-        job = _Job(self, options or self.options)
+        job = _TranslationJob(self, options or self.options)
         sentences = job.sentences([line])[1]
         if not sentences:
             what = "there is nothing in it to translate"
@@ -100,14 +100,14 @@ class TextEngine:
     def score(self, pairs: Iterable[Pair]) -> Iterator[Score]:
         """The forced score of each pair's target; what is too long is cut, with a warning."""
         room = self.profile.longest - 1 - len(self.vocabulary.languages[:1])
-        long = _Long(room, self.options.strict)
+        long = _LongLines(room, self.options.strict)
         first = 1
-        for window in windows(pairs, soon=self.options.soon):
+        for window in growing_windows(pairs, soon=self.options.soon):
             yield from self._score(window, long, first)
             first += len(window)
-        tell_long(long, "cut")
+        warn_long_lines(long, "cut")
 
-    def _score(self, window: Sequence[Pair], long: _Long, first: int) -> list[Score]:
+    def _score(self, window: Sequence[Pair], long: _LongLines, first: int) -> list[Score]:
         for pair in window:
             if pair.source is None or pair.target is None:
                 advice = "give pairs of a source and a target"
@@ -143,7 +143,7 @@ class TextEngine:
         return Score(total, len(gains), tuple(gains), pieces)
 
 
-class _Long(Noted):
+class _LongLines(LineWarnings):
     """The lines that are too long for the model, which has room for so many pieces."""
 
     def __init__(self, room: int, strict: bool) -> None:
@@ -177,25 +177,25 @@ class _Window:
     found: Iterator[list[Hypothesis]]
 
 
-class _Job:
+class _TranslationJob:
     """One call of `translate`: its search, its place in the stream, what was too long."""
 
-    def __init__(self, engine: TextEngine, options: EngineOptions) -> None:
+    def __init__(self, engine: TextTranslator, options: EngineOptions) -> None:
         self.engine = engine
         target = engine.target(options.target_language)
-        self.front, self.space = engine.vocabulary.front(target), space_between(target)
+        self.front, self.space = engine.vocabulary.front(target), sentence_separator(target)
         self.options = replace(options, prefixes=None)  # they go with the sentences
         self.config = search_config(engine.profile.search, options.search)
         self.prefixes = None if options.prefixes is None else iter(options.prefixes)
         self.read = options.first_line
         self.room = engine.profile.longest - 1 - len(self.front)
-        self.long = _Long(self.room, options.strict)
+        self.long = _LongLines(self.room, options.strict)
 
     def translate(self, lines: Iterable[str]) -> Iterator[Translation]:
         """The translations of lines, in order."""
         ahead = 0 if self.options.line_buffered else self.engine.searcher.ahead
         waiting: deque[_Window] = deque()
-        for window in windows(lines, self.options.line_buffered, self.options.soon):
+        for window in growing_windows(lines, self.options.line_buffered, self.options.soon):
             waiting.append(self._begin(window))
             while len(waiting) > ahead:
                 yield from self._end(waiting.popleft())
@@ -220,7 +220,7 @@ class _Job:
             told = list(zip(hypotheses, islice(texts, len(hypotheses)), strict=True))
             parts[line].append(self._told(sentence, told))
         for each in parts:
-            yield each[0] if len(each) == 1 else joined(each, self.space)
+            yield each[0] if len(each) == 1 else merge_translations(each, self.space)
 
     def sentences(self, window: Sequence[str]) -> tuple[list[int], list[Sentence]]:
         """What is to be searched: for each sentence its line in the window, and itself."""
@@ -279,13 +279,13 @@ class _Job:
         vocabulary = self.engine.vocabulary
         pieces = tuple(vocabulary.pieces_source(sentence.source[sentence.front : -1]))
         nbest = [
-            translation(vocabulary, pieces, hypothesis, text, sentence)
+            to_translation(vocabulary, pieces, hypothesis, text, sentence)
             for hypothesis, text in found
         ]
         return replace(nbest[0], alternatives=tuple(nbest)) if self.options.n_best > 1 else nbest[0]
 
 
-def translation(
+def to_translation(
     vocabulary: Vocabulary, pieces: tuple[str, ...], found: Hypothesis, text: str,
     sentence: Sentence,
 ) -> Translation:  # fmt: skip
@@ -309,13 +309,13 @@ def translation(
     )
 
 
-SPLIT = "split at sentence ends, or cut where there are none"
+SPLIT_ACTION = "split at sentence ends, or cut where there are none"
 
 
-def tell_long(long: _Long, done: str = SPLIT) -> None:
+def warn_long_lines(long: _LongLines, done: str = SPLIT_ACTION) -> None:
     """Warn once of all lines that were too long for the model, and say what was done to them."""
     if long.count:
-        console.say(
+        console.print_line(
             f"mt: warning[LINE-LONG] {long.count} lines of more than {long.room} pieces were "
             f"{done}: {long}"
         )
@@ -347,12 +347,12 @@ def search_config(own: SearchConfig, settings: Any) -> SearchConfig:
     return validate(_Settings, document).search
 
 
-def batch_budget(config: SearchConfig, options: EngineOptions) -> int:
+def batch_token_budget(config: SearchConfig, options: EngineOptions) -> int:
     """Padded source positions of one batch: what is asked for is times beams, or samples."""
     return options.batch_tokens // max(options.n_best, getattr(config, "beams", 1))
 
 
-def joined(parts: Sequence[Translation], space: str) -> Translation:
+def merge_translations(parts: Sequence[Translation], space: str) -> Translation:
     """The translation of a line from those of its parts; the scores are added."""
     ranked = zip(*(part.alternatives for part in parts), strict=False)
     return Translation(
@@ -360,14 +360,14 @@ def joined(parts: Sequence[Translation], space: str) -> Translation:
         score=math.fsum(part.score for part in parts),
         tokens=tuple(token for part in parts for token in part.tokens),
         log_probabilities=tuple(gain for part in parts for gain in part.log_probabilities),
-        alternatives=tuple(joined(each, space) for each in ranked),
+        alternatives=tuple(merge_translations(each, space) for each in ranked),
         source_tokens=tuple(token for part in parts for token in part.source_tokens),
-        alignment=_beside(parts),
+        alignment=_merge_alignments(parts),
         prefix=parts[0].prefix if parts else "",
     )
 
 
-def _beside(parts: Sequence[Translation]) -> tuple[tuple[float, ...], ...] | None:
+def _merge_alignments(parts: Sequence[Translation]) -> tuple[tuple[float, ...], ...] | None:
     """The alignments of parts as one: no token of a part is aligned with another part."""
     if not parts or any(part.alignment is None for part in parts):
         return None

@@ -23,13 +23,13 @@ from torch.nn import functional as F
 
 from mt.config.plugins import plugin
 from mt.config.schema import SearchConfig
-from mt.data.collate import batch_of, moved, pad
+from mt.data.collate import pad_rows, to_batch, to_device
 from mt.decoding import shortlist
-from mt.decoding.batching import batches
-from mt.decoding.decoders import Rest, ShortlistDecoder, together, without_attention
+from mt.decoding.batching import length_batches
+from mt.decoding.decoders import OutOfShortlistMass, ShortlistDecoder, ensemble, without_attention
 from mt.decoding.shortlist import Shortlist
-from mt.decoding.static_shapes import decoder_of, framed
-from mt.decoding.text_translator import batch_budget
+from mt.decoding.static_shapes import inner_decoder, with_static_shapes
+from mt.decoding.text_translator import batch_token_budget
 from mt.decoding.types import (
     Decoder,
     EngineOptions,
@@ -66,7 +66,7 @@ def pick_precision(asked: str, device: torch.device) -> Precision:
     return "bf16" if linear.can_pack() and cpu_has_bf16() else "fp32"
 
 
-class NativeSearcher:
+class TorchSearcher:
     """Searches with one model, or several, in this process; see `mt.contracts.Searcher`."""
 
     ahead = 0
@@ -77,36 +77,36 @@ class NativeSearcher:
     ) -> None:  # fmt: skip
         self.models, self.vocabulary, self.run = models, vocabulary, run
         self.device, self.precision = device, precision
-        self.packed = packed = packed_type(device, precision)
+        self.packed = packed = prepack_dtype(device, precision)
         if packed is not None:
             for model in models:
                 linear.pack(model, packed)
             self.precision = "fp32"  # what is packed needs no autocast
-        self.framed = [framed(cast(Seq2Seq, model), device) for model in models]
-        self.decoder = together([decoder_of(model, packed) for model in self.framed])
+        self.framed = [with_static_shapes(cast(Seq2Seq, model), device) for model in models]
+        self.decoder = ensemble([inner_decoder(model, packed) for model in self.framed])
 
     @cached_property
     def shortlist(self) -> Shortlist | None:
         """That of the run; None where there is no run."""
         digest = self.vocabulary.digest
-        return None if self.run is None else shortlist.load(self.run, digest)
+        return None if self.run is None else shortlist.load_shortlist(self.run, digest)
 
     @cached_property
-    def _rests(self) -> list[Rest]:
+    def _rests(self) -> list[OutOfShortlistMass]:
         """For each model what estimates the ids that are not on the shortlist."""
         assert self.shortlist is not None, "nothing is left out without a shortlist"
         others = self.shortlist.others()
         ids = torch.from_numpy(others).to(self.device)
-        return [Rest(cast(Seq2Seq, model), ids) for model in self.models]
+        return [OutOfShortlistMass(cast(Seq2Seq, model), ids) for model in self.models]
 
     def search(
         self, sentences: Sequence[Sentence], config: SearchConfig, options: EngineOptions
     ) -> Iterator[list[Hypothesis]]:
         """The best hypotheses of each sentence, in order."""
         search: Search = plugin("search", config.kind).build(config)
-        budget = batch_budget(config, options)
+        budget = batch_token_budget(config, options)
         found: dict[int, list[Hypothesis]] = {}
-        for rows in batches([len(each.source) for each in sentences], budget):
+        for rows in length_batches([len(each.source) for each in sentences], budget):
             batch = [sentences[row] for row in rows]
             known = self.shortlist if config.shortlist else None
             results = self._batch(search, batch, options, known)
@@ -117,7 +117,7 @@ class NativeSearcher:
         self, search: Search, sentences: Sequence[Sentence], options: EngineOptions,
         known: Shortlist | None,
     ) -> list[list[Hypothesis]]:  # fmt: skip
-        source = torch.from_numpy(pad([np.array(each.source) for each in sentences]))
+        source = torch.from_numpy(pad_rows([np.array(each.source) for each in sentences]))
         prefixes = [each.prefix for each in sentences]
         with self.inference():
             decoder, texts, ids = self.decoder, self.vocabulary.decode_target, None
@@ -151,18 +151,18 @@ class NativeSearcher:
     def _restricted(self, ids: torch.Tensor) -> Decoder:
         """What searches among the ids [V'] only, by their places."""
         each = zip(self.framed, self._rests, strict=True)
-        return together([ShortlistDecoder(model, ids, rest, self.packed) for model, rest in each])
+        return ensemble([ShortlistDecoder(model, ids, rest, self.packed) for model, rest in each])
 
     def force(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
         """The log-probability of each token of each target."""
         found: dict[int, list[float]] = {}
-        for rows in batches([max(map(len, pair)) for pair in pairs], SCORED):
-            batch = batch_of(
+        for rows in length_batches([max(map(len, pair)) for pair in pairs], SCORED):
+            batch = to_batch(
                 [np.array(pairs[row][0]) for row in rows],
                 [np.array(pairs[row][1]) for row in rows],
                 np.array(rows),
             )
-            found.update(zip(rows, self._forced(moved(batch, self.device)), strict=True))
+            found.update(zip(rows, self._forced(to_device(batch, self.device)), strict=True))
         return [found[row] for row in range(len(pairs))]
 
     def _forced(self, batch: Batch) -> list[list[float]]:
@@ -175,7 +175,7 @@ class NativeSearcher:
             labels = batch.labels[real][:, None]  # [P, 1]
             for start in range(0, len(labels), CHUNK):
                 part = slice(start, start + CHUNK)
-                logits = _mean_logits(models, [states[part] for states in hidden])  # [CHUNK, V]
+                logits = _average_logits(models, [states[part] for states in hidden])  # [CHUNK, V]
                 chosen = logits.gather(1, labels[part])[:, 0] - logits.logsumexp(dim=1)
                 gains += chosen.tolist()
         every = iter(gains)
@@ -223,7 +223,7 @@ class NativeSearcher:
                 model.train()
 
 
-def _mean_logits(models: Sequence[Seq2Seq], hidden: Sequence[torch.Tensor]) -> torch.Tensor:
+def _average_logits(models: Sequence[Seq2Seq], hidden: Sequence[torch.Tensor]) -> torch.Tensor:
     """Logits [P, V] of hidden states [P, D] of each model: of several, the mean.
 
     Made probabilities of, it gives what the mean of their log-probabilities gives.
@@ -233,7 +233,7 @@ def _mean_logits(models: Sequence[Seq2Seq], hidden: Sequence[torch.Tensor]) -> t
     return logits[0] if len(logits) == 1 else sum(logits[1:], logits[0]) / len(logits)
 
 
-def packed_type(device: torch.device, precision: Precision) -> torch.dtype | None:
+def prepack_dtype(device: torch.device, precision: Precision) -> torch.dtype | None:
     """The type to pack weights in, where that can be done."""
     types = {"fp32": torch.float32, "bf16": torch.bfloat16}
     if device.type == "cpu":

@@ -15,17 +15,17 @@ from typing import IO, Any, BinaryIO, Literal, cast, overload
 from mt.config.plugins import plugin, plugins
 from mt.data.pairs import Pair
 from mt.decoding import output_formats
-from mt.decoding.batching import Noted
-from mt.decoding.output_formats import Rendering
+from mt.decoding.batching import LineWarnings
+from mt.decoding.output_formats import Formatter
 from mt.decoding.types import Engine, EngineOptions, Score, Translation
 from mt.errors import DataError, ModelError
 from mt.runtime import console, files
 from mt.runtime.device import physical_cores
-from mt.runtime.files import decoded
+from mt.runtime.files import decode_lines
 
-MOST_PROCESSES = 8
+MAX_PROCESSES = 8
 """Processes that are started unasked."""
-SHARE = 16 << 10
+MEMORY_SHARE = 16 << 10
 """Bytes of text for which a process is worth its start."""
 
 
@@ -35,10 +35,10 @@ def open_engine(path: Path, options: EngineOptions) -> Engine:
     Raises:
         ModelError: none accepts it, or the one that does finds it damaged.
     """
-    return cast(Engine, plugin("engines", kind_of(path)).open(path, options))
+    return cast(Engine, plugin("engines", engine_kind(path)).open(path, options))
 
 
-def kind_of(path: Path) -> str:
+def engine_kind(path: Path) -> str:
     """The first kind of engine that accepts what lies at `path`.
 
     Raises:
@@ -52,7 +52,7 @@ def kind_of(path: Path) -> str:
     raise ModelError("RUN-NONE", path, what, advice)
 
 
-def fair_processes(stream: BinaryIO) -> int:
+def check_processes(stream: BinaryIO) -> int:
     """How many processes should share the work on a stream: one, but for a file of some size.
 
     Two of one thread each are faster than one of two; each costs as much memory and start again.
@@ -63,12 +63,13 @@ def fair_processes(stream: BinaryIO) -> int:
         return 1
     if not stat.S_ISREG(facts.st_mode) or Path("/dev/nvidiactl").exists():
         return 1
-    return max(1, min(physical_cores(), MOST_PROCESSES, facts.st_size // SHARE))
+    return max(1, min(physical_cores(), MAX_PROCESSES, facts.st_size // MEMORY_SHARE))
 
 
-def translate_stream(
+def translate_lines(
     engine: Engine, stream: BinaryIO, out: IO[str], options: EngineOptions | None = None,
-    name: str = "input", rendering: Rendering = output_formats.text, replace_bad: bool = False,
+    name: str = "input", rendering: Formatter = output_formats.format_text,
+    replace_bad: bool = False,
 ) -> int:  # fmt: skip
     """Translate a stream of UTF-8 lines, cut at `\\n` only, in order: a line out for each line in.
 
@@ -91,8 +92,8 @@ def translate_stream(
         DataError: a line is not UTF-8; the translations of those before it have been written.
         BrokenPipeError: the reader of `out` has gone.
     """
-    bad = Noted()
-    lines = _Lines(decoded(stream, name, bad.add if replace_bad else None), out)
+    bad = LineWarnings()
+    lines = _InputLines(decode_lines(stream, name, bad.add if replace_bad else None), out)
     count = 0
     try:
         for translation in engine.translate(lines, options):
@@ -106,11 +107,11 @@ def translate_stream(
         raise lines.failure
     if bad.count:
         what = f"{bad.count} lines are not UTF-8; their bad bytes were read as U+FFFD"
-        console.say(f"mt: warning[DATA-UTF8] {name}: {what}: {bad}")
+        console.print_line(f"mt: warning[DATA-UTF8] {name}: {what}: {bad}")
     return count
 
 
-class _Lines:
+class _InputLines:
     """Lines as an engine reads them; ends before the first bad one, which it remembers."""
 
     def __init__(self, lines: Iterable[str], out: IO[str]) -> None:
@@ -134,13 +135,13 @@ class _Lines:
             yield line
 
 
-def refuse_unequal(source: Path, target: Path) -> None:
+def check_equal_lines(source: Path, target: Path) -> None:
     """Read two files to the end, to see that they are sound and equally long.
 
     Raises:
         DataError: one is missing or not UTF-8, or they differ in their number of lines.
     """
-    counts = [sum(1 for _ in files.lines(path)) for path in (source, target)]
+    counts = [sum(1 for _ in files.read_lines(path)) for path in (source, target)]
     if counts[0] != counts[1]:
         what = f"{counts[0]} lines against {counts[1]}"
         advice = "line n of one must translate line n of the other; mend the files"
@@ -153,22 +154,22 @@ def score_files(
 ) -> None:  # fmt: skip
     """Force each line of `target` as the translation of that line of `source`: a line out for each.
 
-    The files are of equally many lines, see `refuse_unequal`. A summary goes to standard error.
+    The files are of equally many lines, see `check_equal_lines`. A summary goes to standard error.
     """
-    rendering = output_formats.score_json if as_json else output_formats.score_text
-    ours, theirs = tee(zip(files.lines(source), files.lines(target), strict=True))
+    rendering = output_formats.format_score_json if as_json else output_formats.format_score
+    ours, theirs = tee(zip(files.read_lines(source), files.read_lines(target), strict=True))
     pairs, tokens, total = 0, 0, 0.0
-    for (line, other), score in zip(ours, engine.score(pairs_of(theirs)), strict=True):
+    for (line, other), score in zip(ours, engine.score(to_pairs(theirs)), strict=True):
         out.write(rendering(normalise, line, other, score) + "\n")
         pairs, tokens, total = pairs + 1, tokens + score.tokens, total + score.log_probability
     out.flush()
     if tokens:
         perplexity = math.exp(min(-total / tokens, 700.0))
         told = f"{pairs} pairs, {tokens} tokens, log-probability {total:.2f}"
-        console.say(f"mt: {told}, perplexity {perplexity:.3f}")
+        console.print_line(f"mt: {told}, perplexity {perplexity:.3f}")
 
 
-OPENING = ("checkpoint", "device", "precision", "threads", "processes", "others")
+OPEN_ONLY_OPTIONS = ("checkpoint", "device", "precision", "threads", "processes", "others")
 """The options of an engine that cannot change once it is open."""
 
 
@@ -207,7 +208,7 @@ class Translator:
         """
         if isinstance(lines, str):
             raise TypeError("translate takes a list of texts, not one text")
-        if fixed := sorted(asked.keys() & set(OPENING)):
+        if fixed := sorted(asked.keys() & set(OPEN_ONLY_OPTIONS)):
             raise TypeError(f"{fixed[0]} is chosen when a model is opened: mt.load(path, ...)")
         if not details and (asked.get("n_best", 1) > 1 or asked.get("alignments")):
             raise TypeError("n_best and alignments need details=True")
@@ -224,10 +225,10 @@ class Translator:
         if isinstance(sources, str) or isinstance(targets, str):
             raise TypeError("score takes two lists of texts, not two texts")
         texts = zip(sources, targets, strict=True)
-        return list(self.engine.score(pairs_of(texts)))
+        return list(self.engine.score(to_pairs(texts)))
 
 
-def pairs_of(texts: Iterable[tuple[str, str]]) -> Iterator[Pair]:
+def to_pairs(texts: Iterable[tuple[str, str]]) -> Iterator[Pair]:
     """Sources with their targets as an engine scores them, lazily."""
     for number, (source, target) in enumerate(texts, start=1):
         yield Pair(source, target, "", "", f"line {number}")

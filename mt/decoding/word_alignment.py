@@ -9,27 +9,27 @@ from mt.decoding.types import Translation
 
 WORD_START = "\u2581"
 """What SentencePiece puts before a piece that begins a word."""
-UNSPACED = (
+SPACELESS_SCRIPTS = (
     "CJK", "IDEOGRAPHIC", "FULLWIDTH", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR",
     "TIBETAN",
 )  # fmt: skip
 """How the names of characters begin whose scripts put no spaces between words."""
 
 
-def pharaoh(translation: Translation) -> str:
+def format_pharaoh(translation: Translation) -> str:
     """The links of a translation as `source-target` word numbers from 0, as Pharaoh wrote them."""
-    return " ".join(f"{source}-{target}" for source, target in links(translation))
+    return " ".join(f"{source}-{target}" for source, target in word_links(translation))
 
 
-def links(translation: Translation) -> list[tuple[int, int]]:
+def word_links(translation: Translation) -> list[tuple[int, int]]:
     """(source word, target word): for each target word the source word it attended to most.
 
     Of all the pieces of the two words the largest attention counts. A word that attended to no
     word (to the end of the source alone) has no link.
     """
-    sources = [pieces for _, pieces in words(translation.source_tokens)]
+    sources = [pieces for _, pieces in to_words(translation.source_tokens)]
     found = []
-    for number, (_, pieces) in enumerate(words(translation.tokens)):
+    for number, (_, pieces) in enumerate(to_words(translation.tokens)):
         rows = [(translation.alignment or ())[piece] for piece in pieces]
         shares = [max(row[piece] for row in rows for piece in source) for source in sources]
         if max(shares, default=0.0) > 0:
@@ -37,13 +37,13 @@ def links(translation: Translation) -> list[tuple[int, int]]:
     return found
 
 
-def words(pieces: Sequence[str]) -> list[tuple[str, range]]:
+def to_words(pieces: Sequence[str]) -> list[tuple[str, range]]:
     """Pieces put together to what stands between spaces: each word, and which pieces it is of.
 
     Where a script puts no spaces between words each piece is a word; so it is where no piece
     says that it begins a word.
     """
-    starts = list(_starts(pieces))
+    starts = list(_starts_word(pieces))
     ends = [*starts[1:], len(pieces)][: len(starts)]
     return [
         ("".join(pieces[start:end]).replace(WORD_START, ""), range(start, end))
@@ -51,7 +51,7 @@ def words(pieces: Sequence[str]) -> list[tuple[str, range]]:
     ]
 
 
-def readable(pieces: Sequence[str]) -> list[str]:
+def display_pieces(pieces: Sequence[str]) -> list[str]:
     """Pieces as a reader knows them: a word begins with no mark, what continues one with a dot.
 
     Punctuation needs no dot; a piece that is the mark alone is shown as a space.
@@ -71,7 +71,7 @@ def _is_letter(character: str) -> bool:
     return unicodedata.category(character or " ")[0] in "LMN"
 
 
-def _starts(pieces: Sequence[str]) -> Iterator[int]:
+def _starts_word(pieces: Sequence[str]) -> Iterator[int]:
     """Where words begin; a piece of the mark alone begins no word that nothing follows."""
     marked = any(piece.startswith(WORD_START) for piece in pieces)
     last = max((i for i, piece in enumerate(pieces) if piece != WORD_START), default=-1)
@@ -86,4 +86,6 @@ def _starts(pieces: Sequence[str]) -> Iterator[int]:
 
 
 def _is_unspaced(before: str, piece: str) -> bool:
-    return any(unicodedata.name(c, "").startswith(UNSPACED) for c in (before[-1:], piece[:1]) if c)
+    return any(
+        unicodedata.name(c, "").startswith(SPACELESS_SCRIPTS) for c in (before[-1:], piece[:1]) if c
+    )

@@ -23,8 +23,8 @@ from typing import Any
 from mt import errors
 from mt.config.plugins import plugin
 from mt.config.schema import SearchConfig
-from mt.decoding.batching import batches
-from mt.decoding.text_translator import TextEngine, batch_budget
+from mt.decoding.batching import length_batches
+from mt.decoding.text_translator import TextTranslator, batch_token_budget
 from mt.decoding.types import EngineOptions, Hypothesis, Sentence
 from mt.errors import ConfigError, MachineError, MtError
 from mt.runtime import signals
@@ -35,7 +35,7 @@ SCORED = 2048
 """Padded positions of a batch that is scored."""
 
 
-def open_pool(kind: str, path: Path, options: EngineOptions, threads: int) -> TextEngine:
+def open_pool(kind: str, path: Path, options: EngineOptions, threads: int) -> TextTranslator:
     """The engine of a model, its searching done by `options.processes` processes.
 
     Args:
@@ -53,10 +53,10 @@ def open_pool(kind: str, path: Path, options: EngineOptions, threads: int) -> Te
         what, advice = "several processes share the cores of a CPU", f"without {options.device}"
         raise ConfigError("PROCESSES", "--processes", what, f"translate {advice}")
     own = replace(options, processes=1, threads=threads, device="cpu", prefixes=None)
-    workers = [_started(kind, path, own) for _ in range(options.processes)]
-    searcher = PooledSearcher(workers)
+    workers = [_start_workers(kind, path, own) for _ in range(options.processes)]
+    searcher = WorkerPoolSearcher(workers)
     vocabulary, profile = searcher.opened()
-    return TextEngine(searcher, vocabulary, profile, options)
+    return TextTranslator(searcher, vocabulary, profile, options)
 
 
 # ------------------------------------------------------------------------------ the parent
@@ -86,7 +86,7 @@ class _Results:
         return lambda found: self.found.update(zip(rows, found, strict=True))
 
 
-class PooledSearcher:
+class WorkerPoolSearcher:
     """Searches in several processes; see `mt.contracts.Searcher`."""
 
     ahead = 1
@@ -112,11 +112,11 @@ class PooledSearcher:
         lengths = [len(each.source) for each in sentences]
         # As few batches as fit, for each step of one has its fixed cost, but as many for each
         # process; the next window is given out before this one ends.
-        budget = max(1, batch_budget(config, options))  # 0 of very many beams
+        budget = max(1, batch_token_budget(config, options))  # 0 of very many beams
         rounds = -(-sum(lengths) // (budget * len(self.workers)))
         share = round(PADDED * sum(lengths) / max(1, rounds * len(self.workers)))
         results = _Results(len(sentences))
-        for rows in batches(lengths, min(budget, share)):
+        for rows in length_batches(lengths, min(budget, share)):
             task = ("search", [sentences[row] for row in rows], config, options)
             self.waiting.append((task, results.of(rows)))
         self._feed()
@@ -125,7 +125,7 @@ class PooledSearcher:
     def force(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
         """The log-probability of each token of each target."""
         results = _Results(len(pairs))
-        for rows in batches([max(map(len, pair)) for pair in pairs], SCORED):
+        for rows in length_batches([max(map(len, pair)) for pair in pairs], SCORED):
             self.waiting.append((("force", [pairs[row] for row in rows]), results.of(rows)))
         self._feed()
         return list(self._in_order(results))
@@ -174,7 +174,7 @@ class PooledSearcher:
                 try:
                     worker.pipe.send(task)
                 except OSError:
-                    raise _lost(worker) from None
+                    raise _worker_died(worker) from None
 
     def _receive(self, seconds: float | None = None) -> None:
         """Take the results that have come; by default wait for one."""
@@ -184,7 +184,7 @@ class PooledSearcher:
             try:
                 kind, value = worker.pipe.recv()
             except (EOFError, OSError):
-                raise _lost(worker) from None
+                raise _worker_died(worker) from None
             if kind == "failed":
                 raise value.error()
             if kind == "bug":
@@ -195,20 +195,20 @@ class PooledSearcher:
         self._feed()
 
 
-def _lost(worker: _Worker) -> MachineError:
+def _worker_died(worker: _Worker) -> MachineError:
     worker.process.join(5)
     what = f"a process ended unexpectedly (exit code {worker.process.exitcode})"
     advice = "was it killed for want of memory? Try fewer --processes"
     return MachineError("PROCESS-LOST", "--processes", what, advice)
 
 
-def _started(kind: str, path: Path, options: EngineOptions) -> _Worker:
+def _start_workers(kind: str, path: Path, options: EngineOptions) -> _Worker:
     # A fresh interpreter: what has threads, as torch and its libraries do, must not be forked.
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_work, args=(theirs, kind, path, options), daemon=True)
+    process = context.Process(target=_run_worker, args=(theirs, kind, path, options), daemon=True)
     resource_tracker.ensure_running()  # its first start would undo what follows
-    with signals.held_back():  # the parent is told, and ends this
+    with signals.block_sigint():  # the parent is told, and ends this
         process.start()
     theirs.close()
     return _Worker(process, ours)
@@ -238,13 +238,13 @@ class _Failure:
         return known(self.code, where, what, self.advice, others)
 
 
-def _done(engine: TextEngine, name: str, arguments: Sequence[Any]) -> list[Any]:
+def _result(engine: TextTranslator, name: str, arguments: Sequence[Any]) -> list[Any]:
     if name == "translate":
         return [translation.text for translation in engine.translate(*arguments)]
     return list(getattr(engine.searcher, name)(*arguments))
 
 
-def _work(pipe: Connection, kind: str, path: Path, options: EngineOptions) -> None:
+def _run_worker(pipe: Connection, kind: str, path: Path, options: EngineOptions) -> None:
     """Open the model, then do what comes until the parent goes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # where it cannot be held back
     try:
@@ -252,7 +252,7 @@ def _work(pipe: Connection, kind: str, path: Path, options: EngineOptions) -> No
         pipe.send(("opened", (engine.vocabulary, engine.profile)))
         while True:
             name, *arguments = pipe.recv()
-            pipe.send(("done", _done(engine, name, arguments)))
+            pipe.send(("done", _result(engine, name, arguments)))
     except (EOFError, OSError):
         return  # the parent has gone
     except MtError as error:

@@ -21,7 +21,7 @@ ROUNDS = 2
 
 
 @dataclass(frozen=True)
-class Row:
+class ModelRow:
     """What there is to compare of a model."""
 
     name: str
@@ -33,9 +33,9 @@ class Row:
     """Of each test set."""
 
 
-def compare(
+def compare_models(
     models: dict[str, Path], recipe: Recipe, options: EngineOptions | None = None
-) -> list[Row]:
+) -> list[ModelRow]:
     """Translate the test sets of a recipe with each of several models.
 
     Args:
@@ -44,20 +44,20 @@ def compare(
         options: what is asked of each engine.
     """
     sets = recipe.data.test or {"valid": recipe.data.valid}
-    texts = {name: evaluate.read_test(config) for name, config in sets.items()}
+    texts = {name: evaluate.read_test_set(config) for name, config in sets.items()}
     asked = replace(options or EngineOptions(), soon=False)
     engines = {name: open_engine(path, asked) for name, path in models.items()}
     first, (some, _) = next(iter(texts.items()))
     seconds = dict.fromkeys(models, float("inf"))
     found: dict[str, dict[str, list[str]]] = {}
-    with console.each_line_once():
+    with console.print_lines_once():
         for engine in engines.values():
-            _translated(engine, asked, some[:WARM_UP], sets[first].direction.target)
+            _translate(engine, asked, some[:WARM_UP], sets[first].direction.target)
         for _ in range(ROUNDS):
             for name, engine in engines.items():
                 began = time.perf_counter()
                 found[name] = {
-                    each: _translated(engine, asked, lines, sets[each].direction.target)
+                    each: _translate(engine, asked, lines, sets[each].direction.target)
                     for each, (lines, _) in texts.items()
                 }
                 seconds[name] = min(seconds[name], time.perf_counter() - began)
@@ -65,21 +65,21 @@ def compare(
     rows = []
     for name, path in models.items():
         bleu = {
-            each: metrics.score(
+            each: metrics.score_translations(
                 found[name][each], texts[each][1], config.direction.target, recipe.evaluation
             )["BLEU"]["score"]
             for each, config in sets.items()
         }
-        rows.append(Row(name, size_of(path), count / seconds[name], bleu))
+        rows.append(ModelRow(name, weight_bytes(path), count / seconds[name], bleu))
     return rows
 
 
-def _translated(engine: Engine, options: EngineOptions, lines: list[str], target: str) -> list[str]:
+def _translate(engine: Engine, options: EngineOptions, lines: list[str], target: str) -> list[str]:
     told = replace(options, target_language=target)
     return [each.text for each in engine.translate(lines, told)]
 
 
-def size_of(path: Path) -> int:
+def weight_bytes(path: Path) -> int:
     """Bytes of the weights that translate."""
     if run_directory.is_run(path):
         return (run_directory.open_run(path).folder / checkpoint.MODEL).stat().st_size
@@ -88,7 +88,7 @@ def size_of(path: Path) -> int:
     return sum(part.stat().st_size for part in path.iterdir() if part.is_file())
 
 
-def table(rows: Sequence[Row]) -> Iterator[str]:
+def format_table(rows: Sequence[ModelRow]) -> Iterator[str]:
     """The rows as lines, speed and size also as shares of the first."""
     width = max(8, *(len(row.name) for row in rows))
     sets = list(rows[0].bleu)

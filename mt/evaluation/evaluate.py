@@ -8,13 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from mt.checkpoints import run_directory
-from mt.checkpoints.bundle import recipe_of
+from mt.checkpoints.bundle import read_any_recipe
 from mt.checkpoints.run_directory import run_of
 from mt.config.plugins import plugin
 from mt.config.schema import SourceConfig
 from mt.decoding.types import Engine, EngineOptions
 from mt.errors import ConfigError, DataError
-from mt.evaluation.metrics import Scores, metrics, score
+from mt.evaluation.metrics import Scores, make_metrics, score_translations
 from mt.runtime import files
 
 """What sacreBLEU cuts a language with when it is not 13a."""
@@ -24,7 +24,7 @@ def evaluate(
     path: Path, engine: Engine, names: Iterable[str] = (), source: Path | None = None,
     references: Sequence[Path] = (), options: EngineOptions | None = None,
 ) -> dict[str, Scores]:  # fmt: skip
-    """Translate test sets and score the translations, which are kept; see `kept_in`.
+    """Translate test sets and score the translations, which are kept; see `hypotheses_folder`.
 
     Args:
         path: the run directory, a checkpoint folder in it, a bundle or an exported folder: what
@@ -43,42 +43,44 @@ def evaluate(
         ConfigError: there is no such test set, or source and references are not given together.
         DataError: source and references differ in their number of lines.
     """
-    recipe = recipe_of(path)
+    recipe = read_any_recipe(path)
     if source is not None or references:
-        sets = {_name(source): _from_files(source, references)}
+        sets = {_file_name(source): _read_files(source, references)}
         asked = options.target_language if options else None
         languages = dict.fromkeys(sets, asked or recipe.direction.target)
     else:
-        chosen = _chosen(recipe.data.test, names, path)
-        sets = {name: read_test(config) for name, config in chosen.items()}
+        chosen = _select_tests(recipe.data.test, names, path)
+        sets = {name: read_test_set(config) for name, config in chosen.items()}
         languages = {name: config.direction.target for name, config in chosen.items()}
     for language in set(languages.values()):
-        metrics(language, recipe.evaluation)  # what is missing is told before the work
+        make_metrics(language, recipe.evaluation)  # what is missing is told before the work
     result = {}
-    files.make_folder(kept_in(path))
+    files.make_folder(hypotheses_folder(path))
     for name, (lines, wanted) in sets.items():
-        asked_for = _asking(engine, options, languages[name])
+        asked_for = _with_target_language(engine, options, languages[name])
         found = [translation.text for translation in engine.translate(lines, asked_for)]
         for part, texts in (("", found), (".source", lines), (".reference", wanted[0])):
-            _keep(kept(path, name, part), texts)
-        result[name] = score(found, wanted, languages[name], recipe.evaluation)
+            _write_texts(hypothesis_path(path, name, part), texts)
+        result[name] = score_translations(found, wanted, languages[name], recipe.evaluation)
     return result
 
 
-def _asking(engine: Engine, options: EngineOptions | None, language: str) -> EngineOptions:
+def _with_target_language(
+    engine: Engine, options: EngineOptions | None, language: str
+) -> EngineOptions:
     """What is asked of an engine, and the language to translate to."""
     opened = getattr(engine, "options", None) or EngineOptions()
     return replace(options or opened, target_language=language)
 
 
-def kept_in(path: Path) -> Path:
+def hypotheses_folder(path: Path) -> Path:
     """Where translations are kept: RUN/hypotheses, FOLDER/hypotheses, X.mt.hypotheses."""
     if path.is_file():
         return path.with_name(f"{path.name}.hypotheses")
     return (run_of(path) if run_directory.is_run(path) else path) / "hypotheses"
 
 
-def _chosen(
+def _select_tests(
     sets: dict[str, SourceConfig], names: Iterable[str], where: Path
 ) -> dict[str, SourceConfig]:
     names = list(names)
@@ -98,7 +100,7 @@ Texts = tuple[list[str], list[list[str]]]
 """Source lines, and for each reference its lines."""
 
 
-def read_test(config: SourceConfig) -> Texts:
+def read_test_set(config: SourceConfig) -> Texts:
     """The source lines and the references of a test set."""
     sources, targets = [], []
     for pair in plugin("sources", config.kind).read(config):
@@ -110,13 +112,13 @@ def read_test(config: SourceConfig) -> Texts:
     return sources, [targets]
 
 
-def _from_files(source: Path | None, references: Sequence[Path]) -> Texts:
+def _read_files(source: Path | None, references: Sequence[Path]) -> Texts:
     if source is None or not references:
         given, missing = ("--source", "--reference") if source else ("--reference", "--source")
         what = f"there is no {missing} to go with it"
         raise ConfigError("USAGE", given, what, "give both --source FILE and --reference FILE")
-    lines = list(files.lines(source))
-    wanted = [list(files.lines(path)) for path in references]
+    lines = list(files.read_lines(source))
+    wanted = [list(files.read_lines(path)) for path in references]
     for path, each in zip(references, wanted, strict=True):
         if len(each) != len(lines):
             what = f"{len(each)} lines, {source} has {len(lines)}"
@@ -124,24 +126,24 @@ def _from_files(source: Path | None, references: Sequence[Path]) -> Texts:
     return lines, wanted
 
 
-def _name(source: Path | None) -> str:
+def _file_name(source: Path | None) -> str:
     return source.name if source else ""
 
 
-def kept(path: Path, name: str, part: str) -> Path:
+def hypothesis_path(path: Path, name: str, part: str) -> Path:
     """Where the translations (part "") of a test set, its `.source` and its `.reference` lie."""
-    return kept_in(path) / f"{name.replace('/', '_')}{part}.txt"
+    return hypotheses_folder(path) / f"{name.replace('/', '_')}{part}.txt"
 
 
-def _keep(path: Path, lines: Iterable[str]) -> None:
+def _write_texts(path: Path, lines: Iterable[str]) -> None:
     """One line a text, so that the sacrebleu command can score them again."""
     clean = (line.replace("\n", " ").replace("\r", " ") for line in lines)
-    files.write(path, "".join(f"{line}\n" for line in clean))
+    files.write_file(path, "".join(f"{line}\n" for line in clean))
 
 
-def examples(path: Path, name: str, count: int) -> list[tuple[str, ...]]:
+def sample_translations(path: Path, name: str, count: int) -> list[tuple[str, ...]]:
     """(source, reference, translation) of lines spread over a test set that was evaluated."""
     parts = (".source", ".reference", "")
-    texts = [list(files.lines(kept(path, name, part))) for part in parts]
+    texts = [list(files.read_lines(hypothesis_path(path, name, part))) for part in parts]
     rows = list(zip(*texts, strict=True))
     return rows[:: max(1, len(rows) // count)][:count] if count else []

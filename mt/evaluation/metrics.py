@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from mt.config.schema import EvaluationConfig
-from mt.data.languages import plain_code, space_between
+from mt.data.languages import base_code, sentence_separator
 from mt.errors import ConfigError, DataError, DownloadError
 
 if TYPE_CHECKING:
@@ -18,18 +18,18 @@ TOKENIZERS |= {"ja": "ja-mecab", "jpn": "ja-mecab", "ko": "ko-mecab", "kor": "ko
 EXTRAS = {"ja-mecab": "japanese", "ko-mecab": "korean"}
 
 
-class Metrics(TypedDict):
+class MetricScore(TypedDict):
     """A score and what says how it was computed."""
 
     score: float
     signature: str
 
 
-Scores = dict[str, Metrics]
+Scores = dict[str, MetricScore]
 """`BLEU`, `chrF2` and `TER`."""
 
 
-def score(
+def score_translations(
     hypotheses: Sequence[str], references: Sequence[Sequence[str]], target_language: str,
     evaluation: EvaluationConfig,
 ) -> Scores:  # fmt: skip
@@ -52,7 +52,7 @@ def score(
     if not hypotheses:
         raise DataError("TEST-EMPTY", "evaluate", "there is nothing to score", "see the test set")
     result: Scores = {}
-    for name, metric in metrics(target_language, evaluation).items():
+    for name, metric in make_metrics(target_language, evaluation).items():
         found = metric.corpus_score(list(hypotheses), [list(each) for each in references])
         signature = str(metric.get_signature())
         result[name] = {"score": round(found.score, 2), "signature": signature}
@@ -66,12 +66,12 @@ def bleu_and_chrf(
     evaluation: EvaluationConfig,
 ) -> tuple[float, float]:
     """BLEU and chrF2 of translations with one reference each, as validation needs them."""
-    known = metrics(language, evaluation)
+    known = make_metrics(language, evaluation)
     texts = (list(hypotheses), [list(references)])
     return known["BLEU"].corpus_score(*texts).score, known["chrF2"].corpus_score(*texts).score
 
 
-def metrics(target_language: str, evaluation: EvaluationConfig) -> dict[str, Metric[Any]]:
+def make_metrics(target_language: str, evaluation: EvaluationConfig) -> dict[str, Metric[Any]]:
     """sacreBLEU's metrics for a language.
 
     Raises:
@@ -80,7 +80,7 @@ def metrics(target_language: str, evaluation: EvaluationConfig) -> dict[str, Met
     """
     from sacrebleu.metrics import BLEU, CHRF, TER
 
-    name = tokenizer(target_language, evaluation)
+    name = pick_tokenizer(target_language, evaluation)
     try:
         bleu = BLEU(tokenize=name, lowercase=evaluation.lowercase, force=True)
     except RuntimeError:
@@ -92,7 +92,7 @@ def metrics(target_language: str, evaluation: EvaluationConfig) -> dict[str, Met
         advice = "go online once, or set another evaluation.tokenize"
         raise DownloadError("TOKENIZER", "evaluation.tokenize", what, advice) from None
     # Words without spaces between them are no words to TER unless it cuts them itself.
-    asian = not space_between(target_language)
+    asian = not sentence_separator(target_language)
     return {
         "BLEU": bleu,
         "chrF2": CHRF(lowercase=evaluation.lowercase),
@@ -100,8 +100,8 @@ def metrics(target_language: str, evaluation: EvaluationConfig) -> dict[str, Met
     }
 
 
-def tokenizer(target_language: str, evaluation: EvaluationConfig) -> str:
+def pick_tokenizer(target_language: str, evaluation: EvaluationConfig) -> str:
     """The name of sacreBLEU's tokenizer for a language."""
     if evaluation.tokenize != "auto":
         return evaluation.tokenize
-    return TOKENIZERS.get(plain_code(target_language), "13a")
+    return TOKENIZERS.get(base_code(target_language), "13a")

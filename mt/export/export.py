@@ -13,28 +13,35 @@ from pathlib import Path
 from typing import Annotated, Any, cast
 
 from mt.checkpoints import bundle, checkpoint
-from mt.checkpoints.run_directory import Opened
+from mt.checkpoints.run_directory import LoadedModel
 from mt.config.plugins import Plugin, plugin, plugins
 from mt.config.section import Section, Variant
 from mt.config.validation import validate
 from mt.config.yaml_reader import Document, Location
-from mt.decoding.text_translator import TextEngine
+from mt.decoding.text_translator import TextTranslator
 from mt.decoding.translate import open_engine
 from mt.decoding.types import Engine, EngineOptions
 from mt.errors import ConfigError
 from mt.evaluation import evaluate, metrics
-from mt.export.verify import TOLERANCES, Row, Sample, compare, measure, pick_sample
+from mt.export.verify import (
+    TOLERANCES,
+    ExportRow,
+    Sample,
+    compare_with_original,
+    measure_engine,
+    pick_sample,
+)
 from mt.runtime import files
 
 """By the type of the weights."""
 
 
 @dataclass(frozen=True)
-class Done:
+class ExportResult:
     """An export that holds."""
 
     path: Path
-    rows: tuple[Row, Row]
+    rows: tuple[ExportRow, ExportRow]
     """The model, then its export."""
     sample: Sample
     worst: float | None
@@ -49,10 +56,10 @@ class _Settings(Section):
     export: Annotated[Variant, Plugin("exporters")]
 
 
-def export(
+def export_model(
     path: Path, kind: str, out: Path | None = None, settings: dict[str, str] | None = None,
     choice: str | None = None, sample: Path | None = None, force: bool = False,
-) -> Done:  # fmt: skip
+) -> ExportResult:  # fmt: skip
     """Export a model and compare.
 
     Args:
@@ -68,47 +75,47 @@ def export(
         ConfigError: the target cannot express the model, or `out` is there.
         ModelError: the export differs from the model; nothing is left behind.
     """
-    config = _config(kind, settings or {})
-    opened = bundle.open_model(path, choice)
+    config = _exporter_config(kind, settings or {})
+    opened = bundle.open_loaded_model(path, choice)
     exporter = plugin("exporters", kind)
     exporter.check(opened, config)
-    out = out or _beside(opened.run, config)
+    out = out or _default_path(opened.run, config)
     _refuse_existing(out, force)
     tried = pick_sample(opened, sample)
     if not opened.scores:
-        opened = replace(opened, scores=_scores(opened))
+        opened = replace(opened, scores=_known_scores(opened))
     # The very processor, and the precision of the weights: what differs is the export.
     options = EngineOptions(checkpoint=choice, device="cpu", precision="fp32")
-    ours = cast(TextEngine, open_engine(path, options))
-    with files.new_path(out, replace=force) as hidden:
+    ours = cast(TextTranslator, open_engine(path, options))
+    with files.staged_path(out, replace=force) as hidden:
         exporter.export(opened.model().eval(), opened, hidden, config)
-        theirs = _open(exporter, hidden, opened, config)
+        theirs = _open_export(exporter, hidden, opened, config)
         worst: float | None = None
         ties: tuple[int, ...] = ()
         if theirs is not None:
-            tolerance = TOLERANCES[_type(config)]
-            worst, ties = compare(ours, theirs, opened, tried, tolerance)
+            tolerance = TOLERANCES[_weight_type(config)]
+            worst, ties = compare_with_original(ours, theirs, opened, tried, tolerance)
         weights = opened.folder / checkpoint.MODEL if opened.folder.is_dir() else opened.folder
         rows = (
-            measure("mt", weights, ours, opened.recipe, tried),
-            measure(_name(config), hidden, theirs, opened.recipe, tried),
+            measure_engine("mt", weights, ours, opened.recipe, tried),
+            measure_engine(_export_name(config), hidden, theirs, opened.recipe, tried),
         )
-    return Done(out, rows, tried, worst, ties)
+    return ExportResult(out, rows, tried, worst, ties)
 
 
-def _open(exporter: Any, path: Path, opened: Opened, config: Variant) -> Engine | None:
+def _open_export(exporter: Any, path: Path, opened: LoadedModel, config: Variant) -> Engine | None:
     """What was exported, to be tried; None when nothing opens it."""
     if hasattr(exporter, "open"):
         tried: Engine = exporter.open(path, opened)
         return tried
     kinds = [plugin("engines", kind) for kind in plugins("engines")]
     known = any(kind.accepts(path) for kind in kinds)
-    precision = "fp32" if _type(config) == "float32" else None  # that of the weights
+    precision = "fp32" if _weight_type(config) == "float32" else None  # that of the weights
     options = EngineOptions(device="cpu", precision=precision)
     return open_engine(path, options) if known else None
 
 
-def _config(kind: str, settings: dict[str, str]) -> Variant:
+def _exporter_config(kind: str, settings: dict[str, str]) -> Variant:
     said: dict[Location, str] = {
         ("export", key): f"--{key} {value}" for key, value in settings.items()
     }
@@ -117,20 +124,20 @@ def _config(kind: str, settings: dict[str, str]) -> Variant:
     return validate(_Settings, document).export
 
 
-def _name(config: Variant) -> str:
-    kind, weights = config.kind, _type(config)
+def _export_name(config: Variant) -> str:
+    kind, weights = config.kind, _weight_type(config)
     return kind if weights == "float32" else f"{kind}-{weights}"
 
 
-def _type(config: Variant) -> str:
+def _weight_type(config: Variant) -> str:
     """The type of the weights."""
     return str(getattr(config, "quantization", "float32"))
 
 
-def _beside(run: Path, config: Variant) -> Path:
+def _default_path(run: Path, config: Variant) -> Path:
     """Where an export goes that nobody has named."""
     name = run.resolve().name.removesuffix(".mt")
-    suffix = ".mt" if config.kind == "bundle" else f"-{_name(config)}"
+    suffix = ".mt" if config.kind == "bundle" else f"-{_export_name(config)}"
     return run.resolve().parent / f"{name}{suffix}"
 
 
@@ -146,26 +153,28 @@ def _refuse_existing(out: Path, force: bool) -> None:
         raise ConfigError("EXPORT-EXISTS", out, what, "choose another with -o")
 
 
-def _scores(opened: Opened) -> dict[str, Any]:
+def _known_scores(opened: LoadedModel) -> dict[str, Any]:
     """Those of its validation, and of the translations that `mt eval` kept if they are newer."""
-    found = _validation(opened)
+    found = _validation_scores(opened)
     for name, config in opened.recipe.data.test.items():
-        parts = [evaluate.kept(opened.run, name, part) for part in ("", ".reference")]
+        parts = [evaluate.hypothesis_path(opened.run, name, part) for part in ("", ".reference")]
         weights = opened.folder / checkpoint.MODEL
         if not all(part.is_file() for part in parts) or not weights.is_file():
             continue
         if min(part.stat().st_mtime for part in parts) < weights.stat().st_mtime:
             continue
-        texts, references = (list(files.lines(part)) for part in parts)
+        texts, references = (list(files.read_lines(part)) for part in parts)
         language = config.direction.target
-        found[name] = metrics.score(texts, [references], language, opened.recipe.evaluation)
+        found[name] = metrics.score_translations(
+            texts, [references], language, opened.recipe.evaluation
+        )
     return found
 
 
-def _validation(opened: Opened) -> dict[str, Any]:
+def _validation_scores(opened: LoadedModel) -> dict[str, Any]:
     """What training said of this very step."""
     log = opened.run / "metrics.jsonl"
-    rows = [json.loads(line) for line in files.lines(log)] if log.is_file() else []
+    rows = [json.loads(line) for line in files.read_lines(log)] if log.is_file() else []
     for row in reversed(rows):
         if row.get("step") == opened.step and "valid_bleu" in row:
             named = {"BLEU": "valid_bleu", "chrF2": "valid_chrf"}
@@ -175,7 +184,7 @@ def _validation(opened: Opened) -> dict[str, Any]:
     return {}
 
 
-def table(done: Done) -> Iterator[str]:
+def format_result(done: ExportResult) -> Iterator[str]:
     """What was found, as lines."""
     yield f"{'':24} {'MB':>8} {'lines/s':>9} {'BLEU':>6}"
     for row in done.rows:

@@ -9,12 +9,12 @@ from contextvars import ContextVar
 
 from mt.errors import printable
 
-_said: ContextVar[set[str] | None] = ContextVar("said", default=None)
+_seen_lines: ContextVar[set[str] | None] = ContextVar("said", default=None)
 
 
-def say(line: str) -> None:
+def print_line(line: str) -> None:
     """One line to standard error."""
-    said = _said.get()
+    said = _seen_lines.get()
     if said is not None:
         if line in said:
             return
@@ -24,10 +24,10 @@ def say(line: str) -> None:
 
 
 @contextlib.contextmanager
-def each_line_once() -> Iterator[None]:
+def print_lines_once() -> Iterator[None]:
     """Where the same work is done again and again, what it has to say is said the first time."""
-    token = _said.set(set())
+    token = _seen_lines.set(set())
     try:
         yield
     finally:
-        _said.reset(token)
+        _seen_lines.reset(token)

@@ -13,14 +13,14 @@ import torch
 
 from mt.runtime import memory
 
-MOST = 512
+MAX_GRAPHS = 512
 """Recordings that are kept; what comes later runs plainly."""
 
 Work = Callable[[], None]
 Result = TypeVar("Result")
 
 
-class Recorder(Protocol):
+class GraphCapturer(Protocol):
     """What records work, which a device can then repeat without being told each kernel."""
 
     def warm(self, work: Callable[[], Result]) -> Result:
@@ -53,7 +53,7 @@ class CudaGraphs:
             current.wait_stream(self.stream)
 
     def record(self, work: Callable[[], Result]) -> tuple[Work, Result]:
-        """Capture a graph; see `Recorder`."""
+        """Capture a graph; see `GraphCapturer`."""
         graph = torch.cuda.CUDAGraph()
         try:
             # The outer context puts back the stream, which a capture that fails does not.
@@ -72,12 +72,12 @@ class CudaGraphs:
         return graph.replay, result
 
 
-def could_not(what: str, error: RuntimeError) -> str:
+def capture_failed(what: str, error: RuntimeError) -> str:
     """The one line that tells why there is no recording."""
-    return f"mt: warning[GRAPHS] no CUDA graph {what} ({memory.told(error)}); running without"
+    return f"mt: warning[GRAPHS] no CUDA graph {what} ({memory.first_line(error)}); running without"
 
 
-class Replays:
+class GraphCache:
     """Runs work by key: plainly the first time, which warms up; recorded, then replayed after.
 
     Args:
@@ -85,7 +85,7 @@ class Replays:
         tell: where the one line goes when recording fails and all runs plainly from then on.
     """
 
-    def __init__(self, recorder: Recorder | None, tell: Callable[[str], None]) -> None:
+    def __init__(self, recorder: GraphCapturer | None, tell: Callable[[str], None]) -> None:
         self.recorder, self.tell = recorder, tell
         self.seen: set[Hashable] = set()
         self.recorded: dict[Hashable, Work] = {}
@@ -100,7 +100,7 @@ class Replays:
         elif self.recorder is None:
             work()
         else:
-            if len(self.seen) < MOST:
+            if len(self.seen) < MAX_GRAPHS:
                 self.seen.add(key)
             self.recorder.warm(work)
 
@@ -111,7 +111,7 @@ class Replays:
         except RuntimeError as error:
             self.recorder = None
             self.forget()
-            self.tell(could_not("of a step of decoding", error))
+            self.tell(capture_failed("of a step of decoding", error))
             return None
         self.recorded[key] = replay
         return replay

@@ -11,12 +11,12 @@ from mt.errors import ConfigError, MachineError
 if TYPE_CHECKING:
     import torch
 
-from mt.runtime.distributed import ALONE, World
+from mt.runtime.distributed import SINGLE, World
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
 
-def pick_device(name: str, world: World = ALONE) -> torch.device:
+def pick_device(name: str, world: World = SINGLE) -> torch.device:
     """The torch device of that name; of several processes on a machine each has its own.
 
     Raises:
@@ -59,7 +59,7 @@ def physical_cores() -> int:
     return len(siblings)
 
 
-def use_threads(threads: Literal["auto"] | int, world: World = ALONE) -> int:
+def use_threads(threads: Literal["auto"] | int, world: World = SINGLE) -> int:
     """Set and return torch's number of CPU threads; processes of a machine share its cores."""
     import torch
 
@@ -86,7 +86,7 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     return torch.autocast(device.type, types[precision], enabled=precision != "fp32")
 
 
-def describe() -> str:
+def describe_environment() -> str:
     """One line: what torch this is and what it sees."""
     import torch
 

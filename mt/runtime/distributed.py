@@ -27,9 +27,11 @@ Value = TypeVar("Value")
 
 TIMEOUT = timedelta(minutes=10)
 """How long a process waits for the others before it takes them for lost."""
-FAREWELL = 1.0
+EXIT_GRACE_SECONDS = 1.0
 """Seconds by which who lost another process outlives it: the launcher then sees who was first."""
-LOST = re.compile(r"gloo|nccl|connection|broken pipe|timed out|TCPStore", re.IGNORECASE)
+CONNECTION_ERRORS = re.compile(
+    r"gloo|nccl|connection|broken pipe|timed out|TCPStore", re.IGNORECASE
+)
 """What torch says when another process does not answer; a plain RuntimeError with gloo."""
 
 
@@ -54,14 +56,14 @@ class World:
         return self.rank == 0
 
 
-ALONE = World()
+SINGLE = World()
 
 
 # ---------------------------------------------------------------------- joining and parting
 
 
 @contextlib.contextmanager
-def processes() -> Iterator[World]:
+def join_processes() -> Iterator[World]:
     """Join the processes that a launcher began, and part from them at the end.
 
     Who fails first tells it for all, and the others end without a word and with its exit code.
@@ -74,7 +76,7 @@ def processes() -> Iterator[World]:
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
     rank, size, local_rank, local_size = (int(os.environ.get(n, "SIZE" in n)) for n in names)
     if size == 1:
-        yield ALONE
+        yield SINGLE
         return
     import torch
     from torch import distributed
@@ -94,18 +96,18 @@ def processes() -> Iterator[World]:
             store=store, rank=rank, world_size=size, timeout=TIMEOUT,
         )  # fmt: skip
         yield world
-        meet(world)
+        barrier(world)
     except (Exception, Stopped) as error:
-        told = _told_once(world, error)
+        told = _first_failure(world, error)
         if told is error:
             raise
         raise told from error
     distributed.destroy_process_group()
 
 
-def _told_once(world: World, error: BaseException) -> BaseException:
+def _first_failure(world: World, error: BaseException) -> BaseException:
     """The error, if this process is the first to fail; else one that needs no words."""
-    gone = isinstance(error, RuntimeError) and LOST.search(str(error))
+    gone = isinstance(error, RuntimeError) and CONNECTION_ERRORS.search(str(error))
     if gone:
         what = f"another process is gone, or did not answer for {TIMEOUT} ({_first_line(error)})"
         advice = "see what the launcher says of it; the same command goes on from the last save"
@@ -119,7 +121,7 @@ def _told_once(world: World, error: BaseException) -> BaseException:
     if gone or isinstance(error, Elsewhere):
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)  # the launcher hurries those who are left
-        time.sleep(FAREWELL)
+        time.sleep(EXIT_GRACE_SECONDS)
     return error
 
 
@@ -129,13 +131,13 @@ def _first_line(error: BaseException) -> str:
     return re.sub(r"^\[[^]]*\]:? *", "", line).split(". ")[0]
 
 
-def prefix() -> str:
+def rank_prefix() -> str:
     """What stands before an error, so that one sees which of several processes tells it."""
     several = os.environ.get("WORLD_SIZE", "1") != "1"
     return f"rank {os.environ.get('RANK', 0)}: " if several else ""
 
 
-def after_first(world: World, name: str, action: Callable[[], Value]) -> Value:
+def main_first(world: World, name: str, action: Callable[[], Value]) -> Value:
     """What `action` gives, done by the first process of each machine and then by the others.
 
     All wait for all, as long as it takes: to prepare a large corpus is a matter of hours.
@@ -161,12 +163,12 @@ def after_first(world: World, name: str, action: Callable[[], Value]) -> Value:
 # ----------------------------------------------------------------------- speaking together
 
 
-def meet(world: World) -> None:
+def barrier(world: World) -> None:
     """Wait until all processes are here."""
-    most(world, 0.0)
+    all_reduce_max(world, 0.0)
 
 
-def most(world: World, *values: float) -> list[float]:
+def all_reduce_max(world: World, *values: float) -> list[float]:
     """The largest of each value over all processes, the same for each of them.
 
     It goes through the host's memory: no process waits for its device.
@@ -181,7 +183,7 @@ def most(world: World, *values: float) -> list[float]:
     return cast(list[float], numbers.tolist())
 
 
-def total(world: World, value: Tensor) -> Tensor:
+def all_reduce_sum(world: World, value: Tensor) -> Tensor:
     """The sum of a tensor over all processes."""
     if world.size == 1:
         return value
@@ -192,17 +194,17 @@ def total(world: World, value: Tensor) -> Tensor:
     return value
 
 
-def total_counts(world: World, counts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def all_reduce_counts(world: World, counts: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The sum of each count [] over all processes, in one message."""
     if world.size == 1:
         return dict(counts)
     import torch
 
-    sums = total(world, torch.stack([count.double() for count in counts.values()]))
+    sums = all_reduce_sum(world, torch.stack([count.double() for count in counts.values()]))
     return {name: one.to(counts[name].dtype) for name, one in zip(counts, sums, strict=True)}
 
 
-def gathered(world: World, value: Value) -> list[Value]:
+def all_gather_json(world: World, value: Value) -> list[Value]:
     """The values of all processes, by rank; whatever JSON can say."""
     if world.size == 1:
         return [value]
@@ -222,13 +224,13 @@ def gathered(world: World, value: Value) -> list[Value]:
     ]
 
 
-def of_first(world: World, action: Callable[[], Value]) -> Value:
+def from_main(world: World, action: Callable[[], Value]) -> Value:
     """What `action` gives on the first process, which alone does it; whatever JSON can say."""
     value = action() if world.first else None
-    return cast(Value, gathered(world, value)[0])
+    return cast(Value, all_gather_json(world, value)[0])
 
 
-def tensors_of_first(world: World, action: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+def tensors_from_main(world: World, action: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
     """The named tensors on the CPU that `action` gives on the first process, on all."""
     if world.size == 1:
         return action()
@@ -237,7 +239,7 @@ def tensors_of_first(world: World, action: Callable[[], dict[str, Tensor]]) -> d
 
     tensors = action() if world.first else {}
     about = {name: (list(t.shape), str(t.dtype)[6:]) for name, t in tensors.items()}
-    for name, (shape, dtype) in of_first(world, lambda: about).items():
+    for name, (shape, dtype) in from_main(world, lambda: about).items():
         if not world.first:
             tensors[name] = torch.empty(shape, dtype=getattr(torch, dtype))
         distributed.broadcast(tensors[name], 0)
@@ -247,7 +249,7 @@ def tensors_of_first(world: World, action: Callable[[], dict[str, Tensor]]) -> d
 # ------------------------------------------------------------------------ sharing the work
 
 
-def deal(micros: Sequence[NDArray[Any]], world: World) -> list[NDArray[Any]]:
+def split_micro_batches(micros: Sequence[NDArray[Any]], world: World) -> list[NDArray[Any]]:
     """This process's part of an update's micro-batches, each the rows [B] that it holds.
 
     Whole ones in rounds; those of a last round that is not full are cut, a row to each process
@@ -258,7 +260,7 @@ def deal(micros: Sequence[NDArray[Any]], world: World) -> list[NDArray[Any]]:
     return whole + [rows[world.rank :: world.size] for rows in micros[rounds:]]
 
 
-def replicated(step: nn.Module, world: World) -> nn.Module:
+def wrap_ddp(step: nn.Module, world: World) -> nn.Module:
     """`step` as one of equal copies, whose gradients are summed over all processes."""
     from torch import distributed
     from torch.nn.parallel import DistributedDataParallel
@@ -281,7 +283,9 @@ def replicated(step: nn.Module, world: World) -> nn.Module:
     return copies
 
 
-def shard(step: nn.Module, blocks: Iterable[nn.Module], device: torch.device, world: World) -> None:
+def wrap_fsdp(
+    step: nn.Module, blocks: Iterable[nn.Module], device: torch.device, world: World
+) -> None:
     """Leave in `step` this process's part of each parameter; gradients are summed."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
@@ -294,7 +298,7 @@ def shard(step: nn.Module, blocks: Iterable[nn.Module], device: torch.device, wo
 
 
 @contextlib.contextmanager
-def synchronised(step: nn.Module, last: bool) -> Iterator[None]:
+def gradient_sync(step: nn.Module, last: bool) -> Iterator[None]:
     """Forward and backward in which gradients are summed over processes only if it is the last."""
     with contextlib.ExitStack() as stack:
         if hasattr(step, "no_sync") and not last:
@@ -304,17 +308,17 @@ def synchronised(step: nn.Module, last: bool) -> Iterator[None]:
         yield
 
 
-def whole(tensor: Tensor) -> Tensor:
+def full_tensor(tensor: Tensor) -> Tensor:
     """A tensor of which each process holds a part, put together; others as they are."""
     return cast(Any, tensor).full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
-def held(tensor: Tensor) -> Tensor:
+def local_shard(tensor: Tensor) -> Tensor:
     """The part of a tensor that this process holds."""
     return cast(Any, tensor).to_local() if hasattr(tensor, "to_local") else tensor
 
 
-def like(tensor: Tensor, other: Tensor) -> Tensor:
+def distribute_like(tensor: Tensor, other: Tensor) -> Tensor:
     """A whole tensor on the device of `other`, and shared out as that is."""
     tensor = tensor.to(other.device)
     if not hasattr(other, "placements") or tensor.shape != other.shape:

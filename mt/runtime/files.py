@@ -59,13 +59,13 @@ def _fault(point: str) -> None:
 
 
 @contextlib.contextmanager
-def told(path: Path | str) -> Iterator[None]:
+def os_errors_as_mt_errors(path: Path | str) -> Iterator[None]:
     """Turns what the operating system refuses at `path` into one line that says what to do."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            free = _free(Path(path)) >> 20
+            free = _free_bytes(Path(path)) >> 20
             what = f"the disk is full ({free} MB free)"
             advice = "free some space and run the same command again; what was saved is intact"
             raise MachineError("DISK-FULL", path, what, advice) from None
@@ -76,20 +76,20 @@ def told(path: Path | str) -> Iterator[None]:
         raise MachineError("DISK", path, error.strerror or str(error), advice) from None
 
 
-def _free(path: Path) -> int:
+def _free_bytes(path: Path) -> int:
     """Free bytes of the disk on which a path lies, or will lie."""
     while not path.exists() and path != path.parent:
         path = path.parent
     return shutil.disk_usage(path).free
 
 
-def need_room(path: Path, needed: int) -> None:
+def check_free_space(path: Path, needed: int) -> None:
     """Say now, and not in an hour, that a disk will be full.
 
     Raises:
         MachineError: there are fewer than `needed` bytes free where `path` lies.
     """
-    free = _free(path)
+    free = _free_bytes(path)
     if free < needed:
         what = f"{needed >> 20} MB will be needed there, and {free >> 20} MB are free"
         raise MachineError("DISK-FULL", path, what, "free some space, or choose another --run")
@@ -97,7 +97,7 @@ def need_room(path: Path, needed: int) -> None:
 
 def make_folder(path: Path) -> Path:
     """Create a folder and those above it."""
-    with told(path):
+    with os_errors_as_mt_errors(path):
         path.mkdir(parents=True, exist_ok=True)
     return path
 
@@ -113,7 +113,7 @@ def sync(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def new_folder(final: Path) -> Iterator[Path]:
+def staged_folder(final: Path) -> Iterator[Path]:
     """A hidden folder to fill, which becomes `final` at the end, whole or not at all.
 
     `final` must not exist, except that one which appears in the meantime (another process
@@ -121,9 +121,9 @@ def new_folder(final: Path) -> Iterator[Path]:
     """
     make_folder(final.parent)
     hidden = final.parent / f".tmp-{final.name}-{os.getpid()}"
-    discard(hidden)
+    delete(hidden)
     try:
-        with told(final):
+        with os_errors_as_mt_errors(final):
             hidden.mkdir()
             yield hidden
             for file in sorted(hidden.rglob("*")):
@@ -135,11 +135,11 @@ def new_folder(final: Path) -> Iterator[Path]:
             sync(final.parent)
             _fault("renamed")
     finally:
-        discard(hidden)
+        delete(hidden)
 
 
 @contextlib.contextmanager
-def new_path(final: Path, replace: bool = False) -> Iterator[Path]:
+def staged_path(final: Path, replace: bool = False) -> Iterator[Path]:
     """A hidden path for a file or a folder, which becomes `final` at the end, whole or not at all.
 
     Args:
@@ -148,31 +148,31 @@ def new_path(final: Path, replace: bool = False) -> Iterator[Path]:
     """
     make_folder(final.parent)
     hidden = final.parent / f".tmp-{final.name}-{os.getpid()}"
-    discard(hidden)
+    delete(hidden)
     try:
-        with told(final):
+        with os_errors_as_mt_errors(final):
             yield hidden
             for file in sorted([hidden, *hidden.rglob("*")]):
                 sync(file)
             if replace:
-                discard(final)
+                delete(final)
             _fault("rename")
             hidden.rename(final)
             sync(final.parent)
     finally:
-        discard(hidden)
+        delete(hidden)
 
 
-def create(path: Path) -> BinaryIO:
+def open_new(path: Path) -> BinaryIO:
     """A new file, open for writing bytes; it must not exist."""
     _fault("create")
     return open(path, "xb")
 
 
-def write(path: Path, data: bytes | str) -> None:
+def write_file(path: Path, data: bytes | str) -> None:
     """Write a small file, replacing one of that name in a single step."""
     raw = data.encode() if isinstance(data, str) else data
-    with told(path):
+    with os_errors_as_mt_errors(path):
         hidden = path.parent / f".tmp-{path.name}-{os.getpid()}"
         try:
             _fault("write")
@@ -187,7 +187,7 @@ def write(path: Path, data: bytes | str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a value as JSON."""
-    write(path, as_json(value))
+    write_file(path, as_json(value))
 
 
 def as_json(value: Any) -> str:
@@ -196,7 +196,7 @@ def as_json(value: Any) -> str:
 
 
 @contextlib.contextmanager
-def output(path: Path | None) -> Iterator[IO[str]]:
+def open_output(path: Path | None) -> Iterator[IO[str]]:
     """Where lines go: standard output, or a file that appears under its name when complete.
 
     What is no regular file (a pipe, /dev/null) is written into as it stands.
@@ -209,10 +209,13 @@ def output(path: Path | None) -> Iterator[IO[str]]:
         yield sys.stdout
         return
     if path.exists() and not path.is_file():
-        with told(path), open(path, "w", encoding="utf-8", newline="\n") as stream:
+        with (
+            os_errors_as_mt_errors(path),
+            open(path, "w", encoding="utf-8", newline="\n") as stream,
+        ):
             yield stream
         return
-    with told(path):
+    with os_errors_as_mt_errors(path):
         hidden = path.parent / f".tmp-{path.name}-{os.getpid()}"
         try:
             with open(hidden, "w", encoding="utf-8", newline="\n") as stream:
@@ -233,9 +236,9 @@ def refuse_existing(path: Path, advice: str) -> None:
         raise ConfigError("OUTPUT-EXISTS", path, "the file is there already", advice)
 
 
-def append(path: Path, line: str) -> None:
+def append_line(path: Path, line: str) -> None:
     """Append one line to a log, after ending a line that a crash left torn."""
-    with told(path), open(path, "a+b") as stream:
+    with os_errors_as_mt_errors(path), open(path, "a+b") as stream:
         if stream.tell() and (stream.seek(-1, os.SEEK_END), stream.read(1))[1] != b"\n":
             stream.write(b"\n")
         stream.write(line.encode() + b"\n")
@@ -243,7 +246,7 @@ def append(path: Path, line: str) -> None:
 
 def link(name: Path, to: str) -> None:
     """Make or replace a symbolic link in a single step."""
-    with told(name):
+    with os_errors_as_mt_errors(name):
         hidden = name.parent / f".tmp-{name.name}-{os.getpid()}"
         hidden.unlink(missing_ok=True)
         hidden.symlink_to(to)
@@ -252,18 +255,18 @@ def link(name: Path, to: str) -> None:
         sync(name.parent)
 
 
-def move(path: Path, to: Path) -> None:
+def rename_path(path: Path, to: Path) -> None:
     """Rename within one file system."""
-    with told(path):
+    with os_errors_as_mt_errors(path):
         path.rename(to)
         sync(to.parent)
 
 
-def discard(path: Path) -> None:
+def delete(path: Path) -> None:
     """Delete a file or folder if it is there; a folder is renamed first, so never half there."""
     if not path.exists() and not path.is_symlink():
         return
-    with told(path):
+    with os_errors_as_mt_errors(path):
         if path.is_symlink() or not path.is_dir():
             path.unlink()
             return
@@ -276,11 +279,11 @@ def discard(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def sweep(folder: Path) -> None:
+def delete_leftovers(folder: Path) -> None:
     """Delete what a killed process left half-written or half-deleted in `folder`."""
     for pattern in (".tmp-*", ".trash-*"):
         for path in folder.glob(pattern):
-            discard(path)
+            delete(path)
 
 
 @contextlib.contextmanager
@@ -292,7 +295,7 @@ def lock(path: Path, wait: bool = False) -> Iterator[None]:
     """
     make_folder(path.parent)
     with contextlib.ExitStack() as stack:
-        with told(path):
+        with os_errors_as_mt_errors(path):
             stream = stack.enter_context(open(path, "a+", encoding="utf-8"))
             _acquire(stream, path, wait)
             stream.truncate(0)
@@ -326,7 +329,7 @@ def cache_folder() -> Path:
 
 def sha256(path: Path) -> str:
     """The hash of a file's bytes, in hexadecimal."""
-    with told(path), open(path, "rb") as stream:
+    with os_errors_as_mt_errors(path), open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
@@ -368,24 +371,24 @@ def open_bytes(path: Path) -> BinaryIO:
     return stream
 
 
-def lines(path: Path) -> Iterator[str]:
-    """The lines of a UTF-8 text file, plain or compressed; see `decoded` for what it raises."""
+def read_lines(path: Path) -> Iterator[str]:
+    """Lines of a UTF-8 text file, plain or compressed; raises what `decode_lines` does."""
     with open_bytes(path) as stream:
-        yield from decoded(stream, str(path))
+        yield from decode_lines(stream, str(path))
 
 
 @dataclass(frozen=True)
-class Lines:
-    """The lines of a text file, which can be read again; see `lines`."""
+class LineReader:
+    """The lines of a text file, which can be read again; see `read_lines`."""
 
     path: Path
 
     def __iter__(self) -> Iterator[str]:
         """The lines, from the first."""
-        return lines(self.path)
+        return read_lines(self.path)
 
 
-def decoded(
+def decode_lines(
     stream: BinaryIO, name: str, replaced: Callable[[int], None] | None = None
 ) -> Iterator[str]:
     """The lines of a byte stream, cut at `\\n` only; one `\\r` before it and a BOM are dropped.
@@ -409,19 +412,19 @@ def decoded(
                 raw = raw.removeprefix(b"\xef\xbb\xbf")
             raw = raw.removesuffix(b"\n").removesuffix(b"\r")
             try:
-                yield _text(raw, f"{name}:{number}")
+                yield _decode_line(raw, f"{name}:{number}")
             except DataError:
                 if replaced is None:
                     raise
                 replaced(number)
                 yield raw.decode("utf-8", errors="replace")
-    except _damaged() as error:
+    except _encoding_error() as error:
         what = f"the compressed data are damaged or cut short ({error})"
         advice = "fetch or compress the file again"
         raise DataError("DATA-COMPRESSED", f"{name}:{number + 1}", what, advice) from None
 
 
-def _text(raw: bytes, where: str) -> str:
+def _decode_line(raw: bytes, where: str) -> str:
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -430,7 +433,7 @@ def _text(raw: bytes, where: str) -> str:
         raise DataError("DATA-UTF8", where, what, advice) from None
 
 
-def _damaged() -> tuple[type[Exception], ...]:
+def _encoding_error() -> tuple[type[Exception], ...]:
     """What reading broken compressed data raises."""
     import zstandard
 

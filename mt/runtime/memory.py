@@ -16,7 +16,7 @@ _TOLD_BY_RUNTIME_ERRORS = (
 )
 
 
-def exhausted(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory, a device's or the machine's, did not suffice."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
@@ -25,18 +25,18 @@ def exhausted(error: BaseException) -> bool:
     )
 
 
-def told(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     """The first line of what an error says."""
     return (str(error).splitlines() or ["no details"])[0]
 
 
-def available() -> int | None:
+def available_bytes() -> int | None:
     """Bytes of main memory that this process may still take, where Linux tells; else None.
 
     The least of what the machine has and of what the control groups leave (versions 1 and 2).
     """
     left = list(_control_groups())
-    for line in _lines(Path("/proc/meminfo")):
+    for line in _read_lines(Path("/proc/meminfo")):
         if line.startswith("MemAvailable:"):
             left.append(int(line.split()[1]) * 1024)
     return max(0, min(left)) if left else None
@@ -44,7 +44,7 @@ def available() -> int | None:
 
 def _control_groups() -> Iterator[int]:
     """Bytes that each control group above this process leaves."""
-    for line in _lines(Path("/proc/self/cgroup")):
+    for line in _read_lines(Path("/proc/self/cgroup")):
         _, controllers, place = line.split(":", 2)
         names = ("memory.max", "memory.current")
         top = Path("/sys/fs/cgroup")
@@ -56,7 +56,7 @@ def _control_groups() -> Iterator[int]:
         for folder in {inside, *inside.parents}:
             if not folder.is_relative_to(top):
                 continue
-            limit, used = (next(_lines(folder / name), "") for name in names)
+            limit, used = (next(_read_lines(folder / name), "") for name in names)
             if limit.isdigit() and used.isdigit():
                 yield int(limit) - int(used) + _reclaimable(folder)
 
@@ -64,11 +64,11 @@ def _control_groups() -> Iterator[int]:
 def _reclaimable(folder: Path) -> int:
     """Bytes of a control group that are only cached file pages, given back when needed."""
     names = ("inactive_file ", "total_inactive_file ")
-    found = [int(s.split()[1]) for s in _lines(folder / "memory.stat") if s.startswith(names)]
+    found = [int(s.split()[1]) for s in _read_lines(folder / "memory.stat") if s.startswith(names)]
     return max(found, default=0)
 
 
-def _lines(path: Path) -> Iterator[str]:
+def _read_lines(path: Path) -> Iterator[str]:
     """Lines of a small file of the system; none when there is no such file."""
     try:
         yield from path.read_text(encoding="ascii", errors="replace").splitlines()
@@ -76,7 +76,7 @@ def _lines(path: Path) -> Iterator[str]:
         return
 
 
-def largest(fits: Callable[[int], bool], first: int, limit: int, grain: int) -> int | None:
+def bisect_max(fits: Callable[[int], bool], first: int, limit: int, grain: int) -> int | None:
     """The largest size, to within `grain`, that fits: doubled from `first`, then bisected.
 
     Args:
@@ -103,7 +103,7 @@ def largest(fits: Callable[[int], bool], first: int, limit: int, grain: int) -> 
     return good
 
 
-def keep_freed() -> None:
+def keep_freed_memory() -> None:
     """Have the C library keep the memory that is freed, where it can be told to.
 
     Each batch frees what the next one needs. To give it back to the kernel and get it again,

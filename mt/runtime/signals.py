@@ -20,34 +20,34 @@ from mt.runtime.distributed import World
 if TYPE_CHECKING:
     from types import FrameType
 
-CODE = 130
+INTERRUPT_EXIT_CODE = 130
 """Exit code of what SIGINT stopped."""
-WAKE = 0.2
+POLL_SECONDS = 0.2
 """Seconds after which somebody looks again whether a signal has come."""
 _came: list[bool] = []
 _dropped: list[bool] = []
 
 
-def came() -> bool:
+def interrupted() -> bool:
     """Whether a Ctrl-C was raised: what fails afterwards fails because of it."""
     return bool(_came)
 
 
-def leave_at_once() -> None:
+def exit_on_sigint() -> None:
     """From now on SIGINT ends the process: nothing has begun yet, or all is done."""
     if not _is_ignored():
-        signal.signal(signal.SIGINT, _leave)
+        signal.signal(signal.SIGINT, _exit_now)
 
 
-def listen() -> None:
+def install() -> None:
     """From now on SIGINT raises KeyboardInterrupt; a second one ends the process."""
     if _is_ignored():
         return
     _came.clear()
-    signal.signal(signal.SIGINT, _raise)
+    signal.signal(signal.SIGINT, _raise_interrupt)
     if hasattr(signal, "setitimer"):
-        signal.signal(signal.SIGALRM, _look)
-        sys.unraisablehook = _unraisable
+        signal.signal(signal.SIGALRM, _raise_dropped)
+        sys.unraisablehook = _note_dropped
 
 
 def _is_ignored() -> bool:
@@ -55,41 +55,41 @@ def _is_ignored() -> bool:
     return signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
-def _leave(number: int = signal.SIGINT, frame: FrameType | None = None) -> NoReturn:
+def _exit_now(number: int = signal.SIGINT, frame: FrameType | None = None) -> NoReturn:
     os.write(2, b"mt: stopped\n")
-    os._exit(CODE)
+    os._exit(INTERRUPT_EXIT_CODE)
 
 
-def _raise(number: int, frame: FrameType | None) -> None:
+def _raise_interrupt(number: int, frame: FrameType | None) -> None:
     if _came:
-        _leave()
+        _exit_now()
     _came.append(True)
     raise KeyboardInterrupt
 
 
-def _look(number: int, frame: FrameType | None) -> None:
+def _raise_dropped(number: int, frame: FrameType | None) -> None:
     """SIGALRM came: raise again what was dropped."""
     if _dropped:
         _dropped.clear()
         raise KeyboardInterrupt
 
 
-def _unraisable(told: sys.UnraisableHookArgs) -> None:
+def _note_dropped(told: sys.UnraisableHookArgs) -> None:
     if issubclass(told.exc_type, KeyboardInterrupt):
         _dropped.append(True)
-        signal.setitimer(signal.ITIMER_REAL, WAKE)  # by then the destructor is through
+        signal.setitimer(signal.ITIMER_REAL, POLL_SECONDS)  # by then the destructor is through
     else:
         sys.__unraisablehook__(told)
 
 
 @contextlib.contextmanager
-def woken() -> Iterator[None]:
+def poll_signals() -> Iterator[None]:
     """While inside, what waits in C for input is made to look for signals again and again."""
     if not hasattr(signal, "setitimer"):
         yield
         return
-    before = signal.signal(signal.SIGALRM, _look)
-    signal.setitimer(signal.ITIMER_REAL, WAKE, WAKE)
+    before = signal.signal(signal.SIGALRM, _raise_dropped)
+    signal.setitimer(signal.ITIMER_REAL, POLL_SECONDS, POLL_SECONDS)
     try:
         yield
     finally:
@@ -98,7 +98,7 @@ def woken() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def held_back() -> Iterator[None]:
+def block_sigint() -> Iterator[None]:
     """SIGINT that comes while inside is seen after it; a process started inside never sees any."""
     if not hasattr(signal, "pthread_sigmask"):
         yield

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from mt.config.recipe import Recipe, dump
 from mt.data import collate
 from mt.data.bucketing import Shape, choose_shapes
-from mt.data.cache import Prepared
+from mt.data.cache import PreparedData
 from mt.data.corpus import EncodedPairs
 from mt.errors import MachineError
 from mt.interfaces import Batch, Objective
@@ -29,18 +29,18 @@ from mt.runtime.distributed import World
 from mt.special_tokens import END
 from mt.training import losses
 from mt.training.reporter import Reporter
-from mt.training.session import plan_of
-from mt.training.setup import redraw_of
-from mt.training.step import NoMemory, TrainStep, backward
+from mt.training.session import plan_epoch
+from mt.training.setup import subword_regularizer
+from mt.training.step import ModelWithLoss, OutOfMemory, accumulate_gradients
 
 RESERVE = 0.1
 """Share of a device's memory that is left free: for fragments, other shapes and validation."""
-CPU_SLOTS = 6144
+MAX_CPU_TOKENS = 6144
 """Most slots on a CPU, where larger micro-batches gain nothing more, and cost memory."""
 
 
-def pick_micro_tokens(
-    recipe: Recipe, step: TrainStep, corpus: EncodedPairs, vocabulary: str, device: torch.device
+def find_micro_tokens(
+    recipe: Recipe, step: ModelWithLoss, corpus: EncodedPairs, vocabulary: str, device: torch.device
 ) -> int:
     """Padded slots of a forward pass: what was asked, or the most that fits and is of use.
 
@@ -57,7 +57,7 @@ def pick_micro_tokens(
     least = 2 * recipe.data.max_length
     update = max(least, round(2.25 * recipe.batching.tokens))
     if device.type == "cpu":
-        return cpu_slots(step, corpus, least, max(least, min(CPU_SLOTS, update)))
+        return find_cpu_micro_tokens(step, corpus, least, max(least, min(MAX_CPU_TOKENS, update)))
     about = {
         "model": dump(recipe)["model"],
         "objective": dump(recipe)["objective"],
@@ -71,10 +71,10 @@ def pick_micro_tokens(
         "device": torch.cuda.get_device_name(device),
         "torch": torch.__version__,
     }
-    return remembered(about, lambda: device_slots(step, corpus, least, update, device))
+    return cached_number(about, lambda: find_cuda_micro_tokens(step, corpus, least, update, device))
 
 
-def remembered(about: dict[str, Any], find: Callable[[], int]) -> int:
+def cached_number(about: dict[str, Any], find: Callable[[], int]) -> int:
     """A number found earlier under the same circumstances, from mt's cache; else found now."""
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
     path = files.cache_folder() / "micro_tokens" / f"{digest[:24]}.json"
@@ -96,10 +96,10 @@ def worst_batches(corpus: EncodedPairs, slots: int, device: torch.device) -> lis
         (int(corpus.source_lengths.max()), int(corpus.target_lengths.max())),
         (int(np.median(corpus.source_lengths)), int(np.median(corpus.target_lengths))),
     ]
-    return [filled(max(1, slots // (s + t)), s, t, device) for s, t in shapes]
+    return [full_batch(max(1, slots // (s + t)), s, t, device) for s, t in shapes]
 
 
-def filled(rows: int, source: int, target: int, device: torch.device) -> Batch:
+def full_batch(rows: int, source: int, target: int, device: torch.device) -> Batch:
     """A micro-batch without any padding."""
     ids = torch.full((rows, max(source, target + 1)), END, device=device)
     ones = torch.ones(rows, dtype=torch.int64, device=device)
@@ -112,22 +112,22 @@ def filled(rows: int, source: int, target: int, device: torch.device) -> Batch:
 # ------------------------------------------------------------------------------- a device
 
 
-def device_slots(
-    step: TrainStep, corpus: EncodedPairs, least: int, most: int, device: torch.device
+def find_cuda_micro_tokens(
+    step: ModelWithLoss, corpus: EncodedPairs, least: int, most: int, device: torch.device
 ) -> int:
     """The most slots whose forward and backward pass leave the reserve free on a CUDA device."""
 
     def fits(slots: int) -> bool:
-        return all(fits_device(step, batch) for batch in worst_batches(corpus, slots, device))
+        return all(fits_in_memory(step, batch) for batch in worst_batches(corpus, slots, device))
 
-    found = memory.largest(fits, least, most, grain=max(least, most // 32))
+    found = memory.bisect_max(fits, least, most, grain=max(least, most // 32))
     if found is None:
         what = f"not even {least} slots (2 * data.max_length) fit in the device's memory"
         raise MachineError("OOM", "data.max_length", what, "lower it, or the sizes of the model")
     return found
 
 
-def fits_device(step: TrainStep, batch: Batch) -> bool:
+def fits_in_memory(step: ModelWithLoss, batch: Batch) -> bool:
     """Whether a micro-batch fits beside gradients, optimizer state and a moving average."""
     device = batch.source.device
     torch.cuda.empty_cache()
@@ -137,11 +137,11 @@ def fits_device(step: TrainStep, batch: Batch) -> bool:
         held = torch.empty(3 * parameter_bytes(step), dtype=torch.uint8, device=device)
         no_scaler = torch.amp.GradScaler(device.type, enabled=False)
         before = torch.cuda.memory_allocated(device)
-        backward(step, cast(Objective, step.objective), [batch], no_scaler)
+        accumulate_gradients(step, cast(Objective, step.objective), [batch], no_scaler)
         # A captured graph keeps as much to itself as a plain pass needs beside it.
         graph = torch.cuda.max_memory_allocated(device) - before
         del held
-    except (NoMemory, torch.OutOfMemoryError):
+    except (OutOfMemory, torch.OutOfMemoryError):
         return False
     finally:
         step.zero_grad()
@@ -156,17 +156,17 @@ def parameter_bytes(step: nn.Module) -> int:
 # ---------------------------------------------------------------------------------- a CPU
 
 
-def cpu_slots(step: TrainStep, corpus: EncodedPairs, least: int, most: int) -> int:
+def find_cpu_micro_tokens(step: ModelWithLoss, corpus: EncodedPairs, least: int, most: int) -> int:
     """`most`, or less where the machine's free memory would not hold it.
 
     Linux grants more memory than there is and then kills: so a small pass is measured, not a
     large one tried.
     """
-    room = memory.available()
+    room = memory.available_bytes()
     if room is None:
         return most
     source, target = (int(n.max()) for n in (corpus.source_lengths, corpus.target_lengths))
-    one = activation_bytes(step, filled(1, source, target, torch.device("cpu")))
+    one = activation_bytes(step, full_batch(1, source, target, torch.device("cpu")))
     # Gradients, two moments, an average and passing copies; each activation's gradient, too.
     fixed, a_slot = 6 * parameter_bytes(step), 2 * one / (source + target)
     slots = most
@@ -175,7 +175,7 @@ def cpu_slots(step: TrainStep, corpus: EncodedPairs, least: int, most: int) -> i
     return slots
 
 
-def activation_bytes(step: TrainStep, batch: Batch) -> int:
+def activation_bytes(step: ModelWithLoss, batch: Batch) -> int:
     """Bytes that the forward pass of a batch keeps for its backward pass, weights left out."""
     weights = {p.untyped_storage().data_ptr() for p in step.parameters()}
     kept: dict[int, int] = {}
@@ -193,9 +193,9 @@ def activation_bytes(step: TrainStep, batch: Batch) -> int:
     return sum(kept.values())
 
 
-def resolve(
-    recipe: Recipe, run: Path, step: TrainStep, prepared: Prepared, train: EncodedPairs | None,
-    device: torch.device, threads: int, report: Reporter, world: World,
+def autotune(
+    recipe: Recipe, run: Path, step: ModelWithLoss, prepared: PreparedData,
+    train: EncodedPairs | None, device: torch.device, threads: int, report: Reporter, world: World,
 ) -> dict[str, Any]:  # fmt: skip
     """What `auto` means here; chosen once by trying and kept for every resume."""
     sharing = {
@@ -219,14 +219,14 @@ def resolve(
         step.precision = device_precision() if precision == "auto" else precision
         precision = step.precision
     pairs = prepared.valid if train is None else train
-    micro = pick_micro_tokens(recipe, step, pairs, prepared.vocabulary.digest, device)
+    micro = find_micro_tokens(recipe, step, pairs, prepared.vocabulary.digest, device)
     if precision == "auto":
         precision = fastest_precision(recipe, step, pairs, micro)
     return {
         "device": device.type,
         "threads": threads,
         "micro_tokens": micro,
-        "shapes": pick_shapes(train, longest_of(recipe, prepared), micro, device),
+        "shapes": pick_static_shapes(train, max_lengths(recipe, prepared), micro, device),
         "compile": device.type == "cuda" if compiled == "auto" else compiled,
         "precision": precision,
         **sharing,
@@ -234,15 +234,15 @@ def resolve(
     }
 
 
-def longest_of(recipe: Recipe, prepared: Prepared) -> tuple[int, int]:
+def max_lengths(recipe: Recipe, prepared: PreparedData) -> tuple[int, int]:
     """The most positions of each side that a pair of a prepared corpus may have in any epoch."""
-    redraw = redraw_of(recipe, prepared)
+    redraw = subword_regularizer(recipe, prepared)
     if redraw is None or prepared.train is None:
         return 1, 1
     return redraw.longest(prepared.train)
 
 
-def pick_shapes(
+def pick_static_shapes(
     corpus: EncodedPairs | None, longest: tuple[int, int], micro_tokens: int, device: torch.device
 ) -> list[Shape]:
     """A few shapes for a CUDA device, which starts up for each; any shape will do on a CPU.
@@ -264,20 +264,20 @@ def device_precision() -> Precision:
 
 
 def fastest_precision(
-    recipe: Recipe, step: TrainStep, pairs: EncodedPairs, micro: int
+    recipe: Recipe, step: ModelWithLoss, pairs: EncodedPairs, micro: int
 ) -> Precision:
     """On a CPU: bf16 where the hardware has it and it is measured to win; else fp32."""
     if not cpu_has_bf16():
         return "fp32"
-    epoch = plan_of(recipe, pairs, {"micro_tokens": micro, "shapes": []}, 0)
-    batch = collate.collate(pairs, epoch.updates(0)[0][0])
+    epoch = plan_epoch(recipe, pairs, {"micro_tokens": micro, "shapes": []}, 0)
+    batch = collate.collate_pairs(pairs, epoch.updates(0)[0][0])
     no_scaler = torch.amp.GradScaler("cpu", enabled=False)
     seconds: dict[Precision, float] = {}
     tried: tuple[Precision, ...] = ("fp32", "bf16")
     for precision in (*tried, *tried, *tried):
         step.precision = precision
         began = time.perf_counter()
-        backward(step, cast(Objective, step.objective), [batch], no_scaler)
+        accumulate_gradients(step, cast(Objective, step.objective), [batch], no_scaler)
         took = time.perf_counter() - began
         seconds[precision] = min(took, seconds.get(precision, took))
     step.zero_grad()

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from mt.errors import DataError
 from mt.runtime import files
-from mt.training.reporter import Reporter, forget
+from mt.training.reporter import Reporter, truncate_log
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from mt.interfaces import Batch
 
-NAME = "trace.jsonl"
+FILE_NAME = "trace.jsonl"
 WEIGHTS_EVERY = 50
 """Updates between two hashes of all weights, which read every byte of them."""
 HEX = {"loss": "loss", "norm": "gradient norm", "rate": "learning rate"}
@@ -36,7 +36,7 @@ FIELDS = {
 # ------------------------------------------------------------------------------- writing
 
 
-class Trace:
+class TraceWriter:
     """Writes the trace of a run; a disk that refuses it is told once and ends no training.
 
     Args:
@@ -46,8 +46,8 @@ class Trace:
     """
 
     def __init__(self, run: Path, step: int, report: Reporter) -> None:
-        self.path, self.report = run / NAME, report
-        report.attempt(NAME, lambda: forget(self.path, step))
+        self.path, self.report = run / FILE_NAME, report
+        report.attempt(FILE_NAME, lambda: truncate_log(self.path, step))
 
     def note(
         self, step: int, place: tuple[int, int, int], batches: Iterable[Batch],
@@ -64,7 +64,7 @@ class Trace:
             "window": place[1],
             "update": place[2],
         }
-        line["data"] = digest(t for b in batches for t in (b.rows, b.source, b.target))[:16]
+        line["data"] = digest_tensors(t for b in batches for t in (b.rows, b.source, b.target))[:16]
         line |= {"loss": float(loss).hex(), "norm": float(norm).hex(), "rate": rate.hex()}
         if module is not None and step % WEIGHTS_EVERY == 0:
             line["weights"] = weights_digest(module)
@@ -75,15 +75,15 @@ class Trace:
         self._append({"step": step, "weights": weights_digest(module)})
 
     def _append(self, line: dict[str, Any]) -> None:
-        self.report.attempt(NAME, lambda: files.append(self.path, json.dumps(line)))
+        self.report.attempt(FILE_NAME, lambda: files.append_line(self.path, json.dumps(line)))
 
 
 def weights_digest(module: nn.Module) -> str:
     """The hash of the bytes of all parameters, in the order of their names."""
-    return digest(parameter for _, parameter in sorted(module.named_parameters()))
+    return digest_tensors(parameter for _, parameter in sorted(module.named_parameters()))
 
 
-def digest(tensors: Iterable[Tensor]) -> str:
+def digest_tensors(tensors: Iterable[Tensor]) -> str:
     """The sha256 of the bytes of tensors, one after the other."""
     import torch
 
@@ -109,7 +109,7 @@ class Difference:
 
 
 def first_difference(one: dict[int, Any], other: dict[int, Any]) -> Difference | None:
-    """The first difference of two traces, as `read` gives them; None when they are equal.
+    """The first difference of two traces, as `read_trace` gives them; None when they are equal.
 
     Weights are compared where both have their hash.
     """
@@ -120,23 +120,25 @@ def first_difference(one: dict[int, Any], other: dict[int, Any]) -> Difference |
         for key, words in FIELDS.items():
             values = [trace[step].get(key) for trace in (one, other)]
             if values[0] != values[1] and not (key == "weights" and None in values):
-                return Difference(step, words, (shown(key, values[0]), shown(key, values[1])))
+                return Difference(
+                    step, words, (format_value(key, values[0]), format_value(key, values[1]))
+                )
     return None
 
 
-def compared(one: dict[int, Any], other: dict[int, Any]) -> str:
+def summarize_equal(one: dict[int, Any], other: dict[int, Any]) -> str:
     """How much was found equal."""
     both = [step for step in one if "weights" in one[step] and "weights" in other[step]]
     weights = f"weights at {len(both)} of them" if both else "weights never"
     return f"equal: {len(one):,} updates compared, {weights}"
 
 
-def shown(key: str, value: Any) -> str:
+def format_value(key: str, value: Any) -> str:
     """A value as a reader compares it."""
     return f"{value} ({float.fromhex(value)!r})" if key in HEX and value else str(value)
 
 
-def read(path: Path) -> dict[int, Any]:
+def read_trace(path: Path) -> dict[int, Any]:
     """The trace of a run directory, or in a file: for each step what is known of it.
 
     A last line that a crash left torn is no part of it.
@@ -144,7 +146,7 @@ def read(path: Path) -> dict[int, Any]:
     Raises:
         DataError: there is none, or it is damaged; names the line.
     """
-    file = path / NAME if path.is_dir() else path
+    file = path / FILE_NAME if path.is_dir() else path
     try:
         raw = file.read_bytes()
     except OSError as error:
@@ -155,12 +157,12 @@ def read(path: Path) -> dict[int, Any]:
     if not lines:
         raise DataError("TRACE-NONE", file, "it is empty", "train with `mt train --trace`")
     known: dict[int, Any] = {}
-    for number, line in _numbered(file, lines):
+    for number, line in _numbered_lines(file, lines):
         known.setdefault(number, {}).update(line)
     return known
 
 
-def _numbered(file: Path, lines: Sequence[bytes]) -> Iterator[tuple[int, dict[str, Any]]]:
+def _numbered_lines(file: Path, lines: Sequence[bytes]) -> Iterator[tuple[int, dict[str, Any]]]:
     """The step of each line, and the line."""
     for number, raw in enumerate(lines, start=1):
         try:

@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from mt.runtime.distributed import held
+from mt.runtime.distributed import local_shard
 
 
 class MovingAverage:
@@ -25,7 +25,7 @@ class MovingAverage:
     def update(self, module: nn.Module, step: int, finite: Tensor) -> None:
         """Take in the weights after update number `step`, counted from 1, if it was `finite` []."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        averages = [held(parameter) for parameter in self.module.parameters()]
-        weights = [held(parameter) for parameter in module.parameters()]
+        averages = [local_shard(parameter) for parameter in self.module.parameters()]
+        weights = [local_shard(parameter) for parameter in module.parameters()]
         weight = finite * (1 - decay)  # a tensor: whether it is 0 is known on the device only
         torch._foreach_lerp_(averages, weights, [weight] * len(averages))

@@ -1,7 +1,7 @@
 """Forward and backward of a micro-batch as one CUDA graph for each shape, replayed.
 
 A small model on a fast device spends its time on launching kernels; a graph launches all of
-them at once. Its plain twin is `step.accumulate`, which it captures.
+them at once. Its plain twin is `step.accumulate_micro_batch`, which it captures.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from mt.interfaces import Batch
-from mt.runtime.cuda_graphs import CudaGraphs, Work, could_not
-from mt.training.step import accumulate
+from mt.runtime.cuda_graphs import CudaGraphs, Work, capture_failed
+from mt.training.step import accumulate_micro_batch
 
-MOST = 96
+MAX_GRAPHS = 96
 """Shapes that are captured; what comes later runs plainly."""
 
 Shape = tuple[torch.Size, torch.Size]
@@ -35,7 +35,7 @@ class _Captured:
     """Of the model as it was captured: they must outlive the graph."""
 
 
-class Graphs:
+class GraphedStep:
     """Runs micro-batches: plainly the first time a shape is seen, replayed from then on.
 
     The first time is the warm-up (kernels are compiled, libraries make their workspaces) and
@@ -65,10 +65,10 @@ class Graphs:
             self._try_to_capture(shape, step, batch, counts, scaler)
         if shape in self.captured:
             return replay(self.captured[shape], batch, counts)
-        if len(self.seen) < MOST:
+        if len(self.seen) < MAX_GRAPHS:
             self.seen.add(shape)
         # On the stream of the captures: autograd adds gradients on the stream that it first saw.
-        return self.recorder.warm(lambda: accumulate(step, batch, counts, scaler))
+        return self.recorder.warm(lambda: accumulate_micro_batch(step, batch, counts, scaler))
 
     def _try_to_capture(
         self, shape: Shape, step: nn.Module, batch: Batch, counts: Mapping[str, Tensor],
@@ -78,11 +78,13 @@ class Graphs:
         static = Batch(**{f.name: getattr(batch, f.name).clone() for f in fields(batch)})
         own = {name: count.clone() for name, count in counts.items()}
         try:
-            graph, part = self.recorder.record(lambda: accumulate(step, static, own, scaler))
+            graph, part = self.recorder.record(
+                lambda: accumulate_micro_batch(step, static, own, scaler)
+            )
         except RuntimeError as error:
             self.broken = True
             self.captured.clear()  # with their memory
-            self.tell(could_not(f"of {shape}", error))
+            self.tell(capture_failed(f"of {shape}", error))
             return
         self.captured[shape] = _Captured(graph, static, own, part, list(step.buffers()))
 
@@ -97,7 +99,7 @@ def replay(captured: _Captured, batch: Batch, counts: Mapping[str, Tensor]) -> T
     return captured.part.clone()  # the next graph may use its place
 
 
-def compilations() -> int:
+def num_compilations() -> int:
     """How many times torch.compile has compiled something in this process."""
     if "torch._dynamo" not in sys.modules:
         return 0

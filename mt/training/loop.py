@@ -27,19 +27,19 @@ from mt.checkpoints import averaging, checkpoint, run_directory
 from mt.checkpoints.train_state import TrainState
 from mt.config.recipe import Recipe
 from mt.data import streaming
-from mt.data.bucketing import Rows
+from mt.data.bucketing import PairIndices
 from mt.errors import DivergedError, MachineError, ModelError, Stopped
 from mt.interfaces import Batch, Objective
 from mt.runtime import distributed, files
-from mt.runtime.distributed import ALONE, World
+from mt.runtime.distributed import SINGLE, World
 from mt.runtime.signals import stop_requests
 from mt.training import overfitting, schedule
-from mt.training.determinism_trace import Trace
-from mt.training.overfitting import Gap
-from mt.training.reporter import Reporter, Silence
-from mt.training.session import Session, plan_of
-from mt.training.setup import set_aside, start
-from mt.training.step import advance, gradients, set_rate
+from mt.training.determinism_trace import TraceWriter
+from mt.training.overfitting import OverfittingState
+from mt.training.reporter import Reporter, SilentReporter
+from mt.training.session import TrainingRun, plan_epoch
+from mt.training.setup import archive_run, build_run
+from mt.training.step import compute_gradients, set_rate, step_if_finite
 from mt.training.validation import Validation, validate
 
 MAX_SKIPPED = 20
@@ -51,7 +51,7 @@ RETRY_SECONDS = (1.0, 5.0, 15.0)
 
 
 def train(
-    recipe: Recipe, run: Path, fresh: bool = False, trace: bool = False, world: World = ALONE
+    recipe: Recipe, run: Path, fresh: bool = False, trace: bool = False, world: World = SINGLE
 ) -> None:
     """Train, or go on training, the recipe in a run directory; `trace` writes its trace, too.
 
@@ -62,33 +62,35 @@ def train(
         Stopped: a signal came; a checkpoint is saved.
     """
     if fresh and world.first and run.exists():
-        set_aside(run)
+        archive_run(run)
     with (
         files.lock(run / ".lock") if world.first else contextlib.nullcontext(),
         stop_requests(world) as stop,
-        contextlib.closing(Reporter(run) if world.first else Silence(run)) as report,
+        contextlib.closing(Reporter(run) if world.first else SilentReporter(run)) as report,
     ):
-        session, state = start(recipe, run, stop, report, world)
-        reason = ended(session, state)
+        session, state = build_run(recipe, run, stop, report, world)
+        reason = stop_reason(session, state)
         if reason and state.finished:
             if world.first:
-                prune(session)
-            average(session, state)
+                prune_checkpoints(session)
+            average_last(session, state)
             report.tell(f"{run} has finished: {reason}; nothing to do (--fresh starts over)")
             return
         report.start(session.last_step, state.step)
         session.tracing = trace
-        session.trace = Trace(run, state.step, report) if trace and world.first else None
+        session.trace = TraceWriter(run, state.step, report) if trace and world.first else None
         session.began = time.monotonic() - state.seconds
-        for micros, after in updates(session, state):
-            state = settle(session, state)
-            if ended(session, state):
+        for micros, after in iterate_updates(session, state):
+            state = run_due_tasks(session, state)
+            if stop_reason(session, state):
                 break
-            state = update(session, micros, state, after)
-        finish(session, settle(session, state))
+            state = train_update(session, micros, state, after)
+        finish_run(session, run_due_tasks(session, state))
 
 
-def updates(session: Session, state: TrainState) -> Iterator[tuple[list[Rows], TrainState]]:
+def iterate_updates(
+    session: TrainingRun, state: TrainState
+) -> Iterator[tuple[list[PairIndices], TrainState]]:
     """The micro-batches of each update from `state` on, and where the run then stands."""
     if session.stream is not None:
         yield from session.stream.updates(state)
@@ -96,7 +98,7 @@ def updates(session: Session, state: TrainState) -> Iterator[tuple[list[Rows], T
     recipe, at = session.recipe, state
     while True:
         parts = session.prepared.parts
-        epoch = plan_of(recipe, session.take(at.epoch), session.resolved, at.epoch, parts)
+        epoch = plan_epoch(recipe, session.take(at.epoch), session.resolved, at.epoch, parts)
         for window in range(at.window, len(epoch.windows)):
             made = epoch.updates(window)
             if at.update >= len(made):
@@ -113,35 +115,35 @@ def updates(session: Session, state: TrainState) -> Iterator[tuple[list[Rows], T
                 yield made[number], at
 
 
-def update(
-    session: Session, micros: list[Rows], state: TrainState, after: TrainState
+def train_update(
+    session: TrainingRun, micros: list[PairIndices], state: TrainState, after: TrainState
 ) -> TrainState:
     """One update of the weights, from all micro-batches of its group."""
     recipe, step, number = session.recipe, session.step, state.step + 1
     world = session.world
     began = time.perf_counter()
-    shares = shares_of(session, micros)
+    shares = rank_rows(session, micros)
     batches = [session.load(rows) for rows in shares]
     loaded = time.perf_counter()
-    seed = seed_of(recipe.training.seed, number, *([world.rank] if world.rank else []))
+    seed = derive_seed(recipe.training.seed, number, *([world.rank] if world.rank else []))
     if hasattr(step.objective, "begin"):
-        cast(Any, step.objective).begin(seed_of(recipe.training.seed, number))
-    loss, split = gradients(
+        cast(Any, step.objective).begin(derive_seed(recipe.training.seed, number))
+    loss, split = compute_gradients(
         session.shared, cast(Objective, step.objective), batches, session.scaler, seed, world,
         *session.graphed,
     )  # fmt: skip
-    rate = schedule.factor(recipe.schedule, number, session.last_step)
+    rate = schedule.rate_factor(recipe.schedule, number, session.last_step)
     rate *= recipe.optimizer.learning_rate
-    norm, finite = apply(session, number, rate)
+    norm, finite = optimizer_step(session, number, rate)
     if session.tracing:
-        note(session, state, batches, (loss, norm, rate))
+        write_trace(session, state, batches, (loss, norm, rate))
     rows = np.concatenate(shares)
     session.unread.append((number, rows, finite))
-    tokens = tokens_of(session, micros)
+    tokens = count_target_tokens(session, micros)
     real = sum(int(side[rows].sum()) for side in session.sides)
     session.meter.add(loss, norm, tokens, real, batches, loaded - began)
     for batch in split:
-        note_split(session, number, batch)
+        report_split(session, number, batch)
     state = replace(
         state,
         step=number,
@@ -153,52 +155,59 @@ def update(
     )
     reporting = due(number, recipe.training.report_every)
     if reporting or len(session.unread) >= session.read_every:
-        state = read_skipped(session, state)
+        state = collect_skipped(session, state)
     if reporting:
         figures = {"learning_rate": rate, **session.meter.read(world)}
-        session.report.report({**progress(state), **figures})
+        session.report.report({**progress_figures(state), **figures})
     return state
 
 
-def shares_of(session: Session, micros: list[Rows]) -> list[Rows]:
+def rank_rows(session: TrainingRun, micros: list[PairIndices]) -> list[PairIndices]:
     """This process's part of an update; of a stream, what it read, and as many as any other."""
     if session.stream is None:
-        return distributed.deal(micros, session.world)
-    (most,) = distributed.most(session.world, len(micros))
+        return distributed.split_micro_batches(micros, session.world)
+    (most,) = distributed.all_reduce_max(session.world, len(micros))
     return micros + [np.array([], dtype=np.int64)] * (int(most) - len(micros))
 
 
-def tokens_of(session: Session, micros: list[Rows]) -> int:
+def count_target_tokens(session: TrainingRun, micros: list[PairIndices]) -> int:
     """The real target tokens of an update, over all processes."""
     tokens = int(session.pairs.target_lengths[np.concatenate(micros)].sum())
-    return tokens if session.stream is None else sum(distributed.gathered(session.world, tokens))
+    return (
+        tokens
+        if session.stream is None
+        else sum(distributed.all_gather_json(session.world, tokens))
+    )
 
 
-def note(
-    session: Session, state: TrainState, batches: list[Batch], made: tuple[Tensor, Tensor, float]
+def write_trace(
+    session: TrainingRun,
+    state: TrainState,
+    batches: list[Batch],
+    made: tuple[Tensor, Tensor, float],
 ) -> None:
     """A line of the trace: the first process's batches, and the loss, norm and rate of all."""
     loss, norm, rate = made
-    loss = distributed.total(session.world, loss)
+    loss = distributed.all_reduce_sum(session.world, loss)
     if session.trace:
         place = (state.epoch, state.window, state.update)
         step = session.step if session.plain is None else None  # sharded: only parts are here
         session.trace.note(state.step + 1, place, batches, loss, norm, rate, step)
 
 
-def apply(session: Session, number: int, rate: float) -> tuple[Tensor, Tensor]:
+def optimizer_step(session: TrainingRun, number: int, rate: float) -> tuple[Tensor, Tensor]:
     """Change the weights by their gradients; the gradient's norm [] and whether it is finite [].
 
     Where it is not finite, weights, optimizer and average stay as they are: the device decides,
-    and the host learns of it in `read_skipped`.
+    and the host learns of it in `collect_skipped`.
     """
     session.scaler.unscale_(session.optimizer)
     clip = session.recipe.training.clip or float("inf")
     norm = nn.utils.clip_grad_norm_(session.step.parameters(), clip, foreach=True)
-    norm = distributed.whole(norm)
+    norm = distributed.full_tensor(norm)
     finite = norm.isfinite()
     set_rate(session.optimizer, rate)
-    advance(session.optimizer, finite)
+    step_if_finite(session.optimizer, finite)
     session.scaler.update()
     session.optimizer.zero_grad(set_to_none=session.graphs is None)
     if session.average:
@@ -206,48 +215,48 @@ def apply(session: Session, number: int, rate: float) -> tuple[Tensor, Tensor]:
     return norm, finite
 
 
-def settle(session: Session, state: TrainState, last: bool = False) -> TrainState:
+def run_due_tasks(session: TrainingRun, state: TrainState, last: bool = False) -> TrainState:
     """What is due between two updates: validate, save, obey a signal."""
     plan, step = session.recipe.training, state.step
     better, began = False, time.perf_counter()
-    state = agree(session, state)
+    state = sync_stop_and_time(session, state)
     if step and (due(step, plan.validate_every) or last) and state.validated != step:
         result = validate(
             session.best(), session.prepared, session.recipe, session.device,
             session.resolved["precision"], lambda: bool(session.stop.number), session.world,
         )  # fmt: skip
         if result is not None:
-            state, better = judged(session, read_skipped(session, state), result)
+            state, better = record_validation(session, collect_skipped(session, state), result)
         else:  # asked to stop: the validation is still to come, and with it the end
-            state = replace(agree(session, state), finished="")
+            state = replace(sync_stop_and_time(session, state), finished="")
     wanted = better or last or due(step, plan.save_every) or bool(session.stop.agreed)
     if wanted and step and (better or last or not is_saved(session, step)):
-        state = replace(read_skipped(session, state), scaler=session.scaler.state_dict() or None)
-        save(session, state, better)
+        state = replace(collect_skipped(session, state), scaler=session.scaler.state_dict() or None)
+        save_run_checkpoint(session, state, better)
     session.meter.since += time.perf_counter() - began  # not a part of training's speed
     if session.stop.agreed:
-        distributed.meet(session.world)  # the launcher ends the others as soon as one has left
+        distributed.barrier(session.world)  # the launcher ends the others as soon as one has left
         name = signal.Signals(session.stop.agreed).name
         kept = f"saved in {session.run}" if step else "nothing was trained yet"
         raise Stopped(session.stop.agreed, f"stopped by {name} at step {step}, {kept}")
     return state
 
 
-def agree(session: Session, state: TrainState) -> TrainState:
+def sync_stop_and_time(session: TrainingRun, state: TrainState) -> TrainState:
     """Let all processes know of the same signal and the same time."""
     seconds = time.monotonic() - session.began
-    stop, seconds = distributed.most(session.world, session.stop.number, seconds)
+    stop, seconds = distributed.all_reduce_max(session.world, session.stop.number, seconds)
     session.stop.agreed = int(stop)
     return replace(state, seconds=seconds)
 
 
-def is_saved(session: Session, step: int) -> bool:
+def is_saved(session: TrainingRun, step: int) -> bool:
     """Whether there is a checkpoint of a step; only the first process sees the run directory."""
-    folder = session.run / "checkpoints" / checkpoint.name_of(step)
-    return distributed.of_first(session.world, folder.is_dir)
+    folder = session.run / "checkpoints" / checkpoint.checkpoint_name(step)
+    return distributed.from_main(session.world, folder.is_dir)
 
 
-def save(session: Session, state: TrainState, better: bool) -> None:
+def save_run_checkpoint(session: TrainingRun, state: TrainState, better: bool) -> None:
     """A checkpoint of everything: gathered from all processes, written by the first."""
     if session.stream is not None:
         state = session.stream.gathered(state)
@@ -256,19 +265,23 @@ def save(session: Session, state: TrainState, better: bool) -> None:
     best = session.best().model
     if not session.world.first:
         return
-    folder = write(session, state, best, tensors)
+    folder = write_checkpoint(session, state, best, tensors)
     if better:
         run_directory.mark_best(session.run, folder)
-    prune(session)
+    prune_checkpoints(session)
 
 
-def write(session: Session, state: TrainState, best: nn.Module, tensors: dict[str, Tensor]) -> Path:
+def write_checkpoint(
+    session: TrainingRun, state: TrainState, best: nn.Module, tensors: dict[str, Tensor]
+) -> Path:
     """Write a checkpoint; a disk that fails, but is not full, is tried again."""
-    name = checkpoint.name_of(state.step)
+    name = checkpoint.checkpoint_name(state.step)
     waits = iter(RETRY_SECONDS)
     while True:
         try:
-            return checkpoint.save(session.run, name, best, state, session.about, tensors)
+            return checkpoint.save_checkpoint(
+                session.run, name, best, state, session.about, tensors
+            )
         except MachineError as error:
             seconds = next(waits, None)
             if seconds is None or error.code != "DISK":
@@ -279,7 +292,7 @@ def write(session: Session, state: TrainState, best: nn.Module, tensors: dict[st
             time.sleep(seconds)
 
 
-def prune(session: Session) -> None:
+def prune_checkpoints(session: TrainingRun) -> None:
     """Delete old checkpoints, and first those that only a signal's coming has made.
 
     So what is kept, and averaged at the end, does not depend on where a run was stopped.
@@ -289,29 +302,33 @@ def prune(session: Session) -> None:
     def planned(state: TrainState) -> bool:
         return due(state.step, plan.save_every) or state.best_step == state.step
 
-    run_directory.prune(session.run, max(plan.keep_last, plan.average), planned)
+    run_directory.delete_old_checkpoints(session.run, max(plan.keep_last, plan.average), planned)
 
 
-def judged(session: Session, state: TrainState, result: Validation) -> tuple[TrainState, bool]:
+def record_validation(
+    session: TrainingRun, state: TrainState, result: Validation
+) -> tuple[TrainState, bool]:
     """Report a validation; whether it is the best so far, and the state that knows it."""
     plan = session.recipe.training
-    session.report.validation({**progress(state), **result.values}, result.samples[: plan.samples])
+    session.report.validation(
+        {**progress_figures(state), **result.values}, result.samples[: plan.samples]
+    )
     if result.heat_map is not None:
         session.report.figure("cross_attention", *result.heat_map, step=state.step)
     value = result.value(plan.monitor)
-    state = replace(watch_gap(session, state, result), validated=state.step)
+    state = replace(check_overfitting(session, state, result), validated=state.step)
     if math.isfinite(value) and (state.best is None or value > state.best):
         return replace(state, best=value, best_step=state.step, since_best=0), True
     return replace(state, since_best=state.since_best + 1), False
 
 
-def watch_gap(session: Session, state: TrainState, result: Validation) -> TrainState:
+def check_overfitting(session: TrainingRun, state: TrainState, result: Validation) -> TrainState:
     """Tell when the model begins to overfit; the state that remembers how far it has come."""
     valid, train = (result.values.get(name) for name in ("valid_loss", "train_loss"))
     if valid is None or train is None:
         return state
-    known = Gap(**state.gap) if state.gap else None
-    gap = overfitting.seen(known, state.step, valid, train)
+    known = OverfittingState(**state.gap) if state.gap else None
+    gap = overfitting.observe(known, state.step, valid, train)
     if gap is None:
         return state
     told = overfitting.warning(gap, valid, train, session.recipe)
@@ -321,7 +338,7 @@ def watch_gap(session: Session, state: TrainState, result: Validation) -> TrainS
     return replace(state, gap=asdict(gap))
 
 
-def ended(session: Session, state: TrainState) -> str:
+def stop_reason(session: TrainingRun, state: TrainState) -> str:
     """Why training is over, or nothing."""
     plan = session.recipe.training
     if plan.max_steps is not None and state.step >= plan.max_steps:
@@ -335,19 +352,19 @@ def ended(session: Session, state: TrainState) -> str:
     return ""
 
 
-def finish(session: Session, state: TrainState) -> None:
+def finish_run(session: TrainingRun, state: TrainState) -> None:
     """The last validation and checkpoint, and the average of the last ones."""
-    reason = ended(session, state)
+    reason = stop_reason(session, state)
     if session.trace and session.plain is None:
         session.trace.end(state.step, session.step)
-    state = settle(session, replace(state, finished=reason), last=True)
-    average(session, state)
+    state = run_due_tasks(session, replace(state, finished=reason), last=True)
+    average_last(session, state)
     plan = session.recipe.training
     best = f"best {plan.monitor} {abs(state.best or 0):.2f} at step {state.best_step}"
     session.report.tell(f"finished: {reason}; {best}; the run is {session.run}")
 
 
-def average(session: Session, state: TrainState) -> None:
+def average_last(session: TrainingRun, state: TrainState) -> None:
     """Average the last checkpoints, if that is wanted and not done yet.
 
     The average becomes the best checkpoint when it validates best.
@@ -355,13 +372,13 @@ def average(session: Session, state: TrainState) -> None:
     plan, run, world = session.recipe.training, session.run, session.world
     if not plan.average:
         return
-    value = distributed.of_first(world, lambda: run_directory.average_of(run, state))
+    value = distributed.from_main(world, lambda: run_directory.average_score(run, state))
     if value is None:
         mean = copy.deepcopy(session.best())
         if world.first:
-            averaging.fit_mean(averaging.last_steps(run, plan.average), mean.model)
-        weights = distributed.tensors_of_first(world, lambda: checkpoint.weights_of(mean.model))
-        checkpoint.fit(mean.model, weights, run)
+            averaging.load_mean(averaging.last_checkpoints(run, plan.average), mean.model)
+        weights = distributed.tensors_from_main(world, lambda: checkpoint.model_weights(mean.model))
+        checkpoint.load_into(mean.model, weights, run)
         result = validate(
             mean, session.prepared, session.recipe, session.device,
             session.resolved["precision"], lambda: False, world,
@@ -371,7 +388,7 @@ def average(session: Session, state: TrainState) -> None:
         if world.first:
             known = value if math.isfinite(value) else None
             made = replace(state, best=known, best_step=None)
-            checkpoint.save(run, run_directory.AVERAGE, mean.model, made, session.about)
+            checkpoint.save_checkpoint(run, run_directory.AVERAGE, mean.model, made, session.about)
     told = f"average of the last {plan.average} checkpoints: {plan.monitor} {abs(value):.2f}"
     if math.isfinite(value) and (state.best is None or value > state.best):
         if world.first:
@@ -385,13 +402,13 @@ def due(step: int, every: int) -> bool:
     return step % every == 0
 
 
-def seed_of(*parts: int) -> int:
+def derive_seed(*parts: int) -> int:
     """A seed for torch from whole numbers; neighbours get unrelated ones."""
     text = "/".join(map(str, parts)).encode()
     return int.from_bytes(hashlib.sha256(text).digest()[:8]) >> 1
 
 
-def read_skipped(session: Session, state: TrainState) -> TrainState:
+def collect_skipped(session: TrainingRun, state: TrainState) -> TrainState:
     """Ask the device which updates since the last asking were skipped; say so, and count them.
 
     Raises:
@@ -405,11 +422,11 @@ def read_skipped(session: Session, state: TrainState) -> TrainState:
         in_a_row = 0 if kept else state.skipped_in_a_row + 1
         state = replace(state, skipped=state.skipped + (not kept), skipped_in_a_row=in_a_row)
         if not kept:
-            note_skipped(session, state, number, rows)
+            report_skipped(session, state, number, rows)
     return state
 
 
-def note_skipped(session: Session, state: TrainState, number: int, rows: Rows) -> None:
+def report_skipped(session: TrainingRun, state: TrainState, number: int, rows: PairIndices) -> None:
     """Say that an update was skipped; end a run in which all are."""
     if session.scaler.is_enabled() and state.skipped_in_a_row < MAX_SKIPPED:
         return  # how fp16 finds its scale
@@ -428,7 +445,7 @@ def note_skipped(session: Session, state: TrainState, number: int, rows: Rows) -
         raise DivergedError("DIVERGED", f"step {number}", what, advice)
 
 
-def note_split(session: Session, number: int, batch: Batch) -> None:
+def report_split(session: TrainingRun, number: int, batch: Batch) -> None:
     """Say that a micro-batch did not fit in memory and was cut in two."""
     rows, source = batch.source.shape
     session.report.tell(
@@ -442,7 +459,7 @@ def note_split(session: Session, number: int, batch: Batch) -> None:
 # -------------------------------------------------------------------------------- figures
 
 
-def progress(state: TrainState) -> dict[str, Any]:
+def progress_figures(state: TrainState) -> dict[str, Any]:
     """Where a run stands."""
     return {
         "step": state.step,
@@ -450,5 +467,5 @@ def progress(state: TrainState) -> dict[str, Any]:
         "total_target_tokens": state.tokens,
         "seconds": round(state.seconds, 3),
         "skipped": state.skipped,
-        **streaming.figures(state.stream),
+        **streaming.position_figures(state.stream),
     }

@@ -34,7 +34,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         smoothing: float, kept: Tensor | None, dtype: torch.dtype,
     ) -> Tensor:  # fmt: skip
         wanted = any(ctx.needs_input_grad[:3])
-        gradients = zeros(hidden, weight, bias, wanted)
+        gradients = zero_gradients(hidden, weight, bias, wanted)
         h, w, b = rounded(hidden, dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
         chunk = CHUNK if h.device.type == "cpu" else DEVICE_CHUNKS * CHUNK
         logits, slopes = (h.new_empty(min(chunk, len(h)), len(w)) for _ in range(2))
@@ -67,20 +67,20 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient: Tensor):  # type: ignore[no-untyped-def]
-        return *handed_over(ctx, gradient), None, None, None, None
+        return *to_parameter_dtype(ctx, gradient), None, None, None, None
 
 
 Gradients = list[Tensor | None]
 """Of hidden states [P, D], weight [V, D] and bias [V], which a fused loss forms in its forward."""
 
 
-def zeros(hidden: Tensor, weight: Tensor, bias: Tensor | None, wanted: bool) -> Gradients:
+def zero_gradients(hidden: Tensor, weight: Tensor, bias: Tensor | None, wanted: bool) -> Gradients:
     """Where to add them, if they are wanted."""
     every = hidden, weight, bias
     return [torch.zeros_like(t) if wanted and t is not None else None for t in every]
 
 
-def handed_over(ctx: Any, gradient: Tensor) -> Gradients:
+def to_parameter_dtype(ctx: Any, gradient: Tensor) -> Gradients:
     """What the forward left in `ctx.gradients`, times the gradient [] of the loss; only once."""
     parts = [None if g is None else g.mul_(gradient.to(g.dtype)) for g in ctx.gradients]
     ctx.gradients = ()
@@ -130,7 +130,7 @@ def _product_type(hidden: Tensor, weight: Tensor) -> torch.dtype:
     return dtype
 
 
-def real_positions(hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, int | None]:
+def select_real_positions(hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, int | None]:
     """What a loss is taken of: hidden states [P, D] and labels [P] of a batch's positions.
 
     Args:
@@ -178,7 +178,7 @@ def sequence_cross_entropy(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, smoothing: float = 0.0
 ) -> Tensor:
     """`linear_cross_entropy` of hidden [B, T, D] summed where labels [B, T] are not padding."""
-    hidden, labels, ignored = real_positions(hidden, labels)
+    hidden, labels, ignored = select_real_positions(hidden, labels)
     return linear_cross_entropy(hidden, weight, bias, labels, smoothing, ignored)
 
 
@@ -211,7 +211,7 @@ class _LinearTwoPasses(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         count = len(labels)
         wanted = any(ctx.needs_input_grad[:3])
-        gradients = zeros(hidden, weight, bias, wanted)
+        gradients = zero_gradients(hidden, weight, bias, wanted)
         w, b = weight.to(dtype), None if bias is None else bias.to(dtype)
         chunk = (CHUNK if hidden.device.type == "cpu" else DEVICE_CHUNKS * CHUNK) // 2
         wide = torch.promote_types(dtype, torch.float32)
@@ -239,7 +239,7 @@ class _LinearTwoPasses(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient: Tensor, _: Tensor):  # type: ignore[no-untyped-def]
-        return *handed_over(ctx, gradient), None, None, None, None, None
+        return *to_parameter_dtype(ctx, gradient), None, None, None, None, None
 
 
 def _add_two_gradients(

@@ -12,7 +12,7 @@ from torch import Tensor
 from mt.interfaces import Batch
 from mt.runtime import distributed
 from mt.runtime.distributed import World
-from mt.training.graphed_step import compilations
+from mt.training.graphed_step import num_compilations
 
 
 class Meter:
@@ -42,7 +42,9 @@ class Meter:
 
         Of several processes, padding, waiting and memory are those of the first.
         """
-        loss = float(distributed.total(world, torch.stack(self.loss).mean()))  # work is done now
+        loss = float(
+            distributed.all_reduce_sum(world, torch.stack(self.loss).mean())
+        )  # work is done now
         seconds = max(time.perf_counter() - self.since, 1e-9)
         figures = {
             "loss": loss,
@@ -52,7 +54,7 @@ class Meter:
             "padding_fraction": 1 - self.real / max(1, self.slots),
             "data_wait_fraction": self.wait / seconds,
             "memory_splits": self.splits,
-            "compilations": compilations(),
+            "compilations": num_compilations(),
             "peak_memory_bytes": peak_memory(),
         }
         self.clear()

@@ -14,12 +14,12 @@ from mt.config.recipe import Recipe
 
 MARGIN = 0.01
 """Share by which a loss must be above the lowest one to count as risen."""
-RISEN = 3
+MIN_RISES = 3
 """Validations in a row with a risen loss before it is told."""
 
 
 @dataclass(frozen=True)
-class Gap:
+class OverfittingState:
     """Where the validation loss was lowest, and what has happened since."""
 
     valid: float
@@ -34,19 +34,21 @@ class Gap:
     """Whether the user knows."""
 
 
-def seen(gap: Gap | None, step: int, valid: float, train: float) -> Gap | None:
+def observe(
+    gap: OverfittingState | None, step: int, valid: float, train: float
+) -> OverfittingState | None:
     """What is known after one more validation, of which these are the losses."""
     if not (math.isfinite(valid) and math.isfinite(train)):
         return gap
     if gap is None or valid < gap.valid:
-        return Gap(valid, train, step, told=gap is not None and gap.told)
+        return OverfittingState(valid, train, step, told=gap is not None and gap.told)
     apart = valid > gap.valid * (1 + MARGIN) and train < min(gap.train, valid)
     return replace(gap, risen=gap.risen + 1 if apart else 0)
 
 
-def warning(gap: Gap, valid: float, train: float, recipe: Recipe) -> str:
+def warning(gap: OverfittingState, valid: float, train: float, recipe: Recipe) -> str:
     """The line to tell, once; nothing when there is nothing to tell."""
-    if gap.told or gap.risen < RISEN:
+    if gap.told or gap.risen < MIN_RISES:
         return ""
     return (
         f"mt: warning[OVERFITTING] the validation loss, {valid:.3f}, has been above its lowest "

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from mt.errors import MtError, printable
 from mt.runtime import files
-from mt.runtime.console import say
+from mt.runtime.console import print_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,7 +52,7 @@ class Reporter:
         """
         self.total_steps = total_steps
         self._first_step, self._started = step, time.monotonic()
-        self.attempt("metrics.jsonl", lambda: forget(self.metrics, step))
+        self.attempt("metrics.jsonl", lambda: truncate_log(self.metrics, step))
         self.attempt("TensorBoard", lambda: self._open_board(step))
         if self.interactive:
             self._open_progress()
@@ -62,7 +62,7 @@ class Reporter:
         self._keep(values, "train")
         line = progress_line(values, self.total_steps, self._seconds_left(values["step"]))
         if self._progress is None:
-            say(line)
+            print_line(line)
         else:
             self._progress.update(self._progress.task_ids[0], line=line, completed=values["step"])
 
@@ -71,7 +71,7 @@ class Reporter:
         self._keep(values, "valid")
         step = values["step"]
         for number, sample in enumerate(samples, start=1):
-            text = "  \n".join(escaped(part) for part in sample)
+            text = "  \n".join(escape_markdown(part) for part in sample)
             self._on_board("add_text", f"valid/sample_{number}", text, step)
         self._on_board("flush")
         self.tell(validation_line(values))
@@ -85,14 +85,15 @@ class Reporter:
     ) -> None:
         """Show weights [rows, columns] in TensorBoard as a heat map, dark where they are large."""
         image = heat_map(matrix)
-        legend = f"rows: {escaped(' '.join(rows))}  \ncolumns: {escaped(' '.join(columns))}"
+        down, across = escape_markdown(" ".join(rows)), escape_markdown(" ".join(columns))
+        legend = f"rows: {down}  \ncolumns: {across}"
         self._on_board("add_image", f"valid/{name}", image, step, dataformats="HWC")
         self._on_board("add_text", f"valid/{name}_pieces", legend, step)
 
     def tell(self, line: str) -> None:
         """One line to standard error, above the progress line when there is one."""
         if self._progress is None:
-            say(line)
+            print_line(line)
         else:
             text = printable(line, limit=2000)
             self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -110,7 +111,7 @@ class Reporter:
     def _keep(self, values: Mapping[str, Any], group: str) -> None:
         """One object to `metrics.jsonl` and its numbers to TensorBoard."""
         line = json.dumps({k: _finite(v) for k, v in values.items()}, ensure_ascii=False)
-        self.attempt("metrics.jsonl", lambda: files.append(self.metrics, line))
+        self.attempt("metrics.jsonl", lambda: files.append_line(self.metrics, line))
         for key, value in values.items():
             if key != "step" and isinstance(value, (int, float)):
                 tag = f"{group}/{key.removeprefix(group + '_')}"
@@ -161,7 +162,7 @@ class Reporter:
             self.tell(f"mt: warning: {log} cannot be written ({reason}); training goes on")
 
 
-class Silence(Reporter):
+class SilentReporter(Reporter):
     """What all processes but the first report to."""
 
     def start(self, total_steps: int | None, step: int) -> None:
@@ -196,7 +197,7 @@ def progress_line(values: Mapping[str, Any], total: int | None, seconds_left: fl
         f"padding {100 * values.get('padding_fraction', math.nan):.1f} %",
     ]
     if seconds_left is not None:
-        parts.append(f"left {clock(seconds_left)}")
+        parts.append(f"left {format_duration(seconds_left)}")
     return " | ".join(parts)
 
 
@@ -210,13 +211,13 @@ def validation_line(values: Mapping[str, Any]) -> str:
     return f"validation at step {values['step']:,}: {', '.join(told)}"
 
 
-def clock(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Seconds as `h:mm:ss`."""
     whole = max(0, round(seconds))
     return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
 
 
-def escaped(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """Text that TensorBoard shows as it is, though it reads Markdown and HTML."""
     line = printable(text, limit=2000)
     return "".join(f"&#{ord(c)};" if c in "\\`*_{}[]<>()#+-.!|&~" else c for c in line)
@@ -235,7 +236,7 @@ def heat_map(matrix: ArrayLike, cell: int = 16) -> NDArray[np.uint8]:
 # -------------------------------------------------------------------------- metrics.jsonl
 
 
-def forget(metrics: Path, step: int) -> None:
+def truncate_log(metrics: Path, step: int) -> None:
     """Drop from a `metrics.jsonl` what came after `step`, and lines that a crash left torn."""
     if not metrics.exists():
         return
@@ -243,7 +244,7 @@ def forget(metrics: Path, step: int) -> None:
     kept = [line + b"\n" for line in before.split(b"\n") if _step_of(line) <= step]
     after = b"".join(kept)
     if after != before:
-        files.write(metrics, after)
+        files.write_file(metrics, after)
 
 
 def _step_of(line: bytes) -> float:

@@ -10,9 +10,9 @@ from mt.config.recipe import Recipe, dump
 from mt.data.cache import changed_files
 from mt.errors import ConfigError, DataError
 from mt.runtime import files
-from mt.training.session import Session
+from mt.training.session import TrainingRun
 
-CHANGEABLE = (
+CHANGEABLE_KEYS = (
     "training.max_", "training.report_every", "training.validate_every", "training.save_every",
     "training.keep_last", "training.patience", "training.samples", "training.validate_sentences",
     "data.processes", "data.test", "search.", "evaluation.", "runtime.",
@@ -20,25 +20,27 @@ CHANGEABLE = (
 """Keys that a resumed run may change; all others would make it another run."""
 
 
-def resume(session: Session, folder: Path) -> TrainState:
+def resume_run(session: TrainingRun, folder: Path) -> TrainState:
     """Put the session back to a checkpoint."""
     if session.world.first:
         check_data(session, folder)
     averaged = session.average.module if session.average else None
-    state = checkpoint.restore(folder, session.step, averaged, session.optimizer, session.world)
+    state = checkpoint.restore_training(
+        folder, session.step, averaged, session.optimizer, session.world
+    )
     if session.stream is not None:
         state = session.stream.own(state)
     if state.scaler:
         session.scaler.load_state_dict(state.scaler)
     if state.best_step is not None and session.world.first:
-        best = session.run / "checkpoints" / checkpoint.name_of(state.best_step)
+        best = session.run / "checkpoints" / checkpoint.checkpoint_name(state.best_step)
         if best.is_dir() and (session.run / "best").resolve() != best.resolve():
             run_directory.mark_best(session.run, best)  # a crash came between the two
     session.report.tell(f"resuming {session.run} after step {state.step}")
     return state
 
 
-def check_same(run: Path, recipe: Recipe) -> None:
+def check_recipe(run: Path, recipe: Recipe) -> None:
     """A resumed run has the recipe that it began with, but for what cannot change its weights.
 
     Raises:
@@ -48,8 +50,8 @@ def check_same(run: Path, recipe: Recipe) -> None:
     fixed = ("training.max_steps", "training.max_epochs") if recipe.schedule.falls_to_zero else ()
     differing = [
         (f"{run / 'config.yaml'}", f"{key}: {old!r} -> {new!r}")
-        for key, old, new in run_directory.changed_keys(dump(before), dump(recipe))
-        if not key.startswith(CHANGEABLE) or key in fixed
+        for key, old, new in run_directory.differing_keys(dump(before), dump(recipe))
+        if not key.startswith(CHANGEABLE_KEYS) or key in fixed
     ]
     if differing:
         (where, what), *others = differing
@@ -57,7 +59,7 @@ def check_same(run: Path, recipe: Recipe) -> None:
         raise ConfigError("RESUME-CONFIG", where, what, advice, others)
 
 
-def check_data(session: Session, folder: Path) -> None:
+def check_data(session: TrainingRun, folder: Path) -> None:
     """A resumed run has the data and the vocabulary of its checkpoint.
 
     Raises:
@@ -78,14 +80,14 @@ def check_data(session: Session, folder: Path) -> None:
     if not problems and vocabulary and "vocabulary" in changed:
         problems = [(vocabulary, f"{since}: {manifest['vocabulary']} -> {about['vocabulary']}")]
     if not problems:
-        what = f"the {' and '.join(changed)} {since}; read from {read_from(session.recipe)}"
+        what = f"the {' and '.join(changed)} {since}; read from {describe_corpora(session.recipe)}"
         problems = [(str(session.run), what)]
     (where, what), *others = problems
     advice = "restore the data and their files, or start over with --fresh"
     raise DataError("RESUME-DATA", where, what, advice, others)
 
 
-def read_from(recipe: Recipe) -> str:
+def describe_corpora(recipe: Recipe) -> str:
     """The corpora as the recipe says them: `data.train.0 (kind=huggingface, dataset=...)`."""
     named = {f"data.train.{number}": source for number, source in enumerate(recipe.data.train)}
     named["data.valid"], told = recipe.data.valid, list[str]()

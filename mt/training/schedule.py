@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from mt.config.schema import ScheduleConfig
 
 
-def factor(config: ScheduleConfig, step: int, last_step: int | None) -> float:
+def rate_factor(config: ScheduleConfig, step: int, last_step: int | None) -> float:
     """The factor of the peak rate at update `step`, counted from 1, of `last_step`."""
     if step < config.warmup_steps:
         return step / config.warmup_steps
@@ -23,7 +23,7 @@ def factor(config: ScheduleConfig, step: int, last_step: int | None) -> float:
     return left if config.kind == "linear" else 0.5 * (1 - math.cos(math.pi * left))
 
 
-def layer_factors(names: Iterable[str], decay: float) -> dict[str, float]:
+def layer_rate_factors(names: Iterable[str], decay: float) -> dict[str, float]:
     """The factor of each parameter's rate by the place of its layer (Howard and Ruder 2018).
 
     The layers of a stack are told by the number in their names, and each stack is counted from

@@ -11,37 +11,37 @@ from torch import Tensor, nn
 
 from mt.config.recipe import Recipe
 from mt.data import batch_sampler, collate
-from mt.data.bucketing import Lengths, Rows, Shape
-from mt.data.cache import Prepared
+from mt.data.bucketing import Lengths, PairIndices, Shape
+from mt.data.cache import PreparedData
 from mt.data.corpus import EncodedPairs
-from mt.data.gpu_corpus import Resident
+from mt.data.gpu_corpus import GpuCorpus
 from mt.data.streaming import Stream
-from mt.data.subword_regularization import Epochs
+from mt.data.subword_regularization import EpochCorpora
 from mt.interfaces import Batch
 from mt.runtime import distributed
 from mt.runtime.distributed import World
 from mt.runtime.signals import StopRequest
-from mt.training.determinism_trace import Trace
+from mt.training.determinism_trace import TraceWriter
 from mt.training.ema import MovingAverage
-from mt.training.graphed_step import Graphs
+from mt.training.graphed_step import GraphedStep
 from mt.training.meter import Meter
 from mt.training.reporter import Reporter
-from mt.training.step import Accumulate, TrainStep, accumulate
+from mt.training.step import MicroBatchRunner, ModelWithLoss, accumulate_micro_batch
 
 
 @dataclass
-class Session:
+class TrainingRun:
     """What a training works with; everything that changes and must survive is in TrainState."""
 
     recipe: Recipe
     run: Path
     world: World
-    prepared: Prepared
-    step: TrainStep
+    prepared: PreparedData
+    step: ModelWithLoss
     """Model and objective; when sharded, this process's part of them."""
     shared: nn.Module
     """What the gradient is taken through: `step`, or what keeps its copies equal."""
-    plain: TrainStep | None
+    plain: ModelWithLoss | None
     """When sharded, room for a whole copy of the weights to translate with."""
     optimizer: torch.optim.Optimizer
     average: MovingAverage | None
@@ -51,13 +51,13 @@ class Session:
     report: Reporter
     stop: StopRequest
     last_step: int | None
-    graphs: Graphs | None
+    graphs: GraphedStep | None
     """What replays whole micro-batches on a CUDA device."""
-    resident: Resident | None
+    resident: GpuCorpus | None
     """The training corpus on the device, when it fits there."""
     stream: Stream | None
     """Where updates come from when the training corpora are streamed."""
-    epochs: Epochs | None = None
+    epochs: EpochCorpora | None = None
     """The training pairs as each epoch sees them, when their words are cut anew in each."""
     taught_by: str | None = None
     """The hash of the teacher, where the objective has one."""
@@ -66,20 +66,20 @@ class Session:
     began: float = 0.0
     """The time, on the monotonic clock, when training would have begun without interruption."""
     meter: Meter = field(default_factory=lambda: Meter())
-    unread: list[tuple[int, Rows, Tensor]] = field(default_factory=list)
+    unread: list[tuple[int, PairIndices, Tensor]] = field(default_factory=list)
     """Updates of which the host does not know yet whether they were skipped: step, rows, flag."""
     tracing: bool = False
     """Whether a trace is written: by the first process, but all must tell it of their losses."""
-    trace: Trace | None = None
+    trace: TraceWriter | None = None
 
-    def best(self) -> TrainStep:
+    def best(self) -> ModelWithLoss:
         """Model and objective with the weights to translate with; all processes must ask."""
-        best = cast(TrainStep, self.average.module) if self.average else self.step
+        best = cast(ModelWithLoss, self.average.module) if self.average else self.step
         if self.plain is None:
             return best
         with torch.no_grad():
             for mine, theirs in zip(self.plain.parameters(), best.parameters(), strict=True):
-                mine.copy_(distributed.whole(theirs))
+                mine.copy_(distributed.full_tensor(theirs))
         return self.plain
 
     @property
@@ -88,14 +88,14 @@ class Session:
         return 1 if self.device.type == "cpu" else 10
 
     @property
-    def graphed(self) -> tuple[Accumulate, bool]:
+    def graphed(self) -> tuple[MicroBatchRunner, bool]:
         """How a micro-batch is run, and whether gradients must stay where they are."""
-        return (accumulate, False) if self.graphs is None else (self.graphs, True)
+        return (accumulate_micro_batch, False) if self.graphs is None else (self.graphs, True)
 
     @property
     def shapes(self) -> tuple[Shape, ...]:
         """The shapes that batches may have; none: any."""
-        return shapes_of(self.resolved)
+        return static_shapes(self.resolved)
 
     @property
     def pairs(self) -> EncodedPairs:
@@ -110,7 +110,7 @@ class Session:
         if self.epochs is not None:
             self.drawn = self.epochs.taken(epoch)
             if self.resident is not None:
-                self.resident = Resident(self.drawn, self.device)
+                self.resident = GpuCorpus(self.drawn, self.device)
         return self.pairs
 
     @property
@@ -118,11 +118,11 @@ class Session:
         """[pairs] real positions of each side of `pairs`."""
         return self.pairs.source_lengths, self.pairs.target_lengths
 
-    def load(self, rows: Rows) -> Batch:
+    def load(self, rows: PairIndices) -> Batch:
         """The training pairs at `rows` as a batch on the device."""
         if self.resident is not None and len(rows):
             return self.resident.collate(rows, self.shapes)
-        return collate.moved(collate.collate(self.pairs, rows, self.shapes), self.device)
+        return collate.to_device(collate.collate_pairs(self.pairs, rows, self.shapes), self.device)
 
     @property
     def about(self) -> dict[str, Any]:
@@ -132,16 +132,16 @@ class Session:
         return told if self.taught_by is None else told | {"teacher": self.taught_by}
 
 
-def shapes_of(resolved: dict[str, Any]) -> tuple[Shape, ...]:
+def static_shapes(resolved: dict[str, Any]) -> tuple[Shape, ...]:
     """The shapes that were chosen, smallest first."""
     return tuple((rows, source, target) for rows, source, target in resolved["shapes"])
 
 
-def plan_of(
+def plan_epoch(
     recipe: Recipe, corpus: Any, resolved: dict[str, Any], epoch: int, parts: tuple[int, ...] = ()
-) -> batch_sampler.Epoch:
+) -> batch_sampler.EpochPlan:
     """The batches of an epoch; `parts` are the pairs of each training corpus."""
-    return batch_sampler.Epoch(
+    return batch_sampler.EpochPlan(
         corpus.source_lengths, corpus.target_lengths, recipe.batching, resolved["micro_tokens"],
-        recipe.training.seed, epoch, shapes_of(resolved), parts, recipe.data.temperature,
+        recipe.training.seed, epoch, static_shapes(resolved), parts, recipe.data.temperature,
     )  # fmt: skip

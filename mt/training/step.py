@@ -18,12 +18,12 @@ from mt.errors import MachineError
 from mt.interfaces import Batch, Loss, Objective, Term
 from mt.runtime import distributed, memory
 from mt.runtime.device import Precision, autocast
-from mt.runtime.distributed import ALONE, World
+from mt.runtime.distributed import SINGLE, World
 
 register_dataclass(Term)  # so that a sharded module finds the tensors in what it returns
 
 
-class TrainStep(nn.Module):
+class ModelWithLoss(nn.Module):
     """Model and objective in one module: what is averaged, compiled and shared out."""
 
     def __init__(self, model: nn.Module, objective: nn.Module, precision: Precision) -> None:
@@ -39,11 +39,11 @@ class TrainStep(nn.Module):
 
 # ------------------------------------------------------------------------------ gradients
 
-Accumulate = Callable[[nn.Module, Batch, Mapping[str, Tensor], torch.amp.GradScaler], Tensor]
-"""Adds the gradient of one micro-batch; gives its part of the mean loss. See `accumulate`."""
+MicroBatchRunner = Callable[[nn.Module, Batch, Mapping[str, Tensor], torch.amp.GradScaler], Tensor]
+"""Adds the gradient of one micro-batch and returns its part of the mean loss, []."""
 
 
-class NoMemory(Exception):
+class OutOfMemory(Exception):
     """Memory was exhausted in a micro-batch: its number, and what was said."""
 
     def __init__(self, number: int, told: str) -> None:
@@ -51,7 +51,7 @@ class NoMemory(Exception):
         super().__init__(told)
 
 
-def accumulate(
+def accumulate_micro_batch(
     step: nn.Module, batch: Batch, counts: Mapping[str, Tensor], scaler: torch.amp.GradScaler
 ) -> Tensor:
     """Add the gradient of a micro-batch to that of its update; its part of the mean loss, [].
@@ -66,9 +66,9 @@ def accumulate(
     return part.detach()
 
 
-def backward(
+def accumulate_gradients(
     step: nn.Module, objective: Objective, batches: list[Batch], scaler: torch.amp.GradScaler,
-    world: World = ALONE, accumulate: Accumulate = accumulate,
+    world: World = SINGLE, accumulate: MicroBatchRunner = accumulate_micro_batch,
 ) -> Tensor:  # fmt: skip
     """Gradients of the mean loss over all micro-batches; this process's part of the mean, [].
 
@@ -83,29 +83,29 @@ def backward(
     for batch in batches:
         for name, count in objective.counts(batch).items():
             counts[name] = counts.get(name, 0) + count
-    counts = distributed.total_counts(world, counts)
+    counts = distributed.all_reduce_counts(world, counts)
     mean = torch.zeros((), device=batches[0].source.device)
     for number, batch in enumerate(batches):
         try:
-            with distributed.synchronised(step, last=number + 1 == len(batches)):
+            with distributed.gradient_sync(step, last=number + 1 == len(batches)):
                 mean += accumulate(step, batch, counts, scaler)
         except (MemoryError, RuntimeError) as error:
-            if not memory.exhausted(error):
+            if not memory.is_out_of_memory(error):
                 raise
-            told = memory.told(error)
+            told = memory.first_line(error)
             if world.size > 1:  # one of several processes cannot do an update again alone
                 advice = "lower it, and train into another folder with --run"
                 raise MachineError("OOM", "batching.micro_tokens", told, advice) from None
-            raise NoMemory(number, told) from None
+            raise OutOfMemory(number, told) from None
     return mean
 
 
-def gradients(
+def compute_gradients(
     step: nn.Module, objective: Objective, batches: list[Batch], scaler: torch.amp.GradScaler,
-    seed: int, world: World = ALONE, accumulate: Accumulate = accumulate,
+    seed: int, world: World = SINGLE, accumulate: MicroBatchRunner = accumulate_micro_batch,
     keep_buffers: bool = False,
 ) -> tuple[Tensor, list[Batch]]:  # fmt: skip
-    """`backward`, and when memory does not suffice, again with the micro-batch cut in two.
+    """`accumulate_gradients`; when memory does not suffice, again with a micro-batch cut in two.
 
     A pass that failed may have added a part of its gradient, so the whole update is done again
     from nothing, with the same seed.
@@ -124,19 +124,19 @@ def gradients(
     while True:
         torch.manual_seed(seed)
         try:
-            return backward(step, objective, batches, scaler, world, accumulate), split
-        except NoMemory as error:
+            return accumulate_gradients(step, objective, batches, scaler, world, accumulate), split
+        except OutOfMemory as error:
             failed, told = error.number, error.told
         # Out here the error, and with it the frames that hold the partial graph, is gone.
         step.zero_grad(set_to_none=not keep_buffers)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         batch = batches[failed]
-        batches = [*batches[:failed], *halves(batch, told), *batches[failed + 1 :]]
+        batches = [*batches[:failed], *split_batch(batch, told), *batches[failed + 1 :]]
         split.append(batch)
 
 
-def halves(batch: Batch, told: str) -> list[Batch]:
+def split_batch(batch: Batch, told: str) -> list[Batch]:
     """The rows of a micro-batch in two, each no wider than its longest pair.
 
     Raises:
@@ -148,10 +148,10 @@ def halves(batch: Batch, told: str) -> list[Batch]:
         what = f"a single pair of {source} source and {target} target tokens does not fit ({told})"
         advice = "lower data.max_length or the model's sizes, or free memory on the machine"
         raise MachineError("OOM", "batching.micro_tokens", what, advice)
-    return [_rows(batch, rows) for rows in real.tensor_split(2)]
+    return [_select_rows(batch, rows) for rows in real.tensor_split(2)]
 
 
-def _rows(batch: Batch, rows: Tensor) -> Batch:
+def _select_rows(batch: Batch, rows: Tensor) -> Batch:
     """Those rows of a batch, what is padding in all of them cut off."""
     part = Batch(**{f.name: getattr(batch, f.name)[rows] for f in fields(batch)})
     width, height = int(part.source_lengths.max()), int(part.target_lengths.max())
@@ -174,7 +174,7 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
             group["lr"] = own
 
 
-def scale_rates(
+def set_rate_factors(
     optimizer: torch.optim.Optimizer, named: Mapping[str, Tensor], factors: Mapping[str, float]
 ) -> None:
     """Give parameters rates of their own: their groups are parted, each with its `factor`.
@@ -196,7 +196,7 @@ def scale_rates(
     optimizer.param_groups[:] = groups
 
 
-def advance(optimizer: torch.optim.Optimizer, finite: Tensor) -> None:
+def step_if_finite(optimizer: torch.optim.Optimizer, finite: Tensor) -> None:
     """Update the weights where `finite` [] holds; else they and all state stay as they are.
 
     Decided on the device. Torch's fused optimizers can leave out a step by themselves

@@ -66,8 +66,8 @@ def open_teacher(
     if named is None:
         return None
     path = Path(named)
-    opened = bundle.open_model(path)
-    refuse_other_vocabulary(path, opened.vocabulary, vocabulary)
+    opened = bundle.open_loaded_model(path)
+    check_vocabulary(path, opened.vocabulary, vocabulary)
     known = getattr(opened.recipe.model, "max_length", None)
     if known is not None and known < recipe.data.max_length:
         what = f"{recipe.data.max_length}, and the teacher knows {known} positions"
@@ -79,7 +79,7 @@ def open_teacher(
     return ModelTeacher(model.to(device), digest.hexdigest())
 
 
-def refuse_other_vocabulary(path: Path, theirs: Vocabulary, ours: Vocabulary) -> None:
+def check_vocabulary(path: Path, theirs: Vocabulary, ours: Vocabulary) -> None:
     """Probabilities of other pieces teach nothing.
 
     Raises:

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from mt.config.plugins import plugin
 from mt.config.recipe import Recipe
 from mt.data import bucketing, collate
-from mt.data.bucketing import Rows
-from mt.data.cache import Prepared
+from mt.data.bucketing import PairIndices
+from mt.data.cache import PreparedData
 from mt.data.corpus import EncodedPairs
 from mt.data.pairs import Pair
 from mt.decoding.types import Engine, EngineOptions
@@ -25,13 +25,13 @@ from mt.interfaces import Batch, Seq2Seq, Term
 from mt.models.modules import linear
 from mt.runtime import distributed, memory
 from mt.runtime.device import Precision
-from mt.runtime.distributed import ALONE, World
+from mt.runtime.distributed import SINGLE, World
 from mt.special_tokens import MASK
-from mt.training.step import TrainStep, halves
+from mt.training.step import ModelWithLoss, split_batch
 
-SLOTS = 8192
+PADDED_TOKENS = 8192
 """Padded slots of one validation batch."""
-TRAINED = 1000
+TRAIN_PAIRS = 1000
 """Training pairs whose loss is told beside that of the validation pairs."""
 Sums = dict[str, tuple[float, float]]
 """For each term of the loss its weighted total and its count."""
@@ -56,8 +56,8 @@ class Validation:
 
 
 def validate(
-    step: TrainStep, prepared: Prepared, recipe: Recipe, device: torch.device,
-    precision: Precision, stopping: Callable[[], bool], world: World = ALONE,
+    step: ModelWithLoss, prepared: PreparedData, recipe: Recipe, device: torch.device,
+    precision: Precision, stopping: Callable[[], bool], world: World = SINGLE,
 ) -> Validation | None:  # fmt: skip
     """Validate the model of `step`; None when any process is asked to stop in the middle.
 
@@ -72,13 +72,13 @@ def validate(
     if loss is None:
         return None
     values = {"valid_loss": loss, "valid_perplexity": math.exp(min(loss, 700))}
-    rows = _trained(prepared.train, recipe)
+    rows = _train_loss(prepared.train, recipe)
     if prepared.train is not None and len(rows):
         trained = _loss(step, prepared.train, rows, device, stopping, world)
         if trained is None:
             return None
         values["train_loss"] = trained
-    directions = _directions(prepared.valid_pairs, recipe.training.validate_sentences)
+    directions = _by_direction(prepared.valid_pairs, recipe.training.validate_sentences)
     if not directions:  # there is nothing to translate
         return Validation(values, [], None)
     # On a CPU in fp32, whatever trains: which checkpoint is best should not hang on rounding.
@@ -87,7 +87,7 @@ def validate(
     engine = build(step.model, prepared.vocabulary, recipe, device, decoding)
     try:
         found = [
-            _translated(engine, pairs, target, stopping, world)
+            _translate_pairs(engine, pairs, target, stopping, world)
             for (_, target), pairs in directions.items()
         ]
     finally:
@@ -108,10 +108,10 @@ def validate(
     if world.first:
         with torch.inference_mode():
             heat_map = _heat_map(step.model, prepared, device)
-    return Validation(values, _spread(samples, len(directions)), heat_map)
+    return Validation(values, _spread_rows(samples, len(directions)), heat_map)
 
 
-def _directions(pairs: Sequence[Pair], most: int) -> dict[tuple[str, str], list[Pair]]:
+def _by_direction(pairs: Sequence[Pair], most: int) -> dict[tuple[str, str], list[Pair]]:
     """The first pairs of each direction, those of one side left out."""
     found: dict[tuple[str, str], list[Pair]] = {}
     for pair in pairs:
@@ -120,13 +120,15 @@ def _directions(pairs: Sequence[Pair], most: int) -> dict[tuple[str, str], list[
     return {direction: group[:most] for direction, group in found.items()}
 
 
-def _spread(samples: list[tuple[str, str, str]], directions: int) -> list[tuple[str, str, str]]:
+def _spread_rows(
+    samples: list[tuple[str, str, str]], directions: int
+) -> list[tuple[str, str, str]]:
     """The samples in an order in which the first few are of several directions."""
     step = -(-len(samples) // directions)
     return [each for start in range(step) for each in samples[start::step]]
 
 
-def _translated(
+def _translate_pairs(
     engine: Engine, pairs: Sequence[Pair], target: str, stopping: Callable[[], bool], world: World
 ) -> list[str] | None:
     """The translations of all pairs' sources, each process's share; None when asked to stop."""
@@ -139,7 +141,7 @@ def _translated(
             mine = None
             break
     hypotheses = [""] * len(pairs)
-    for rank, texts in enumerate(distributed.gathered(world, mine)):
+    for rank, texts in enumerate(distributed.all_gather_json(world, mine)):
         if texts is None:
             return None
         hypotheses[rank :: world.size] = texts
@@ -151,7 +153,7 @@ def _scores(
 ) -> list[float]:
     """BLEU and chrF2 of one direction, as the first process finds them."""
     evaluation = recipe.evaluation
-    return distributed.of_first(
+    return distributed.from_main(
         world, lambda: list(bleu_and_chrf(hypotheses, references, target, evaluation))
     )
 
@@ -169,38 +171,40 @@ def _mean(shares: list[Sums | None]) -> float | None:
     return sum(totals[name] / max(1.0, counts[name]) for name in totals)
 
 
-def _trained(pairs: EncodedPairs | None, recipe: Recipe) -> Rows:
+def _train_loss(pairs: EncodedPairs | None, recipe: Recipe) -> PairIndices:
     """Some of the training pairs, evenly spread, of the kind that validation pairs are."""
     if pairs is None:
         return np.array([], dtype=np.int64)
     tokens, starts = pairs.arrays("source")
     alone = tokens[starts[:-1]] == MASK  # what has one side only begins with it
     rows = np.flatnonzero(alone == (recipe.data.valid.side is not None))
-    count = min(TRAINED, len(rows))
+    count = min(TRAIN_PAIRS, len(rows))
     return rows[np.arange(count) * len(rows) // max(1, count)]
 
 
 def _loss(
-    step: TrainStep, pairs: EncodedPairs, rows: Rows, device: torch.device,
+    step: ModelWithLoss, pairs: EncodedPairs, rows: PairIndices, device: torch.device,
     stopping: Callable[[], bool], world: World,
 ) -> float | None:  # fmt: skip
     """The mean loss of the pairs at `rows`, which the processes share; None when asked to stop."""
     with torch.inference_mode():
         sums = _sums(step, pairs, rows, device, stopping, world)
-    return _mean(distributed.gathered(world, sums))
+    return _mean(distributed.all_gather_json(world, sums))
 
 
 def _sums(
-    step: TrainStep, pairs: EncodedPairs, rows: Rows, device: torch.device,
+    step: ModelWithLoss, pairs: EncodedPairs, rows: PairIndices, device: torch.device,
     stopping: Callable[[], bool], world: World,
 ) -> Sums | None:  # fmt: skip
     """The weighted sums of the objective's terms over this process's share of the pairs."""
     sums: Sums = {}
-    micros = bucketing.cut(pairs.source_lengths[rows], pairs.target_lengths[rows], SLOTS, SLOTS)
+    micros = bucketing.bucket_by_length(
+        pairs.source_lengths[rows], pairs.target_lengths[rows], PADDED_TOKENS, PADDED_TOKENS
+    )
     for micro in micros[world.rank :: world.size]:
         if stopping():
             return None
-        batch = collate.moved(collate.collate(pairs, rows[micro]), device)
+        batch = collate.to_device(collate.collate_pairs(pairs, rows[micro]), device)
         for term in _terms(step, batch):
             total, count = sums.get(term.name, (0.0, 0.0))
             total += term.weight * float(term.total)
@@ -208,7 +212,7 @@ def _sums(
     return sums
 
 
-def _terms(step: TrainStep, batch: Batch) -> Iterator[Term]:
+def _terms(step: ModelWithLoss, batch: Batch) -> Iterator[Term]:
     """The objective's terms; where memory does not suffice, those of the halves of the batch.
 
     Raises:
@@ -218,20 +222,20 @@ def _terms(step: TrainStep, batch: Batch) -> Iterator[Term]:
         yield from step(batch)
         return
     except (MemoryError, RuntimeError) as error:
-        if not memory.exhausted(error):
+        if not memory.is_out_of_memory(error):
             raise
-        told = memory.told(error)
-    for half in halves(batch, told):
+        told = memory.first_line(error)
+    for half in split_batch(batch, told):
         yield from _terms(step, half)
 
 
 def _heat_map(
-    model: nn.Module, prepared: Prepared, device: torch.device
+    model: nn.Module, prepared: PreparedData, device: torch.device
 ) -> tuple[Tensor, list[str], list[str]] | None:
     """The attention that aligns the first validation pair, when the model has such."""
     if not hasattr(model, "attention"):
         return None
-    batch = collate.moved(collate.collate(prepared.valid, np.array([0])), device)
+    batch = collate.to_device(collate.collate_pairs(prepared.valid, np.array([0])), device)
     try:
         attention = cast(Seq2Seq, model).attention(batch.source, batch.inputs)  # [1, T, S]
     except ConfigError:  # it looks at no source word

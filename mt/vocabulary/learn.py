@@ -16,15 +16,15 @@ from mt.config.schema import Languages, VocabularyConfig
 from mt.errors import ConfigError, DataError, ModelError, MtError
 from mt.special_tokens import BEGIN, END, FIRST_PIECE, FIRST_RESERVED, N_RESERVED, PAD, UNK
 from mt.vocabulary.vocabulary import (
-    _CUTTERS,
     _NAMED,
-    Cutter,
+    _TOKENIZERS,
+    SentencePieceTokenizer,
+    Tokenizer,
     Vocabulary,
+    WhitespaceTokenizer,
     _first_line,
-    _Subwords,
-    _Words,
-    _words,
-    fold,
+    _split_words,
+    normalize_source,
 )
 
 Ranked = list[tuple[str, int]]
@@ -45,7 +45,7 @@ def sample_rows(count: int, config: VocabularyConfig) -> NDArray[np.int64]:
     return edges[:-1] + (place * np.diff(edges)).astype(np.int64)
 
 
-def train(
+def learn_vocabulary(
     config: VocabularyConfig, languages: Languages, source_lines: Iterable[str],
     target_lines: Iterable[str], either: bool = False,
 ) -> Vocabulary:  # fmt: skip
@@ -60,8 +60,8 @@ def train(
         ModelError: `vocabulary.path` is missing or no vocabulary.
     """
     if config.path is not None:
-        return existing(config)
-    normalise = str if config.kind == "whitespace" else fold
+        return open_existing(config)
+    normalise = str if config.kind == "whitespace" else normalize_source
     sides: list[Iterable[str]] = [map(normalise, source_lines), target_lines]
     codes = [languages.source, languages.target]
     if config.joint and either:
@@ -74,7 +74,7 @@ def train(
     return Vocabulary(config.kind, cutters[0], cutters[-1], _controls())
 
 
-def existing(config: VocabularyConfig) -> Vocabulary:
+def open_existing(config: VocabularyConfig) -> Vocabulary:
     """The vocabulary at `config.path`: a run or cache folder, a SentencePiece model, or words."""
     path = Path(config.path or "")
     if path.is_dir():
@@ -84,7 +84,7 @@ def existing(config: VocabularyConfig) -> Vocabulary:
     except OSError as error:
         advice = "see vocabulary.path: a SentencePiece .model, or a run directory"
         raise ModelError("VOCAB-NONE", path, error.strerror or str(error), advice) from None
-    side = _CUTTERS[config.kind](content, str(path))
+    side = _TOKENIZERS[config.kind](content, str(path))
     return Vocabulary(config.kind, side, side, _controls())
 
 
@@ -95,7 +95,7 @@ def _controls() -> dict[str, int]:
 def _count(lines: Iterable[str]) -> Counter[str]:
     counted: Counter[str] = Counter()
     for line in lines:
-        counted.update(_words(line))
+        counted.update(_split_words(line))
     # Neither can stand in a list of words, and NUL spoils a SentencePiece model.
     for word in [word for word in counted if "\0" in word or "\n" in word]:
         del counted[word]
@@ -109,29 +109,31 @@ def _ranked(counted: Counter[str]) -> Ranked:
     return sorted(counted.items(), key=lambda item: (-item[1], item[0]))
 
 
-def _learn_words(config: VocabularyConfig, sides: list[Ranked], codes: list[str]) -> list[Cutter]:
+def _learn_words(
+    config: VocabularyConfig, sides: list[Ranked], codes: list[str]
+) -> list[Tokenizer]:
     kept = [[word for word, _ in words[: config.size - FIRST_PIECE]] for words in sides]
-    return [_Words("\n".join(words).encode(), "vocabulary") for words in kept]
+    return [WhitespaceTokenizer("\n".join(words).encode(), "vocabulary") for words in kept]
 
 
 def _learn_subwords(
     config: VocabularyConfig, sides: list[Ranked], codes: list[str]
-) -> list[Cutter]:
-    coverages = [_coverage(config, code) for code in codes]
+) -> list[Tokenizer]:
+    coverages = [_character_coverage(config, code) for code in codes]
     if config.model == "unigram":
-        sides = [_thinned(words) for words in sides]
+        sides = [_thin_words(words) for words in sides]
 
     def learn(size: int) -> list[bytes]:
         pairs = zip(sides, coverages, strict=True)
         return [_train_subwords(config, words, coverage, size) for words, coverage in pairs]
 
     try:
-        return [_Subwords(content, "vocabulary") for content in learn(config.size)]
+        return [SentencePieceTokenizer(content, "vocabulary") for content in learn(config.size)]
     except RuntimeError as error:
-        raise _told(error, config.size, learn) from None
+        raise _describe_failure(error, config.size, learn) from None
 
 
-def _thinned(words: Ranked) -> Ranked:
+def _thin_words(words: Ranked) -> Ranked:
     """The words in proportion, but not more of them than the unigram trainer may lay out.
 
     It holds each occurrence of a word in memory, at about 18 bytes a character. What a count
@@ -149,7 +151,7 @@ def _thinned(words: Ranked) -> Ranked:
     return kept
 
 
-def _coverage(config: VocabularyConfig, codes: str) -> float:
+def _character_coverage(config: VocabularyConfig, codes: str) -> float:
     if config.character_coverage != "auto":
         return config.character_coverage
     plain = {code.lower().replace("_", "-").split("-")[0] for code in codes.split()}
@@ -176,7 +178,7 @@ def _train_subwords(config: VocabularyConfig, words: Ranked, coverage: float, si
     return model.getvalue()
 
 
-def _told(error: RuntimeError, wanted: int, learn: Callable[[int], object]) -> MtError:
+def _describe_failure(error: RuntimeError, wanted: int, learn: Callable[[int], object]) -> MtError:
     """What SentencePiece's refusal means, with a size that is known to succeed."""
     where, size = "vocabulary.size", wanted
     while found := re.search(r"set it to a value <= (\d+)", str(error)):

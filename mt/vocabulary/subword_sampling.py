@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from mt.special_tokens import END
 
 Ids = NDArray[np.int64]
-Drawn = tuple[Ids, Ids]
+Segmentation = tuple[Ids, Ids]
 """The ids of the pieces of some words end to end, and [W] how many each word has."""
 SPACE = "▁"
 """What stands for a space in SentencePiece, at the beginning of a word."""
@@ -107,17 +107,17 @@ def ranges(starts: Ids, lengths: Ids) -> Ids:
     return np.repeat(starts - (ends - lengths), lengths) + np.arange(total)
 
 
-class Cut(Protocol):
+class SegmentationSampler(Protocol):
     """Draws cuts of words."""
 
-    def __call__(self, symbols: Ids, starts: Ids, random: np.random.Generator) -> Drawn:
+    def __call__(self, symbols: Ids, starts: Ids, random: np.random.Generator) -> Segmentation:
         """The pieces of each word; -1 stands for a symbol that is no piece."""
 
 
 # ---------------------------------------------------------------------------------- BPE
 
 
-class BytePairs:
+class BpeDropout:
     """BPE-dropout (Provilkov et al. 2020, algorithm 1).
 
     A word begins as its characters. Of all merges that could be made each is left out with a
@@ -144,7 +144,7 @@ class BytePairs:
         self.merged = np.array([merges[key] for key in self.keys.tolist()], dtype=np.int64)
         self.rank = np.unique(-pieces.scores, return_inverse=True)[1]
 
-    def __call__(self, symbols: Ids, starts: Ids, random: np.random.Generator) -> Drawn:
+    def __call__(self, symbols: Ids, starts: Ids, random: np.random.Generator) -> Segmentation:
         """The pieces of each word."""
         count = len(starts) - 1
         pieces, word = self.first[symbols], np.repeat(np.arange(count), np.diff(starts))
@@ -229,7 +229,7 @@ class _Trie:
         return begin, end, piece
 
 
-class Unigrams:
+class UnigramSampler:
     """Cuts drawn from a unigram model (Kudo 2018, section 3.1).
 
     Pieces do not go across words, so to cut a sentence is to cut each of its words, whatever the
@@ -240,7 +240,7 @@ class Unigrams:
         self.alpha, self.nbest, self.trie = alpha, nbest, _Trie(pieces)
         self.scores = np.where([bool(name) for name in pieces.names], pieces.scores, 0.0)
 
-    def __call__(self, symbols: Ids, starts: Ids, random: np.random.Generator) -> Drawn:
+    def __call__(self, symbols: Ids, starts: Ids, random: np.random.Generator) -> Segmentation:
         """The pieces of each word."""
         some, kind = _distinct(symbols, starts)
         lengths = np.diff(starts)[some]
@@ -290,7 +290,7 @@ class _Lattice:
         for (a, b), (c, d) in zip(pairwise(edges.tolist()), pairwise(groups.tolist()), strict=True):
             yield slice(a, b), slice(c, d)
 
-    def draw(self, alpha: float, kind: Ids, random: np.random.Generator) -> Drawn:
+    def draw(self, alpha: float, kind: Ids, random: np.random.Generator) -> Segmentation:
         """Cuts of words [W] of these kinds: forward filtering, backward sampling."""
         total = np.full(self.nodes, -np.inf)  # logarithm of the sum over all ways to a node
         total[self.roots] = 0.0
@@ -313,7 +313,9 @@ class _Lattice:
             word, node = word[on], node[on]
         return _backwards(drawn, len(kind))
 
-    def draw_among(self, nbest: int, alpha: float, kind: Ids, random: np.random.Generator) -> Drawn:
+    def draw_among(
+        self, nbest: int, alpha: float, kind: Ids, random: np.random.Generator
+    ) -> Segmentation:
         """Cuts of words [W] of these kinds, among the best of each kind."""
         score = np.zeros(len(self.roots))  # [ways] of each way to a node, the first to the roots
         edge, before = np.full((2, len(score)), -1)  # [ways] its last edge, and the way before that
@@ -365,7 +367,7 @@ class _Chosen:
         return np.minimum(found, self.last[number])
 
 
-def _backwards(drawn: list[tuple[Ids, Ids]], count: int) -> Drawn:
+def _backwards(drawn: list[tuple[Ids, Ids]], count: int) -> Segmentation:
     """The pieces of `count` words from (words, their pieces), the last piece of a word first."""
     word, pieces = (np.concatenate([part[i] for part in reversed(drawn)]) for i in (0, 1))
     return pieces[np.argsort(word, kind="stable")], np.bincount(word, minlength=count)

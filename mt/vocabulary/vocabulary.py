@@ -25,12 +25,12 @@ FORMAT = 1
 _NAMED = ("<mask>", "<bt>")
 
 
-def fold(line: str) -> str:
+def normalize_source(line: str) -> str:
     """The source side of a line: NFKC, each run of white space one space, none at the ends."""
     return " ".join(unicodedata.normalize("NFKC", line).split())
 
 
-def tag(language: str) -> str:
+def language_tag(language: str) -> str:
     """The name of the control piece that stands for a language, such as `<2de>`."""
     return f"<2{language}>"
 
@@ -38,7 +38,7 @@ def tag(language: str) -> str:
 # ----------------------------------------------------------------------------- one side
 
 
-class Cutter(Protocol):
+class Tokenizer(Protocol):
     """Cuts text of one side into pieces with ids."""
 
     suffix: str
@@ -57,7 +57,7 @@ class Cutter(Protocol):
         """The string of each id that is no control piece."""
 
 
-class _Subwords:
+class SentencePieceTokenizer:
     """A SentencePiece model; a foreign one has its ids moved up by FIRST_PIECE."""
 
     suffix = ".model"
@@ -86,9 +86,10 @@ class _Subwords:
         return special and p.get_piece_size() > FIRST_PIECE and all(map(p.is_control, reserved))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _Subwords, (self.content, self.where)
+        return SentencePieceTokenizer, (self.content, self.where)
 
     def encode(self, lines: Sequence[str]) -> list[list[int]]:
+        """The ids of each line."""
         found: list[list[int]] = self.processor.encode(list(lines), out_type=int, num_threads=1)
         if not self.offset:
             return found
@@ -96,19 +97,21 @@ class _Subwords:
         return [[UNK if i == unknown else i + offset for i in ids] for ids in found]
 
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
+        """The text of each list of ids."""
         own = [[self.unknown if i == UNK else i - self.offset for i in line] for line in ids]
         # Of no lines at all it makes one, "".
         found: list[str] = self.processor.decode(own, num_threads=1) if own else []
         return found
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
+        """The string of each id."""
         found: list[str] = self.processor.id_to_piece(
             [self.unknown if i == UNK else i - self.offset for i in ids]
         )
         return found
 
 
-class _Words:
+class WhitespaceTokenizer:
     """A list of words; what stands between spaces is one piece."""
 
     suffix = ".txt"
@@ -124,20 +127,23 @@ class _Words:
         self.size = FIRST_PIECE + len(self.words)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _Words, (self.content, self.where)
+        return WhitespaceTokenizer, (self.content, self.where)
 
     def encode(self, lines: Sequence[str]) -> list[list[int]]:
+        """The ids of each line."""
         known = self.ids
-        return [[known.get(word, UNK) for word in _words(line)] for line in lines]
+        return [[known.get(word, UNK) for word in _split_words(line)] for line in lines]
 
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
+        """The text of each list of ids."""
         return [" ".join(self.pieces(line)) for line in ids]
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
+        """The string of each id."""
         return ["<unk>" if i == UNK else self.words[i - FIRST_PIECE] for i in ids]
 
 
-def _words(line: str) -> Iterator[str]:
+def _split_words(line: str) -> Iterator[str]:
     """What stands between spaces and tabs; other white space may be part of a given piece."""
     return (word for word in line.replace("\t", " ").split(" ") if word)
 
@@ -147,9 +153,9 @@ def _first_line(error: Exception) -> str:
 
 
 _AGAIN = "prepare again, or give vocabulary.path a good one"
-_CUTTERS: dict[str, type[_Subwords] | type[_Words]] = {
-    "sentencepiece": _Subwords,
-    "whitespace": _Words,
+_TOKENIZERS: dict[str, type[SentencePieceTokenizer] | type[WhitespaceTokenizer]] = {
+    "sentencepiece": SentencePieceTokenizer,
+    "whitespace": WhitespaceTokenizer,
 }
 
 
@@ -165,7 +171,9 @@ class Vocabulary:
         controls: names of the control pieces that are in use, and their ids.
     """
 
-    def __init__(self, kind: str, source: Cutter, target: Cutter, controls: dict[str, int]) -> None:
+    def __init__(
+        self, kind: str, source: Tokenizer, target: Tokenizer, controls: dict[str, int]
+    ) -> None:
         self.kind, self.source, self.target, self.controls = kind, source, target, controls
         parts = [hashlib.sha256(side.content).hexdigest() for side in (source, target)]
         key = json.dumps([FORMAT, kind, self.joint, controls, parts], sort_keys=True)
@@ -193,7 +201,9 @@ class Vocabulary:
 
     def normalise_source(self, lines: Iterable[str]) -> list[str]:
         """What is cut of source lines: folded, but left alone where pieces were cut elsewhere."""
-        return list(lines) if self.kind == "whitespace" else [fold(line) for line in lines]
+        return (
+            list(lines) if self.kind == "whitespace" else [normalize_source(line) for line in lines]
+        )
 
     def encode_source(self, lines: Sequence[str]) -> list[list[int]]:
         """The ids of source lines, normalised first, without `<s>` and `</s>`."""
@@ -205,7 +215,7 @@ class Vocabulary:
 
     def decode_target(self, ids: Sequence[Sequence[int]]) -> list[str]:
         """The text of target ids up to their end; control pieces are left out."""
-        return self.target.decode([_text_ids(line, self.target_size) for line in ids])
+        return self.target.decode([_strip_control_ids(line, self.target_size) for line in ids])
 
     def pieces_source(self, ids: Sequence[int]) -> list[str]:
         """The string of each source id."""
@@ -223,7 +233,7 @@ class Vocabulary:
     def _target_pieces(self) -> list[str]:
         return self._source_pieces if self.joint else self._pieces(self.target)
 
-    def _pieces(self, side: Cutter) -> list[str]:
+    def _pieces(self, side: Tokenizer) -> list[str]:
         """The string of every id of a side: each line asks for some."""
         special = {PAD: "<pad>", UNK: "<unk>", BEGIN: "<s>", END: "</s>"}
         special |= {i: f"<reserved_{i - FIRST_RESERVED}>" for i in range(4, FIRST_PIECE)}
@@ -237,7 +247,7 @@ class Vocabulary:
 
     def front(self, language: str) -> tuple[int, ...]:
         """What stands before a source to be written in a language; nothing if none is named."""
-        return (self.controls[tag(language)],) if self.languages else ()
+        return (self.controls[language_tag(language)],) if self.languages else ()
 
     def naming(self, names: Iterable[str]) -> Vocabulary:
         """The same vocabulary, in which these control pieces have a name and an id.
@@ -258,7 +268,7 @@ class Vocabulary:
     def save(self, folder: Path) -> None:
         """Write it into a folder, `vocabulary.json` last."""
         for name, content in self.parts().items():
-            files.write(folder / name, content)
+            files.write_file(folder / name, content)
 
     def parts(self) -> dict[str, bytes]:
         """Its files, `vocabulary.json` last."""
@@ -301,7 +311,7 @@ class Vocabulary:
 
     @classmethod
     def _loaded(cls, folder: Path | zipfile.Path, header: dict[str, Any]) -> Vocabulary:
-        cut = _CUTTERS[header["kind"]]
+        cut = _TOKENIZERS[header["kind"]]
         sides = []
         for side in [""] if header["joint"] else [".source", ".target"]:
             path = folder / f"vocabulary{side}{cut.suffix}"
@@ -314,11 +324,11 @@ class Vocabulary:
         return cls(header["kind"], sides[0], sides[-1], header["controls"])
 
 
-def _sides(source: Cutter, target: Cutter) -> dict[str, Cutter]:
+def _sides(source: Tokenizer, target: Tokenizer) -> dict[str, Tokenizer]:
     return {".source": source, ".target": target}
 
 
-def _text_ids(ids: Sequence[int], size: int) -> list[int]:
+def _strip_control_ids(ids: Sequence[int], size: int) -> list[int]:
     found = []
     for i in map(int, ids):
         if i == END:

@@ -36,8 +36,8 @@ def with_mt(given: argparse.Namespace) -> float:
     )  # fmt: skip
     engine = translate.open_engine(given.model, options)
     ready = time.perf_counter()
-    with files.open_bytes(given.source) as stream, files.output(given.out) as out:
-        translate.translate_stream(engine, stream, out)
+    with files.open_bytes(given.source) as stream, files.open_output(given.out) as out:
+        translate.translate_lines(engine, stream, out)
     return ready
 
 

@@ -94,7 +94,7 @@ class System:
 
 
 def bleu_of(lines: Sequence[str], given: argparse.Namespace) -> float:
-    found = metrics.score(
+    found = metrics.score_translations(
         lines, [given.references], given.recipe.languages.target, given.recipe.evaluation
     )
     return found["BLEU"]["score"]
@@ -369,7 +369,7 @@ def main() -> int:
     wanted = given.sections.split(",")
     if unknown := set(wanted) - set(SECTIONS):
         parser.error(f"no section {', '.join(sorted(unknown))}; there are: {', '.join(SECTIONS)}")
-    given.recipe = bundle.recipe_of(given.run)
+    given.recipe = bundle.read_any_recipe(given.run)
     given.lines = given.source.read_text(encoding="utf-8").splitlines()
     given.references = given.reference.read_text(encoding="utf-8").splitlines()
     with tempfile.TemporaryDirectory() as temporary:

@@ -79,9 +79,11 @@ def translated(model: Path, given: argparse.Namespace) -> tuple[float, list[str]
 
 
 def bleu_of(lines: list[str], given: argparse.Namespace) -> float:
-    recipe = bundle.recipe_of(given.models[0])
+    recipe = bundle.read_any_recipe(given.models[0])
     references = given.reference.read_text(encoding="utf-8").splitlines()
-    found = metrics.score(lines, [references], recipe.languages.target, recipe.evaluation)
+    found = metrics.score_translations(
+        lines, [references], recipe.languages.target, recipe.evaluation
+    )
     return found["BLEU"]["score"]
 
 

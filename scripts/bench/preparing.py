@@ -77,7 +77,7 @@ def encode_bare(folder: str, part: int, parts: int, ready, start, result) -> Non
     model = sentencepiece.SentencePieceProcessor(model_file=f"{folder}/vocabulary.model")
     shares = []
     for side in ("source", "target"):
-        lines = list(files.lines(Path(folder) / f"{side}.txt"))
+        lines = list(files.read_lines(Path(folder) / f"{side}.txt"))
         shares.append(lines[len(lines) * part // parts : len(lines) * (part + 1) // parts])
         del lines
     ready.wait()

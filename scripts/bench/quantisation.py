@@ -47,7 +47,7 @@ def table(measured: Sequence[System]) -> None:
     print("| | weights, MB | peak memory, MB | lines/s, median | lowest to highest ", end="")
     print("| ratio | BLEU |\n|---|---|---|---|---|---|---|")
     for each in measured:
-        size = compare.size_of(each.model) / 1e6
+        size = compare.weight_bytes(each.model) / 1e6
         print(
             f"| {each.name} | {size:.1f} | {statistics.median(each.peaks):.0f} "
             f"| {statistics.median(each.speeds):.1f} | {spread(each.speeds)} "
@@ -68,7 +68,7 @@ def main() -> int:
     parser.add_argument("--work", type=Path, help="where exports are made and kept")
     parser.add_argument("--cores", type=int, default=len(os.sched_getaffinity(0)))
     given = parser.parse_args()
-    given.recipe = bundle.recipe_of(given.run)
+    given.recipe = bundle.read_any_recipe(given.run)
     given.references = given.reference.read_text(encoding="utf-8").splitlines()
     with tempfile.TemporaryDirectory() as temporary:
         given.work = given.work or Path(temporary)

@@ -169,7 +169,7 @@ def time_planning(folder: Path) -> tuple[float, int]:
     from mt.config import recipe
     from mt.data import batch_sampler
     from mt.data.prepare import prepare
-    from mt.training.autotune import CPU_SLOTS
+    from mt.training.autotune import MAX_CPU_TOKENS
 
     os.environ["MT_CACHE"] = str(folder / "cache")
     settings, _ = recipe.load(folder / "recipe.yaml")
@@ -177,8 +177,13 @@ def time_planning(folder: Path) -> tuple[float, int]:
     took = []
     for epoch in range(3):
         began = time.perf_counter()
-        planned = batch_sampler.Epoch(
-            corpus.source_lengths, corpus.target_lengths, settings.batching, CPU_SLOTS, 1, epoch
+        planned = batch_sampler.EpochPlan(
+            corpus.source_lengths,
+            corpus.target_lengths,
+            settings.batching,
+            MAX_CPU_TOKENS,
+            1,
+            epoch,
         )
         for window in range(len(planned.windows)):
             planned.updates(window)

@@ -38,12 +38,12 @@ from torch import nn
 from mt.config import recipe, schema
 from mt.config.plugins import plugin
 from mt.data import batch_sampler, collate
-from mt.data.cache import Prepared
+from mt.data.cache import PreparedData
 from mt.data.prepare import prepare
 from mt.interfaces import Batch, Objective
 from mt.runtime import device
-from mt.training.autotune import CPU_SLOTS
-from mt.training.step import TrainStep, backward
+from mt.training.autotune import MAX_CPU_TOKENS
+from mt.training.step import ModelWithLoss, accumulate_gradients
 
 # --------------------------------------------------------------------------- in this process
 
@@ -51,7 +51,7 @@ from mt.training.step import TrainStep, backward
 class PlainLoop:
     """The plain side."""
 
-    def __init__(self, settings: recipe.Recipe, prepared: Prepared) -> None:
+    def __init__(self, settings: recipe.Recipe, prepared: PreparedData) -> None:
         size = prepared.vocabulary.target_size
         self.model = Plain(settings.model, size, cast(Any, settings.model).dropout)
         self.optimizer = torch.optim.Adam(self.model.parameters(), 1e-4, (0.9, 0.98), 1e-9)
@@ -69,7 +69,7 @@ class OurLoop:
     """mt's side: the parts of mt/train.py's update."""
 
     def __init__(
-        self, settings: recipe.Recipe, prepared: Prepared, precision: schema.Precision
+        self, settings: recipe.Recipe, prepared: PreparedData, precision: schema.Precision
     ) -> None:
         dropout = cast(Any, settings.model).dropout
         everywhere = {"attention_dropout": dropout, "activation_dropout": dropout}
@@ -79,7 +79,7 @@ class OurLoop:
         objective = plugin("objectives", kind).build(
             settings.objective, model, prepared.vocabulary, None
         )
-        self.step = TrainStep(model, objective, precision)
+        self.step = ModelWithLoss(model, objective, precision)
         kind = settings.optimizer.kind
         self.optimizer = plugin("optimizers", kind).build(
             settings.optimizer, list(self.step.named_parameters())
@@ -87,7 +87,7 @@ class OurLoop:
         self.scaler = torch.amp.GradScaler("cpu", enabled=False)
 
     def update(self, batches: list[Batch]) -> None:
-        backward(self.step, cast(Objective, self.step.objective), batches, self.scaler)
+        accumulate_gradients(self.step, cast(Objective, self.step.objective), batches, self.scaler)
         nn.utils.clip_grad_norm_(self.step.parameters(), 1.0, foreach=True)
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -106,12 +106,12 @@ def compare_here(given: argparse.Namespace) -> None:
     }
     micro = settings.batching.micro_tokens
     corpus = prepared.train
-    epoch = batch_sampler.Epoch(
+    epoch = batch_sampler.EpochPlan(
         corpus.source_lengths, corpus.target_lengths, settings.batching,
-        CPU_SLOTS if micro == "auto" else micro, 1, 0,
+        MAX_CPU_TOKENS if micro == "auto" else micro, 1, 0,
     )  # fmt: skip
     some = epoch.updates(0)[: given.updates]
-    updates = [[collate.collate(corpus, m) for m in u] for u in some]
+    updates = [[collate.collate_pairs(corpus, m) for m in u] for u in some]
     tokens = sum(int(batch.target_lengths.sum()) for update in updates for batch in update)
     for side in sides.values():
         side.update(updates[0])  # warm-up

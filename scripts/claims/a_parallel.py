@@ -20,7 +20,7 @@ from mt.interfaces import Batch, Objective, Seq2Seq
 from mt.runtime import memory
 from mt.runtime.device import use_threads
 from mt.special_tokens import BEGIN, END, FIRST_PIECE
-from mt.training.step import TrainStep, backward
+from mt.training.step import ModelWithLoss, accumulate_gradients
 
 TITLE = "Parallel over positions in training, serial in decoding"
 CLAIM = """
@@ -60,11 +60,11 @@ def measure(lab: Lab) -> dict[str, Any]:
 # --------------------------------------------------------------------------- measurements
 
 
-def steps_of(recipes: dict[str, dict[str, Any]]) -> dict[str, tuple[TrainStep, Any]]:
+def steps_of(recipes: dict[str, dict[str, Any]]) -> dict[str, tuple[ModelWithLoss, Any]]:
     """Model and objective, and optimizer, of each recipe, untrained."""
     use_threads("auto")
-    memory.keep_freed()
-    made: dict[str, tuple[TrainStep, Any]] = {}
+    memory.keep_freed_memory()
+    made: dict[str, tuple[ModelWithLoss, Any]] = {}
     for name, values in recipes.items():
         recipe = training.recipe_of(values)
         known = prepare(recipe, lambda line: None).vocabulary
@@ -73,7 +73,7 @@ def steps_of(recipes: dict[str, dict[str, Any]]) -> dict[str, tuple[TrainStep, A
         objective = plugin("objectives", recipe.objective.kind).build(
             recipe.objective, model, known, None
         )
-        step = TrainStep(model, objective, "fp32")
+        step = ModelWithLoss(model, objective, "fp32")
         optimizer = plugin("optimizers", recipe.optimizer.kind).build(
             recipe.optimizer, list(step.named_parameters())
         )
@@ -91,7 +91,7 @@ def random_batch(sentences: int, length: int, size: int) -> Batch:
     return Batch(source, torch.cat((begin, labels), 1), lengths, lengths, rows)
 
 
-def sizes_of(made: dict[str, tuple[TrainStep, Any]]) -> dict[str, int]:
+def sizes_of(made: dict[str, tuple[ModelWithLoss, Any]]) -> dict[str, int]:
     """Parameters of each model."""
     return {name: sum(p.numel() for p in step.parameters()) for name, (step, _) in made.items()}
 
@@ -105,7 +105,7 @@ def trained(
 
     def update(name: str, batch: Batch) -> None:
         step, optimizer = made[name]
-        backward(step, cast(Objective, step.objective), [batch], scaler)
+        accumulate_gradients(step, cast(Objective, step.objective), [batch], scaler)
         nn.utils.clip_grad_norm_(step.parameters(), 1.0, foreach=True)
         optimizer.step()
         optimizer.zero_grad()

@@ -17,7 +17,7 @@ from claims.store import Task
 from claims.verdicts import Check, Finding, Judgement, Line, Plot, Table, compared, mean, spread
 from mt.checkpoints import run_directory
 from mt.config.plugins import plugin
-from mt.decoding.batching import batches
+from mt.decoding.batching import length_batches
 from mt.decoding.torch_searcher import batch_of
 from mt.special_tokens import END, FIRST_PIECE
 
@@ -119,7 +119,7 @@ def forced(folder: Path, recipe: dict[str, Any]) -> dict[str, float]:
     ]
     said: dict[int, list[int]] = {}
     right, count, loss = 0, 0, 0.0
-    for rows in batches([max(map(len, pair)) for pair in pairs], 2048):
+    for rows in length_batches([max(map(len, pair)) for pair in pairs], 2048):
         ids = [[np.array(pairs[row][side]) for row in rows] for side in (0, 1)]
         batch = batch_of(*ids, np.array(rows))
         hidden = model.decode(batch.inputs, model.encode(batch.source))

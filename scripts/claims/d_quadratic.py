@@ -77,7 +77,7 @@ def times(
 ) -> dict[str, list[list[float]]]:
     """Seconds by kind, then by length, then by round."""
     torch.manual_seed(1)
-    memory.keep_freed()
+    memory.keep_freed_memory()
     sides = {
         f"{kind} {length}": (lambda kind=kind, length=length: once(kind, length))
         for length in lengths

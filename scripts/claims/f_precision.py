@@ -30,7 +30,7 @@ from mt.data import batch_sampler, collate
 from mt.data.prepare import prepare
 from mt.interfaces import Batch, Objective
 from mt.runtime.device import Precision, cpu_has_bf16, use_threads
-from mt.training.step import TrainStep, backward
+from mt.training.step import ModelWithLoss, accumulate_gradients
 
 TITLE = "Mixed precision"
 CLAIM = """
@@ -112,21 +112,23 @@ class Updates:
         objective = plugin("objectives", made.objective.kind).build(
             made.objective, model, prepared.vocabulary, None
         )
-        self.step = TrainStep(model, objective, precision)
+        self.step = ModelWithLoss(model, objective, precision)
         self.optimizer = plugin("optimizers", made.optimizer.kind).build(
             made.optimizer, list(self.step.named_parameters())
         )
         self.scaler = torch.amp.GradScaler("cpu", enabled=False)
         corpus = prepared.train
         assert corpus is not None
-        epoch = batch_sampler.Epoch(
+        epoch = batch_sampler.EpochPlan(
             corpus.source_lengths, corpus.target_lengths, made.batching, tokens, 1, 0
         )
-        self.batches: list[Batch] = [collate.collate(corpus, epoch.updates(0)[0][0])]
+        self.batches: list[Batch] = [collate.collate_pairs(corpus, epoch.updates(0)[0][0])]
 
     def __call__(self) -> None:
         """One update."""
-        backward(self.step, cast(Objective, self.step.objective), self.batches, self.scaler)
+        accumulate_gradients(
+            self.step, cast(Objective, self.step.objective), self.batches, self.scaler
+        )
         nn.utils.clip_grad_norm_(self.step.parameters(), 1.0, foreach=True)
         self.optimizer.step()
         self.optimizer.zero_grad()

@@ -82,7 +82,7 @@ def pruned(folder: Path, recipe: dict[str, Any], share: int, steps: int) -> dict
     """Prune a share of the heads, in %, and fine-tune; BLEU and parameters."""
     run = training.trained_run(folder, recipe)
     out = pruned_run(folder, recipe, share, steps)
-    files.discard(out)  # what a killed program left half done
+    files.delete(out)  # what a killed program left half done
     training.command("prune", run, "--heads", f"{share}%", "--finetune-steps", steps, "-o", out)
     model = run_directory.open_run(out).model()
     return {

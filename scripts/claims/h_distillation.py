@@ -70,7 +70,7 @@ def taught(
     run = training.run_of(folder, recipe, {level: teacher})
     config = run.with_suffix(".yaml")
     files.make_folder(config.parent)
-    files.write(config, json.dumps(recipe))
+    files.write_file(config, json.dumps(recipe))
     training.command(
         "distill", training.trained_run(folder, teacher), config, "--run", run, "--level", level,
         "--processes", 1, "--threads", 1, "--precision", "fp32",

@@ -70,12 +70,12 @@ def write(folder: Path, docs: Path) -> Path:
         for plot in judgement.plots:
             wanted[f"{letter}_{plot.name}.svg"] = plots.svg(plot)
     for name, text in wanted.items():
-        files.write(drawn / name, text)
+        files.write_file(drawn / name, text)
     for old in drawn.glob("*.svg"):
         if old.name not in wanted:
-            files.discard(old)
+            files.delete(old)
     page = docs / "claims.md"
-    files.write(page, "\n".join(_lines(known, judged)) + "\n")
+    files.write_file(page, "\n".join(_lines(known, judged)) + "\n")
     return page
 
 

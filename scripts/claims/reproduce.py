@@ -30,7 +30,7 @@ def reproduce(
         cores: see `Lab`.
     """
     if fresh and folder.exists():
-        files.discard(folder)
+        files.delete(folder)
     done = True
     with files.lock(files.make_folder(folder) / ".lock"):
         for letter in letters or page.names():

@@ -66,7 +66,7 @@ class Store:
 
     def forget(self, task: Task) -> None:
         """Delete a measurement, so that it is made anew."""
-        files.discard(self.path(task))
+        files.delete(self.path(task))
 
     def make(self, task: Task) -> Values:
         """The measurement, made and kept unless it was finished before."""

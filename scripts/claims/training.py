@@ -61,7 +61,7 @@ def trained_run(folder: Path, values: dict[str, Any], uses: Uses = None) -> Path
         key: str(trained_run(folder, other).absolute()) for key, other in (uses or {}).items()
     }
     train(recipe_of(changed(values, others)), run)
-    files.write(run / FINISHED, "")
+    files.write_file(run / FINISHED, "")
     return run
 
 
@@ -133,7 +133,7 @@ def curves(run: Path) -> dict[str, Any]:
 
 def tests_of(run: Path) -> dict[str, float]:
     """BLEU by test set of the recipe."""
-    if not bundle.recipe_of(run).data.test:
+    if not bundle.read_any_recipe(run).data.test:
         return {}
     scores = evaluate.evaluate(run, engine_of(run))
     return {name: each["BLEU"]["score"] for name, each in scores.items()}

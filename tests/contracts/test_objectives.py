@@ -9,7 +9,7 @@ import torch
 from mt.config.plugins import plugin, plugins
 from mt.data import collate
 from mt.models import transformer
-from mt.training.step import TrainStep, backward
+from mt.training.step import ModelWithLoss, accumulate_gradients
 from mt.training.teacher import ModelTeacher
 
 
@@ -21,7 +21,7 @@ def step(request, vocabulary):
     model = transformer.build(config, vocabulary)
     teacher = ModelTeacher(transformer.build(config, vocabulary))
     module = plugin("objectives", request.param)
-    return TrainStep(model, module.build(module.Config(), model, vocabulary, teacher), "fp32")
+    return ModelWithLoss(model, module.build(module.Config(), model, vocabulary, teacher), "fp32")
 
 
 @pytest.fixture
@@ -34,14 +34,14 @@ def pairs():
 def batches(pairs, size):
     groups = [pairs[i : i + size] for i in range(0, len(pairs), size)]
     return [
-        collate.batch_of([s for s, _ in g], [t for _, t in g], np.arange(len(g))) for g in groups
+        collate.to_batch([s for s, _ in g], [t for _, t in g], np.arange(len(g))) for g in groups
     ]
 
 
 def gradients(step, pairs, size):
     step.zero_grad()
     scaler = torch.amp.GradScaler("cpu", enabled=False)
-    loss = backward(step, step.objective, batches(pairs, size), scaler)
+    loss = accumulate_gradients(step, step.objective, batches(pairs, size), scaler)
     return loss, {n: p.grad.clone() for n, p in step.named_parameters()}
 
 
@@ -75,7 +75,7 @@ def test_terms_are_sums(step, pairs):
 def test_padding_does_not_count(step, pairs):
     step.eval()
     (batch,) = batches(pairs, 16)
-    wide = collate.batch_of(
+    wide = collate.to_batch(
         [*[s for s, _ in pairs], np.full(30, 70)], [*[t for _, t in pairs], np.full(30, 70)],
         np.arange(17),
     )  # fmt: skip

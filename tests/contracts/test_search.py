@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from sacrebleu.metrics import CHRF
 
 from mt.config.plugins import plugin, plugins
-from mt.decoding.candidates import best_of
+from mt.decoding.candidates import top_k
 from mt.decoding.types import Request
 from mt.errors import ConfigError
 from mt.special_tokens import BEGIN, END, FIRST_PIECE, PAD
@@ -781,7 +781,7 @@ def test_the_best_of_many_ties_are_the_first(count):
     values = torch.randint(0, 6, (2, 50, 16), generator=generator).float()
     values[values == 0] = NONE
     ordered = values.sort(dim=-1, descending=True, stable=True)
-    found, places = best_of(values, count)
+    found, places = top_k(values, count)
     assert torch.equal(found, ordered.values[..., :count])
     there = found != NONE
     assert torch.equal(places[there], ordered.indices[..., :count][there])

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from mt.models.modules.attention import attend, drop, weights
+from mt.models.modules.attention import attend, attention_weights, byte_dropout
 from mt.models.modules.kv_cache import KeyValueCache
 
 
@@ -43,14 +43,14 @@ def test_causal_queries_are_the_last_of_the_keys(queries, dropout):
 def test_weights_sum_to_one_and_are_zero_at_padding(heads):
     query, key, _ = heads
     valid = torch.arange(7) < torch.tensor([[7], [4], [1]])
-    found = weights(query, key, valid)
+    found = attention_weights(query, key, valid)
     torch.testing.assert_close(found.sum(-1), torch.ones(3, 2, 5, dtype=torch.float64))
     assert (found[~valid[:, None, None, :].expand_as(found)] == 0).all()
 
 
 def test_dropout_keeps_the_mean_and_drops_the_share():
     x = torch.ones(400_000, requires_grad=True)
-    y = drop(x, 0.3)
+    y = byte_dropout(x, 0.3)
     assert abs((y == 0).float().mean().item() - 0.3) < 0.005  # 1/256 of rounding and noise
     assert abs(y.mean().item() - 1) < 0.005
     y.sum().backward()
@@ -60,15 +60,15 @@ def test_dropout_keeps_the_mean_and_drops_the_share():
 def test_dropout_is_a_function_of_the_seed():
     x = torch.ones(1000)
     torch.manual_seed(7)
-    first = drop(x, 0.1)
+    first = byte_dropout(x, 0.1)
     torch.manual_seed(7)
-    assert torch.equal(first, drop(x, 0.1))
-    assert not torch.equal(first, drop(x, 0.1))
+    assert torch.equal(first, byte_dropout(x, 0.1))
+    assert not torch.equal(first, byte_dropout(x, 0.1))
 
 
 def test_every_byte_of_dropout_is_uniform():
     """Were one of the eight bytes of a random word narrower, its elements would drop more often."""
-    share = (drop(torch.ones(80_000, 8), 0.5) == 0).float().mean(0)
+    share = (byte_dropout(torch.ones(80_000, 8), 0.5) == 0).float().mean(0)
     assert (share - 0.5).abs().max() < 0.01
 
 

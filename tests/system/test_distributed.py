@@ -22,7 +22,7 @@ from mt.data import collate
 from mt.data.sources import demo
 from mt.errors import ConfigError
 from mt.models import transformer
-from mt.runtime.distributed import World, deal
+from mt.runtime.distributed import World, split_micro_batches
 from mt.training import loop
 from mt.training.objectives import cross_entropy
 
@@ -258,7 +258,7 @@ def test_the_process_that_fails_is_the_one_that_tells(folder):
 def test_every_row_goes_to_one_process(sizes, size):
     ends = np.cumsum(sizes)
     micros = [np.arange(end - n, end) for n, end in zip(sizes, ends, strict=True)]
-    shares = [deal(micros, World(rank, size)) for rank in range(size)]
+    shares = [split_micro_batches(micros, World(rank, size)) for rank in range(size)]
     rows = [row for share in shares for part in share for row in part.tolist()]
     assert sorted(rows) == list(range(ends[-1]))
     assert len({len(share) for share in shares}) == 1
@@ -270,7 +270,7 @@ def test_a_batch_without_rows_adds_nothing(vocabulary):
     config = transformer.Config(d_model=8, n_heads=2, d_ff=8, encoder_layers=1, decoder_layers=1)
     model = transformer.build(config, vocabulary)
     objective = cross_entropy.build(cross_entropy.Config(), model, vocabulary, None)
-    batch = collate.collate(None, np.array([], dtype=np.int64))
+    batch = collate.collate_pairs(None, np.array([], dtype=np.int64))
     assert {name: int(count) for name, count in objective.counts(batch).items()} == {"loss": 0}
     (term,) = objective(batch)
     assert (float(term.total.detach()), int(term.count)) == (0.0, 0)

@@ -118,7 +118,7 @@ def test_a_resume_does_not_need_the_other_run_any_more(pretrained, tmp_path):
 
 
 def test_a_bundle_and_a_checkpoint_begin_it_as_well(pretrained, tmp_path):
-    export.export(pretrained, "bundle", tmp_path / "old.mt")
+    export.export_model(pretrained, "bundle", tmp_path / "old.mt")
     checkpoints = [tmp_path / "old.mt", (pretrained / "best").resolve()]
     found = [
         trained(tmp_path, f"run{i}", **fine(path), **ONE_STEP)

@@ -62,7 +62,7 @@ def test_translate_reads_lines_and_writes_as_many(run, tmp_path):
     engine = translate.open_engine(run, EngineOptions())
     out = io.StringIO()
     lines = b"a b c\n\n   \nc a\x0cb\nk l"
-    translate.translate_stream(engine, io.BytesIO(lines), out)
+    translate.translate_lines(engine, io.BytesIO(lines), out)
     found = out.getvalue().split("\n")
     assert found[0] == "c b a"
     assert found[1:3] == ["", ""]

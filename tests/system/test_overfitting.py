@@ -10,14 +10,14 @@ from resumable_run import RECIPE
 
 from mt.config import recipe
 from mt.training import loop, overfitting
-from mt.training.overfitting import Gap, seen
+from mt.training.overfitting import OverfittingState, observe
 
 
 def followed(losses):
     """The gap after each of some validations (validation loss, loss of training pairs)."""
     gap, found = None, []
     for step, (valid, trained) in enumerate(losses, start=1):
-        gap = seen(gap, step, valid, trained)
+        gap = observe(gap, step, valid, trained)
         found.append(gap)
     return found
 
@@ -58,19 +58,19 @@ def settled(tmp_path):
 
 
 def test_it_is_told_once(settled):
-    gap = Gap(valid=3.2, train=2.8, step=600, risen=3)
+    gap = OverfittingState(valid=3.2, train=2.8, step=600, risen=3)
     told = overfitting.warning(gap, 3.5, 2.0, settled())
     assert told.startswith("mt: warning[OVERFITTING]")
     assert all(part in told for part in ("3.500", "3.200 at step 600", "2.800 to 2.000"))
-    known = Gap(**{**vars_of(gap), "told": True})
+    known = OverfittingState(**{**vars_of(gap), "told": True})
     assert overfitting.warning(known, 3.5, 2.0, settled()) == ""
-    lower = seen(known, 700, 3.1, 1.9)
+    lower = observe(known, 700, 3.1, 1.9)
     assert lower.told
-    assert overfitting.warning(Gap(3.2, 2.8, 600, risen=2), 3.5, 2.0, settled()) == ""
+    assert overfitting.warning(OverfittingState(3.2, 2.8, 600, risen=2), 3.5, 2.0, settled()) == ""
 
 
 def vars_of(gap):
-    return {name: getattr(gap, name) for name in Gap.__dataclass_fields__}
+    return {name: getattr(gap, name) for name in OverfittingState.__dataclass_fields__}
 
 
 def test_what_is_in_use_already_is_not_advised(settled):

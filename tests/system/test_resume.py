@@ -21,7 +21,7 @@ from mt.data.prepare import prepare
 from mt.errors import ConfigError, DataError, MachineError, Stopped
 from mt.runtime import files
 from mt.training import loop
-from mt.training.session import plan_of
+from mt.training.session import plan_epoch
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -34,7 +34,7 @@ def _one_cache(tmp_path_factory):
 def run_to_the_end(path, run, stops, monkeypatch):
     """Train; SIGTERM comes after each of these steps, and the run is begun again."""
     settled, _ = recipe.load(path)
-    real, pending = loop.update, list(stops)
+    real, pending = loop.train_update, list(stops)
 
     def update(session, micros, state, after):
         state = real(session, micros, state, after)
@@ -164,7 +164,7 @@ def test_an_update_has_several_micro_batches(whole):
     """Else the tests above would not resume an accumulation."""
     settled = run_directory.read_recipe(whole)
     resolved = json.loads((whole / "resolved.json").read_text())
-    epoch = plan_of(settled, prepare(settled, lambda line: None).train, resolved, 0)
+    epoch = plan_epoch(settled, prepare(settled, lambda line: None).train, resolved, 0)
     updates = [u for window in range(len(epoch.windows)) for u in epoch.updates(window)]
     assert len(epoch.windows) > 1
     assert all(len(micros) > 1 for micros in updates)

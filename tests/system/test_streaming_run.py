@@ -108,7 +108,7 @@ def test_a_shard_lost_on_the_way_ends_the_run_and_its_return_resumes_it(
     whole, kind, rows, tmp_path, monkeypatch
 ):
     settled, _ = recipe.load(made(tmp_path, rows, kind))
-    real, kept = loop.update, {}
+    real, kept = loop.train_update, {}
 
     def update(session, micros, state, after):
         state = real(session, micros, state, after)
@@ -123,7 +123,7 @@ def test_a_shard_lost_on_the_way_ends_the_run_and_its_return_resumes_it(
     with pytest.raises(DataError, match="cannot be read") as error:
         loop.train(settled, tmp_path / "run")
     assert error.value.exit_code == 3
-    last = run_directory.latest(tmp_path / "run", print)
+    last = run_directory.latest_sound_checkpoint(tmp_path / "run", print)
     assert last is not None
     for path, content in kept.items():
         path.write_bytes(content)

@@ -86,7 +86,7 @@ class Torture:
         self.kills += 1
         # Whatever has its final name is whole.
         for path in (run / "checkpoints").glob("[!.]*"):
-            assert checkpoint.fault(path) is None
+            assert checkpoint.integrity_error(path) is None
         return False
 
     def whole(self, name, fault=""):
@@ -101,7 +101,7 @@ class Torture:
             seconds = time.monotonic() - began
             known = {
                 "bits": bits(run),
-                "trace": determinism_trace.read(run),
+                "trace": determinism_trace.read_trace(run),
                 "seconds": seconds,
                 "run": run,
             }
@@ -113,11 +113,11 @@ class Torture:
 
     def check(self, name, run):
         """The run is as if nothing had happened, by what it left and by how it went."""
-        whole, traced = self.whole(name), determinism_trace.read(run)
+        whole, traced = self.whole(name), determinism_trace.read_trace(run)
         assert determinism_trace.first_difference(whole["trace"], traced) is None, run
-        assert determinism_trace.compared(whole["trace"], traced) == determinism_trace.compared(
-            traced, traced
-        )
+        assert determinism_trace.summarize_equal(
+            whole["trace"], traced
+        ) == determinism_trace.summarize_equal(traced, traced)
         assert bits(run) == whole["bits"], run
         self.runs += 1
         self.resumes += run.with_suffix(".log").read_text().count("resuming ")
@@ -167,7 +167,7 @@ def test_the_tortured_runs_hold_what_they_are_named_for(torture):
         last = sorted((run / "checkpoints").glob("step-*"))[-1]
         states[name] = json.loads((last / "state.json").read_text())
         assert states[name]["step"] >= 12
-        assert determinism_trace.read(run).keys() == set(range(1, states[name]["step"] + 1))
+        assert determinism_trace.read_trace(run).keys() == set(range(1, states[name]["step"] + 1))
     assert "training.patience" in states["patience"]["finished"]
     assert states["fp16"]["scaler"]["scale"] > 0
     assert states["bf16"]["scaler"] is None

@@ -74,7 +74,7 @@ def command(
               mt attention runs/demo --source "The house is small." --terminal --layer 2
     """
     from mt.attention_maps import extract, html
-    from mt.attention_maps.png import picture
+    from mt.attention_maps.png import render_png
     from mt.attention_maps.terminal import print_lines
     from mt.runtime import console, files
 
@@ -87,18 +87,18 @@ def command(
         if path is not None and not force:
             files.refuse_existing(path, "choose another name, or replace it with --force")
     options = engine_options(sets, checkpoint, device, precision, to=to)
-    engine = extract.open_watched(runs[0], options)
-    sights = extract.look(engine, source, target, n_best)
+    engine = extract.open_with_attention(runs[0], options)
+    sights = extract.extract(engine, source, target, n_best)
     if png is not None:
-        files.write(png, picture(sights[0], part, layer, head))
-        console.say(f"mt: wrote {png} ({png.stat().st_size >> 10:,} kB)")
+        files.write_file(png, render_png(sights[0], part, layer, head))
+        console.print_line(f"mt: wrote {png} ({png.stat().st_size >> 10:,} kB)")
     if out is not None:
         languages = engine.profile.languages
         about = {"model": " ".join([runs[0].name, checkpoint or ""]).strip(), "text": source}
         about |= {"source": languages.source, "target": engine.target(to)}
-        with files.output(out) as stream:
-            stream.write(html.page(sights, {**about, "forced": target is not None}))
+        with files.open_output(out) as stream:
+            stream.write(html.render_html(sights, {**about, "forced": target is not None}))
         told = f"{len(sights)} translations" if target is None else "the given translation"
-        console.say(f"mt: wrote {out} ({out.stat().st_size >> 10:,} kB, {told})")
+        console.print_line(f"mt: wrote {out} ({out.stat().st_size >> 10:,} kB, {told})")
     if terminal:
         print_lines(sights, part, layer, head)

@@ -37,5 +37,7 @@ def command(
     from mt.checkpoints import averaging, run_directory
     from mt.runtime import console
 
-    made = averaging.average(run, checkpoints or (), last, force)
-    console.say(f"mt: averaged {', '.join(made)}; --checkpoint {run_directory.AVERAGE} takes it")
+    made = averaging.average_checkpoints(run, checkpoints or (), last, force)
+    console.print_line(
+        f"mt: averaged {', '.join(made)}; --checkpoint {run_directory.AVERAGE} takes it"
+    )

@@ -74,10 +74,11 @@ def command(
     options = engine_options(sets, checkpoint, device, precision, threads, to=to)
     if sampling:
         options = replace(options, search={**options.search, "kind": "sampling"})
-    processes = processes or translate_corpus.fair_processes(options)
+    processes = processes or translate_corpus.check_job_processes(options)
     options = replace(options, processes=processes, seed=seed)
-    translate_corpus.run(
-        translate_corpus.Job(run, files.Lines(text), out, options, "source"), console.say
+    translate_corpus.translate_corpus(
+        translate_corpus.CorpusJob(run, files.LineReader(text), out, options, "source"),
+        console.print_line,
     )
     where = f"source: {out}/source.txt, target: {out}/target.txt"
-    console.say(f"mt: data.train takes it as {{kind: text, {where}, tag: bt}}")
+    console.print_line(f"mt: data.train takes it as {{kind: text, {where}, tag: bt}}")

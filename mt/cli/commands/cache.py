@@ -31,7 +31,7 @@ def command(
     entries = sorted(path for path in folder.glob("[!.]*") if path.is_dir())
     if clear:
         for entry in entries:
-            files.discard(entry)
+            files.delete(entry)
         sys.stderr.write(f"deleted {len(entries)} corpora in {folder}\n")
         return
     sizes = [sum(f.stat().st_size for f in e.rglob("*") if f.is_file()) for e in entries]

@@ -35,8 +35,8 @@ def command(
               mt config configs/demo.yaml --explain model.d_model
               mt config --schema > recipe.schema.json
     """
+    from mt.config import explain as explaining
     from mt.config import recipe
-    from mt.config.explain import explained, rendered
 
     if schema:
         import json
@@ -48,6 +48,6 @@ def command(
         raise ConfigError("USAGE", "mt config", what, advice)
     settled, document = recipe.load(config, sets or ())
     if explain:
-        print_lines(line for key in explain for line in explained(settled, document, key))
+        print_lines(line for key in explain for line in explaining.explain(settled, document, key))
     else:
-        print_lines(rendered(settled, document))
+        print_lines(explaining.to_yaml(settled, document))

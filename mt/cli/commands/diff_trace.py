@@ -31,10 +31,10 @@ def command(
     """
     from mt.training import determinism_trace
 
-    traces = determinism_trace.read(one), determinism_trace.read(other)
+    traces = determinism_trace.read_trace(one), determinism_trace.read_trace(other)
     difference = determinism_trace.first_difference(*traces)
     if difference is None:
-        print_lines([determinism_trace.compared(*traces)])
+        print_lines([determinism_trace.summarize_equal(*traces)])
         return
     values = zip((one, other), difference.values, strict=True)
     told = [f"  {value}  {printable(path)}" for path, value in values]

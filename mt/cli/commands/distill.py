@@ -83,9 +83,9 @@ def command(
 
     asked = engine_options(None, None, None, precision, threads)
     search = {} if beams is None else {"beams": beams}
-    processes = processes or translate_corpus.fair_processes(asked)
+    processes = processes or translate_corpus.check_job_processes(asked)
     options = replace(asked, search=search, processes=processes)
-    made = distill.plan(
+    made = distill.make_plan(
         teacher, config, tuple(sets or ()), run or Path("runs") / config.stem,
         None if level is None else level.value, keep_original, options,
     )  # fmt: skip

@@ -72,10 +72,10 @@ def command(
     engine = translate.open_engine(runs[0], options)
     scores = evaluating.evaluate(runs[0], engine, on or (), source, reference or (), options)
     for name in scores:
-        for example in evaluating.examples(runs[0], name, show):
+        for example in evaluating.sample_translations(runs[0], name, show):
             for label, text in zip(("source", "reference", "translation"), example, strict=True):
-                console.say(f"{label:11}  {text}")
-            console.say("")
+                console.print_line(f"{label:11}  {text}")
+            console.print_line("")
     if as_json:
         import json
 

@@ -58,5 +58,5 @@ def command(
     from mt.export import export as exporting
 
     settings = {} if quantization is None else {"quantization": quantization}
-    done = exporting.export(run, to, out, settings, checkpoint, sample, force)
-    print_lines(exporting.table(done))
+    done = exporting.export_model(run, to, out, settings, checkpoint, sample, force)
+    print_lines(exporting.format_result(done))

@@ -21,4 +21,4 @@ def command(config: ConfigFile, sets: RecipeSets = None) -> None:
     from mt.training import finetuning
 
     loaded, _ = recipe.load(config, sets or ())
-    preparing.prepare(loaded, known=finetuning.inherited(loaded))
+    preparing.prepare(loaded, known=finetuning.inherited_vocabulary(loaded))

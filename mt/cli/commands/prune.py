@@ -64,6 +64,6 @@ def command(
     """
     from mt.compression import prune as pruning
 
-    wanted = pruning.wanted(heads, ff, layers, uneven)
+    wanted = pruning.parse_request(heads, ff, layers, uneven)
     done = pruning.prune(run, wanted, finetune_steps, out, checkpoint, sets or (), pairs)
-    print_lines(pruning.table(done))
+    print_lines(pruning.format_result(done))

@@ -70,9 +70,9 @@ def command(
     options = engine_options(
         sets, checkpoint, device, precision, threads, processes, ("runtime",), to
     )
-    translating.refuse_unequal(source, target)  # told before a model is opened
+    translating.check_equal_lines(source, target)  # told before a model is opened
     options = replace(options, strict=strict, others=tuple(runs[1:]))
     engine = translating.open_engine(runs[0], options)
-    with files.output(None) as out:
+    with files.open_output(None) as out:
         as_json = form is ScoreFormat.json
         translating.score_files(engine, source, target, out, as_json, normalize)

@@ -36,5 +36,5 @@ def command(
     from mt.decoding import learn_shortlist as preparing
     from mt.runtime import console
 
-    preparing.learn_shortlist(run, pieces, frequent, pairs, console.say)
-    console.say("mt: --set search.shortlist=true uses it")
+    preparing.learn_shortlist(run, pieces, frequent, pairs, console.print_line)
+    console.print_line("mt: --set search.shortlist=true uses it")

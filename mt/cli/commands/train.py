@@ -43,7 +43,7 @@ def command(
     from mt.config import recipe
     from mt.runtime import distributed
 
-    with distributed.processes() as world:
+    with distributed.join_processes() as world:
         settled, _ = recipe.load(config, sets or ())
         from mt.training import loop as training
 

@@ -132,11 +132,11 @@ def command(
     )
     if target is not None and not force:
         files.refuse_existing(target, "choose another name, or replace it with --force")
-    rendering = output_formats.rendering(form, n_best, scores, alignments)
+    rendering = output_formats.make_formatter(form, n_best, scores, alignments)
     options = replace(
         engine_options(sets, checkpoint, device, precision, threads, processes or 1, to=to),
         others=tuple(runs[1:]), n_best=n_best, alignments=alignments, seed=seed, strict=strict,
-        prefixes=files.lines(prefix) if prefix else None, line_buffered=line_buffered,
+        prefixes=files.read_lines(prefix) if prefix else None, line_buffered=line_buffered,
         soon=target is None,  # a file appears when it is complete
         token_scores=n_best > 1 or form in ("moses", "json"),
     )  # fmt: skip
@@ -145,13 +145,13 @@ def command(
         from mt.cli import interactive
 
         options = replace(options, token_scores=True)
-        interactive.converse(translating.open_engine(runs[0], options), options)
+        interactive.translate_interactively(translating.open_engine(runs[0], options), options)
         return
     with open_input(source) as stream:  # a file that is missing is told before a model is opened
         alone = line_buffered or options.device or threads or processes
         if not alone:
-            options = replace(options, processes=translating.fair_processes(stream))
+            options = replace(options, processes=translating.check_processes(stream))
         engine = translating.open_engine(runs[0], options)
-        with files.output(target) as out:
+        with files.open_output(target) as out:
             name, replaced = str(source or "standard input"), on_bad_utf8 is BadBytes.replace
-            translating.translate_stream(engine, stream, out, options, name, rendering, replaced)
+            translating.translate_lines(engine, stream, out, options, name, rendering, replaced)

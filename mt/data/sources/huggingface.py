@@ -211,7 +211,7 @@ def _told(config: Config, where: str) -> Iterator[None]:
     except Exception as error:
         full = [e for e in _chain(error) if getattr(e, "errno", 0) in (errno.ENOSPC, errno.EDQUOT)]
         if full:
-            with files.told(where):
+            with files.os_errors_as_mt_errors(where):
                 raise full[0] from None
         raise _meaning(error, config, _shard(config, error) or where) from None
     finally:

@@ -38,7 +38,7 @@ def read(config: Config) -> Iterable[Pair]:
 
 def _pairs(config: Config) -> Iterator[Pair]:
     direction = config.direction
-    for number, line in enumerate(files.lines(Path(config.file)), start=1):
+    for number, line in enumerate(files.read_lines(Path(config.file)), start=1):
         origin = f"{config.file}:{number}"
         value = _object(line, origin)
         source = _text(value, config.source, direction.source, origin)

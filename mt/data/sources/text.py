@@ -59,7 +59,7 @@ def _pairs(config: Config) -> Iterator[Pair]:
     if config.source is None or config.target is None:
         yield from _lines(config)
         return
-    source, target = files.lines(Path(config.source)), files.lines(Path(config.target))
+    source, target = files.read_lines(Path(config.source)), files.read_lines(Path(config.target))
     for number, (a, b) in enumerate(zip_longest(source, target), start=1):
         if a is None or b is None:
             rest = number + sum(1 for _ in (target if a is None else source))
@@ -71,7 +71,7 @@ def _pairs(config: Config) -> Iterator[Pair]:
 def _lines(config: Config) -> Iterator[Pair]:
     direction, path = config.direction, config.source or config.target
     assert path is not None, "the Config holds that there is a file"
-    for number, line in enumerate(files.lines(Path(path)), start=1):
+    for number, line in enumerate(files.read_lines(Path(path)), start=1):
         source, target = (line, None) if config.source else (None, line)
         yield Pair(source, target, direction.source, direction.target, f"{path}:{number}")
 

@@ -44,7 +44,7 @@ def _pairs(config: Config) -> Iterator[Pair]:
     direction = config.direction
     wanted = (config.source, config.target)
     width = source = target = 0
-    for number, line in enumerate(files.lines(Path(config.file)), start=1):
+    for number, line in enumerate(files.read_lines(Path(config.file)), start=1):
         fields = line.split("\t")
         if number == 1:
             width = len(fields)

@@ -17,8 +17,8 @@ from typing import Any
 
 from mt.config.plugins import plugin
 from mt.config.schema import Languages, SearchConfig
-from mt.decoding.batching import batches
-from mt.decoding.text_translator import Profile, TextEngine
+from mt.decoding.batching import length_batches
+from mt.decoding.text_translator import Profile, TextTranslator
 from mt.decoding.types import Engine, EngineOptions, Hypothesis, Sentence
 from mt.errors import ConfigError, MachineError, ModelError
 from mt.runtime import files, memory
@@ -71,7 +71,7 @@ def open(path: Path, options: EngineOptions) -> Engine:
         what = f"damaged ({str(error).splitlines()[0]})"
         raise ModelError("CT2-DAMAGED", path / ABOUT, what, AGAIN) from None
     searcher = Searcher(_translator(path, options), _names(path))
-    return TextEngine(searcher, vocabulary, profile, options)
+    return TextTranslator(searcher, vocabulary, profile, options)
 
 
 def _about(path: Path) -> dict[str, Any]:
@@ -110,7 +110,7 @@ def _translator(path: Path, options: EngineOptions) -> Any:
     except ImportError:
         advice = "pip install 'mt[ctranslate2]'"
         raise MachineError("CTRANSLATE2", path, "ctranslate2 is not installed", advice) from None
-    memory.keep_freed()
+    memory.keep_freed_memory()
     device, _, index = (options.device or "cpu").partition(":")
     workers, threads = _layout(options)
     try:
@@ -230,7 +230,7 @@ class Searcher:
             ctranslate2.set_random_seed(options.seed)
         budget = options.batch_tokens // work.settings["beam_size"]
         plain = [row for row, each in enumerate(sentences) if not each.prefix]
-        for places in batches([len(sentences[row].source) for row in plain], budget):
+        for places in length_batches([len(sentences[row].source) for row in plain], budget):
             rows = [plain[place] for place in places]
             longest = max(sentences[row].max_length for row in rows)
             work.waiting.append((rows, self._begin(work, rows, longest, options.n_best)))
@@ -327,7 +327,7 @@ class Searcher:
     def force(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
         """The log-probability of each token of each target."""
         waiting = []
-        for rows in batches([max(map(len, pair)) for pair in pairs], SCORED):
+        for rows in length_batches([max(map(len, pair)) for pair in pairs], SCORED):
             results = self.translator.score_batch(
                 [[self.source[i] for i in pairs[row][0]] for row in rows],
                 [[self.target[i] for i in pairs[row][1][:-1]] for row in rows],

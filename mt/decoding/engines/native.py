@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from mt.checkpoints import bundle, run_directory
 from mt.decoding import shortlist
-from mt.decoding.text_translator import Profile, TextEngine, search_config
+from mt.decoding.text_translator import Profile, TextTranslator, search_config
 from mt.decoding.types import Engine, EngineOptions
 from mt.decoding.worker_pool import open_pool
 from mt.errors import ModelError
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from mt.checkpoints.run_directory import Opened
+    from mt.checkpoints.run_directory import LoadedModel
     from mt.config.recipe import Recipe
     from mt.vocabulary.vocabulary import Vocabulary
 
@@ -46,12 +46,14 @@ def open(path: Path, options: EngineOptions) -> Engine:
     from mt.decoding.torch_searcher import pick_precision
 
     opened, *others = _opened([path, *options.others], options.checkpoint)
-    memory.keep_freed()
+    memory.keep_freed_memory()
     device = pick_device(options.device or "auto")
     use_threads(options.threads or "auto")
     recipe = opened.recipe
     if search_config(recipe.search, options.search).shortlist:
-        shortlist.load(opened.run, opened.vocabulary.digest)  # what is wrong is told at once
+        shortlist.load_shortlist(
+            opened.run, opened.vocabulary.digest
+        )  # what is wrong is told at once
     model = opened.model()
     precision = pick_precision(options.precision or "auto", device)
     more = [(other.model().to(device), other.recipe) for other in others]
@@ -60,13 +62,13 @@ def open(path: Path, options: EngineOptions) -> Engine:
     )
 
 
-def _opened(paths: Sequence[Path], choice: str | None) -> list[Opened]:
+def _opened(paths: Sequence[Path], choice: str | None) -> list[LoadedModel]:
     """The models of an ensemble, whose weights nobody has read yet.
 
     Raises:
         ModelError: two have different vocabularies.
     """
-    opened = [bundle.open_model(path, choice) for path in paths]
+    opened = [bundle.open_loaded_model(path, choice) for path in paths]
     first, *digests = [each.vocabulary.digest for each in opened]
     for path, digest in zip(paths[1:], digests, strict=True):
         if digest != first:
@@ -85,13 +87,13 @@ def native_engine(
     model: nn.Module, vocabulary: Vocabulary, recipe: Recipe, device: torch.device,
     precision: Precision, options: EngineOptions | None = None,
     others: Sequence[tuple[nn.Module, Recipe]] = (), run: Path | None = None,
-) -> TextEngine:  # fmt: skip
+) -> TextTranslator:  # fmt: skip
     """The engine of a model that is already on its device, or of an ensemble of it and others.
 
     On a CPU the weights of now are packed into them, until `mt.linear.pack(model, None)`.
     `run` is where its shortlist lies; without one, as in training, the search knows of none.
     """
-    from mt.decoding.torch_searcher import NativeSearcher
+    from mt.decoding.torch_searcher import TorchSearcher
 
     recipes = [recipe, *(each for _, each in others)]
     positions = [getattr(each.model, "max_length", None) for each in recipes]
@@ -102,5 +104,5 @@ def native_engine(
         search=recipe.search,
     )
     models = [model, *(other for other, _ in others)]
-    searcher = NativeSearcher(models, vocabulary, device, precision, run)
-    return TextEngine(searcher, vocabulary, profile, options or EngineOptions())
+    searcher = TorchSearcher(models, vocabulary, device, precision, run)
+    return TextTranslator(searcher, vocabulary, profile, options or EngineOptions())

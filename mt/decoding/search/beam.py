@@ -18,18 +18,18 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, model_validator
 
 from mt.decoding.candidates import (
-    NONE,
-    Prefixes,
+    NEG_INF,
+    BeamState,
     RankingConfig,
-    asks,
-    best_pieces,
-    empty_prefixes,
-    forced_gains,
-    left_in_batch,
+    cannot_improve,
+    empty_beams,
+    forced_log_probs,
     length_divisor,
-    less_repetitive,
-    ranked,
-    unbeatable,
+    penalize_repetition,
+    rank_hypotheses,
+    sentences_to_keep,
+    should_sync,
+    top_pieces,
 )
 from mt.decoding.types import Decoder, Hypotheses, Request, Search
 from mt.special_tokens import BEGIN, END
@@ -85,9 +85,9 @@ def search(config: Config, decoder: Decoder, request: Request) -> Hypotheses:
 
     width = config.beams
     enough = max(1, round(width * config.patience))
-    live = empty_prefixes(request, width)
+    live = empty_beams(request, width)
     finished = Hypotheses(  # nothing yet
-        live.tokens.clone(), torch.full_like(live.scores, NONE), live.gains.clone()
+        live.tokens.clone(), torch.full_like(live.scores, NEG_INF), live.gains.clone()
     )
     state = decoder.start(request.source, width, request.max_lengths)
     limited = (live.forced >= 0).any(dim=0).tolist()
@@ -99,28 +99,28 @@ def search(config: Config, decoder: Decoder, request: Request) -> Hypotheses:
         logits = decoder.step(state, last)  # [B, N, V]
         if config.against_repetition:
             held = live.tokens[:, :, :step]
-            logits = less_repetitive(config, logits.float(), held, live.forced[:, step])
-        gains, ids = best_pieces(decoder, state, logits, width)
+            logits = penalize_repetition(config, logits.float(), held, live.forced[:, step])
+        gains, ids = top_pieces(decoder, state, logits, width)
         if is_limited:
             only = live.forced[:, step]
-            told, wanted = forced_gains(decoder, state, logits, only, gains, ids)
+            told, wanted = forced_log_probs(decoder, state, logits, only, gains, ids)
             gains, ids = _force(gains, ids, told, wanted, only)
         best = _rank(live.scores, gains, ids, 2 * width)
         ending = best.tokens == END  # [B, 2N]
-        closing = ending[:, :width] & (best.scores[:, :width] != NONE)  # [B, N]
+        closing = ending[:, :width] & (best.scores[:, :width] != NEG_INF)  # [B, N]
         chosen = best.take(ending.int().argsort(dim=1, stable=True)[:, :width])  # [B, N] each
         live.found = live.found + closing.sum(dim=1)
         if config.stop == "finished":
             done = live.found >= enough  # [B]
         else:
             best_yet, longest = finished.scores[live.rows], request.max_lengths[live.rows]
-            done = unbeatable(config, best_yet, chosen.scores, longest)
-        stopped = done | (chosen.scores == NONE).all(dim=1)  # [B]
-        chosen.scores = chosen.scores.masked_fill(stopped[:, None], NONE)
-        chosen.origins = chosen.origins.where(chosen.scores != NONE, own)
+            done = cannot_improve(config, best_yet, chosen.scores, longest)
+        stopped = done | (chosen.scores == NEG_INF).all(dim=1)  # [B]
+        chosen.scores = chosen.scores.masked_fill(stopped[:, None], NEG_INF)
+        chosen.origins = chosen.origins.where(chosen.scores != NEG_INF, own)
         moved = (chosen.origins != own).any()
         closes, stops, moves = 1, 0, 1
-        if asks(step, last.device):  # the one moment in which the host waits for the device
+        if should_sync(step, last.device):  # the one moment in which the host waits for the device
             closes, stops, moves = torch.stack((closing.sum(), stopped.sum(), moved)).tolist()
         if closes:
             _finish(config, finished, live, best.take(own.expand_as(closing)), closing, step)
@@ -128,7 +128,7 @@ def search(config: Config, decoder: Decoder, request: Request) -> Hypotheses:
             break
         _grow(live, chosen, step, bool(moves))
         origins = chosen.origins
-        left = left_in_batch(stopped, stops)
+        left = sentences_to_keep(stopped, stops)
         if left is not None:
             live.keep(left)
             origins = origins[left]
@@ -139,7 +139,7 @@ def search(config: Config, decoder: Decoder, request: Request) -> Hypotheses:
     found = Hypotheses(
         finished.tokens[:, :, :end], finished.scores, finished.log_probabilities[:, :, :end]
     )
-    return ranked(config, decoder, request, found)
+    return rank_hypotheses(config, decoder, request, found)
 
 
 def _force(
@@ -153,7 +153,7 @@ def _force(
         forced: [B] the only token allowed in a sentence, or -1.
     """
     only = (forced >= 0)[:, None]  # [B, 1]
-    gains = gains.masked_fill(only[..., None], NONE)
+    gains = gains.masked_fill(only[..., None], NEG_INF)
     gains[..., 0] = told.where(only, gains[..., 0])
     ids[..., 0] = wanted.where(only, ids[..., 0])
     return gains, ids
@@ -172,7 +172,7 @@ def _rank(scores: Tensor, gains: Tensor, ids: Tensor, count: int) -> _Choice:
     )
 
 
-def _grow(live: Prefixes, chosen: _Choice, step: int, moves: bool) -> None:
+def _grow(live: BeamState, chosen: _Choice, step: int, moves: bool) -> None:
     """Beam n becomes the prefix of `chosen.origins[:, n]` with one more token."""
     if moves:
         for kept in (live.tokens, live.gains):
@@ -187,12 +187,12 @@ def _prefixes(kept: Tensor, origins: Tensor, step: int) -> Tensor:
 
 
 def _finish(
-    config: Config, finished: Hypotheses, live: Prefixes, ends: _Choice, closing: Tensor, step: int
+    config: Config, finished: Hypotheses, live: BeamState, ends: _Choice, closing: Tensor, step: int
 ) -> None:
     """Add those of `ends` [B, N] that `closing` [B, N] marks to the finished; the best N stay."""
     import torch
 
-    scores = (ends.scores / length_divisor(config, step + 1.0)).masked_fill(~closing, NONE)
+    scores = (ends.scores / length_divisor(config, step + 1.0)).masked_fill(~closing, NEG_INF)
     pool = torch.cat((finished.scores[live.rows], scores), dim=1)  # [B, 2N]
     order = pool.argsort(dim=1, descending=True, stable=True)[:, : scores.shape[1]]  # [B, N]
     for done, kept, news in (

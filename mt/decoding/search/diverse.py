@@ -20,19 +20,19 @@ from typing import TYPE_CHECKING
 from pydantic import Field, model_validator
 
 from mt.decoding.candidates import (
-    NONE,
-    Prefixes,
+    NEG_INF,
+    BeamState,
     RankingConfig,
-    allowed,
-    asks,
-    best_of,
-    empty_prefixes,
-    left_in_batch,
+    empty_beams,
     length_divisor,
-    less_repetitive,
-    log_probabilities,
-    ranked,
-    sorted_by,
+    log_probs,
+    mask_special_tokens,
+    penalize_repetition,
+    rank_hypotheses,
+    sentences_to_keep,
+    should_sync,
+    sort_by_score,
+    top_k,
 )
 from mt.decoding.types import Decoder, Hypotheses, Request, Search
 from mt.special_tokens import BEGIN, END
@@ -85,9 +85,9 @@ def search(config: Config, decoder: Decoder, request: Request) -> Hypotheses:
     import torch
 
     groups, width = config.groups, config.beams // config.groups
-    live = empty_prefixes(request, groups, width)
+    live = empty_beams(request, groups, width)
     finished = Hypotheses(  # nothing yet
-        live.tokens.clone(), torch.full_like(live.scores, NONE), live.gains.clone()
+        live.tokens.clone(), torch.full_like(live.scores, NEG_INF), live.gains.clone()
     )
     state = decoder.start(request.source, config.beams, request.max_lengths)
     own = torch.arange(config.beams, device=live.rows.device)  # [N]
@@ -98,23 +98,25 @@ def search(config: Config, decoder: Decoder, request: Request) -> Hypotheses:
         logits, forced = decoder.step(state, last), live.forced[:, step]
         if config.against_repetition:
             held = live.tokens[..., :step].flatten(1, 2)  # [B, N, t]
-            logits = less_repetitive(config, logits, held, forced)
-        gains = allowed(log_probabilities(logits), forced).nan_to_num_(nan=NONE, neginf=NONE)
+            logits = penalize_repetition(config, logits, held, forced)
+        gains = mask_special_tokens(log_probs(logits), forced).nan_to_num_(
+            nan=NEG_INF, neginf=NEG_INF
+        )
         gains = gains.unflatten(1, (groups, width))  # [B, G, W, V]
         taken = torch.zeros_like(gains[:, 0, 0])  # [B, V] how often at this step
         choices = [_extend(config, live, finished, gains, taken, g, step) for g in range(groups)]
         chosen = _Choice(
             *(torch.stack([getattr(c, f.name) for c in choices], 1) for f in fields(_Choice))
         )  # [B, G, W] each
-        stopped = (chosen.scores == NONE).flatten(1).all(dim=1)  # [B]
-        looks = asks(step, own.device)
+        stopped = (chosen.scores == NEG_INF).flatten(1).all(dim=1)  # [B]
+        looks = should_sync(step, own.device)
         stops = int(stopped.sum()) if looks else 0
         if stops == len(live.rows):
             break
         _grow(live, chosen, step)
         first = torch.arange(groups, device=own.device)[:, None] * width  # [G, 1]
-        origins = (chosen.origins + first).flatten(1).where(live.scores.flatten(1) != NONE, own)
-        left = left_in_batch(stopped, stops)
+        origins = (chosen.origins + first).flatten(1).where(live.scores.flatten(1) != NEG_INF, own)
+        left = sentences_to_keep(stopped, stops)
         if left is not None:
             live.keep(left)
             origins = origins[left]
@@ -126,7 +128,7 @@ def search(config: Config, decoder: Decoder, request: Request) -> Hypotheses:
 
 
 def _extend(
-    config: Config, live: Prefixes, finished: Hypotheses, gains: Tensor, taken: Tensor,
+    config: Config, live: BeamState, finished: Hypotheses, gains: Tensor, taken: Tensor,
     group: int, step: int,
 ) -> _Choice:  # fmt: skip
     """How one group grows, given the tokens `taken` [B, V] by those before it, which it adds to.
@@ -136,38 +138,38 @@ def _extend(
     width, size = gains.shape[2:]
     totals = live.scores[:, group, :, None] + gains[:, group]  # [B, W, V]
     apart = totals - config.diversity * taken[:, None]
-    ranked, places = best_of(apart.flatten(1), 2 * width)  # [B, 2W]
+    ranked, places = top_k(apart.flatten(1), 2 * width)  # [B, 2W]
     best = _Choice(
-        scores=totals.flatten(1).gather(1, places).masked_fill(ranked == NONE, NONE),
+        scores=totals.flatten(1).gather(1, places).masked_fill(ranked == NEG_INF, NEG_INF),
         origins=places.div(size, rounding_mode="floor"),
         tokens=places % size,
         gains=gains[:, group].flatten(1).gather(1, places),
     )
     ending = best.tokens == END
-    closing = ending[:, :width] & (best.scores[:, :width] != NONE)  # [B, W]
+    closing = ending[:, :width] & (best.scores[:, :width] != NEG_INF)  # [B, W]
     live.found[:, group] += closing.sum(dim=1)
     _finish(config, finished, live, best, closing, group, step)
     order = ending.int().argsort(dim=1, stable=True)[:, :width]  # [B, W]
     chosen = _Choice(*(getattr(best, each.name).gather(1, order) for each in fields(best)))
     done = live.found[:, group] >= width  # [B]
-    chosen.scores = chosen.scores.masked_fill(done[:, None], NONE)
-    taken.scatter_add_(1, chosen.tokens, (chosen.scores != NONE).float())
+    chosen.scores = chosen.scores.masked_fill(done[:, None], NEG_INF)
+    taken.scatter_add_(1, chosen.tokens, (chosen.scores != NEG_INF).float())
     return chosen
 
 
 def _finish(
-    config: Config, finished: Hypotheses, live: Prefixes, best: _Choice, closing: Tensor,
+    config: Config, finished: Hypotheses, live: BeamState, best: _Choice, closing: Tensor,
     group: int, step: int,
 ) -> None:  # fmt: skip
     """Add those of the first W candidates that `closing` [B, W] marks; the best W stay."""
     import torch
 
-    if asks(step, closing.device) and not bool(closing.any()):
+    if should_sync(step, closing.device) and not bool(closing.any()):
         return
     width, rows = closing.shape[1], live.rows
     scores = best.scores[:, :width] / length_divisor(config, step + 1.0)
     pool = torch.cat(
-        (finished.scores[rows, group], scores.masked_fill(~closing, NONE)), dim=1
+        (finished.scores[rows, group], scores.masked_fill(~closing, NEG_INF)), dim=1
     )  # [B, 2W]
     order = pool.argsort(dim=1, descending=True, stable=True)[:, :width]  # [B, W]
     for done, kept, news in (
@@ -186,7 +188,7 @@ def _prefixes(kept: Tensor, origins: Tensor) -> Tensor:
     return kept.gather(-2, origins[..., None].expand(*origins.shape, kept.shape[-1]))
 
 
-def _grow(live: Prefixes, chosen: _Choice, step: int) -> None:
+def _grow(live: BeamState, chosen: _Choice, step: int) -> None:
     """Each beam becomes the prefix of its origin with one more token."""
     live.tokens = _prefixes(live.tokens, chosen.origins)
     live.gains = _prefixes(live.gains, chosen.origins)
@@ -206,5 +208,5 @@ def _best(
     tokens = found.tokens  # [B, N, T]
     same = (tokens[:, :, None] == tokens[:, None]).all(dim=-1)  # [B, N, N]
     again = same.tril(diagonal=-1).any(dim=2)  # [B, N] an earlier group has it
-    found = sorted_by(found.scores.masked_fill(again, NONE), found)
-    return ranked(config, decoder, request, found)
+    found = sort_by_score(found.scores.masked_fill(again, NEG_INF), found)
+    return rank_hypotheses(config, decoder, request, found)

@@ -13,15 +13,15 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from mt.decoding.candidates import (
-    NONE,
+    NEG_INF,
     RepetitionConfig,
-    asks,
-    best_of,
-    best_pieces,
-    forced_gains,
+    forced_log_probs,
     forced_tokens,
-    left_in_batch,
-    less_repetitive,
+    penalize_repetition,
+    sentences_to_keep,
+    should_sync,
+    top_k,
+    top_pieces,
 )
 from mt.decoding.types import Decoder, Hypotheses, Request, Search
 from mt.errors import ConfigError
@@ -69,28 +69,28 @@ def search(config: Config, decoder: Decoder, request: Request) -> Hypotheses:
         logits = decoder.step(state, last[:, None])  # [B, 1, V]
         if config.against_repetition:
             held = tokens[rows, None, :step]  # [B, 1, t]
-            logits = less_repetitive(config, logits.float(), held, forced[rows, step])
-        gains, ids = best_pieces(decoder, state, logits, 1)  # [B, 1, K]
+            logits = penalize_repetition(config, logits.float(), held, forced[rows, step])
+        gains, ids = top_pieces(decoder, state, logits, 1)  # [B, 1, K]
         gain, last = _choose(gains[:, 0], ids[:, 0], scores[rows], lengths[rows] == end)
         if step < prefixed:
             only = forced[rows, step]  # [B]
-            told_only = forced_gains(decoder, state, logits, only, gains, ids)  # [B, 1] each
+            told_only = forced_log_probs(decoder, state, logits, only, gains, ids)  # [B, 1] each
             own, wanted = (each[:, 0] for each in told_only)
             gain, last = own.where(only >= 0, gain), wanted.where(only >= 0, last)
         live = ~ended[rows]
         tokens[rows, step] = last.where(live, 0)
         told[rows, step] = gain.where(live, 0)
         scores[rows] += told[rows, step]
-        ended[rows] |= (last == END) | (scores[rows] == NONE)
+        ended[rows] |= (last == END) | (scores[rows] == NEG_INF)
         stopped = ended[rows]
-        stops = int(stopped.sum()) if asks(step, rows.device) else 0
+        stops = int(stopped.sum()) if should_sync(step, rows.device) else 0
         if stops == len(rows):
             break
-        left = left_in_batch(stopped, stops)
+        left = sentences_to_keep(stopped, stops)
         if left is not None:
             rows, last = rows[left], last[left]
             decoder.keep(state, left)
-    lost = (scores == NONE)[:, None]  # no way on had any probability: no hypothesis
+    lost = (scores == NEG_INF)[:, None]  # no way on had any probability: no hypothesis
     tokens, told = tokens.masked_fill(lost, 0), told.masked_fill(lost, 0)
     return Hypotheses(tokens[:, None, :end], scores[:, None], told[:, None, :end])
 
@@ -105,7 +105,7 @@ def _choose(gains: Tensor, ids: Tensor, scores: Tensor, must_end: Tensor) -> tup
         scores: [B] log-probability of the prefixes.
         must_end: [B] where nothing but END may come.
     """
-    totals = (scores[:, None] + gains).masked_fill(must_end[:, None], NONE)
+    totals = (scores[:, None] + gains).masked_fill(must_end[:, None], NEG_INF)
     totals[:, 0] = (scores + gains[:, 0]).where(must_end, totals[:, 0])
-    place = best_of(totals, 1)[1].masked_fill(must_end[:, None], 0)  # [B, 1]
+    place = top_k(totals, 1)[1].masked_fill(must_end[:, None], 0)  # [B, 1]
     return gains.gather(1, place)[:, 0], ids.gather(1, place)[:, 0]

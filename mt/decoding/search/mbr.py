@@ -21,7 +21,7 @@ from pydantic import Field
 
 from mt.config.plugins import Plugin, plugin
 from mt.config.schema import SearchConfig
-from mt.decoding.candidates import NONE, sorted_by
+from mt.decoding.candidates import NEG_INF, sort_by_score
 from mt.decoding.types import Decoder, Hypotheses, Request, Search
 from mt.errors import ConfigError
 from mt.special_tokens import PAD
@@ -71,10 +71,10 @@ def search(config: Config, inner: Search, decoder: Decoder, request: Request) ->
     )
     found = inner(decoder, wanted)
     texts = _texts(request, found)
-    scores = found.scores.new_full(found.scores.shape, NONE)
+    scores = found.scores.new_full(found.scores.shape, NEG_INF)
     for row, places, utilities in _expected_utilities(texts):
         scores[row, places] = scores.new_tensor(utilities)
-    found = sorted_by(scores, found)
+    found = sort_by_score(scores, found)
     n = request.n_best
     return Hypotheses(found.tokens[:, :n], found.scores[:, :n], found.log_probabilities[:, :n])
 

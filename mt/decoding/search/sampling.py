@@ -23,16 +23,16 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from mt.decoding.candidates import (
-    NONE,
+    NEG_INF,
     RepetitionConfig,
-    allowed,
-    asks,
-    best_of,
     forced_tokens,
-    left_in_batch,
-    less_repetitive,
-    log_probabilities,
-    sorted_by,
+    log_probs,
+    mask_special_tokens,
+    penalize_repetition,
+    sentences_to_keep,
+    should_sync,
+    sort_by_score,
+    top_k,
 )
 from mt.decoding.types import Decoder, Hypotheses, Request, Search
 from mt.special_tokens import BEGIN, END, PAD
@@ -86,27 +86,27 @@ def search(config: Config, decoder: Decoder, request: Request) -> Hypotheses:
         logits = decoder.step(state, last)  # [B, N, V]
         shaped, now = logits, forced[rows, step]  # now [B]
         if config.against_repetition:
-            shaped = less_repetitive(config, logits, tokens[rows, :, :step], now)
-        choices = allowed(shaped.float(), now)  # [B, N, V]
+            shaped = penalize_repetition(config, logits, tokens[rows, :, :step], now)
+        choices = mask_special_tokens(shaped.float(), now)  # [B, N, V]
         last = _draw(config, choices, uniforms[rows, :, step])  # [B, N]
-        nothing = choices.amax(dim=-1) == NONE  # [B, N]
-        gain = log_probabilities(logits).gather(-1, last[..., None])[..., 0]  # [B, N]
-        gain = gain.nan_to_num(nan=NONE, neginf=NONE).masked_fill(nothing, NONE)
+        nothing = choices.amax(dim=-1) == NEG_INF  # [B, N]
+        gain = log_probs(logits).gather(-1, last[..., None])[..., 0]  # [B, N]
+        gain = gain.nan_to_num(nan=NEG_INF, neginf=NEG_INF).masked_fill(nothing, NEG_INF)
         live = ~ended[rows]
         tokens[rows, :, step] = last.where(live, PAD)
         gains[rows, :, step] = gain.where(live, 0)
         scores[rows] += gains[rows, :, step]  # in turn: a sum's rounding depends on its length
-        lost[rows] |= live & (gain == NONE)
+        lost[rows] |= live & (gain == NEG_INF)
         ended[rows] |= lost[rows] | (last == END)
         stopped = ended[rows].all(dim=1)  # [B]
-        stops = int(stopped.sum()) if asks(step, rows.device) else 0
+        stops = int(stopped.sum()) if should_sync(step, rows.device) else 0
         if stops == len(rows):
             break
-        left = left_in_batch(stopped, stops)
+        left = sentences_to_keep(stopped, stops)
         if left is not None:
             rows, last = rows[left], last[left]
             decoder.keep(state, left)
-    return sorted_by(scores, Hypotheses(tokens[..., :end], scores, gains[..., :end]))
+    return sort_by_score(scores, Hypotheses(tokens[..., :end], scores, gains[..., :end]))
 
 
 def _uniforms(request: Request, longest: int) -> Tensor:
@@ -142,8 +142,8 @@ def _chances(config: Config, logits: Tensor) -> Tensor:
     logits = logits / config.temperature
     chances = logits.softmax(dim=-1).nan_to_num(0.0)  # all of a row without any token are 0
     if config.top_k:
-        few, ids = best_of(logits, min(config.top_k, logits.shape[-1]))  # [B, N, K]
-        logits = logits.new_full(logits.shape, NONE).scatter(-1, ids, few)
+        few, ids = top_k(logits, min(config.top_k, logits.shape[-1]))  # [B, N, K]
+        logits = logits.new_full(logits.shape, NEG_INF).scatter(-1, ids, few)
         chances = logits.softmax(dim=-1).nan_to_num(0.0)
     if config.top_p < 1:
         ordered = chances.sort(dim=-1, descending=True, stable=True)

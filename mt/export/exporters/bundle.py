@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mt.checkpoints import bundle
-from mt.checkpoints.run_directory import Opened
+from mt.checkpoints.run_directory import LoadedModel
 from mt.config.section import Variant
 
 if TYPE_CHECKING:
@@ -19,11 +19,11 @@ class Config(Variant):
     kind: str = "bundle"
 
 
-def check(opened: Opened, config: Config) -> None:
+def check(opened: LoadedModel, config: Config) -> None:
     """Any model can be bundled."""
 
 
-def export(model: nn.Module | Any, opened: Opened, path: Path, config: Config) -> None:
+def export(model: nn.Module | Any, opened: LoadedModel, path: Path, config: Config) -> None:
     """Write the file.
 
     Args:
@@ -32,4 +32,4 @@ def export(model: nn.Module | Any, opened: Opened, path: Path, config: Config) -
         path: the file; it must not exist.
         config: of no consequence.
     """
-    bundle.write(path, opened, model)
+    bundle.write_bundle(path, opened, model)

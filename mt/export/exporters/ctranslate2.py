@@ -37,7 +37,7 @@ class Config(Variant):
     """Type of the stored weights; `int8`: matrices in 8 bits, the rest in 32."""
 
 
-def check(opened: run_directory.Opened, config: Config) -> None:
+def check(opened: run_directory.LoadedModel, config: Config) -> None:
     """Refuse what CTranslate2 cannot express.
 
     Raises:
@@ -69,7 +69,7 @@ def check(opened: run_directory.Opened, config: Config) -> None:
         raise MachineError("CTRANSLATE2", "--to", "it is not installed", advice) from None
 
 
-def export(model: Seq2Seq, opened: run_directory.Opened, path: Path, config: Config) -> None:
+def export(model: Seq2Seq, opened: run_directory.LoadedModel, path: Path, config: Config) -> None:
     """Write the model into a new folder.
 
     Args:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from mt.checkpoints import run_directory
 from mt.config.section import Variant
 from mt.data.pairs import Pair
-from mt.decoding.batching import batches
+from mt.decoding.batching import length_batches
 from mt.decoding.types import EngineOptions, Score, Translation
 from mt.errors import ConfigError, MachineError
 from mt.interfaces import Seq2Seq
@@ -41,7 +41,7 @@ class Config(Variant):
     kind: str = "huggingface"
 
 
-def check(opened: run_directory.Opened, config: Config) -> None:
+def check(opened: run_directory.LoadedModel, config: Config) -> None:
     """Refuse what neither Marian nor Pegasus expresses.
 
     Raises:
@@ -88,7 +88,7 @@ def check(opened: run_directory.Opened, config: Config) -> None:
         raise MachineError("HUGGINGFACE", "--to", "it is not installed", advice) from None
 
 
-def export(model: Seq2Seq, opened: run_directory.Opened, path: Path, config: Config) -> None:
+def export(model: Seq2Seq, opened: run_directory.LoadedModel, path: Path, config: Config) -> None:
     """Write the model and its tokenizer into a new folder.
 
     Args:
@@ -108,7 +108,7 @@ def export(model: Seq2Seq, opened: run_directory.Opened, path: Path, config: Con
     tokenizer(opened.vocabulary, theirs.config.max_position_embeddings).save_pretrained(path)
 
 
-def _empty(opened: run_directory.Opened) -> Any:
+def _empty(opened: run_directory.LoadedModel) -> Any:
     """Their model of the same sizes."""
     import transformers
 
@@ -149,7 +149,7 @@ def _tied(model: Any, vocabulary: Vocabulary) -> bool:
     return model.tie_embeddings == "all" or (model.tie_embeddings == "auto" and vocabulary.joint)
 
 
-def _generation(opened: run_directory.Opened) -> Any:
+def _generation(opened: run_directory.LoadedModel) -> Any:
     """The search of the recipe; greedy where it is none that they have."""
     import transformers
 
@@ -335,7 +335,7 @@ def _model(proto: Any, names: Sequence[str]) -> tuple[Any, list[str]]:
 # ------------------------------------------------------------------------- what it gives
 
 
-def open(path: Path, opened: run_directory.Opened) -> Exported:
+def open(path: Path, opened: run_directory.LoadedModel) -> Exported:
     """What was exported, to be compared with what it is of."""
     return Exported(path, opened)
 
@@ -356,7 +356,7 @@ class Exported:
             for, and its search limits the length of each sentence.
     """
 
-    def __init__(self, path: Path, opened: run_directory.Opened) -> None:
+    def __init__(self, path: Path, opened: run_directory.LoadedModel) -> None:
         import transformers
 
         self.vocabulary, self.search = opened.vocabulary, opened.recipe.search
@@ -380,7 +380,7 @@ class Exported:
             beams, settings = 1, {"num_beams": 1, "early_stopping": None, "length_penalty": None}
         found: dict[int, Translation] = {}
         lengths = [len(ids) for ids in self.tokenizer(texts).input_ids] if texts else []
-        for rows in batches(lengths, BATCH // beams):
+        for rows in length_batches(lengths, BATCH // beams):
             batch = self.tokenizer([texts[row] for row in rows], padding=True, return_tensors="pt")
             limits = torch.tensor([self._limit(lengths[row]) for row in rows])
             within = partial(_within, limits.repeat_interleave(beams))

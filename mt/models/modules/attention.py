@@ -36,7 +36,7 @@ def attend(
         [R, H, T, K].
     """
     if query.device.type == "cpu" and not torch.compiler.is_compiling():
-        return _attend_plainly(query, key, value, valid, causal, dropout)
+        return _plain_attention(query, key, value, valid, causal, dropout)
     mask = None if valid is None else valid[:, None, None, :]  # [R, 1, 1, S]
     if query.size(2) == 1:  # the last query sees every key
         causal = False
@@ -49,7 +49,7 @@ def attend(
     )
 
 
-def _attend_plainly(
+def _plain_attention(
     query: Tensor, key: Tensor, value: Tensor, valid: Tensor | None, causal: bool, dropout: float
 ) -> Tensor:
     """Attention in parts, fp32 at least: of sentences, a CPU's own kernel takes times as long.
@@ -62,7 +62,7 @@ def _attend_plainly(
     with torch.autocast("cpu", enabled=False):
         # The products want heads apart: one copy to that end and to the other type.
         q, k, v = (t.to(wide, memory_format=torch.contiguous_format) for t in (query, key, value))
-        return (drop(weights(q, k, valid, causal), dropout) @ v).to(query.dtype)
+        return (byte_dropout(attention_weights(q, k, valid, causal), dropout) @ v).to(query.dtype)
 
 
 def _future(queries: int, keys: int, device: torch.device) -> Tensor:
@@ -71,7 +71,7 @@ def _future(queries: int, keys: int, device: torch.device) -> Tensor:
     return every.triu(keys - queries + 1)
 
 
-def weights(
+def attention_weights(
     query: Tensor, key: Tensor, valid: Tensor | None = None, causal: bool = False
 ) -> Tensor:
     """The attention weights [R, H, T, S] themselves: rows sum to 1. See `attend`."""
@@ -101,7 +101,7 @@ class _ByteDropout(torch.autograd.Function):
         return (gradient * kept).mul_(ctx.scale), None
 
 
-def drop(x: Tensor, probability: float) -> Tensor:
+def byte_dropout(x: Tensor, probability: float) -> Tensor:
     """Zero elements with `probability` and scale the rest up (section 5.4), in training only.
 
     On a CPU the probability is rounded to 1/256, the scale follows it.
@@ -130,7 +130,7 @@ def attend_cells(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None)
     if query.device.type != "cpu":
         mask = None if bias is None else bias.unflatten(0, query.shape[:2])
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-    # The parts are faster here than a CPU's own kernel, as in training (`_attend_plainly`).
+    # The parts are faster here than a CPU's own kernel, as in training (`_plain_attention`).
     flat = query.flatten(0, 1)  # [B*H, Q, K]
     start, share = (flat.new_zeros(()), 0) if bias is None else (bias, 1)
     keys = key.flatten(0, 1).transpose(1, 2)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mt.models.modules.attention import attend, drop, weights
+from mt.models.modules.attention import attend, attention_weights, byte_dropout
 from mt.models.modules.head_gates import HardConcrete
 from mt.models.modules.kv_cache import KeyValueCache
 from mt.models.modules.linear import Linear, Packed
@@ -21,7 +21,7 @@ from mt.models.modules.positions import Rotary
 
 
 class Dropout(nn.Module):
-    """Dropout (section 5.4), by `attention.drop`."""
+    """Dropout (section 5.4), by `attention.byte_dropout`."""
 
     def __init__(self, probability: float) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class Dropout(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The same shape."""
-        return drop(x, self.probability) if self.training else x
+        return byte_dropout(x, self.probability) if self.training else x
 
 
 class MultiHeadAttention(nn.Module):
@@ -76,7 +76,7 @@ class MultiHeadAttention(nn.Module):
         if self.watch is not None:
             # As `attend` computes on a CPU; packed parts may differ in their types.
             wide = torch.promote_types(torch.promote_types(query.dtype, key.dtype), torch.float32)
-            self.watch.append(weights(query.to(wide), key.to(wide), valid, causal))
+            self.watch.append(attention_weights(query.to(wide), key.to(wide), valid, causal))
         return attend(query, key, value, valid, causal, self.dropout if self.training else 0.0)
 
     def attend_source(self, x: Tensor, cache: KeyValueCache, layer: int) -> Tensor:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from mt.models.modules.attention import attend, weights
+from mt.models.modules.attention import attend, attention_weights
 from mt.models.modules.head_gates import Choice
 from mt.models.modules.kv_cache import KeyValueCache
 from mt.models.modules.linear import Packed, linear
@@ -93,7 +93,7 @@ class ChosenAttention(nn.Module):
         key, value = keys_values
         if self.watch is not None:
             wide = torch.promote_types(query.dtype, key.dtype)
-            self.watch.append(weights(query.to(wide), key.to(wide), valid, causal))
+            self.watch.append(attention_weights(query.to(wide), key.to(wide), valid, causal))
         return attend(query, key, value, valid, causal, self.dropout if self.training else 0.0)
 
     def _gathered(self, x: Tensor, choice: Choice, product: str) -> Tensor:

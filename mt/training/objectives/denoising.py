@@ -76,7 +76,7 @@ class Denoising(nn.Module):
         self.head = Head(width) if config.predict_weight else None
         # Tensors, so that what a CUDA graph has captured reads the seed of its own update.
         self.register_buffer("seed", torch.zeros((), dtype=torch.int64), persistent=False)
-        self.register_buffer("spans", noising.poisson(config.span), persistent=False)
+        self.register_buffer("spans", noising.poisson_lengths(config.span), persistent=False)
 
     def begin(self, seed: int) -> None:
         """Noise from this seed until the next call; the loop has one for each update."""
@@ -129,7 +129,7 @@ class Denoising(nn.Module):
         plain = _plain(batch)
         text = (plain.source >= FIRST_PIECE) | (plain.source == UNK)
         pieces, share = (FIRST_PIECE, self.pieces), self.config.predict_share
-        return noising.cloze(plain.source, text, share, pieces, self._seed(), batch.rows)
+        return noising.mask_tokens(plain.source, text, share, pieces, self._seed(), batch.rows)
 
     def _seed(self) -> Tensor:
         return self.seed if self.training else torch.zeros_like(self.seed)
@@ -177,11 +177,11 @@ def noised(batch: Batch, config: Config, spans: Tensor, seed: Tensor) -> Batch:
     lengths = (plain.source_lengths - front - 1).clamp(min=0)
     text = plain.source.gather(1, (place + front[:, None]).clamp(max=width - 1))
     if config.shuffle:
-        text = noising.shuffled(text, lengths, config.shuffle, seed, rows)
+        text = noising.local_shuffle(text, lengths, config.shuffle, seed, rows)
     if config.delete:
-        text, lengths = noising.thinned(text, lengths, config.delete, seed, rows)
+        text, lengths = noising.delete_tokens(text, lengths, config.delete, seed, rows)
     if config.mask:
-        text, lengths = noising.infilled(text, lengths, config.mask, spans, seed, rows)
+        text, lengths = noising.infill_spans(text, lengths, config.mask, spans, seed, rows)
     ends = front + lengths
     source = text.gather(1, (place - front[:, None]).clamp(min=0))
     source = torch.where(place < front[:, None], plain.source, source)

@@ -28,10 +28,10 @@ from mt.training.losses import (
     CHUNK,
     DEVICE_CHUNKS,
     add_gradients,
-    handed_over,
-    real_positions,
+    select_real_positions,
     sequence_cross_entropy,
-    zeros,
+    to_parameter_dtype,
+    zero_gradients,
 )
 
 if TYPE_CHECKING:
@@ -72,8 +72,8 @@ class Distillation(nn.Module):
             total = sequence_cross_entropy(hidden, *model.output(), batch.labels)
             return (Term("loss", total, count),)
         theirs = self.teacher.hidden(batch)  # [B, T, D']
-        taught, _, _ = real_positions(theirs, batch.labels)
-        states, labels, _ = real_positions(hidden, batch.labels)
+        taught, _, _ = select_real_positions(theirs, batch.labels)
+        states, labels, _ = select_real_positions(hidden, batch.labels)
         total = taught_cross_entropy(
             states, *model.output(), labels, taught, self.teacher.project, self.config
         )
@@ -89,7 +89,7 @@ class _Taught(torch.autograd.Function):
         project: Callable[[Tensor], Tensor], config: Config,
     ) -> Tensor:  # fmt: skip
         wanted = any(ctx.needs_input_grad[:3])
-        gradients = zeros(hidden, weight, bias, wanted)
+        gradients = zero_gradients(hidden, weight, bias, wanted)
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         size = CHUNK if hidden.device.type == "cpu" else DEVICE_CHUNKS * CHUNK
         for start in range(0, len(hidden), size):
@@ -107,7 +107,7 @@ class _Taught(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient: Tensor):  # type: ignore[no-untyped-def]
-        return *handed_over(ctx, gradient), None, None, None, None
+        return *to_parameter_dtype(ctx, gradient), None, None, None, None
 
 
 def _chunk(logits: Tensor, theirs: Tensor, labels: Tensor, config: Config) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mt.config.section import Variant
 from mt.interfaces import Batch, Loss, Seq2Seq, Teacher, Term
 from mt.special_tokens import PAD
-from mt.training.losses import linear_cross_entropy, linear_two_passes, real_positions
+from mt.training.losses import linear_cross_entropy, linear_two_passes, select_real_positions
 
 if TYPE_CHECKING:
     from mt.vocabulary.vocabulary import Vocabulary
@@ -53,7 +53,7 @@ class RDrop(nn.Module):
         if self.training:
             source, target = torch.cat((source, source)), torch.cat((target, target))
         hidden = model.decode(target, model.encode(source))  # [2B, T, D], in evaluation [B, T, D]
-        hidden, labels, ignored = real_positions(hidden, batch.labels)
+        hidden, labels, ignored = select_real_positions(hidden, batch.labels)
         count = (batch.labels != PAD).sum()
         if not self.training:
             return (

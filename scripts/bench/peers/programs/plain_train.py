@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mt.data.collate import batch_of
+from mt.data.collate import to_batch
 from mt.interfaces import Batch
 from mt.models.modules.positions import sinusoids
 from mt.models.transformer import Config
@@ -84,7 +84,7 @@ def batches(folder: Path) -> Iterator[Batch]:
     while True:
         draw.shuffle(groups)
         for group in groups:
-            yield batch_of([source[i] for i in group], [target[i] for i in group], np.array(group))
+            yield to_batch([source[i] for i in group], [target[i] for i in group], np.array(group))
 
 
 def main() -> None:
