@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -39,6 +39,20 @@ class Batch:
     def labels(self) -> Tensor:
         """[B, T] what the decoder shall say at each position."""
         return self.target[:, 1:]
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """The position of the next update in the training data."""
+
+    epoch: int = 0
+    """Its epoch, counted from 0."""
+    window: int = 0
+    """Its window within the epoch, counted from 0."""
+    update: int = 0
+    """Its number within the window, or within the epoch of a stream, counted from 0."""
+    stream: dict[str, Any] | None = None
+    """The position of this rank in a streamed corpus; in a checkpoint, of each rank (`ranks`)."""
 
 
 @dataclass(frozen=True, slots=True)

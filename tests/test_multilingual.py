@@ -92,7 +92,7 @@ def test_a_source_begins_with_its_target_language_and_says_if_it_was_translated_
         ids = prepared.train.source(row).tolist()
         assert ids == [*front, *known.encode_source(tiny_run.SOURCES[:1])[0], END]
     assert known.pieces_source(prepared.valid.source(count).tolist())[0] == "<2fr>"
-    assert prepared.parts == (count, count, count)
+    assert prepared.corpus_sizes == (count, count, count)
     no_text = Vocabulary.load(prepared.folder).encode_source(["<2de> <bt>"])[0]
     assert not set(no_text) & {*de, BACK_TRANSLATED}
 

@@ -224,9 +224,9 @@ def test_an_epoch_is_a_function_of_seed_and_number(vocabularies, model, side):
         )
         for _ in "ab"
     ]
-    whole = [sentences(made[0].taken(epoch)) for epoch in range(3)]
+    whole = [sentences(made[0].start_epoch(epoch)) for epoch in range(3)]
     assert whole[0] != whole[1] != whole[2]
-    assert sentences(made[1].taken(2)) == whole[2]  # as when a run is resumed there
+    assert sentences(made[1].start_epoch(2)) == whole[2]  # as when a run is resumed there
     draw = SubwordRegularizer(SamplingConfig(source=side, target=side), known, 99)
     assert sentences(draw(pairs, 7, 1)) == whole[1]
     assert sentences(draw(pairs, 8, 1)) != whole[1]
@@ -247,14 +247,14 @@ def test_no_sentence_becomes_too_long(vocabularies):
     plain = sentences(pairs)
     limit = max(map(len, plain))
     draw = SubwordRegularizer(SamplingConfig(target={"alpha": 0.0}), known, limit)
-    most = draw.longest(pairs)
+    most = draw.max_lengths(pairs)
     assert most == (limit, limit)
     found = [sentences(draw(pairs, 1, epoch)) for epoch in range(5)]
     assert max(len(ids) for epoch in found for ids in epoch) <= limit
     assert any(epoch[row] == plain[row] for epoch in found for row in range(len(plain)))
     loose = SubwordRegularizer(SamplingConfig(target={"alpha": 0.0}), known, 10_000)
     assert max(map(len, sentences(loose(pairs, 1, 0)))) > limit
-    assert loose.longest(pairs)[1] >= max(map(len, sentences(loose(pairs, 1, 0))))
+    assert loose.max_lengths(pairs)[1] >= max(map(len, sentences(loose(pairs, 1, 0))))
 
 
 def test_a_sentence_with_a_character_that_is_no_piece_keeps_its_cut():

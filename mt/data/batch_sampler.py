@@ -11,10 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mt.config.recipe import Recipe
 from mt.config.schema import BatchingConfig
 from mt.data.bucketing import (
     Lengths,
@@ -24,6 +26,7 @@ from mt.data.bucketing import (
     bucket_by_length,
     pack_into_shapes,
 )
+from mt.data.corpus import EncodedPairs
 
 _SAMPLING_STREAM = 0x5EED
 """Sets the generators of `temperature_sample` apart from those of windows."""
@@ -120,3 +123,19 @@ def temperature_sample(
 def _num_updates(target: Lengths, tokens: int) -> int:
     """How many updates the pairs of a window make: never more than it has micro-batches."""
     return max(1, round(int(target.sum()) / max(tokens, int(target.max(initial=0)))))
+
+
+def static_shapes(resolved: dict[str, Any]) -> tuple[Shape, ...]:
+    """The shapes in `resolved.json`, smallest first; none: any shape."""
+    return tuple((rows, source, target) for rows, source, target in resolved["shapes"])
+
+
+def plan_epoch(
+    recipe: Recipe, corpus: EncodedPairs, resolved: dict[str, Any], epoch: int,
+    parts: tuple[int, ...] = (),
+) -> EpochPlan:  # fmt: skip
+    """The batches of an epoch; `parts` has the number of pairs of each training corpus."""
+    return EpochPlan(
+        corpus.source_lengths, corpus.target_lengths, recipe.batching, resolved["micro_tokens"],
+        recipe.training.seed, epoch, static_shapes(resolved), parts, recipe.data.temperature,
+    )  # fmt: skip

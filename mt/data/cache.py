@@ -50,7 +50,7 @@ class PreparedData:
         return told
 
     @property
-    def parts(self) -> tuple[int, ...]:
+    def corpus_sizes(self) -> tuple[int, ...]:
         """How many pairs of `train` are of each training corpus; they stand in this order."""
         corpora = self.report["corpora"]
         names = sorted((n for n in corpora if n.startswith("train.")), key=lambda n: int(n[6:]))

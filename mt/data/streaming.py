@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mt.checkpoints.train_state import TrainState
 from mt.config.plugins import plugin
 from mt.config.recipe import Recipe
 from mt.config.schema import SourceConfig
@@ -27,6 +26,7 @@ from mt.data.encode import EMPTY_CORPUS_ADVICE, REASONS, HeldOut, encode, encode
 from mt.data.pairs import Chunk, drop_unused_side_of_chunk
 from mt.data.subword_regularization import SubwordRegularizer
 from mt.errors import ConfigError, DataError
+from mt.interfaces import Cursor
 from mt.vocabulary.vocabulary import Vocabulary
 
 CHUNK_PAIRS = 250
@@ -178,15 +178,15 @@ class Stream:
         self.counts: Counter[str] = Counter()
         """Pairs read since the run began, and those dropped for each reason."""
 
-    def updates(self, state: TrainState) -> Iterator[tuple[list[PairIndices], TrainState]]:
-        """The micro-batches of each update from `state` on, and where the run then stands.
+    def updates(self, cursor: Cursor) -> Iterator[tuple[list[PairIndices], Cursor]]:
+        """Yield the micro-batches of each update from `cursor` on, and the cursor after it.
 
-        An epoch ends, for all processes, where the first of them can fill no further update.
+        An epoch ends, for all ranks, where the first of them can fill no further update.
 
         Raises:
             DataError, DownloadError: a shard cannot be read, or nothing in it can be used.
         """
-        epoch, made, at = state.epoch, state.update, state.stream or self._beginning()
+        epoch, made, at = cursor.epoch, cursor.update, cursor.stream or self._beginning()
         while True:
             coming = self._epoch(epoch, at)
             now = next(coming, None)
@@ -199,28 +199,29 @@ class Stream:
                 at = following.at if more and following else self._beginning()
                 self.window = now.window
                 place = (epoch, made) if more else (epoch + 1, 0)
-                yield now.micros, TrainState(epoch=place[0], update=place[1], stream=at)
+                yield now.micros, Cursor(epoch=place[0], update=place[1], stream=at)
                 now = following if more else None
             self._tell(epoch)
             epoch, made = epoch + 1, 0
 
-    def gathered(self, state: TrainState) -> TrainState:
-        """The state with the position of every process, as a checkpoint keeps it."""
-        return replace(state, stream={"ranks": self.processes.gather(state.stream or {})})
+    def gather(self, position: Position | None) -> Position:
+        """The positions of all ranks, as a checkpoint keeps them."""
+        return {"ranks": self.processes.gather(position or {})}
 
-    def own(self, state: TrainState) -> TrainState:
-        """The state that a checkpoint kept, with the position of this process.
+    def own_position(self, gathered: Position | None) -> Position:
+        """The position of this rank in what a checkpoint keeps.
 
         Raises:
-            ConfigError: the checkpoint is of another number of processes.
+            ConfigError: the checkpoint was written by another number of processes.
         """
-        assert state.stream is not None, "check_same holds that the run streamed before"
-        ranks, now = state.stream["ranks"], self.processes.world_size
+        assert gathered is not None, "check_recipe has verified that the run streamed before"
+        ranks: list[Position] = gathered["ranks"]
+        now = self.processes.world_size
         if len(ranks) != now:
             what = f"a stream was left by {len(ranks)} processes, and there are {now}"
             advice = f"resume it with {len(ranks)}, or start over with --fresh"
             raise ConfigError("RESUME-PROCESSES", "data.streaming", what, advice)
-        return replace(state, stream=ranks[self.processes.rank])
+        return ranks[self.processes.rank]
 
     def _beginning(self) -> Position:
         return {"window": 0, "update": 0, "begin": None, "counts": dict(self.counts)}

@@ -107,7 +107,7 @@ class SubwordRegularizer:
         lengths = np.where(kept, np.diff(starts), lengths)
         return np.concatenate((ids, plain))[ranges(first, lengths)], lengths
 
-    def longest(self, pairs: EncodedPairs) -> tuple[int, int]:
+    def max_lengths(self, pairs: EncodedPairs) -> tuple[int, int]:
         """The most ids of each side that a pair can come to have."""
         return tuple(self._longest(pairs, name) for name in SIDES)  # type: ignore[return-value]
 
@@ -147,7 +147,7 @@ class EpochCorpora:
             self.known = {epoch: self._begun(epoch)}
         return self.known[epoch].result()
 
-    def taken(self, epoch: int) -> EncodedPairs:
+    def start_epoch(self, epoch: int) -> EncodedPairs:
         """The pairs of an epoch that is trained on now; those of the next one are begun."""
         pairs = self(epoch)
         self.known = {epoch + 1: self._begun(epoch + 1)}

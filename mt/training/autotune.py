@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from mt.config.recipe import Recipe, dump
 from mt.data import collate
+from mt.data.batch_sampler import plan_epoch
 from mt.data.bucketing import Shape, choose_shapes
-from mt.data.cache import PreparedData
 from mt.data.corpus import EncodedPairs
+from mt.data.training_data import TrainingData
 from mt.errors import MachineError
 from mt.interfaces import Batch, Objective
 from mt.runtime import files, memory
@@ -29,8 +30,6 @@ from mt.runtime.distributed import World
 from mt.special_tokens import END
 from mt.training import losses
 from mt.training.reporter import Reporter
-from mt.training.session import plan_epoch
-from mt.training.setup import subword_regularizer
 from mt.training.step import ModelWithLoss, OutOfMemory, accumulate_gradients
 
 RESERVE = 0.1
@@ -194,8 +193,8 @@ def activation_bytes(step: ModelWithLoss, batch: Batch) -> int:
 
 
 def autotune(
-    recipe: Recipe, run: Path, step: ModelWithLoss, prepared: PreparedData,
-    train: EncodedPairs | None, device: torch.device, threads: int, report: Reporter, world: World,
+    recipe: Recipe, run: Path, step: ModelWithLoss, data: TrainingData, device: torch.device,
+    threads: int, report: Reporter, world: World,
 ) -> dict[str, Any]:  # fmt: skip
     """What `auto` means here; chosen once by trying and kept for every resume."""
     sharing = {
@@ -218,15 +217,15 @@ def autotune(
     if device.type == "cuda":  # what fits there depends on it
         step.precision = device_precision() if precision == "auto" else precision
         precision = step.precision
-    pairs = prepared.valid if train is None else train
-    micro = find_micro_tokens(recipe, step, pairs, prepared.vocabulary.digest, device)
+    digest = data.prepared.vocabulary.digest
+    micro = find_micro_tokens(recipe, step, data.pairs, digest, device)
     if precision == "auto":
-        precision = fastest_precision(recipe, step, pairs, micro)
+        precision = fastest_precision(recipe, step, data.pairs, micro)
     return {
         "device": device.type,
         "threads": threads,
         "micro_tokens": micro,
-        "shapes": pick_static_shapes(train, max_lengths(recipe, prepared), micro, device),
+        "shapes": pick_static_shapes(data, micro, device),
         "compile": device.type == "cuda" if compiled == "auto" else compiled,
         "precision": precision,
         **sharing,
@@ -234,28 +233,19 @@ def autotune(
     }
 
 
-def max_lengths(recipe: Recipe, prepared: PreparedData) -> tuple[int, int]:
-    """The most positions of each side that a pair of a prepared corpus may have in any epoch."""
-    redraw = subword_regularizer(recipe, prepared)
-    if redraw is None or prepared.train is None:
-        return 1, 1
-    return redraw.longest(prepared.train)
+def pick_static_shapes(data: TrainingData, micro_tokens: int, device: torch.device) -> list[Shape]:
+    """A few shapes for a CUDA device, which starts up for each new one; none on a CPU.
 
-
-def pick_static_shapes(
-    corpus: EncodedPairs | None, longest: tuple[int, int], micro_tokens: int, device: torch.device
-) -> list[Shape]:
-    """A few shapes for a CUDA device, which starts up for each; any shape will do on a CPU.
-
-    So it must where the corpus is streamed: nobody knows its longest pair.
-
-    Args:
-        longest: positions of the sides that must fit, besides those of the corpus.
+    None for a streamed corpus either: its longest pair is unknown. With subword regularisation
+    the shapes fit the longest segmentation that any epoch can have.
     """
-    if device.type != "cuda" or corpus is None:
+    train = data.prepared.train
+    if device.type != "cuda" or train is None:
         return []
-    source = np.append(corpus.source_lengths, longest[0])
-    return list(choose_shapes(source, np.append(corpus.target_lengths, longest[1]), micro_tokens))
+    longest = (1, 1) if data.regularizer is None else data.regularizer.max_lengths(train)
+    sides = data.pairs.source_lengths, data.pairs.target_lengths
+    source, target = (np.append(side, most) for side, most in zip(sides, longest, strict=True))
+    return list(choose_shapes(source, target, micro_tokens))
 
 
 def device_precision() -> Precision:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from mt.checkpoints import checkpoint, run_directory
@@ -20,23 +21,20 @@ CHANGEABLE_KEYS = (
 """Keys that a resumed run may change; all others would make it another run."""
 
 
-def resume_run(session: TrainingRun, folder: Path) -> TrainState:
-    """Put the session back to a checkpoint."""
-    if session.world.first:
-        check_data(session, folder)
-    averaged = session.average.module if session.average else None
-    state = checkpoint.restore_training(
-        folder, session.step, averaged, session.optimizer, session.world
-    )
-    if session.stream is not None:
-        state = session.stream.own(state)
+def resume_run(run: TrainingRun, folder: Path) -> TrainState:
+    """Restore weights, optimizer, average and position from a checkpoint folder."""
+    if run.world.first:
+        check_data(run, folder)
+    averaged = run.average.module if run.average else None
+    state = checkpoint.restore_training(folder, run.module, averaged, run.optimizer, run.world)
+    state = replace(state, stream=run.data.unpack_cursor(state.stream))
     if state.scaler:
-        session.scaler.load_state_dict(state.scaler)
-    if state.best_step is not None and session.world.first:
-        best = session.run / "checkpoints" / checkpoint.checkpoint_name(state.best_step)
-        if best.is_dir() and (session.run / "best").resolve() != best.resolve():
-            run_directory.mark_best(session.run, best)  # a crash came between the two
-    session.report.tell(f"resuming {session.run} after step {state.step}")
+        run.scaler.load_state_dict(state.scaler)
+    if state.best_step is not None and run.world.first:
+        best = run.folder / "checkpoints" / checkpoint.checkpoint_name(state.best_step)
+        if best.is_dir() and (run.folder / "best").resolve() != best.resolve():
+            run_directory.mark_best(run.folder, best)  # a crash came between the two
+    run.report.tell(f"resuming {run.folder} after step {state.step}")
     return state
 
 
@@ -59,29 +57,29 @@ def check_recipe(run: Path, recipe: Recipe) -> None:
         raise ConfigError("RESUME-CONFIG", where, what, advice, others)
 
 
-def check_data(session: TrainingRun, folder: Path) -> None:
+def check_data(run: TrainingRun, folder: Path) -> None:
     """A resumed run has the data and the vocabulary of its checkpoint.
 
     Raises:
         DataError: names each file that changed or, when none did, what the data are read from.
     """
     manifest = files.read_json(folder / checkpoint.MANIFEST)
-    about = session.about
+    about = run.metadata
     changed = [key for key in about if manifest.get(key, about[key]) != about[key]]
     if not changed:
         return
     try:
-        before = files.read_json(session.run / "report.json")
+        before = files.read_json(run.folder / "report.json")
     except (OSError, ValueError):
         before = {}
-    since, vocabulary = f"changed since {folder.name}", session.recipe.vocabulary.path
-    found = changed_files(before, session.prepared.report)
+    since, vocabulary = f"changed since {folder.name}", run.recipe.vocabulary.path
+    found = changed_files(before, run.data.prepared.report)
     problems = [(path, f"{since}: {hashes}") for path, hashes in found]
     if not problems and vocabulary and "vocabulary" in changed:
         problems = [(vocabulary, f"{since}: {manifest['vocabulary']} -> {about['vocabulary']}")]
     if not problems:
-        what = f"the {' and '.join(changed)} {since}; read from {describe_corpora(session.recipe)}"
-        problems = [(str(session.run), what)]
+        what = f"the {' and '.join(changed)} {since}; read from {describe_corpora(run.recipe)}"
+        problems = [(str(run.folder), what)]
     (where, what), *others = problems
     advice = "restore the data and their files, or start over with --fresh"
     raise DataError("RESUME-DATA", where, what, advice, others)

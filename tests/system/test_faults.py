@@ -73,7 +73,7 @@ def last_state(run):
 def test_skipped_updates_are_counted_and_named_whenever_they_are_read(
     tmp_path, monkeypatch, capfd, read_every
 ):
-    monkeypatch.setattr(TrainingRun, "read_every", read_every)
+    monkeypatch.setattr(TrainingRun, "sync_every", read_every)
     loop.train(settled(tmp_path, nan_every=140), tmp_path / "run")
     told = capfd.readouterr().err
     state = last_state(tmp_path / "run")
@@ -84,7 +84,7 @@ def test_skipped_updates_are_counted_and_named_whenever_they_are_read(
 
 
 def test_what_was_skipped_is_known_at_a_save_that_a_signal_asks_for(tmp_path, monkeypatch):
-    monkeypatch.setattr(TrainingRun, "read_every", 10)
+    monkeypatch.setattr(TrainingRun, "sync_every", 10)
     real = loop.train_update
 
     def update(session, micros, state, after):
@@ -99,7 +99,7 @@ def test_what_was_skipped_is_known_at_a_save_that_a_signal_asks_for(tmp_path, mo
 
 @pytest.mark.parametrize("read_every", [1, 10])
 def test_a_run_that_only_skips_ends_as_diverged(tmp_path, monkeypatch, read_every):
-    monkeypatch.setattr(TrainingRun, "read_every", read_every)
+    monkeypatch.setattr(TrainingRun, "sync_every", read_every)
     monkeypatch.setattr(loop, "MAX_SKIPPED", 5)
     with pytest.raises(DivergedError, match="step 5: the gradient is not finite") as error:
         loop.train(settled(tmp_path, nan_every=1), tmp_path / "run")

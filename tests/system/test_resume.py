@@ -17,11 +17,11 @@ from resumable_run import bits, written
 from mt.checkpoints import checkpoint, run_directory
 from mt.checkpoints.train_state import TrainState
 from mt.config import recipe
+from mt.data.batch_sampler import plan_epoch
 from mt.data.prepare import prepare
 from mt.errors import ConfigError, DataError, MachineError, Stopped
 from mt.runtime import files
 from mt.training import loop
-from mt.training.session import plan_epoch
 
 
 @pytest.fixture(scope="module", autouse=True)
