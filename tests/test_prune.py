@@ -139,7 +139,7 @@ def test_closed_gates_are_taken_out(run, capsys):
         ("null", {"layers": "encoder=2"}, "--layers encoder=2"),
         ("null", {"layers": "encoder"}, "--layers"),
         ("null", {}, "mt prune"),
-        ("{kind: topk, heads: 1}", {"heads": "50%"}, "model.head_gates"),
+        ("{kind: topk, heads: 1}", {"heads": "50%"}, "model.kind"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_pruned_is_told_before_any_work(run, gates, options, where):

@@ -26,8 +26,6 @@ from mt.checkpoints import checkpoint, run_directory
 from mt.checkpoints.checkpoint import MANIFEST, MAX_JSON, MODEL, STATE
 from mt.checkpoints.run_directory import LoadedModel, run_of
 from mt.config.recipe import Recipe
-from mt.config.validation import validate
-from mt.config.yaml_reader import parse
 from mt.errors import ConfigError, ModelError
 from mt.runtime import files
 from mt.vocabulary.vocabulary import Vocabulary
@@ -196,7 +194,7 @@ def read_bundle_recipe(path: Path) -> Recipe:
 
 def _parse_recipe(path: Path, archive: zipfile.ZipFile) -> Recipe:
     text = archive.read("config.yaml").decode("utf-8")
-    return validate(Recipe, parse(text, f"{path}/config.yaml", path.parent))
+    return checkpoint.parse_recipe(text, f"{path}/config.yaml", path.parent)
 
 
 @contextmanager

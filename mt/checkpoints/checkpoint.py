@@ -17,6 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mt.checkpoints.train_state import TrainState
+from mt.config.recipe import Recipe
+from mt.config.validation import validate
+from mt.config.yaml_reader import parse
 from mt.errors import ModelError
 from mt.runtime import distributed, files
 from mt.runtime.distributed import SINGLE, World
@@ -151,6 +154,25 @@ def integrity_error(folder: Path, training: bool = True) -> str | None:
         if files.sha256(path) != facts.get("sha256"):
             return f"{name} does not have the bytes that the manifest says"
     return None if MODEL in listed and STATE in listed else f"{MANIFEST} lists no model"
+
+
+def parse_recipe(text: str, name: str, folder: Path) -> Recipe:
+    """Parse the recipe of a run or bundle, also of one with `model.head_gates.kind: topk`.
+
+    Such a model is of the kind `mixture_of_heads` now.
+    """
+    document = parse(text, name, folder)
+    model = document.value.get("model")
+    gates = model.get("head_gates") if isinstance(model, dict) else None
+    if isinstance(model, dict) and isinstance(gates, dict) and gates.get("kind") == "topk":
+        kept = model.keys() - {"head_gates", "layer_heads", "scale_attention"}
+        model = {key: value for key, value in model.items() if key in kept}
+        new = {
+            "heads_per_sentence": gates.get("heads"),
+            "balance_weight": gates.get("weight", 0.01),
+        }
+        document.value["model"] = {**model, "kind": "mixture_of_heads", **new}
+    return validate(Recipe, document)
 
 
 def read_state(folder: Path | zipfile.Path) -> TrainState:

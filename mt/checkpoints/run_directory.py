@@ -16,14 +16,13 @@ from mt.checkpoints.checkpoint import (
     integrity_error,
     load_into,
     load_weights,
+    parse_recipe,
     read_state,
 )
 from mt.checkpoints.train_state import TrainState
 from mt.config import recipe
 from mt.config.plugins import plugin
 from mt.config.recipe import Recipe
-from mt.config.validation import validate
-from mt.config.yaml_reader import parse
 from mt.errors import ModelError
 from mt.runtime import files
 from mt.vocabulary.vocabulary import Vocabulary
@@ -190,7 +189,7 @@ def choose_checkpoint(run: Path, choice: str | None) -> Path:
 def read_recipe(run: Path) -> Recipe:
     """The recipe that a run was begun with, or last resumed with."""
     path = run / "config.yaml"
-    return validate(Recipe, parse(_read_text(path), str(path), run))
+    return parse_recipe(_read_text(path), str(path), run)
 
 
 def _read_text(path: Path) -> str:

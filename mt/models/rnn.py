@@ -1,14 +1,12 @@
 """Recurrent translators: LSTMs without attention, with Bahdanau's and with Luong's.
 
-They came before the Transformer, in this order:
-
-| `attention` | is | from |
+| `attention` | how the decoder reads the source | from |
 |---|---|---|
-| `none` | all that is known of the source is one vector | Sutskever et al. 2014 |
-| `bahdanau` | each step looks, additively, with the state before it | Bahdanau et al. 2015 |
-| `dot` | each looks with its own state; what it saw is fed to the next | Luong et al. 2015 |
+| `none` | only through the encoder's last states | Sutskever et al. 2014 |
+| `bahdanau` | additive attention with the state before each step | Bahdanau et al. 2015 |
+| `dot` | dot products with each step's own state, fed to the next step | Luong et al. 2015 |
 
-All read the source from both ends, which Sutskever did not: he reversed it.
+All encoders are bidirectional; Sutskever et al. reversed the source instead.
 
 Legend: B sentences, N beams, R rows (B, or B*N when decoding), S source length, T target length,
 D model width, H units, A width of the additive attention's inner layer, V vocabulary.
@@ -24,7 +22,6 @@ from typing import TYPE_CHECKING, Literal, cast
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mt.config.section import Variant
 from mt.errors import ConfigError
@@ -35,12 +32,9 @@ from mt.models.modules.linear import Linear, once
 from mt.models.modules.lstm import (
     LSTM,
     Bidirectional,
-    Look,
-    Source,
-    cell_step,
-    for_loop,
+    attend,
     last_states,
-    more_rows,
+    pad_batch,
     source_of,
     wide,
 )
@@ -49,12 +43,12 @@ from mt.special_tokens import PAD
 if TYPE_CHECKING:
     from mt.vocabulary.vocabulary import Vocabulary
 
-State = list[Tensor]
-"""What a decoder carries from one position to the next, each [R, ...]."""
+Tensors = list[Tensor]
+"""The state of a decoder, each [R, ...]: hidden and cell of each layer; or its source."""
 
 
 class Config(Variant):
-    """Sizes and choices of a recurrent translator."""
+    """Sizes and options of a recurrent translator."""
 
     kind: str = "rnn"
     d_model: int = Field(512, ge=1)
@@ -62,11 +56,11 @@ class Config(Variant):
     units: int = Field(1024, ge=2)
     """Units H of a decoder layer; each direction of an encoder layer has half as many."""
     encoder_layers: int = Field(2, ge=1)
-    """Layers of the encoder, each reading from both ends."""
+    """Bidirectional layers of the encoder."""
     decoder_layers: int = Field(1, ge=1)
     """Layers of the decoder."""
     attention: Literal["bahdanau", "dot", "none"] = "bahdanau"
-    """How the decoder looks at the source: by an additive layer, by dot products, not at all."""
+    """Of the decoder to the source: additive, by dot products, or none."""
     attention_units: int | None = Field(None, ge=1)
     """Width A of the additive attention's inner layer; d_model when left out."""
     dropout: float = Field(0.2, ge=0, lt=1)
@@ -86,193 +80,150 @@ class Config(Variant):
         return self
 
 
-# ------------------------------------------------------------------------------ decoders
+class RecurrentDecoder(nn.Module):
+    """LSTM layers that begin with a linear map of the encoder's last states.
 
-
-class PlainDecoder(nn.Module):
-    """Sutskever et al. 2014: layers of LSTM that begin with what the encoder ended with.
-
-    They begin with a linear map of it, where theirs take over its states. Nothing is fed back but
-    the words, so each layer is one kernel over all positions.
+    Args:
+        config: sizes.
+        fed: width of what the first layer reads beside the word and its state.
+        encoded: width of the states that it begins with.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, fed: int, encoded: int) -> None:
         super().__init__()
-        self.layers = config.decoder_layers
-        self.bottom, self.upper = LSTM(config.d_model, config.units), upper_layers(config)
-        self.first = Linear(config.units, self.layers * config.units)
-        self.readout = Linear(config.units, config.d_model)
+        self.layers, units = config.decoder_layers, config.units
+        self.bottom = LSTM(config.d_model, units, fed)
+        self.upper = nn.ModuleList([LSTM(units, units) for _ in range(self.layers - 1)])
+        self.first = Linear(encoded, self.layers * units)
         self.drop = Dropout(config.dropout)
         once(self.first)
 
-    def source(self, memory: Memory) -> Source | None:
-        """What is attended to: nothing."""
-        return None
+    def source(self, memory: Memory) -> Tensors:
+        """What is attended to; see `mt.recurrent.source_of`."""
+        return source_of(memory.states, memory.valid)
 
-    def begin(self, memory: Memory) -> State:
-        """Hidden state and cell [B, H] of each layer before the first word."""
-        return begin(self.first(last_states(memory.states, memory.valid)), self.layers)
+    def begin(self, memory: Memory) -> Tensors:
+        """The states before the first word: tanh(c) and c, each [B, H], of each layer."""
+        return self.begin_with(last_states(memory.states, memory.valid))
 
-    def forward(
-        self, x: Tensor, source: Source | None, state: State, watch: list[Tensor] | None = None
-    ) -> Tensor:
-        """Hidden [T, R, D] of embeddings [T, R, D]; `state` becomes that after them.
+    def begin_with(self, encoded: Tensor) -> Tensors:
+        """See `begin`; all cells c are one linear map of `encoded`."""
+        cells = self.first(encoded)
+        layers = cells.to(wide(cells)).chunk(self.layers, dim=-1)
+        return [each for cell in layers for each in (cell.tanh(), cell)]
 
-        Args:
-            x: the embeddings.
-            source: what to attend to.
-            state: where to begin.
-            watch: gets the weights [B, N, S] of each step.
+    def through_upper(self, x: Tensor, state: Tensors) -> Tensor:
+        """x [T, R, H] through the upper layers, whose states follow those of the first."""
+        for n, layer in enumerate(self.upper, start=1):
+            x, state[2 * n], state[2 * n + 1] = layer(self.drop(x), state[2 * n], state[2 * n + 1])
+        return x
+
+
+class PlainDecoder(RecurrentDecoder):
+    """Sutskever et al. 2014. Only words are fed back: each layer reads all positions at once."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config, 0, config.units)
+        self.readout = Linear(config.units, config.d_model)
+
+    def source(self, memory: Memory) -> Tensors:
+        """Nothing."""
+        return []
+
+    def forward(self, x: Tensor, source: Tensors, state: Tensors, watch: Tensors) -> Tensor:
+        """Hidden [T, R, D] of embeddings x [T, R, D]; advances `state`.
+
+        The weights [B, N, S] of the attention of each step are added to `watch`.
         """
         x, state[0], state[1] = self.bottom(x, *state[:2])
-        top = self.drop(through(self.upper, x, state, self.drop))
-        hidden: Tensor = self.drop(self.readout(top))
+        hidden: Tensor = self.drop(self.readout(self.drop(self.through_upper(x, state))))
         return hidden
 
 
-class BahdanauDecoder(nn.Module):
+class BahdanauDecoder(RecurrentDecoder):
     """Bahdanau et al. 2015, with an LSTM where they have a GRU.
 
-    Step i looks with the state s_{i-1} before it (section 3.1); the context c_i that it finds
-    enters its recurrence and its output: s_i = LSTM(y_{i-1}, c_i; s_{i-1}), and a maxout layer
-    (Goodfellow et al. 2013; appendix A.2.2) of s_i, c_i and y_{i-1} is what is projected. The
-    appendix has s_{i-1} there; we follow equation 4. Their projection has a matrix of its own,
-    ours is as `tie_embeddings` says. s_0 = tanh(W_s h_1), h_1 being what the encoder's backward
-    direction ended with (appendix A.2.2); W_s h_1 is the cell. Further layers, which they have
-    not, read the states of the first.
+    Step i attends with the state s_{i-1} before it (section 3.1): s_i = LSTM(y_{i-1}, c_i; s_{i-1})
+    with the context c_i. The output is a maxout layer (Goodfellow et al. 2013) of s_i, c_i and
+    y_{i-1}, as in equation 4; appendix A.2.2 has s_{i-1} there. s_0 = tanh(W_s h_1), where h_1 is
+    the last state of the encoder's backward direction (A.2.2); W_s h_1 is the cell. Further
+    layers, which the paper does not have, read the states of the first.
     """
 
     def __init__(self, config: Config) -> None:
-        super().__init__()
         units, inner = config.units, config.attention_units or config.d_model
-        self.layers = config.decoder_layers
-        self.bottom, self.upper = LSTM(config.d_model, units, fed=units), upper_layers(config)
-        self.first = Linear(units // 2, self.layers * units)
+        super().__init__(config, units, units // 2)
         self.query = Linear(units, inner, bias=False)
         self.key = Linear(units, inner)
         self.score = nn.Parameter(torch.empty(inner))
         self.readout = Linear(2 * units + config.d_model, 2 * config.d_model)
-        self.drop = Dropout(config.dropout)
-        once(self.first)
         once(self.key)
 
-    def source(self, memory: Memory) -> Source | None:
-        """What is attended to, each state with its key U h."""
+    def source(self, memory: Memory) -> Tensors:
+        """See `RecurrentDecoder.source`; with keys U h."""
         return source_of(memory.states, memory.valid, self.key(memory.states))
 
-    def begin(self, memory: Memory) -> State:
-        """See `PlainDecoder.begin`."""
-        first = memory.states[:, 0]  # [B, H], its second half of the backward direction
-        return begin(self.first(first[:, first.size(1) // 2 :]), self.layers)
+    def begin(self, memory: Memory) -> Tensors:
+        """See `RecurrentDecoder.begin`."""
+        return self.begin_with(memory.states[:, 0].chunk(2, dim=-1)[1])
 
-    def forward(
-        self, x: Tensor, source: Source | None, state: State, watch: list[Tensor] | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, source: Tensors, state: Tensors, watch: Tensors) -> Tensor:
         """See `PlainDecoder.forward`."""
-        assert source is not None, "it attends to a source"
-        look = Look(source, self.score)
-        query, product = for_loop(self.query), for_loop(self.bottom.state)
-        given = self.bottom.inputs(x)  # [T, R, 4H]
         hidden, cell = state[:2]
         seen, contexts = [], []
-        for now in given.unbind(0):
-            context, weights = look(query(hidden))  # [R, H]
-            context = context.to(given.dtype)
-            hidden, cell = cell_step(now, product(torch.cat((hidden, context), dim=-1)), cell)
+        for given in self.bottom.inputs(x).unbind(0):  # [R, 4H]
+            context, weights = attend(source, self.query(hidden), self.score)  # [R, H]
+            contexts.append(context.to(given.dtype))
+            hidden, cell = self.bottom.step(given, torch.cat((hidden, contexts[-1]), -1), cell)
             seen.append(hidden)
-            contexts.append(context)
-            if watch is not None:
-                watch.append(weights)
+            watch.append(weights)
         state[:2] = hidden, cell
-        top = self.drop(through(self.upper, torch.stack(seen), state, self.drop))
+        top = self.drop(self.through_upper(torch.stack(seen), state))
         pairs = self.readout(torch.cat((top, torch.stack(contexts), x), dim=-1))  # [T, R, 2D]
         return self.drop(torch.maximum(*pairs.chunk(2, dim=-1)))
 
 
-class LuongDecoder(nn.Module):
+class LuongDecoder(RecurrentDecoder):
     """Luong et al. 2015: global attention by dot products (section 3.1), with input feeding (3.3).
 
-    Step t looks with its own top state h_t; what is projected, tanh(W_c [c_t; h_t]), is fed to the
-    first layer at the next step, beside the word. The layers begin with a linear map of what the
-    encoder ended with, where theirs take over its states.
+    Step t attends with its own top state h_t. tanh(W_c [c_t; h_t]) is projected, and fed to the
+    first layer at the next step, beside the word.
     """
 
     def __init__(self, config: Config) -> None:
-        super().__init__()
-        units, self.d_model = config.units, config.d_model
-        self.layers = config.decoder_layers
-        self.bottom, self.upper = LSTM(config.d_model, units, self.d_model), upper_layers(config)
-        self.first = Linear(units, self.layers * units)
-        self.readout = Linear(2 * units, config.d_model, bias=False)
-        self.drop = Dropout(config.dropout)
-        once(self.first)
+        super().__init__(config, config.d_model, config.units)
+        self.readout = Linear(2 * config.units, config.d_model, bias=False)
 
-    def source(self, memory: Memory) -> Source | None:
-        """What is attended to."""
-        return source_of(memory.states, memory.valid)
+    def begin(self, memory: Memory) -> Tensors:
+        """See `RecurrentDecoder.begin`; last of all what is fed."""
+        state = super().begin(memory)
+        return [*state, state[1].new_zeros(len(state[1]), self.readout.out_features)]
 
-    def begin(self, memory: Memory) -> State:
-        """See `PlainDecoder.begin`; last of all what is fed."""
-        state = begin(self.first(last_states(memory.states, memory.valid)), self.layers)
-        return [*state, state[1].new_zeros(len(state[1]), self.d_model)]
-
-    def forward(
-        self, x: Tensor, source: Source | None, state: State, watch: list[Tensor] | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, source: Tensors, state: Tensors, watch: Tensors) -> Tensor:
         """See `PlainDecoder.forward`."""
-        assert source is not None, "it attends to a source"
-        look, readout, product = Look(source), for_loop(self.readout), for_loop(self.bottom.state)
-        upper = [cast(LSTM, layer).for_loop() for layer in self.upper]
-        given = self.bottom.inputs(x)  # [T, R, 4H]
         seen = []
-        for now in given.unbind(0):
+        for given in self.bottom.inputs(x).unbind(0):  # [R, 4H]
             below = torch.cat((state[0], state[-1].to(state[0].dtype)), dim=-1)
-            state[:2] = cell_step(now, product(below), state[1])
-            for n, layer in enumerate(upper):
-                at = slice(2 * n + 2, 2 * n + 4)
-                state[at] = layer(self.drop(state[2 * n]), *state[at])
-            context, weights = look(state[-3])  # [R, H]
-            both = torch.cat((context.to(given.dtype), state[-3]), dim=-1)
-            state[-1] = readout(both).tanh()
+            state[:2] = self.bottom.step(given, below, state[1])
+            for n, layer in enumerate(self.upper, start=1):
+                upper, at = cast(LSTM, layer), slice(2 * n, 2 * n + 2)
+                state[at] = upper.step(upper.inputs(self.drop(state[2 * n - 2])), *state[at])
+            context, weights = attend(source, state[-3])  # [R, H]
+            state[-1] = self.readout(torch.cat((context.to(given.dtype), state[-3]), -1)).tanh()
             seen.append(state[-1])
-            if watch is not None:
-                watch.append(weights)
+            watch.append(weights)
         return self.drop(torch.stack(seen))
 
 
-def upper_layers(config: Config) -> nn.ModuleList:
-    """The decoder's layers above the first."""
-    units = config.units
-    return nn.ModuleList([LSTM(units, units) for _ in range(config.decoder_layers - 1)])
-
-
-def begin(cells: Tensor, layers: int) -> State:
-    """Hidden states tanh(c) and cells c of layers, given all cells [B, layers * H]."""
-    return [each for c in cells.to(wide(cells)).chunk(layers, dim=-1) for each in (c.tanh(), c)]
-
-
-def through(layers: nn.ModuleList, x: Tensor, state: State, drop: Dropout) -> Tensor:
-    """x [T, R, H] through the upper layers, whose states follow those of the first."""
-    for n, layer in enumerate(layers, start=1):
-        x, state[2 * n], state[2 * n + 1] = layer(drop(x), state[2 * n], state[2 * n + 1])
-    return x
-
-
-RecurrentDecoder = PlainDecoder | BahdanauDecoder | LuongDecoder
-DECODERS: dict[str, type[RecurrentDecoder]] = {
-    "none": PlainDecoder, "bahdanau": BahdanauDecoder, "dot": LuongDecoder,
-}  # fmt: skip
-
-
-# --------------------------------------------------------------------------------- model
+DECODERS = {"none": PlainDecoder, "bahdanau": BahdanauDecoder, "dot": LuongDecoder}
 
 
 @dataclass
 class RecurrentCache:
-    """What decoding remembers: states, one row a beam, and the source, one row a sentence."""
+    """States, one row a beam, and the source, one row a sentence."""
 
-    source: Source | None
-    state: State
+    source: Tensors
+    state: Tensors
     beams: int
     fresh: bool = True
     """Whether nothing was decoded yet: one row a sentence stands for all its beams."""
@@ -292,8 +243,7 @@ class RecurrentCache:
         """Keep only these sentences [B'], with their beams."""
         beams = 1 if self.fresh else self.beams
         self.state = [x.unflatten(0, (-1, beams))[sentences].flatten(0, 1) for x in self.state]
-        if self.source is not None:
-            self.source.keep(sentences)
+        self.source = [x[sentences] for x in self.source]
 
 
 class Recurrent(nn.Module):
@@ -318,7 +268,7 @@ class Recurrent(nn.Module):
 
     def encode(self, source: Tensor) -> Memory:
         """Source ids [B, S] to memory [B, S, H]."""
-        count, source = len(source), more_rows(source)
+        count, source = len(source), pad_batch(source)
         valid = source != PAD  # [B, S]
         table = self.source_embedding or self.target_embedding
         x = self.source_words(table, source.t()) * self.scale  # [S, B, D]
@@ -330,33 +280,29 @@ class Recurrent(nn.Module):
         """A cache for any number of tokens; the keys of the source computed once."""
         return RecurrentCache(self.decoder.source(memory), self.decoder.begin(memory), beams)
 
-    def decode(self, target: Tensor, memory: Memory, cache: Cache | None = None) -> Tensor:
-        """Hidden states [B, T, D] of target inputs [B, T]; with a cache, of the new ones only."""
-        if cache is None:
-            return self._decode(target, memory, None)
-        kept = cast(RecurrentCache, cache)
-        if not kept.fresh or len(target) > len(memory.states):
-            kept.spread()
-        hidden: Tensor = self.decoder(self._embedded(target), kept.source, kept.state)
-        kept.spread()
-        return hidden.transpose(0, 1)
+    def decode(
+        self, target: Tensor, memory: Memory, cache: Cache | None = None,
+        watch: Tensors | None = None,
+    ) -> Tensor:  # fmt: skip
+        """Hidden states [B, T, D] of target inputs [B, T]; with a cache, of the new ones only.
 
-    def _decode(self, target: Tensor, memory: Memory, watch: list[Tensor] | None) -> Tensor:
-        """All positions from the first."""
-        count, target = len(target), more_rows(target)
-        memory = Memory(more_rows(memory.states), more_rows(memory.valid))
-        source, state = self.decoder.source(memory), self.decoder.begin(memory)
-        hidden: Tensor = self.decoder(self._embedded(target), source, state, watch)
+        The attention weights [B, 1, S] of each position are added to `watch`.
+        """
+        count = len(target)
+        if cache is None:
+            target = pad_batch(target)
+            cache = self.start(Memory(pad_batch(memory.states), pad_batch(memory.valid)), 1, 0)
+        kept = cast(RecurrentCache, cache)
+        if len(target) > len(kept.state[0]):
+            kept.spread()
+        x = self.drop(self.target_words(self.target_embedding, target.t()) * self.scale)
+        watch = [] if watch is None else watch
+        hidden: Tensor = self.decoder(x, kept.source, kept.state, watch)  # [T, R, D]
+        kept.spread()
         return hidden.transpose(0, 1)[:count]
 
-    def _embedded(self, target: Tensor) -> Tensor:
-        """[T, R, D] of target inputs [R, T]."""
-        words = self.target_words(self.target_embedding, target.t())  # [T, R, D]
-        embedded: Tensor = self.drop(words * self.scale)
-        return embedded
-
     def attention(self, source: Tensor, target: Tensor) -> Tensor:
-        """The attention [B, T, S] of the step that says the word after each target input.
+        """The attention [B, T, S] of the step that predicts the word after each target input.
 
         Raises:
             ConfigError: the model has none.
@@ -365,12 +311,12 @@ class Recurrent(nn.Module):
             what = "a model with attention: none looks at no source word and so aligns none"
             advice = "ask for no alignments and no coverage, or train one with attention: bahdanau"
             raise ConfigError("ATTENTION", "model.attention", what, advice)
-        seen: list[Tensor] = []
-        self._decode(target, self.encode(source), seen)
+        seen: Tensors = []
+        self.decode(target, self.encode(source), watch=seen)
         return torch.cat(seen, dim=1)[: len(source)]
 
     def attentions(self, source: Tensor, target: Tensor) -> Mapping[str, Sequence[Tensor]]:
-        """The one that `attention` tells, of one head; see `mt.contracts.Seq2Seq`."""
+        """That of `attention`, as one head; see `mt.contracts.Seq2Seq`."""
         return {"cross": [self.attention(source, target)[:, None]]}  # [B, 1, T, S]
 
     def output(self) -> tuple[Tensor, Tensor | None]:
@@ -379,13 +325,8 @@ class Recurrent(nn.Module):
             return self.projection.weight, self.projection.bias
         return self.target_embedding.weight, None
 
-    def forward(self, source: Tensor, target: Tensor) -> Tensor:
-        """Logits [B, T, V] of target inputs [B, T], each position seeing those before it."""
-        weight, bias = self.output()
-        return F.linear(self.decode(target, self.encode(source)), weight, bias)
-
     def blocks(self) -> Iterable[nn.Module]:
-        """None: a loop over positions would be compiled anew for each length."""
+        """None: a loop over positions would compile again for each length."""
         return []
 
 

@@ -7,8 +7,8 @@ It stays within what CTranslate2's TransformerSpec expresses.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar, cast
 
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -17,29 +17,25 @@ from torch.nn import functional as F
 from mt.config.section import Section, Variant
 from mt.interfaces import Cache, Memory
 from mt.models.modules.embedding import WordDropout, WordDropoutConfig, shared_embeddings
-from mt.models.modules.head_gates import Choice, HardConcrete, Router
 from mt.models.modules.head_gates import Config as HeadGates
+from mt.models.modules.head_gates import HardConcrete
 from mt.models.modules.kv_cache import KeyValueCache
-from mt.models.modules.layers import (
-    Dropout,
-    FeedForward,
-    MultiHeadAttention,
-    SelfAttention,
-    norm,
-    watching,
-)
+from mt.models.modules.layers import Dropout, MultiHeadAttention, SelfAttention, norm
 from mt.models.modules.linear import once
-from mt.models.modules.mixture_of_heads import ChosenAttention, ChosenCache
 from mt.models.modules.positions import Positions, Rotary
+from mt.models.modules.transformer_layers import (
+    Sublayer,
+    alignment,
+    attention_maps,
+    feed_forward,
+    initialise,
+)
 from mt.special_tokens import PAD
 
 if TYPE_CHECKING:
     from mt.vocabulary.vocabulary import Vocabulary
 
 Heads = Annotated[int, Field(ge=1)]
-Choices = tuple[tuple[Choice, ...], tuple[Choice, ...]]
-"""Of a decoder layer's self- and cross-attention: none, or the heads that the sentences have."""
-NO_CHOICES: Choices = ((), ())
 
 
 class LayerHeads(Section):
@@ -54,7 +50,7 @@ class LayerHeads(Section):
 
 
 class Config(Variant):
-    """Sizes and choices of a Transformer; the defaults are the paper's base model (table 3)."""
+    """Sizes and options of a Transformer; the defaults are the paper's base model (table 3)."""
 
     kind: str = "transformer"
     d_model: int = Field(512, ge=2)
@@ -99,7 +95,7 @@ class Config(Variant):
     scale_embeddings: bool = True
     """Multiply embeddings by sqrt(d_model) (section 3.4)."""
     head_gates: HeadGates | None = None
-    """Learn which heads can go, or choose some for each sentence; see docs/compression.md."""
+    """Learn which heads can go; see docs/compression.md."""
 
     @model_validator(mode="after")
     def _fits(self) -> Config:
@@ -117,25 +113,12 @@ class Config(Variant):
             raise ValueError("positions: learned needs max_length, the size of its table")
         if self.positions == "sinusoidal" and self.d_model % 2:
             raise ValueError(f"d_model ({self.d_model}) must be even for sinusoidal positions")
-        if self.chosen is not None and (self.layer_heads is not None or not self.scale_attention):
-            raise ValueError("head_gates: topk goes with neither layer_heads nor scale_attention")
-        if self.chosen is not None and self.positions == "rotary":
-            raise ValueError("head_gates: topk goes with other positions than rotary")
-        if self.chosen is not None and self.chosen > self.n_heads:
-            raise ValueError(
-                f"head_gates.heads ({self.chosen}) is more than n_heads ({self.n_heads})"
-            )
         if self.positions == "rotary" and self.head_width % 2:
             raise ValueError(
                 f"a head's width (d_head, else d_model / n_heads: {self.head_width}) must be even "
                 "for rotary positions"
             )
         return self
-
-    @property
-    def chosen(self) -> int | None:
-        """k, the heads that are chosen for each sentence; None: all are computed."""
-        return None if self.head_gates is None else self.head_gates.heads
 
     @property
     def head_width(self) -> int:
@@ -150,36 +133,19 @@ class Config(Variant):
         return (self.n_heads,) * (self.encoder_layers if part == "encoder" else self.decoder_layers)
 
 
-class Sublayer(nn.Module):
-    """The residual connection and normalisation around a sublayer (section 3.1)."""
-
-    def __init__(self, config: Config) -> None:
-        super().__init__()
-        self.before = config.norm == "pre"
-        self.norm = norm(config.norm_kind, config.d_model)
-        self.drop = Dropout(config.dropout)
-
-    def forward(self, x: Tensor, sublayer: Callable[[Tensor], Tensor]) -> Tensor:
-        """LayerNorm(x + Sublayer(x)), or x + Sublayer(LayerNorm(x)) when `norm: pre`."""
-        if self.before:
-            return x + self.drop(sublayer(self.norm(x)))
-        normalised: Tensor = self.norm(x + self.drop(sublayer(x)))
-        return normalised
-
-
 class EncoderLayer(nn.Module):
     """Self-attention, then feed-forward (section 3.1, figure 1 left)."""
 
     def __init__(self, config: Config, heads: int) -> None:
         super().__init__()
         self.self_attention = _attention(SelfAttention, config, heads)
-        self.feed_forward = _feed_forward(config)
+        self.feed_forward = feed_forward(config)
         self.sublayers = nn.ModuleList([Sublayer(config) for _ in range(2)])
 
-    def forward(self, x: Tensor, valid: Tensor | None, *choice: Choice) -> Tensor:
+    def forward(self, x: Tensor, valid: Tensor | None) -> Tensor:
         """x [B, S, D], valid [B, S] -> [B, S, D]."""
         own = self.self_attention
-        x = self.sublayers[0](x, lambda y: own.attend_self(y, valid, False, *choice))
+        x = self.sublayers[0](x, lambda y: own.attend_self(y, valid, False))
         x = self.sublayers[1](x, self.feed_forward)
         return x
 
@@ -191,44 +157,36 @@ class DecoderLayer(nn.Module):
         super().__init__()
         self.self_attention = _attention(SelfAttention, config, heads)
         self.cross_attention = _attention(MultiHeadAttention, config, cross_heads)
-        self.feed_forward = _feed_forward(config)
+        self.feed_forward = feed_forward(config)
         self.sublayers = nn.ModuleList([Sublayer(config) for _ in range(3)])
 
-    def forward(
-        self, x: Tensor, memory: Tensor, valid: Tensor | None, choices: Choices = NO_CHOICES
-    ) -> Tensor:
+    def forward(self, x: Tensor, memory: Tensor, valid: Tensor | None) -> Tensor:
         """All positions at once, as in training: x [B, T, D], memory [B, S, D]."""
         own, cross = self.self_attention, self.cross_attention
-        source = cross.keys_values(memory, *choices[1])
-        x = self.sublayers[0](x, lambda y: own.attend_self(y, None, True, *choices[0]))
-        x = self.sublayers[1](x, lambda y: cross(y, source, valid, *choices[1]))
+        source = cross.keys_values(memory)
+        x = self.sublayers[0](x, lambda y: own.attend_self(y, None, True))
+        x = self.sublayers[1](x, lambda y: cross(y, source, valid))
         x = self.sublayers[2](x, self.feed_forward)
         return x
 
-    def extend(
-        self, x: Tensor, cache: KeyValueCache, layer: int, choices: Choices = NO_CHOICES
-    ) -> Tensor:
+    def extend(self, x: Tensor, cache: KeyValueCache, layer: int) -> Tensor:
         """New positions only, as in decoding: x [B*N, t, D]."""
         own, cross = self.self_attention, self.cross_attention
-        x = self.sublayers[0](x, lambda y: own.attend_cached(y, cache, layer, *choices[0]))
-        x = self.sublayers[1](x, lambda y: cross.attend_source(y, cache, layer, *choices[1]))
+        x = self.sublayers[0](x, lambda y: own.attend_cached(y, cache, layer))
+        x = self.sublayers[1](x, lambda y: cross.attend_source(y, cache, layer))
         x = self.sublayers[2](x, self.feed_forward)
         return x
 
 
-def _attention(kind: type[MultiHeadAttention], config: Config, heads: int) -> Any:
-    """An attention of that kind, with the gates of the config."""
-    sizes = (config.d_model, heads, config.attention_dropout, config.head_width)
-    if config.chosen is not None:
-        return ChosenAttention(*sizes)
-    made = kind(*sizes)
+A = TypeVar("A", bound=MultiHeadAttention)
+
+
+def _attention(kind: type[A], config: Config, heads: int) -> A:
+    """Build an attention of that kind, with the gates of the config."""
+    made = kind(config.d_model, heads, config.attention_dropout, config.head_width)
     if config.head_gates is not None:
         made.gates = HardConcrete(heads)
     return made
-
-
-def _feed_forward(config: Config) -> FeedForward:
-    return FeedForward(config.d_model, config.d_ff, config.activation_dropout, config.activation)
 
 
 class Transformer(nn.Module):
@@ -266,8 +224,6 @@ class Transformer(nn.Module):
             once(cast(EncoderLayer, layer).self_attention)
         for layer in self.decoder:
             once(cast(DecoderLayer, layer).cross_attention.key_value)
-        self.encoder_router = _router(config, config.encoder_layers)
-        self.decoder_router = _router(config, 2 * config.decoder_layers)
         initialise(self)
 
     def encode(self, source: Tensor) -> Memory:
@@ -276,34 +232,22 @@ class Transformer(nn.Module):
         table = self.source_embedding or self.target_embedding
         x = self.source_words(table, source) * self.scale  # [B, S, D]
         x = self.drop(self.source_positions(x))
-        choices: list[tuple[Choice, ...]] = [()] * len(self.encoder)
-        if self.encoder_router is not None:
-            choices = [(each,) for each in self.encoder_router(x, valid)]
-        for layer, choice in zip(self.encoder, choices, strict=True):
-            x = layer(x, valid, *choice)
+        for layer in self.encoder:
+            x = layer(x, valid)
         return Memory(self.encoder_norm(x), valid)
 
     def start(self, memory: Memory, beams: int, max_length: int) -> Cache:
         """A cache for `max_length` tokens; the source's keys and values computed once."""
-        if self.decoder_router is not None:
-            choices = self._choices(memory)
-            source = self._keys_values(memory, choices)
-            return ChosenCache(choices, source, memory.valid, beams, max_length)
         heads = [cast(DecoderLayer, layer).self_attention.n_heads for layer in self.decoder]
         source = self.keys_values(memory, max_length)
         return KeyValueCache(source, memory.valid, beams, max_length, heads)
 
     @property
-    def waits(self) -> bool:
-        """Whether a pass asks the device how many sentences chose a head; see `mt.chosen`."""
-        return self.decoder_router is not None
-
-    @property
     def alike(self) -> bool:
-        """Whether all decoder layers have as many heads and use them all."""
+        """Whether all decoder layers have the same number of heads."""
         layers = [cast(DecoderLayer, layer) for layer in self.decoder]
         heads = {n for x in layers for n in (x.self_attention.n_heads, x.cross_attention.n_heads)}
-        return len(heads) == 1 and self.decoder_router is None
+        return len(heads) == 1
 
     def keys_values(self, memory: Memory, positions: int) -> list[tuple[Tensor, Tensor]]:
         """The source's keys and values [B, H, S, K] of each decoder layer."""
@@ -311,17 +255,8 @@ class Transformer(nn.Module):
         rotary = getattr(cast(DecoderLayer, self.decoder[0]).self_attention, "rotary", None)
         if rotary is not None:
             rotary.reserve(positions)
-        return self._keys_values(memory, [NO_CHOICES] * len(self.decoder))
-
-    def _keys_values(
-        self, memory: Memory, choices: Sequence[Choices]
-    ) -> list[tuple[Tensor, Tensor]]:
-        """Those of the heads that were chosen."""
         layers = [cast(DecoderLayer, layer) for layer in self.decoder]
-        return [
-            layer.cross_attention.keys_values(memory.states, *cross)
-            for layer, (_, cross) in zip(layers, choices, strict=True)
-        ]
+        return [layer.cross_attention.keys_values(memory.states) for layer in layers]
 
     def decode(self, target: Tensor, memory: Memory, cache: Cache | None = None) -> Tensor:
         """Hidden states [B, T, D] of target inputs [B, T]; with a cache, of the new ones only."""
@@ -329,45 +264,23 @@ class Transformer(nn.Module):
         x = self.target_words(self.target_embedding, target) * self.scale  # [B, T, D]
         x = self.drop(self.target_positions(x, known))
         if cache is None:
-            for layer, choice in zip(self.decoder, self._choices(memory), strict=True):
-                x = layer(x, memory.states, memory.valid, choice)
+            for layer in self.decoder:
+                x = layer(x, memory.states, memory.valid)
         else:
             kept = cast(KeyValueCache, cache)
-            choices = getattr(cache, "choices", [NO_CHOICES] * len(self.decoder))
-            for number, (layer, choice) in enumerate(zip(self.decoder, choices, strict=True)):
-                x = cast(DecoderLayer, layer).extend(x, kept, number, choice)
+            for number, layer in enumerate(self.decoder):
+                x = cast(DecoderLayer, layer).extend(x, kept, number)
             kept.advance(*target.shape)
         hidden: Tensor = self.decoder_norm(x)
         return hidden
 
-    def _choices(self, memory: Memory) -> list[Choices]:
-        """The heads of each decoder layer that the sentences have."""
-        if self.decoder_router is None:
-            return [NO_CHOICES] * len(self.decoder)
-        made = iter(self.decoder_router(memory.states, memory.valid))
-        return [((own,), (cross,)) for own, cross in zip(made, made, strict=True)]
-
     def attention(self, source: Tensor, target: Tensor) -> Tensor:
-        """Cross-attention [B, T, S] of target inputs, its heads averaged.
-
-        Of the last layer but one, which aligns words best (Garg et al. 2019, section 3).
-        """
-        layer = cast(DecoderLayer, self.decoder[max(0, len(self.decoder) - 2)])
-        with watching([layer.cross_attention]) as seen:
-            self.decode(target, self.encode(source))
-        return seen[0].mean(dim=1)
+        """See `mt.transformer_layers.alignment`."""
+        return alignment(self, source, target)
 
     def attentions(self, source: Tensor, target: Tensor) -> Mapping[str, Sequence[Tensor]]:
-        """Every head of every layer; see `mt.contracts.Seq2Seq`."""
-        readers = [cast(EncoderLayer, layer).self_attention for layer in self.encoder]
-        writers = [cast(DecoderLayer, layer) for layer in self.decoder]
-        with (
-            watching(readers) as encoder,
-            watching(layer.self_attention for layer in writers) as decoder,
-            watching(layer.cross_attention for layer in writers) as cross,
-        ):
-            self.decode(target, self.encode(source))
-        return {"encoder": encoder, "decoder": decoder, "cross": cross}
+        """See `mt.transformer_layers.attention_maps`."""
+        return attention_maps(self, source, target)
 
     def output(self) -> tuple[Tensor, Tensor | None]:
         """The projection weight [V, D] and its bias: logits = hidden W^T + b (section 3.4)."""
@@ -383,33 +296,6 @@ class Transformer(nn.Module):
     def blocks(self) -> Iterable[nn.Module]:
         """Encoder and decoder layers."""
         return [*self.encoder, *self.decoder]
-
-
-def _router(config: Config, attentions: int) -> Router | None:
-    """What chooses the heads of so many attentions."""
-    if config.chosen is None:
-        return None
-    return Router(config.d_model, attentions, config.n_heads, config.chosen)
-
-
-def initialise(model: nn.Module) -> None:
-    """Draw the weights.
-
-    | weight | drawn from |
-    |---|---|
-    | embeddings, learned positions | normal, deviation D^-0.5 |
-    | linear layers (keys and values each for themselves) | Xavier uniform |
-    | biases | 0 |
-    | norms | 1, and 0 for the bias |
-    """
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Embedding):
-            nn.init.normal_(module.weight, std=module.embedding_dim**-0.5)
-        elif isinstance(module, nn.Linear):
-            parts = 2 if name.endswith("key_value") else 1
-            for part in module.weight.chunk(parts):
-                nn.init.xavier_uniform_(part)
-            nn.init.zeros_(module.bias)
 
 
 def build(config: Config, vocabulary: Vocabulary) -> Transformer:

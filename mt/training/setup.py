@@ -221,7 +221,7 @@ def capture_graphs(
 ) -> GraphedStep | None:
     """CUDA graphs of micro-batches, where one CUDA device trains a model that allows them."""
     single = device.type == "cuda" and world.size == 1
-    # A graph cannot contain a pass that makes the host wait, as a choice of heads does.
+    # A graph cannot capture a pass that synchronises, as that of a mixture of heads does.
     if single and recipe.runtime.graphs and not getattr(module.model, "waits", False):
         return GraphedStep(module, report.tell)
     return None

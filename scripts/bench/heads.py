@@ -7,7 +7,7 @@
 table tells medians and spread of lines a second without loading, and as ratio the median of the
 ratios of a round, times as fast as the first model.
 
-`choosing`: what it gains that each sentence has k heads only (model.head_gates.kind=topk), on
+`choosing`: what it gains that each sentence has k heads only (model.kind: mixture_of_heads), on
 sentences of random pieces and models of random weights, whose speed is that of trained ones:
 operations that are executed (counted by torch, of the attentions and of all) and time, for the
 encoder, for steps of decoding with beams, and for an update's forward and backward pass. Beside
@@ -102,7 +102,8 @@ def choosing(given: argparse.Namespace) -> None:
     models = {f"all {given.heads}": _model(given, {})}
     for k in given.chosen:
         width = given.d_model // given.heads
-        models[f"{k} chosen"] = _model(given, {"head_gates": {"kind": "topk", "heads": k}})
+        mixture = {"heads_per_sentence": k}
+        models[f"{k} selected"] = _model(given, mixture, "mixture_of_heads")
         models[f"{k} from the start"] = _model(given, {"n_heads": k, "d_head": width})
     source = torch.randint(68, given.vocabulary, (given.sentences, given.length))
     source[:, given.length - given.length // 4 :][: len(source) // 2] = 0
@@ -139,15 +140,15 @@ def table(
         )
 
 
-def _model(given: argparse.Namespace, more: dict[str, Any]) -> Any:
-    transformer = plugin("models", "transformer")
-    config = transformer.Config(**{
+def _model(given: argparse.Namespace, more: dict[str, Any], kind: str = "transformer") -> Any:
+    module = plugin("models", kind)
+    config = module.Config(**{
         "d_model": given.d_model, "n_heads": given.heads, "d_ff": given.d_ff, "norm": "pre",
         "encoder_layers": given.layers, "decoder_layers": given.layers, **more,
     })  # fmt: skip
     size = given.vocabulary
     vocabulary = SimpleNamespace(joint=True, source_size=size, target_size=size)
-    return transformer.build(config, vocabulary).eval()
+    return module.build(config, vocabulary).eval()
 
 
 @torch.inference_mode()

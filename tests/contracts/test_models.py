@@ -22,9 +22,20 @@ SMALL = {
             {"n_heads": 3, "d_head": 6},
             {"layer_heads": {"encoder": [1, 3], "decoder": [2, 1], "cross": [3, 2]}},
             {"head_gates": {"kind": "hard_concrete"}},
-            {"head_gates": {"kind": "topk", "heads": 2}, "norm": "pre"},
             {"norm": "pre", "positions": "rotary"},
         )
+    ],
+    "mixture_of_heads": [
+        {
+            "d_model": 16,
+            "n_heads": 4,
+            "d_ff": 32,
+            "encoder_layers": 2,
+            "decoder_layers": 2,
+            "heads_per_sentence": 2,
+            **more,
+        }
+        for more in ({"norm": "pre"}, {"positions": "learned", "max_length": 12, "d_head": 6})
     ],
     "rnn": [
         {"d_model": 12, "units": 16, "encoder_layers": 2, **more}

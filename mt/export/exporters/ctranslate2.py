@@ -55,8 +55,7 @@ def check(opened: run_directory.LoadedModel, config: Config) -> None:
         raise ConfigError("EXPORT-KIND", "model.scale_attention", what, "export it --to bundle")
     if model.head_gates is not None:
         what = f"ctranslate2 cannot express head gates of kind {model.head_gates.kind}"
-        closing = model.head_gates.kind == "hard_concrete"
-        advice = "mt prune RUN --heads closed first" if closing else "export it --to bundle"
+        advice = "mt prune RUN --heads closed first"
         raise ConfigError("EXPORT-KIND", "model.head_gates", what, advice)
     if model.layer_heads is not None:
         what = "ctranslate2 cannot express layers of different numbers of heads"

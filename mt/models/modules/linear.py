@@ -69,15 +69,19 @@ class _RoundedLinear(torch.autograd.Function):
         return of_x, slope.t() @ matrix, of_bias
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """x [..., K] times weight [N, K], plus bias [N]: [..., N], as `F.linear`, its plain twin."""
-    training_in_bf16 = (
-        x.device.type == "cpu"
+def trains_in_bf16(device: torch.device) -> bool:
+    """Whether products are taken in bf16 on a CPU, with gradients."""
+    return (
+        device.type == "cpu"
         and torch.is_grad_enabled()
         and torch.is_autocast_enabled("cpu")
         and torch.get_autocast_dtype("cpu") == torch.bfloat16
     )
-    if not training_in_bf16 or torch.compiler.is_compiling():
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """x [..., K] times weight [N, K], plus bias [N]: [..., N], as `F.linear`, its plain twin."""
+    if not trains_in_bf16(x.device) or torch.compiler.is_compiling():
         return F.linear(x, weight, bias)
     product: Tensor = _RoundedLinear.apply(x, weight, bias)  # type: ignore[no-untyped-call]
     return product
