@@ -5,8 +5,6 @@ Legend: B sentences still searched, N beams, T most tokens, V vocabulary.
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
@@ -57,58 +55,6 @@ class RankingConfig(RepetitionConfig):
     """The log-probability is divided by length**a (`power`) or ((5 + length) / 6)**a (`gnmt`)."""
     coverage_penalty: float = Field(0.0, ge=0)
     """Weight of the log of the attention that source pieces lack, in the last ranking; 0: none."""
-
-
-# ------------------------------------------------------------------ what there is
-
-
-@dataclass
-class BeamState:
-    """The beginnings that live, of beams [W], or of groups of them: [G, W]."""
-
-    rows: Tensor
-    """[B] which sentence of the request each one is."""
-    found: Tensor
-    """[B] or [B, G] how many hypotheses have ended."""
-    scores: Tensor
-    """[B, ..., W] log-probability; -inf where no prefix lives."""
-    tokens: Tensor
-    """[B, ..., W, T]."""
-    gains: Tensor
-    """[B, ..., W, T] log-probability of each token."""
-    forced: Tensor
-    """[B, T] the only token allowed at a step, or -1."""
-
-    def keep(self, sentences: Tensor) -> None:
-        """Keep only these sentences [B']."""
-        for each in fields(self):
-            setattr(self, each.name, getattr(self, each.name)[sentences])
-
-
-def empty_beams(request: Request, *beams: int) -> BeamState:
-    """Of each sentence, or group, one that lives and is empty.
-
-    Args:
-        request: what is searched.
-        beams: W, or G and W.
-
-    Raises:
-        ConfigError: more hypotheses than beams, or a prefix too long are asked for.
-    """
-    import torch
-
-    count = math.prod(beams)
-    if request.n_best > count:
-        what = f"{count} beams cannot give {request.n_best} hypotheses"
-        raise ConfigError("SEARCH", "search.beams", what, "ask for fewer, or set more beams")
-    forced = forced_tokens(request)
-    sentences, longest = forced.shape
-    scores = torch.full((sentences, *beams), NEG_INF, device=forced.device)
-    scores[..., 0] = 0
-    tokens = torch.zeros((*scores.shape, longest), dtype=torch.long, device=forced.device)
-    rows = torch.arange(sentences, device=forced.device)
-    found = rows.new_zeros(scores.shape[:-1])
-    return BeamState(rows, found, scores, tokens, tokens.float(), forced)
 
 
 # ------------------------------------------------------------------ what may come next
