@@ -300,11 +300,11 @@ def test_an_ensemble_and_processes_have_it_too(run, tmp_path, monkeypatch):
     put(run, SOME)
     other = tiny_run.make(tmp_path, seed=2)
     alone = [each.text for each in engine(run).translate(tiny_run.SOURCES)]
-    both = [each.text for each in engine(run, others=(run,)).translate(tiny_run.SOURCES)]
+    both = [each.text for each in engine(run, ensemble_paths=(run,)).translate(tiny_run.SOURCES)]
     assert both == alone
     several = [each.text for each in engine(run, processes=2).translate(tiny_run.SOURCES)]
     assert several == alone
-    mixed = engine(run, others=(other,))
+    mixed = engine(run, ensemble_paths=(other,))
     assert len(list(mixed.translate(tiny_run.SOURCES))) == len(tiny_run.SOURCES)
 
 

@@ -34,16 +34,16 @@ class LineWarnings:
 
 
 def growing_windows(
-    items: Iterable[Item], line_buffered: bool = False, soon: bool = True
+    items: Iterable[Item], line_buffered: bool = False, low_latency: bool = True
 ) -> Iterator[list[Item]]:
     """The items in lists that grow from FIRST_WINDOW to LARGEST_WINDOW.
 
     Args:
         items: lines, or what is as large.
         line_buffered: each item alone.
-        soon: else the first list, too, has LARGEST_WINDOW.
+        low_latency: else the first list, too, has LARGEST_WINDOW.
     """
-    iterator, count = iter(items), FIRST_WINDOW if soon else LARGEST_WINDOW
+    iterator, count = iter(items), FIRST_WINDOW if low_latency else LARGEST_WINDOW
     while window := list(islice(iterator, 1 if line_buffered else count)):
         yield window
         count = min(GROWTH * count, LARGEST_WINDOW)

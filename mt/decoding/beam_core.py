@@ -172,7 +172,7 @@ class BeamSearch:
             if left is not None:
                 live.select_sentences(left)
                 origins = origins[left]
-                decoder.keep(state, left)
+                decoder.select_sentences(state, left)
             if moves:
                 decoder.reorder(state, origins)
             last = live.tokens[:, :, step]

@@ -141,7 +141,7 @@ def top_pieces(decoder: Decoder, state: Any, logits: Tensor, count: int) -> tupl
     """Log-probabilities and ids [B, N, K] of END, first, and of at least `count` best pieces.
 
     Args:
-        decoder: what gave the logits, and can sharpen them.
+        decoder: what gave the logits, and can recompute_in_fp32 them.
         state: its state.
         logits: [B, N, V].
         count: how many pieces; some more are looked at, lest fewer bits lose one.
@@ -149,12 +149,12 @@ def top_pieces(decoder: Decoder, state: Any, logits: Tensor, count: int) -> tupl
     import torch
 
     few = logits.dtype != torch.float32
-    own = getattr(decoder, "best", None)  # some decoders have a quicker way to the same
+    own = getattr(decoder, "top_k", None)  # some decoders have a quicker way to the same
     quick = None if own is None else own(state, logits, count + EXTRA_CANDIDATES * few)
     gains, ids = quick or top_k_in_blocks(logits, count + EXTRA_CANDIDATES * few)
     if few:
         rough = logits.gather(-1, ids).float()
-        off = decoder.sharpen(state, ids, rough) - rough  # [B, N, K]
+        off = decoder.recompute_in_fp32(state, ids, rough) - rough  # [B, N, K]
         # The normaliser, too, is mostly made of these.
         total = 1 + (gains.exp() * off.expm1()).sum(dim=-1, keepdim=True)
         gains = gains + off - total.log()
@@ -223,7 +223,7 @@ def forced_log_probs(
     else:  # as much less than the best piece's as its sharpened logit is
         best, place = gains.max(dim=-1, keepdim=True)  # [B, N, 1]
         both = torch.cat((ids.gather(-1, place), wanted[..., None]), dim=-1)
-        exact = decoder.sharpen(state, both, logits.gather(-1, both).float())  # [B, N, 2]
+        exact = decoder.recompute_in_fp32(state, both, logits.gather(-1, both).float())  # [B, N, 2]
         told = best[..., 0] + exact[..., 1] - exact[..., 0]
     return told.nan_to_num(nan=NEG_INF, neginf=NEG_INF), wanted
 

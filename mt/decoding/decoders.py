@@ -64,7 +64,7 @@ class ModelDecoder:
             return F.linear(hidden, *self.output())
         return self.project(hidden)
 
-    def sharpen(self, state: _State, ids: Tensor, logits: Tensor) -> Tensor:
+    def recompute_in_fp32(self, state: _State, ids: Tensor, logits: Tensor) -> Tensor:
         """The logits [B, N, K] of a few tokens in fp32, where those of all were in fewer bits."""
         if self.project is None or self.project.dtype == torch.float32:
             return logits
@@ -78,10 +78,10 @@ class ModelDecoder:
         first = torch.arange(len(beams), device=beams.device) * beams.shape[1]  # [B]
         state.cache.reorder((beams + first[:, None]).flatten())  # [B*N]
 
-    def keep(self, state: _State, sentences: Tensor) -> None:
+    def select_sentences(self, state: _State, sentences: Tensor) -> None:
         """Keep only these sentences [B']."""
         state.memory = Memory(state.memory.states[sentences], state.memory.valid[sentences])
-        state.cache.keep(sentences)
+        state.cache.select_sentences(sentences)
 
     def align(self, source: Tensor, tokens: Tensor) -> Tensor:
         """Attention [B, N, T, S] over the source; the mean of the heads of one layer."""
@@ -202,12 +202,12 @@ class EnsembleDecoder:
         for member, own in zip(self.members, state, strict=True):
             member.reorder(own, beams)
 
-    def keep(self, state: list[Any], sentences: Tensor) -> None:
+    def select_sentences(self, state: list[Any], sentences: Tensor) -> None:
         """See `mt.contracts.Decoder`."""
         for member, own in zip(self.members, state, strict=True):
-            member.keep(own, sentences)
+            member.select_sentences(own, sentences)
 
-    def sharpen(self, state: list[Any], ids: Tensor, logits: Tensor) -> Tensor:
+    def recompute_in_fp32(self, state: list[Any], ids: Tensor, logits: Tensor) -> Tensor:
         """See `mt.contracts.Decoder`."""
         return logits
 

@@ -102,7 +102,7 @@ class TextTranslator:
         room = self.profile.longest - 1 - len(self.vocabulary.languages[:1])
         long = _LongLines(room, self.options.strict)
         first = 1
-        for window in growing_windows(pairs, soon=self.options.soon):
+        for window in growing_windows(pairs, low_latency=self.options.low_latency):
             yield from self._score(window, long, first)
             first += len(window)
         warn_long_lines(long, "cut")
@@ -187,17 +187,17 @@ class _TranslationJob:
         self.options = replace(options, prefixes=None)  # they go with the sentences
         self.config = search_config(engine.profile.search, options.search)
         self.prefixes = None if options.prefixes is None else iter(options.prefixes)
-        self.read = options.first_line
+        self.read = options.line_offset
         self.room = engine.profile.longest - 1 - len(self.front)
         self.long = _LongLines(self.room, options.strict)
 
     def translate(self, lines: Iterable[str]) -> Iterator[Translation]:
         """The translations of lines, in order."""
-        ahead = 0 if self.options.line_buffered else self.engine.searcher.ahead
+        prefetch = 0 if self.options.line_buffered else self.engine.searcher.prefetch_windows
         waiting: deque[_Window] = deque()
-        for window in growing_windows(lines, self.options.line_buffered, self.options.soon):
+        for window in growing_windows(lines, self.options.line_buffered, self.options.low_latency):
             waiting.append(self._begin(window))
-            while len(waiting) > ahead:
+            while len(waiting) > prefetch:
                 yield from self._end(waiting.popleft())
         while waiting:
             yield from self._end(waiting.popleft())

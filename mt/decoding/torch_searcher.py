@@ -69,7 +69,7 @@ def pick_precision(asked: str, device: torch.device) -> Precision:
 class TorchSearcher:
     """Searches with one model, or several, in this process; see `mt.contracts.Searcher`."""
 
-    ahead = 0
+    prefetch_windows = 0
 
     def __init__(
         self, models: Sequence[nn.Module], vocabulary: Vocabulary, device: torch.device,

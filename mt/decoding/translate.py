@@ -169,7 +169,7 @@ def score_files(
         console.print_line(f"mt: {told}, perplexity {perplexity:.3f}")
 
 
-OPEN_ONLY_OPTIONS = ("checkpoint", "device", "precision", "threads", "processes", "others")
+OPEN_ONLY_OPTIONS = ("checkpoint", "device", "precision", "threads", "processes", "ensemble_paths")
 """The options of an engine that cannot change once it is open."""
 
 

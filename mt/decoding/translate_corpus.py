@@ -195,7 +195,11 @@ def _pending_parts(job: CorpusJob, missing: set[int]) -> Iterator[Part]:
     for number, lines in _chunks(job.lines):
         if number in missing:
             first = number * PART
-            yield number, lines, replace(job.options, processes=1, first_line=first, soon=False)
+            yield (
+                number,
+                lines,
+                replace(job.options, processes=1, line_offset=first, low_latency=False),
+            )
 
 
 # ---------------------------------------------------------------------------- the corpus

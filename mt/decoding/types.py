@@ -26,7 +26,7 @@ class Decoder(Protocol):
     def step(self, state: Any, tokens: Tensor) -> Tensor:
         """Logits [B, N, V] after feeding tokens [B, N]; an ensemble: mean log-probabilities."""
 
-    def sharpen(self, state: Any, ids: Tensor, logits: Tensor) -> Tensor:
+    def recompute_in_fp32(self, state: Any, ids: Tensor, logits: Tensor) -> Tensor:
         """What `step` gave for the tokens `ids` [B, N, K], as exactly as can be.
 
         Few tokens decide, so that `step` may compute all in fewer bits; `logits` [B, N, K] are
@@ -36,7 +36,7 @@ class Decoder(Protocol):
     def reorder(self, state: Any, beams: Tensor) -> None:
         """Beam n of sentence b continues what beam `beams[b, n]` was; beams [B, N]."""
 
-    def keep(self, state: Any, sentences: Tensor) -> None:
+    def select_sentences(self, state: Any, sentences: Tensor) -> None:
         """Keep only these sentences [B'] (ascending)."""
 
     def align(self, source: Tensor, tokens: Tensor) -> Tensor:
@@ -123,7 +123,7 @@ class Searcher(Protocol):
     `mt.text_engine.TextEngine` makes an engine of it.
     """
 
-    ahead: int
+    prefetch_windows: int
     """How many windows of sentences it likes to be given before the results of one are read."""
 
     def search(
@@ -218,13 +218,13 @@ class EngineOptions:
     threads: int | None = None
     processes: int = 1
     """How many processes share the work, each with its own copy of the model."""
-    others: tuple[Path, ...] = ()
+    ensemble_paths: tuple[Path, ...] = ()
     """Further models of an ensemble: the log-probabilities of all are averaged."""
     batch_tokens: int = 6144
     """Padded source positions times beams of one batch."""
     line_buffered: bool = False
     """Translate each line before the next is read."""
-    soon: bool = True
+    low_latency: bool = True
     """Whether somebody waits for the first translations; else more lines are sorted together."""
     n_best: int = 1
     alignments: bool = False
@@ -235,7 +235,7 @@ class EngineOptions:
     strict: bool = False
     """Refuse a line that is too long for the model, instead of splitting it."""
     seed: int = 1
-    first_line: int = 0
+    line_offset: int = 0
     """Lines of the whole text that come before these: seeds and messages count them, too."""
     target_language: str | None = None
     """The target language asked of a multilingual model."""

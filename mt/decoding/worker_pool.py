@@ -89,7 +89,7 @@ class _Results:
 class WorkerPoolSearcher:
     """Searches in several processes; see `mt.contracts.Searcher`."""
 
-    ahead = 1
+    prefetch_windows = 1
 
     def __init__(self, workers: Sequence[_Worker]) -> None:
         self.workers = workers
@@ -119,7 +119,7 @@ class WorkerPoolSearcher:
         for rows in length_batches(lengths, min(budget, share)):
             task = ("search", [sentences[row] for row in rows], config, options)
             self.waiting.append((task, results.of(rows)))
-        self._feed()
+        self._dispatch()
         return self._in_order(results)
 
     def force(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
@@ -127,7 +127,7 @@ class WorkerPoolSearcher:
         results = _Results(len(pairs))
         for rows in length_batches([max(map(len, pair)) for pair in pairs], SCORED):
             self.waiting.append((("force", [pairs[row] for row in rows]), results.of(rows)))
-        self._feed()
+        self._dispatch()
         return list(self._in_order(results))
 
     def translate(self, parts: Iterable[Part]) -> Iterator[tuple[int, list[str]]]:
@@ -146,7 +146,7 @@ class WorkerPoolSearcher:
         while True:
             for number, lines, options in islice(coming, self._idle()):
                 self.waiting.append((("translate", lines, options), keep(number)))
-            self._feed()
+            self._dispatch()
             if not done:
                 if not any(worker.task for worker in self.workers):
                     return
@@ -166,7 +166,7 @@ class WorkerPoolSearcher:
                 self._receive()
             yield results.found.pop(row)
 
-    def _feed(self) -> None:
+    def _dispatch(self) -> None:
         """Give what waits to those that are free."""
         for worker in self.workers:
             if worker.task is None and self.waiting:
@@ -192,7 +192,7 @@ class WorkerPoolSearcher:
             assert worker.task is not None, "only who has a task answers"
             worker.task(value)
             worker.task = None
-        self._feed()
+        self._dispatch()
 
 
 def _worker_died(worker: _Worker) -> MachineError:

@@ -45,7 +45,7 @@ def compare_models(
     """
     sets = recipe.data.test or {"valid": recipe.data.valid}
     texts = {name: evaluate.read_test_set(config) for name, config in sets.items()}
-    asked = replace(options or EngineOptions(), soon=False)
+    asked = replace(options or EngineOptions(), low_latency=False)
     engines = {name: open_engine(path, asked) for name, path in models.items()}
     first, (some, _) = next(iter(texts.items()))
     seconds = dict.fromkeys(models, float("inf"))

@@ -47,7 +47,7 @@ def open(path: Path, options: EngineOptions) -> Engine:
         MachineError: ctranslate2 is not installed, or cannot do it on this machine.
         ModelError: the folder is damaged, or not written by mt.
     """
-    for key, given in (("--checkpoint", options.checkpoint), ("ensemble", options.others)):
+    for key, given in (("--checkpoint", options.checkpoint), ("ensemble", options.ensemble_paths)):
         if given:
             what = "a CTranslate2 folder holds one model, and no checkpoints"
             raise ConfigError("ENGINE", key, what, "leave it out, or give the run it came from")
@@ -209,7 +209,7 @@ class Searcher:
         names: the names of the ids of each side.
     """
 
-    ahead = 1  # so that the workers need not wait while a window is read or written
+    prefetch_windows = 1  # so that the workers need not wait while a window is read or written
 
     def __init__(self, translator: Any, names: tuple[list[str], list[str]]) -> None:
         self.translator = translator

@@ -45,7 +45,7 @@ def open(path: Path, options: EngineOptions) -> Engine:
         return open_pool("native", path, options, share_of_cores(options))
     from mt.decoding.torch_searcher import pick_precision
 
-    opened, *others = _opened([path, *options.others], options.checkpoint)
+    opened, *others = _opened([path, *options.ensemble_paths], options.checkpoint)
     memory.keep_freed_memory()
     device = pick_device(options.device or "auto")
     use_threads(options.threads or "auto")

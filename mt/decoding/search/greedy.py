@@ -89,7 +89,7 @@ def search(config: Config, decoder: Decoder, request: Request) -> Hypotheses:
         left = sentences_to_keep(stopped, stops)
         if left is not None:
             rows, last = rows[left], last[left]
-            decoder.keep(state, left)
+            decoder.select_sentences(state, left)
     lost = (scores == NEG_INF)[:, None]  # no way on had any probability: no hypothesis
     tokens, told = tokens.masked_fill(lost, 0), told.masked_fill(lost, 0)
     return Hypotheses(tokens[:, None, :end], scores[:, None], told[:, None, :end])

@@ -105,7 +105,7 @@ def search(config: Config, decoder: Decoder, request: Request) -> Hypotheses:
         left = sentences_to_keep(stopped, stops)
         if left is not None:
             rows, last = rows[left], last[left]
-            decoder.keep(state, left)
+            decoder.select_sentences(state, left)
     return sort_by_score(scores, Hypotheses(tokens[..., :end], scores, gains[..., :end]))
 
 

@@ -12,9 +12,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-SPARSE = 6
-"""Steps of decoding after which dead cells are first looked for."""
-
 
 def attend(
     query: Tensor, key: Tensor, value: Tensor,
