@@ -16,8 +16,9 @@ from mt.cli import main
 from mt.config.plugins import plugin
 from mt.data.corpus import EncodedPairs
 from mt.decoding import ibm_model1, learn_shortlist, shortlist
-from mt.decoding.decoders import ModelDecoder, OutOfShortlistMass, ShortlistDecoder
+from mt.decoding.decoders import ModelDecoder
 from mt.decoding.shortlist import Shortlist
+from mt.decoding.shortlist_decoder import OutOfShortlistMass, ShortlistDecoder
 from mt.decoding.translate import open_engine
 from mt.decoding.types import EngineOptions, Sentence
 from mt.errors import ConfigError, DataError, ModelError

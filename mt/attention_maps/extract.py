@@ -16,7 +16,7 @@ import numpy as np
 from mt.data.text import is_blank
 from mt.decoding.text_translator import TextTranslator, search_config, to_translation
 from mt.decoding.translate import open_engine
-from mt.decoding.types import EngineOptions, Hypothesis, Sentence, Translation, Watcher
+from mt.decoding.types import AttentionSearcher, EngineOptions, Hypothesis, Sentence, Translation
 from mt.errors import ConfigError, DataError
 from mt.special_tokens import BEGIN, END
 
@@ -90,7 +90,7 @@ def open_with_attention(path: Path, options: EngineOptions) -> TextTranslator:
         ModelError: there is no model.
     """
     engine = open_engine(path, options)
-    if isinstance(engine, TextTranslator) and isinstance(engine.searcher, Watcher):
+    if isinstance(engine, TextTranslator) and isinstance(engine.searcher, AttentionSearcher):
         return engine
     kind = type(engine).__module__.rpartition(".")[2]
     if isinstance(engine, TextTranslator):
@@ -117,7 +117,7 @@ def extract(
         DataError: there is nothing to translate, or it is too long.
     """
     options = options or engine.options
-    searcher = cast(Watcher, engine.searcher)
+    searcher = cast(AttentionSearcher, engine.searcher)
     sentence = engine.sentence(source, options)
     if target is None:
         config = search_config(engine.profile.search, options.search)

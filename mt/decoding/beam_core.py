@@ -22,7 +22,7 @@ from mt.decoding.candidates import (
     forced_log_probs,
     forced_tokens,
     length_divisor,
-    log_probs,
+    log_softmax,
     mask_special_tokens,
     penalize_repetition,
     rank_hypotheses,
@@ -153,9 +153,9 @@ class BeamSearch:
         for step in range(len(is_forced)):
             end = step + 1
             logits = decoder.step(state, last)  # [B, N, V]
-            gains, ids = self._continue(decoder, state, logits, live, step, is_forced[step])
+            log_probs, ids = self._continue(decoder, state, logits, live, step, is_forced[step])
             best = finished.scores[live.rows], request.max_lengths[live.rows]
-            ends, closing, survivors = self._select(live, gains, ids, *best)
+            ends, closing, survivors = self._select(live, log_probs, ids, *best)
             stopped = (survivors.scores == NEG_INF).all(dim=1)  # [B]
             survivors.origins = survivors.origins.where(survivors.scores != NEG_INF, own)
             moved = (survivors.origins != own).any()
@@ -193,25 +193,32 @@ class BeamSearch:
             logits = logits.float() if self.groups == 1 else logits
             logits = penalize_repetition(self.config, logits, live.tokens[:, :, :step], forced)
         if self.groups > 1:  # any piece may be the best after the penalty
-            every = mask_special_tokens(log_probs(logits), forced)  # [B, N, V]
+            every = mask_special_tokens(log_softmax(logits), forced)  # [B, N, V]
             return every.nan_to_num_(nan=NEG_INF, neginf=NEG_INF), None
-        gains, ids = top_pieces(decoder, state, logits, self.width)
+        log_probs, ids = top_pieces(decoder, state, logits, self.width)
         if is_forced:
-            gain, token = forced_log_probs(decoder, state, logits, forced, gains, ids)  # [B, N]
+            log_prob, token = forced_log_probs(
+                decoder, state, logits, forced, log_probs, ids
+            )  # [B, N]
             only = (forced >= 0)[:, None]  # [B, 1]
-            gains = gains.masked_fill(only[..., None], NEG_INF)
-            gains[..., 0] = gain.where(only, gains[..., 0])
+            log_probs = log_probs.masked_fill(only[..., None], NEG_INF)
+            log_probs[..., 0] = log_prob.where(only, log_probs[..., 0])
             ids[..., 0] = token.where(only, ids[..., 0])
-        return gains, ids
+        return log_probs, ids
 
     def _select(
-        self, live: BeamState, gains: Tensor, ids: Tensor | None, finished: Tensor, longest: Tensor
+        self,
+        live: BeamState,
+        log_probs: Tensor,
+        ids: Tensor | None,
+        finished: Tensor,
+        longest: Tensor,
     ) -> tuple[Candidates, Tensor, Candidates]:
         """Choose what ends and what lives, group by group; count what ends in `live`.
 
         Args:
             live: the prefixes.
-            gains, ids: see `_continue`.
+            log_probs, ids: see `_continue`.
             finished: [B, N] scores of the finished hypotheses.
             longest: [B] most tokens.
 
@@ -221,15 +228,17 @@ class BeamSearch:
         import torch
 
         width = self.width
-        taken = torch.zeros_like(gains[:, 0])  # [B, V] beams that grow by a token
+        taken = torch.zeros_like(log_probs[:, 0])  # [B, V] beams that grow by a token
         ends, closings, survivors = [], [], []
         for group in range(self.groups):
             part = slice(group * width, (group + 1) * width)
             if ids is not None:
-                best = _rank_pieces(live.scores[:, part], gains[:, part], ids[:, part], 2 * width)
+                best = _rank_pieces(
+                    live.scores[:, part], log_probs[:, part], ids[:, part], 2 * width
+                )
             else:
                 penalty = self.diversity * taken
-                best = _rank_all(live.scores[:, part], gains[:, part], penalty, 2 * width)
+                best = _rank_all(live.scores[:, part], log_probs[:, part], penalty, 2 * width)
             best.origins = best.origins + part.start
             ending = best.tokens == END  # [B, 2W]
             closing = ending[:, :width] & (best.scores[:, :width] != NEG_INF)  # [B, W]
@@ -274,28 +283,28 @@ class BeamSearch:
             done[live.rows, :, : step + 1] = pooled.gather(2, index).flatten(1, 2)
 
 
-def _rank_pieces(scores: Tensor, gains: Tensor, ids: Tensor, count: int) -> Candidates:
-    """The best `count` of scores [B, W] + gains [B, W, K], whose tokens are ids [B, W, K]."""
-    totals = (scores[..., None] + gains).flatten(1)  # [B, W*K]
+def _rank_pieces(scores: Tensor, log_probs: Tensor, ids: Tensor, count: int) -> Candidates:
+    """The best `count` of scores [B, W] + log_probs [B, W, K], whose tokens are ids [B, W, K]."""
+    totals = (scores[..., None] + log_probs).flatten(1)  # [B, W*K]
     best = totals.sort(dim=1, descending=True, stable=True)
     places = best.indices[:, :count]
     return Candidates(
         scores=best.values[:, :count],
         origins=places.div(ids.shape[-1], rounding_mode="floor"),
         tokens=ids.flatten(1).gather(1, places),
-        log_probs=gains.flatten(1).gather(1, places),
+        log_probs=log_probs.flatten(1).gather(1, places),
     )
 
 
-def _rank_all(scores: Tensor, gains: Tensor, penalty: Tensor, count: int) -> Candidates:
-    """The best `count` of scores [B, W] + gains [B, W, V] after a penalty [B, V] of each token."""
-    totals = scores[..., None] + gains
+def _rank_all(scores: Tensor, log_probs: Tensor, penalty: Tensor, count: int) -> Candidates:
+    """The best `count` of scores [B, W] + log_probs [B, W, V] - penalty [B, V]."""
+    totals = scores[..., None] + log_probs
     ranked, places = top_k((totals - penalty[:, None]).flatten(1), count)  # [B, count]
     return Candidates(
         scores=totals.flatten(1).gather(1, places).masked_fill(ranked == NEG_INF, NEG_INF),
-        origins=places.div(gains.shape[-1], rounding_mode="floor"),
-        tokens=places % gains.shape[-1],
-        log_probs=gains.flatten(1).gather(1, places),
+        origins=places.div(log_probs.shape[-1], rounding_mode="floor"),
+        tokens=places % log_probs.shape[-1],
+        log_probs=log_probs.flatten(1).gather(1, places),
     )
 
 
