@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+
+sys.path.insert(1, str(Path(__file__).parent / "fault_injection"))
+import faults
+
+faults.install()
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # So a shell begins what it puts in the background; the programs that tests start, and stop

@@ -76,7 +76,7 @@ def test_killed_after_each_part_and_run_again_it_ends_with_the_same_bytes(
             made.append(path.name)
             raise Killed
 
-    monkeypatch.setattr(files, "write", write_then_die)
+    monkeypatch.setattr(files, "write_file", write_then_die)
     for _ in range(len(LINES)):
         try:
             translate_corpus.translate_corpus(job(run, resumed, search=search), lambda _: None)

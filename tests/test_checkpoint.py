@@ -7,6 +7,7 @@ import json
 import shutil
 from dataclasses import replace
 
+import faults
 import pytest
 import torch
 
@@ -163,7 +164,7 @@ def test_a_full_disk_leaves_the_earlier_checkpoint_and_no_litter(
     tmp_path, vocabulary, monkeypatch, point, number
 ):
     good = saved(tmp_path, vocabulary, 1)
-    monkeypatch.setattr(files, "_faults", {})
+    faults.counts.clear()
     monkeypatch.setenv("MT_FAULT", f"{point}:{number}:enospc")
     with contextlib.suppress(MachineError):  # a fault point may come less often than asked
         saved(tmp_path, vocabulary, 2)
@@ -184,7 +185,7 @@ def test_a_full_disk_leaves_the_checkpoint_that_was_to_be_saved_again(
     def full(*arguments):
         raise MachineError("DISK-FULL", folder, "the disk is full", "free some space")
 
-    monkeypatch.setattr(files, "write", full)
+    monkeypatch.setattr(files, "write_file", full)
     with pytest.raises(MachineError):
         saved(tmp_path, vocabulary, seed=2)
     assert checkpoint.integrity_error(folder) is None

@@ -10,6 +10,7 @@ import time
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
+import faults
 import pytest
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
@@ -333,8 +334,8 @@ def test_a_claim_trains_and_goes_on_after_a_kill(claims, tmp_path):
         "import json, pathlib\nfrom claims import training\n"
         "training.trained(pathlib.Path(sys.argv[1]), json.loads(sys.argv[2]))"
     )
-    environment = {**os.environ, "PYTHONPATH": str(SCRIPTS.parent), "OMP_NUM_THREADS": "1",
-                   "MT_FAULT": "renamed:4:kill"}  # fmt: skip
+    environment = faults.environment("renamed:4:kill", str(SCRIPTS.parent))
+    environment["OMP_NUM_THREADS"] = "1"
     done = subprocess.run(
         [sys.executable, "-c", code, lab.store.folder, json.dumps(recipe)],
         env=environment, capture_output=True, text=True,

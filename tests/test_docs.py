@@ -25,7 +25,7 @@ PAIRS = [
 SHIM = f"""#!{sys.executable}
 import sys
 sys.path.insert(0, {str(ROOT)!r})
-from mt.cli import run
+from mt.cli.main import run
 arguments = sys.argv[1:]
 if arguments[0] in ("train", "prepare", "distill"):
     place = 3 if arguments[0] == "distill" else 2
@@ -162,9 +162,9 @@ def test_the_recipes_of_a_page_are_valid(tmp_path, page, monkeypatch):
 
 CHECK = """
 from pathlib import Path
-from mt import export
-from mt.contracts import EngineOptions
-from mt.translate import Translator
+from mt.export import export
+from mt.decoding.types import EngineOptions
+from mt.decoding.translate import Translator
 from my_lab import dictionary
 
 done = export.export(Path("runs/recipe"), "my_lab.vectors", Path("vectors.txt"))

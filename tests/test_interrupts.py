@@ -65,7 +65,7 @@ def test_ctrl_c_at_any_moment_of_a_command_is_told_in_one_line():
 
 LISTENING = """
 import os, signal, sys, time
-from mt import interrupts
+from mt.runtime import signals
 interrupts.listen()
 """
 
@@ -148,8 +148,9 @@ def test_what_fails_because_of_it_is_no_bug(monkeypatch, capsys):
 # Readline calls this hook when the prompt is there and it does not yet wait for a key.
 BEFORE_THE_WAIT = """
 import ctypes, readline
-from mt import interactive, interrupts
-from mt.contracts import EngineOptions
+from mt.cli import interactive
+from mt.runtime import signals
+from mt.decoding.types import EngineOptions
 interrupts.listen()
 come = ctypes.cast(ctypes.pythonapi.PyErr_SetInterrupt, ctypes.c_void_p)
 readline.set_pre_input_hook(None)

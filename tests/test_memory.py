@@ -95,7 +95,7 @@ def test_the_worst_micro_batches_are_full_and_hold_the_longest_sides():
 def test_micro_batches_shrink_where_memory_is_short_but_hold_a_pair(step, monkeypatch):
     found = []
     for room in (None, 1 << 40, 1 << 20, 1):
-        monkeypatch.setattr(memory, "available", lambda room=room: room)
+        monkeypatch.setattr(memory, "available_bytes", lambda room=room: room)
         found.append(autotune.find_cpu_micro_tokens(step, CORPUS, 100, 6144))
     assert found[:2] == [6144, 6144]
     assert 100 < found[2] < 6144

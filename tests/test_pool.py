@@ -82,7 +82,7 @@ def test_no_process_outlives_its_engine(run):
 
 def test_the_parent_of_processes_imports_no_torch(run):
     code = (
-        "import sys; from mt import cli; code = cli.run(sys.argv[1:]); "
+        "import sys; from mt.cli import main as cli; code = cli.run(sys.argv[1:]); "
         "print('torch' in sys.modules, file=sys.stderr); sys.exit(code)"
     )
     done = subprocess.run(

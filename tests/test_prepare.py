@@ -13,6 +13,7 @@ import sys
 import unicodedata
 from pathlib import Path
 
+import faults
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -261,9 +262,10 @@ def test_what_a_killed_process_left_is_swept(folder):
 PREPARE = """
 import os, select, sys
 from pathlib import Path
-from mt import recipe, report
+from mt.config import recipe
+from mt.training import reporter
 from mt.errors import MtError, Stopped
-from mt.prepare import prepare
+from mt.data.prepare import prepare
 def tell(line):
     report.say(line)
     while line.startswith(os.environ.get("MT_WAITS_AT") or "never"):
@@ -280,7 +282,7 @@ def start(folder, fault="", waits_at=""):
     made = recipe_of(folder).model_dump(mode="json", include={"languages", "data", "vocabulary"})
     made["training"] = {"max_steps": 10_000}
     (folder / "recipe.yaml").write_text(json.dumps(made))
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "MT_FAULT": fault}
+    environment = faults.environment(fault, str(Path(__file__).parents[1]))
     environment["MT_WAITS_AT"] = waits_at
     return subprocess.Popen(
         [sys.executable, "-c", PREPARE, str(folder / "recipe.yaml")], env=environment,

@@ -320,8 +320,8 @@ def test_a_model_may_have_cross_attention_only():
 
 
 def test_the_size_of_a_page_is_bounded(monkeypatch):
-    monkeypatch.setattr(html, "MANY", 1000)
-    monkeypatch.setattr(html, "ROOM", 60_000)
+    monkeypatch.setattr(html, "FINE_WEIGHTS", 1000)
+    monkeypatch.setattr(html, "MAX_PAGE_WEIGHTS", 60_000)
     pieces = [f"▁{number}" for number in range(49)]
     sights = [sight(pieces, pieces, "x", seed=n) for n in range(5)]  # 10,000 weights a part
     page = html.render_html(sights, ABOUT)
@@ -329,7 +329,7 @@ def test_the_size_of_a_page_is_bounded(monkeypatch):
     assert data["levels"] == html.COARSE
     assert [each["cross"] is None for each in data["translations"]] == [False] * 2 + [True] * 3
     assert len(page) < 60_000 * 4 / 3 + len(html.TEMPLATE.read_text("utf-8")) + 40_000
-    monkeypatch.setattr(html, "ROOM", 29_000)
+    monkeypatch.setattr(html, "MAX_PAGE_WEIGHTS", 29_000)
     with pytest.raises(DataError, match="29,000"):
         html.render_html(sights, ABOUT)
 

@@ -89,7 +89,7 @@ class TestLexicon:
         assert 1 <= len(ibm_model1.spread_rows(TOY, 100)) < 4
 
     def test_a_corpus_without_pairs_gives_what_is_always_there(self, monkeypatch):
-        monkeypatch.setattr(shortlist, "STEP", 1)
+        monkeypatch.setattr(shortlist, "SIZE_MULTIPLE", 1)
         found = learn_shortlist.build_shortlist(TOY, np.arange(0), 450, 600, True, 3, 0)
         ids = found.ids([[A, END]], [])
         assert ids.tolist() == [*range(learn_shortlist.ALWAYS_ALLOWED), A]
@@ -98,13 +98,13 @@ class TestLexicon:
 class TestIds:
     @pytest.fixture(autouse=True)
     def exact(self, monkeypatch):
-        monkeypatch.setattr(shortlist, "STEP", 1)
+        monkeypatch.setattr(shortlist, "SIZE_MULTIPLE", 1)
 
     def test_their_number_is_a_multiple_as_long_as_there_are_ids(self, monkeypatch):
         found = learn_shortlist.build_shortlist(TOY, np.arange(len(TOY)), 450, 600, False, 2, 3)
         fewest = set(found.ids([[A, END]], []).tolist())
         for step in (10, 64, 256, 1000):
-            monkeypatch.setattr(shortlist, "STEP", step)
+            monkeypatch.setattr(shortlist, "SIZE_MULTIPLE", step)
             ids = found.ids([[A, END]], []).tolist()
             assert len(ids) == min(600, -(-len(fewest) // step) * step)
             assert fewest <= set(ids)
@@ -191,7 +191,7 @@ def cache(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def own_cache(cache, monkeypatch):
     monkeypatch.setenv("MT_CACHE", str(cache))
-    monkeypatch.setattr(shortlist, "STEP", 1)  # the vocabulary here is small
+    monkeypatch.setattr(shortlist, "SIZE_MULTIPLE", 1)  # the vocabulary here is small
 
 
 def digest(run):

@@ -367,8 +367,8 @@ class Hub(http.server.BaseHTTPRequestHandler):
 READER = """
 import json, sys
 from pydantic import TypeAdapter
-from mt import recipe
-from mt.config import plugin
+from mt.config import recipe
+from mt.config.plugins import plugin
 from mt.errors import MtError
 for section in json.loads(sys.argv[1]):
     config = TypeAdapter(recipe.Source).validate_python(section)
@@ -484,9 +484,9 @@ def test_local_files_leave_nothing_outside_our_cache(tmp_path):
 STREAMER = """
 import json, sys
 from pydantic import TypeAdapter
-from mt import recipe
+from mt.config import recipe
 from mt.errors import MtError
-from mt.streaming import Processes, read
+from mt.data.streaming import StreamRanks, read_chunks
 def pairs(rank, position=None):
     chunks = read([config], 5, Processes(rank, ranks), position)
     return [[list(zip(chunk.source, chunk.target)), after] for chunk, after in chunks]

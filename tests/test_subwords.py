@@ -235,7 +235,7 @@ def test_an_epoch_is_a_function_of_seed_and_number(vocabularies, model, side):
 
 def test_many_sentences_are_cut_some_at_a_time(vocabularies, monkeypatch):
     known = vocabularies["bpe"]
-    monkeypatch.setattr(subword_regularization, "TOKENS", 40)
+    monkeypatch.setattr(subword_regularization, "CHUNK_TOKENS", 40)
     draw = SubwordRegularizer(SamplingConfig(target={"dropout": 0.3}), known, 10_000)
     pairs = pairs_of(known, [*LINES, "", *LINES])
     assert known.decode_target(sentences(draw(pairs, 1))) == [*LINES, "", *LINES]

@@ -202,7 +202,7 @@ class TestTranslate:
 
     def test_each_line_is_answered_before_the_next_is_sent(self, run):
         """T08; and nothing that a translation does not need has been imported by then (T12)."""
-        code = "import sys; from mt.cli import run; run(sys.argv[1:])\n"
+        code = "import sys; from mt.cli.main import run; run(sys.argv[1:])\n"
         code += f"sys.stderr.write(' '.join(set({HEAVY}) & set(sys.modules)))"
         child = subprocess.Popen(
             [sys.executable, "-c", code, "translate", run, "--line-buffered", "--threads", "1"],

@@ -15,7 +15,7 @@ from typing import Any
 
 from mt.config.recipe import Recipe
 from mt.config.schema import Languages
-from mt.data.cache import FORMAT, CorpusSource, digest_json, section_values
+from mt.data.cache import FORMAT, CorpusSource, section_values
 from mt.data.corpus import SIDES, Writer, token_type
 from mt.data.encode import (
     CHUNK_PAIRS,
@@ -100,7 +100,7 @@ class CorpusBuilder:
         """Write what a stream must leave out; the hash of that and of what is to be read."""
         texts = {source: sorted(targets) for source, targets in held.items()}
         files.write_json(self.folder / "held.json", texts)
-        return digest_json([texts, [section_values(s.config, s.files) for s in self.train]])
+        return files.digest_json([texts, [section_values(s.config, s.files) for s in self.train]])
 
     @contextlib.contextmanager
     def _timed(self, step: str) -> Iterator[None]:
