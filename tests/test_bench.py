@@ -1,4 +1,4 @@
-"""The benchmark scripts begin, and read what each toolkit prints as it meant it."""
+"""The benchmark scripts start, and read the target tokens that each toolkit prints."""
 
 import importlib
 import json
@@ -12,7 +12,7 @@ import pytest
 BENCH = Path(__file__).parents[1] / "scripts" / "bench"
 
 # What each toolkit really printed, and the real target tokens of that update.
-SAID = {
+PRINTED = {
     "eole": [
         ("[2026-11-21 13:52:19,524 INFO] Step  3/    4; acc: 0.0; ppl: 8134.43; xent: 9.00; "
          "aux: 0.000; mtp: 0.000; attn_ent: 3.135; lr: 6.63e-05; sents:     151; "
@@ -62,28 +62,28 @@ def bench(monkeypatch):
     """Imports a module of the benchmarks."""
     monkeypatch.syspath_prepend(str(BENCH))
     yield importlib.import_module
-    for name in [n for n in sys.modules if n.split(".")[0] in ("peers", "memory", "scaling")]:
+    for name in [n for n in sys.modules if n.split(".")[0] in ("peers", "harness")]:
         del sys.modules[name]
 
 
 @pytest.mark.parametrize("script", sorted(BENCH.glob("*.py")), ids=lambda path: path.name)
-def test_a_script_tells_its_use(script):
+def test_a_script_shows_its_usage(script):
     environment = {**os.environ, "PYTHONPATH": str(BENCH.parents[1])}
     done = subprocess.run(
         [sys.executable, script, "--help"], capture_output=True, text=True, env=environment
     )
     assert done.returncode == 0, done.stderr
-    assert "usage:" in done.stdout or script.name in ("memory.py", "plain_search.py")
+    assert "usage:" in done.stdout or script.name in ("harness.py", "updates.py", "plain_search.py")
 
 
-@pytest.mark.parametrize("name", SAID)
+@pytest.mark.parametrize("name", PRINTED)
 def test_a_log_is_read_as_real_target_tokens(bench, name):
     peers = bench("peers")
-    texts = [text for said, _ in SAID[name] for text in (*BETWEEN, said)]
+    texts = [text for printed, _ in PRINTED[name] for text in (*BETWEEN, printed)]
     when = [2.0 * texts[: i + 1].count(BETWEEN[0]) for i in range(len(texts))]
     lines = [peers.Line(*pair) for pair in zip(when, texts, strict=True)]
-    found = list(peers.every()[name].read(lines, None))
-    expected = [(2.0 * (i + 1), tokens) for i, (_, tokens) in enumerate(SAID[name])]
+    found = list(peers.load()[name].read(lines, None))
+    expected = [(2.0 * (i + 1), tokens) for i, (_, tokens) in enumerate(PRINTED[name])]
     assert [tuple(update) for update in found] == expected
 
 
@@ -98,7 +98,7 @@ def test_the_log_of_mt_is_its_metrics(bench, tmp_path):
     text = "".join(json.dumps(row) + "\n" for row in rows)
     (tmp_path / "run" / "metrics.jsonl").write_text(text, encoding="utf-8")
     job = peers.Job(tmp_path, tmp_path, tmp_path, tmp_path, 2, "fp32")
-    found = list(peers.every()["mt"].read([], job))
+    found = list(peers.load()["mt"].read([], job))
     assert [tuple(update) for update in found] == [(2.0, 4000), (6.0, 4100)]
 
 
@@ -107,16 +107,16 @@ def test_the_warm_up_does_not_count(bench):
     found = [peers.Update(10.0, 1), peers.Update(20.0, 1), *(
         peers.Update(20.0 + i, 300) for i in (1, 2, 3)
     )]  # fmt: skip
-    measured = processes.judged(found, 2, 3, 1.0, 1.0)
+    measured = processes.summarize(found, 2, 3, 1.0, 1.0)
     assert measured.tokens_per_second == 300
     assert measured.tokens_per_update == 300
-    with pytest.raises(bench("peers.environments").NoPeer, match="told of 5 updates, not 6"):
-        processes.judged(found, 2, 4, 1.0, 1.0)
+    with pytest.raises(bench("peers.environments").NoPeer, match="reported 5 updates, not 6"):
+        processes.summarize(found, 2, 4, 1.0, 1.0)
 
 
 def test_every_adapter_installs_pinned_versions_and_gives_a_command(bench, tmp_path):
     peers = bench("peers")
-    for peer in peers.every().values():
+    for peer in peers.load().values():
         assert all("==" in arguments[-1] for arguments in peer.installs[:1])
         folders = [tmp_path / name for name in ("programs", "pieces", "prepared", "work")]
         command = peer.train(peers.Job(*folders[:3], tmp_path, 13, peer.precisions[0]))
@@ -125,7 +125,7 @@ def test_every_adapter_installs_pinned_versions_and_gives_a_command(bench, tmp_p
 
 
 def test_a_line_is_fitted_with_its_goodness(bench):
-    scaling = bench("scaling")
-    constant, slope, fit = scaling.fitted([1, 2, 3], [5, 7, 9])
+    fit_line = bench("harness").fit_line
+    constant, slope, fit = fit_line([1, 2, 3], [5, 7, 9])
     assert (constant, slope, fit) == pytest.approx((3, 2, 1))
-    assert scaling.fitted([1, 2, 3, 4], [1, 0, 0, 1])[2] == pytest.approx(0)
+    assert fit_line([1, 2, 3, 4], [1, 0, 0, 1])[2] == pytest.approx(0)

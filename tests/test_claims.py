@@ -73,7 +73,7 @@ def test_a_claim_is_as_good_as_its_weakest_statement(claims):
 
 
 def test_growth_is_told_from_its_figures(claims):
-    quadratic = claims("d_quadratic")
+    quadratic, judge = claims("d_quadratic"), claims("page").judge
     lengths = [128, 256, 512, 1024]
     assert quadratic.exponent(lengths, [n**2 for n in lengths]) == pytest.approx(2)
     assert quadratic.exponent(lengths, [3 * n for n in lengths]) == pytest.approx(1)
@@ -88,7 +88,7 @@ def test_growth_is_told_from_its_figures(claims):
             "lengths": [*lengths, 2048], "seconds": times, "weighed": [512, 1024, 2048],
             "bytes": {"plain": [4, 16, 64], "fused": [1, 2, 4]},
         }  # fmt: skip
-        return [finding.verdict for finding in quadratic.judge(found).findings]
+        return [finding.verdict for finding in judge("d", found).findings]
 
     assert judged(2) == ["holds"] * 5
     assert judged(1) == ["does not hold", *["holds"] * 4]
@@ -98,14 +98,14 @@ def test_growth_is_told_from_its_figures(claims):
 
 
 def test_what_was_measured_is_not_measured_again(claims, tmp_path, monkeypatch):
-    timing, task = claims("timing"), claims("store").Task
+    growth, task = claims("growth"), claims("store").Task
     made = []
-    monkeypatch.setattr(timing, "double", lambda folder, n: made.append(n) or 2 * n, raising=False)
-    tasks = {f"twice {n}": task("timing:double", {"n": n}) for n in (1, 2)}
+    monkeypatch.setattr(growth, "double", lambda folder, n: made.append(n) or 2 * n, raising=False)
+    tasks = {f"twice {n}": task("growth:double", {"n": n}) for n in (1, 2)}
     lab = lab_in(claims, tmp_path)
     assert lab.measure(tasks) == {"twice 1": 2, "twice 2": 4}
     again = lab_in(claims, tmp_path)  # another process, after a crash
-    tasks["twice 3"] = task("timing:double", {"n": 3})
+    tasks["twice 3"] = task("growth:double", {"n": 3})
     assert again.measure(tasks) == {"twice 1": 2, "twice 2": 4, "twice 3": 6}
     assert made == [1, 2, 3]
     assert len(again.used) == 3
@@ -118,19 +118,19 @@ def test_what_was_measured_is_not_measured_again(claims, tmp_path, monkeypatch):
 def test_what_was_timed_beside_others_decides_nothing_and_is_measured_again(
     claims, tmp_path, monkeypatch
 ):
-    timing, store, verdicts = claims("timing"), claims("store"), claims("verdicts")
-    monkeypatch.setattr(timing, "idle", lambda folder: 1, raising=False)
+    growth, store, verdicts = claims("growth"), claims("store"), claims("verdicts")
+    monkeypatch.setattr(growth, "idle", lambda folder: 1, raising=False)
     used = iter([0.0, 1e6, 1e6, 1e6, 0.0, 0.0])  # before and after each of three measurements
     monkeypatch.setattr(store, "_others", lambda: next(used))
     task, judged = (
-        store.Task("timing:idle"),
+        store.Task("growth:idle"),
         verdicts.Judgement([verdicts.Finding("it is so", verdicts.HOLDS, "It was.")]),
     )
     found = []
     for alone in (True, False, True):
         lab = lab_in(claims, tmp_path)
         lab.measure({"idle": task}, alone=alone)
-        found.append(claims("page").at_rest(judged, lab.used).verdict)
+        found.append(claims("page").doubt_timings(judged, lab.used).verdict)
     assert found == ["inconclusive", "holds", "holds"]
     assert next(used) == 0.0  # what was not alone took what there was
 

@@ -12,7 +12,7 @@ import pyarrow.parquet
 import pytest
 
 from mt.checkpoints.train_state import TrainState
-from mt.config import recipe
+from mt.config import recipe, schema
 from mt.config.schema import Languages
 from mt.config.validation import validate
 from mt.config.yaml_reader import ConfigError, parse
@@ -93,7 +93,7 @@ def pairs_of(chunks):
 @functools.cache
 def known():
     sides = zip(*ALL, strict=True)
-    settings = recipe.Vocabulary(kind="whitespace", size=5000)
+    settings = schema.VocabularyConfig(kind="whitespace", size=5000)
     return learn(settings, Languages(source="en", target="de"), *sides)
 
 
