@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import faults
 import pytest
 import torch
-
-sys.path.insert(1, str(Path(__file__).parent / "fault_injection"))
-import faults
 
 faults.install()
 

@@ -53,7 +53,7 @@ def options(**more):
 def test_one_sentence_needs_no_torch(folder):
     code = (
         "import sys; from mt.cli import main as cli; code = cli.run(sys.argv[1:]); "
-        "heavy = {'torch', 'transformers', 'datasets', 'sacrebleu', 'mt.engines.native'}; "
+        "heavy = {'torch', 'transformers', 'datasets', 'sacrebleu', 'mt.decoding.engines.native'}; "
         "print(*(heavy & set(sys.modules)), sep='', end='', file=sys.stderr); sys.exit(code)"
     )
     done = subprocess.run(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
+import plain_losses
 import pytest
 import tiny_run
 import torch
@@ -13,7 +14,7 @@ from mt.cli import main
 from mt.config.plugins import plugin
 from mt.models import transformer
 from mt.runtime import files
-from mt.training import teacher
+from mt.training import losses, teacher
 from mt.training.objectives import distillation
 from mt.vocabulary.vocabulary import Vocabulary
 
@@ -166,14 +167,14 @@ def sides():
 def test_the_chunked_loss_and_its_gradients_are_torchs_own(
     sides, monkeypatch, weight, temperature, smoothing
 ):
-    monkeypatch.setattr(distillation, "CHUNK", 7)
+    monkeypatch.setattr(losses, "CHUNK", 7)
     config = distillation.Config(weight=weight, temperature=temperature, label_smoothing=smoothing)
     leaves, labels, theirs, projection = sides
     hidden, matrix, bias = leaves
-    fast = distillation.taught_cross_entropy(
+    fast = distillation.distillation_loss(
         hidden, matrix, bias, labels, theirs, lambda states: states @ projection.T, config
     )
-    plain = distillation.plain_taught_cross_entropy(
+    plain = plain_losses.plain_distillation_loss(
         hidden @ matrix.T + bias, theirs @ projection.T, labels, config
     )
     torch.testing.assert_close(fast, plain)

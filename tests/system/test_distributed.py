@@ -35,7 +35,7 @@ import os
 import signal
 
 from mt.errors import DataError
-from mt.optimizers import adamw
+from mt.training.optimizers import adamw
 
 
 class Config(adamw.Config):
