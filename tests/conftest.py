@@ -36,6 +36,15 @@ def _own_cache(tmp_path_factory, monkeypatch):
         monkeypatch.setenv("MT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
+@pytest.fixture(scope="session")
+def fork_server(tmp_path_factory):
+    """The address of a server that starts `mt` commands without their imports."""
+    import fork_server
+
+    with fork_server.start(tmp_path_factory.mktemp("fork_server")) as address:
+        yield address
+
+
 @pytest.fixture
 def vocabulary():
     """Stands for a joint vocabulary where only its size matters."""

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from fork_server import client_script
 
 from mt.config import plugins, recipe, validation, yaml_reader
 
@@ -22,11 +23,8 @@ PAIRS = [
     for c, z in (n.split(":") for n in ADJECTIVES)
 ]
 # A command of the docs, made small: the same command with few updates of a tiny model.
-SHIM = f"""#!{sys.executable}
-import sys
-sys.path.insert(0, {str(ROOT)!r})
+SMALL = """
 from mt.cli.main import run
-arguments = sys.argv[1:]
 if arguments[0] in ("train", "prepare", "distill"):
     place = 3 if arguments[0] == "distill" else 2
     config = arguments[place - 1]
@@ -39,21 +37,20 @@ if arguments[0] in ("train", "prepare", "distill"):
         sets += ["model.d_model=16", "model.n_heads=2", "model.d_ff=16"]
     if "demo" in config:
         size = 100 if arguments[0] == "distill" else 2000
-        sets += ["vocabulary.size=500", f"data.train.0.size={{size}}", "data.valid.size=20"]
+        sets += ["vocabulary.size=500", f"data.train.0.size={size}", "data.valid.size=20"]
         tests = ["german", "chinese"] if "multilingual" in config else ["test"]
-        sets += [f"data.test.{{name}}.size=20" for name in tests]
+        sets += [f"data.test.{name}.size=20" for name in tests]
     if "multilingual" in config:
         sets += ["vocabulary.size=1000", "data.more_valid.0.size=20"]
     if "pretrain" in config or "multilingual" in config:
         sets += ["data.train.1.size=2000"]
     arguments[place:place] = [part for each in sets for part in ("--set", each)]
-sys.exit(run(arguments))
+code = run(arguments)
 """
-# The launcher, which begins the small `mt` above instead of the module.
-LAUNCHER = f"""#!{sys.executable}
-import sys
+# The launcher, which starts the small `mt` above instead of the module.
+LAUNCHER = """
 from torch.distributed.run import main
-main(["--no-python" if argument == "-m" else argument for argument in sys.argv[1:]])
+main(["--no-python" if argument == "-m" else argument for argument in arguments])
 """
 
 
@@ -78,7 +75,7 @@ def tmx(pairs):
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path, fork_server):
     """A folder as a reader has it: the shipped configs, `mt`, and data of their own."""
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
     for name, pairs in (("train", PAIRS[20:]), ("valid", PAIRS[:10]), ("test", PAIRS[10:20])):
@@ -87,10 +84,8 @@ def folder(tmp_path):
             (tmp_path / f"{name}.{language}").write_text(text, encoding="utf-8")
         (tmp_path / f"{name}.tmx").write_text(tmx(pairs), encoding="utf-8")
     (tmp_path / "bin").mkdir()
-    for name, text in (("mt", SHIM), ("torchrun", LAUNCHER)):
-        shim = tmp_path / "bin" / name
-        shim.write_text(text, encoding="utf-8")
-        shim.chmod(0o755)
+    for name, program in (("mt", SMALL), ("torchrun", LAUNCHER)):
+        client_script(tmp_path / "bin" / name, fork_server, program)
     return tmp_path
 
 
@@ -167,7 +162,7 @@ from mt.decoding.types import EngineOptions
 from mt.decoding.translate import Translator
 from my_lab import dictionary
 
-done = export.export(Path("runs/recipe"), "my_lab.vectors", Path("vectors.txt"))
+done = export.export_model(Path("runs/recipe"), "my_lab.vectors", Path("vectors.txt"))
 assert done.worst is None
 head, *rows = Path("vectors.txt").read_text(encoding="utf-8").splitlines()
 assert head == f"{len(rows)} 64", head

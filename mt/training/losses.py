@@ -45,7 +45,7 @@ class _ChunkedLoss(torch.autograd.Function):
         w, b = weight.to(dtype), None if bias is None else bias.to(dtype)
         parts = hidden.chunk(passes)
         chunk = (CHUNK if hidden.device.type == "cpu" else DEVICE_CHUNKS * CHUNK) // passes
-        loss, other = torch.zeros(2, dtype=torch.float32, device=hidden.device)
+        loss, other = (torch.zeros((), device=hidden.device) for _ in range(2))
         logits = slopes = w.new_empty(0)
         for start in range(0, len(parts[0]), chunk):
             places = slice(start, start + chunk)
