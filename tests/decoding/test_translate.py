@@ -23,7 +23,7 @@ from mt.decoding import output_formats, translate
 from mt.decoding.types import EngineOptions, Score, Translation
 from mt.errors import ConfigError, DataError, ModelError
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 ONE = EngineOptions(threads=1, precision="fp32")
 
 

@@ -14,7 +14,7 @@ from mt.cli.options import engine_options
 from mt.config import explain, recipe, yaml_reader
 from mt.errors import Stopped
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 MT = (sys.executable, "-m", "mt")
 COMMANDS = ("prepare", "train", "translate", "score", "eval", "average", "config", "diff-trace")
 COMMANDS += ("cache", "attention", "distill", "backtranslate")

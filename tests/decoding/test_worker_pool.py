@@ -17,7 +17,7 @@ from mt.decoding.translate import check_processes, open_engine
 from mt.decoding.types import EngineOptions
 from mt.errors import ConfigError, MachineError, ModelError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 LINES = [*tiny_run.SOURCES * 9, "", " ", *tiny_run.SOURCES[::-1]]
 
 

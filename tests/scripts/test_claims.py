@@ -13,7 +13,7 @@ from pathlib import Path
 import faults
 import pytest
 
-SCRIPTS = Path(__file__).parents[1] / "scripts"
+SCRIPTS = Path(__file__).parents[2] / "scripts"
 LETTERS = "abcdefghi"
 
 

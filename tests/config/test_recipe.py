@@ -6,7 +6,7 @@ import pytest
 
 from mt.config import explain, recipe, validation, yaml_reader
 
-FOLDER = Path(__file__).parents[1] / "configs"
+FOLDER = Path(__file__).parents[2] / "configs"
 CONFIGS = sorted(FOLDER.glob("*.yaml"))
 
 

@@ -12,7 +12,7 @@ from fork_server import client_script
 
 from mt.config import plugins, recipe, validation, yaml_reader
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 NOUNS = ["house:Haus", "tree:Baum", "river:Fluss", "bridge:Brücke", "market:Markt", "garden:Garten"]
 ADJECTIVES = ["small:klein", "old:alt", "green:grün", "quiet:still", "new:neu"]

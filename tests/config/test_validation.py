@@ -18,7 +18,7 @@ from mt.cli import main
 from mt.config import recipe, yaml_reader
 from mt.errors import ConfigError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 RECIPE = """\
 languages: {source: en, target: de}

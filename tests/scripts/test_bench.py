@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-BENCH = Path(__file__).parents[1] / "scripts" / "bench"
+BENCH = Path(__file__).parents[2] / "scripts" / "bench"
 
 # What each toolkit really printed, and the real target tokens of that update.
 PRINTED = {

@@ -19,7 +19,7 @@ from mt.decoding import worker_pool
 from mt.decoding.types import EngineOptions
 from mt.runtime import signals
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 

@@ -392,7 +392,7 @@ def run_apart(program, home, endpoint, arguments, **environment):
     environment = {
         **kept, "HF_HOME": str(home), "HF_ENDPOINT": endpoint, "HF_TOKEN": "hf_secretsecret",
         "HF_UPDATE_DOWNLOAD_COUNTS": "0",  # which would be told to another host
-        "PYTHONPATH": str(Path(__file__).parents[1]), **environment,
+        "PYTHONPATH": str(Path(__file__).parents[3]), **environment,
     }  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-c", program, json.dumps(arguments)],

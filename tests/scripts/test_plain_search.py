@@ -22,7 +22,7 @@ def engine(tmp_path_factory):
 
 @pytest.fixture
 def plain(monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "scripts" / "bench"))
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "scripts" / "bench"))
     return importlib.import_module("plain_search")
 
 

@@ -22,7 +22,7 @@ from rich.cells import cell_len
 from mt.attention_maps.terminal import SHADES, attention_lines, coloured_pieces, translation_lines
 from mt.decoding.types import Translation
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 ESCAPES = re.compile(rb"\x1b\[[0-9;?]*[a-zA-Z]")
 
 

@@ -21,7 +21,7 @@ from mt.evaluation import evaluate
 from mt.export import export
 from mt.special_tokens import END, FIRST_PIECE
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 engine_plugin = plugin("engines", "ctranslate2")
 ONE = EngineOptions(threads=1, precision="fp32")
 

@@ -282,7 +282,7 @@ def start(folder, fault="", waits_at=""):
     made = recipe_of(folder).model_dump(mode="json", include={"languages", "data", "vocabulary"})
     made["training"] = {"max_steps": 10_000}
     (folder / "recipe.yaml").write_text(json.dumps(made))
-    environment = faults.environment(fault, str(Path(__file__).parents[1]))
+    environment = faults.environment(fault, str(Path(__file__).parents[2]))
     environment["MT_WAITS_AT"] = waits_at
     return subprocess.Popen(
         [sys.executable, "-c", PREPARE, str(folder / "recipe.yaml")], env=environment,
@@ -451,7 +451,7 @@ def test_a_prepared_corpus_is_opened_without_datasets(folder):
     (folder / "recipe.yaml").write_text(json.dumps({**made, "training": {"max_steps": 10_000}}))
     done = subprocess.run(
         [sys.executable, "-c", blocked, str(folder / "recipe.yaml")], capture_output=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}, text=True, check=False,
     )  # fmt: skip
     assert done.stdout.strip() == first.train.digest, done.stderr
 

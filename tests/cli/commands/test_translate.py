@@ -23,7 +23,7 @@ from mt.decoding import translate
 from mt.decoding.types import Translation
 from mt.runtime import files
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[3]
 HEAVY = ("datasets", "tensorboard", "sacrebleu", "pandas", "pyarrow", "rich", "torch._dynamo")
 LINES = "".join(f"{line}\n" for line in tiny_run.SOURCES)
 
