@@ -263,11 +263,11 @@ PREPARE = """
 import os, select, sys
 from pathlib import Path
 from mt.config import recipe
-from mt.training import reporter
+from mt.runtime import console
 from mt.errors import MtError, Stopped
 from mt.data.prepare import prepare
 def tell(line):
-    report.say(line)
+    console.print_line(line)
     while line.startswith(os.environ.get("MT_WAITS_AT") or "never"):
         select.select([], [], [], 0.1)  # until a signal comes
 try:

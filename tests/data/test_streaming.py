@@ -6,12 +6,12 @@ import json
 import threading
 import tracemalloc
 from collections import Counter
+from dataclasses import replace
 
 import pyarrow
 import pyarrow.parquet
 import pytest
 
-from mt.checkpoints.train_state import TrainState
 from mt.config import recipe, schema
 from mt.config.schema import Languages
 from mt.config.validation import validate
@@ -22,6 +22,7 @@ from mt.data.pairs import read_pairs
 from mt.data.prepare import prepare
 from mt.data.streaming import Stream, StreamRanks, read_chunks
 from mt.errors import DataError
+from mt.interfaces import Cursor
 from mt.vocabulary.learn import learn_vocabulary as learn
 
 SHARDS = (260, 130, 400, 10)
@@ -97,6 +98,16 @@ def known():
     return learn(settings, Languages(source="en", target="de"), *sides)
 
 
+def gathered(stream, cursor):
+    """A cursor as a checkpoint keeps it."""
+    return replace(cursor, stream=stream.gather(cursor.stream))
+
+
+def own(stream, cursor):
+    """The cursor of this rank, of one that a checkpoint kept."""
+    return replace(cursor, stream=stream.own_position(cursor.stream))
+
+
 def stream_of(settled, processes=None, held=None, tell=lambda line: None):
     return Stream(settled, known(), held or {}, 256, processes or StreamRanks(), tell)
 
@@ -109,10 +120,10 @@ def texts(stream, micros):
 
 def epoch_of(stream, state=None):
     """The updates of the rest of an epoch, and the state after each."""
-    state = TrainState() if state is None else stream.own(state)
+    state = Cursor() if state is None else own(stream, state)
     found = []
     for micros, after in stream.updates(state):
-        found.append((texts(stream, micros), stream.gathered(after)))
+        found.append((texts(stream, micros), gathered(stream, after)))
         if after.epoch > state.epoch:
             return found
     raise AssertionError("a stream has no end")
@@ -163,7 +174,7 @@ def test_the_order_of_the_shards_goes_by_the_epoch(folder):
 def test_each_epoch_has_its_own_order_of_shards(folder):
     stream = stream_of(recipe_of(folder, sections("parquet files")))
     first = {0: set()}
-    for micros, after in stream.updates(TrainState()):
+    for micros, after in stream.updates(Cursor()):
         first[after.epoch] = first.get(after.epoch) or {t.split()[2] for t in texts(stream, micros)}
         if after.epoch == 6:
             break
@@ -194,7 +205,7 @@ def test_from_each_state_the_same_updates_follow(folder, form):
     whole = epoch_of(stream_of(settled))
     assert len({state.stream["ranks"][0]["window"] for _, state in whole}) > 2
     for number, (_, state) in enumerate(whole[:-1]):
-        left = TrainState(**json.loads(json.dumps(state.__dict__)))
+        left = Cursor(**json.loads(json.dumps(state.__dict__)))
         rest = epoch_of(stream_of(settled), left)
         assert [update for update, _ in rest] == [update for update, _ in whole[number + 1 :]]
         assert rest[-1][1].stream["ranks"][0]["counts"] == whole[-1][1].stream["ranks"][0]["counts"]
@@ -213,7 +224,7 @@ def test_epochs_differ(folder):
 def test_no_update_is_less_than_half_full(folder):
     settled = recipe_of(folder, sections("text"), batching__tokens=700, batching__window=2)
     stream = stream_of(settled)
-    for micros, after in stream.updates(TrainState()):
+    for micros, after in stream.updates(Cursor()):
         tokens = sum(int(stream.window.target_lengths[micro].sum()) for micro in micros)
         assert 350 <= tokens <= 1.6 * 700
         batch = collate.collate_pairs(stream.window, micros[0])
@@ -233,7 +244,7 @@ def test_a_window_and_memory_do_not_grow_with_the_corpus(folder, tmp_path, kind)
         train = written(tmp_path, kind, lines[:size])
         stream, arrow = stream_of(recipe_of(tmp_path, train)), 0
         tracemalloc.start()
-        for _, after in stream.updates(TrainState()):
+        for _, after in stream.updates(Cursor()):
             assert len(stream.window) <= 500
             arrow = max(arrow, pyarrow.total_allocated_bytes())
             if after.epoch:
@@ -274,7 +285,7 @@ def test_what_is_dropped_is_what_preparing_drops(folder, tmp_path):
         recipe_of(tmp_path, train), held=held_out_pairs(read_pairs(settled.data.valid)),
         tell=lines.append,
     )  # fmt: skip
-    states = [after for _, after in itertools.islice(stream.updates(TrainState()), 30)]
+    states = [after for _, after in itertools.islice(stream.updates(Cursor()), 30)]
     (end,) = [state for state in states if state.epoch == 1 and state.update == 0]
     assert end.stream["counts"] == {"pairs": report["pairs"], **report["dropped"]}
     assert report["dropped"]["overlap"] == 3
@@ -286,7 +297,7 @@ def test_what_is_dropped_is_what_preparing_drops(folder, tmp_path):
 def test_a_stream_of_which_nothing_is_left_is_refused(folder):
     settled = recipe_of(folder, sections("text"), data__max_length=2)
     with pytest.raises(DataError, match="none of 800 pairs is left; 800 dropped as too_long"):
-        next(stream_of(settled).updates(TrainState()))
+        next(stream_of(settled).updates(Cursor()))
 
 
 @pytest.mark.parametrize("damage", ["torn", "gone"])
@@ -294,7 +305,7 @@ def test_a_stream_of_which_nothing_is_left_is_refused(folder):
 def test_a_shard_that_cannot_be_read_is_named(folder, tmp_path, kind, damage):
     for path in folder.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
-    updates = stream_of(recipe_of(tmp_path, sections(f"{kind} files"))).updates(TrainState())
+    updates = stream_of(recipe_of(tmp_path, sections(f"{kind} files"))).updates(Cursor())
     next(updates)
     path = tmp_path / f"2.{kind}"
     path.unlink() if damage == "gone" else path.write_bytes(b'{"en": "\xff')
@@ -425,4 +436,4 @@ def test_another_number_of_processes_is_refused(folder):
     settled = recipe_of(folder, sections("text"))
     state = trained(settled, 2)[0][0][1]
     with pytest.raises(ConfigError, match="left by 2 processes, and there are 1"):
-        stream_of(settled).own(state)
+        own(stream_of(settled), state)

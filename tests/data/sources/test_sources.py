@@ -367,11 +367,11 @@ class Hub(http.server.BaseHTTPRequestHandler):
 READER = """
 import json, sys
 from pydantic import TypeAdapter
-from mt.config import recipe
+from mt.config import schema
 from mt.config.plugins import plugin
 from mt.errors import MtError
 for section in json.loads(sys.argv[1]):
-    config = TypeAdapter(recipe.Source).validate_python(section)
+    config = TypeAdapter(schema.Source).validate_python(section)
     try:
         pairs = plugin("sources", "huggingface").read(config)
         found = [[p.source, p.target, p.origin] for p in pairs]
@@ -484,14 +484,14 @@ def test_local_files_leave_nothing_outside_our_cache(tmp_path):
 STREAMER = """
 import json, sys
 from pydantic import TypeAdapter
-from mt.config import recipe
+from mt.config import schema
 from mt.errors import MtError
 from mt.data.streaming import StreamRanks, read_chunks
 def pairs(rank, position=None):
-    chunks = read([config], 5, Processes(rank, ranks), position)
+    chunks = read_chunks([config], 5, StreamRanks(rank, ranks), position)
     return [[list(zip(chunk.source, chunk.target)), after] for chunk, after in chunks]
 for section, ranks in json.loads(sys.argv[1]):
-    config = TypeAdapter(recipe.Source).validate_python(section)
+    config = TypeAdapter(schema.Source).validate_python(section)
     try:
         found = [pairs(rank) for rank in range(ranks)]
         print(json.dumps([found, pairs(0, found[0][0][1])]))
