@@ -7,8 +7,11 @@ import signal
 from pathlib import Path
 from types import SimpleNamespace
 
+import faults
 import pytest
 import torch
+
+faults.install()
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # So a shell begins what it puts in the background; the programs that tests start, and stop
@@ -31,6 +34,15 @@ def _own_cache(tmp_path_factory, monkeypatch):
     """Tests never see the user's cache."""
     if "MT_CACHE" not in os.environ:
         monkeypatch.setenv("MT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(scope="session")
+def fork_server(tmp_path_factory):
+    """The address of a server that starts `mt` commands without their imports."""
+    import fork_server
+
+    with fork_server.start(tmp_path_factory.mktemp("fork_server")) as address:
+        yield address
 
 
 @pytest.fixture

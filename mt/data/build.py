@@ -1,57 +1,136 @@
-"""Build a cache entry: read, learn the vocabulary, encode, count."""
+"""Build a cache entry: read, learn the vocabulary, encode, count.
+
+The training pairs are read once, into a spool of chunks on disk; the vocabulary is learned from a
+sample of it, and worker processes encode its chunks.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import multiprocessing
 import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from mt.config.recipe import Recipe
 from mt.config.schema import Languages
-from mt.data.cache import FORMAT, CorpusSource, digest_json, section_values
+from mt.data.cache import FORMAT, CorpusSource, section_values
 from mt.data.corpus import SIDES, Writer, token_type
 from mt.data.encode import (
     CHUNK_PAIRS,
     EMPTY_CORPUS_ADVICE,
     REASONS,
+    EncodeOptions,
     HeldOut,
     chunk_pairs,
     encode,
-    encode_chunk,
     encode_options,
     held_out_pairs,
-    sample_lines,
     to_row,
 )
 from mt.data.pairs import Pair, read_pairs
 from mt.data.streaming import StreamRanks, read_chunks, shard_order_seed
-from mt.errors import DataError, MachineError, MtError, Stopped
+from mt.errors import DataError, MachineError
 from mt.runtime import files
 from mt.runtime.device import physical_cores
-from mt.vocabulary import learn, vocabulary
-from mt.vocabulary.vocabulary import Vocabulary
+from mt.vocabulary import learn
+from mt.vocabulary.vocabulary import Vocabulary, language_tag
 
 _MIN_PARALLEL_PAIRS = 5_000
-_ROWS_IN_MEMORY = 8  # rows that `datasets` collects before it writes, each a chunk
 _Counts = Counter[str]
 """Pairs read, and those dropped for each reason."""
+_Sides = tuple[list[str | None], list[str | None]]
+"""Source and target lines."""
+
+
+class Spool:
+    """Raw chunks of the training corpora, in a file of JSON lines."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.pairs: list[int] = []
+        """Pairs of each chunk."""
+        self.corpora: list[int] = []
+        """Corpus of each chunk."""
+        self.offsets: list[int] = []
+        """Byte in the file at which each chunk begins."""
+
+    def fill(self, chunks: Iterable[tuple[int, _Sides]]) -> None:
+        """Write all chunks, each with the number of its corpus."""
+        with files.os_errors_as_mt_errors(self.path), files.open_new(self.path) as stream:
+            for corpus, sides in chunks:
+                self.offsets.append(stream.tell())
+                self.corpora.append(corpus)
+                self.pairs.append(len(sides[0]))
+                stream.write(json.dumps(sides).encode() + b"\n")
+
+    def read(self, chunk: int) -> _Sides:
+        """The source and target lines of a chunk."""
+        with open(self.path, "rb") as stream:
+            stream.seek(self.offsets[chunk])
+            source, target = json.loads(stream.readline())
+            return source, target
+
+    def sample(self, side: str, rows: np.ndarray[Any, np.dtype[np.int64]]) -> Iterator[str]:
+        """The lines of one side at `rows`, which are ascending; empty ones left out."""
+        ends = np.cumsum([0, *self.pairs])
+        for chunk, (first, end) in enumerate(pairwise(ends)):
+            low, high = np.searchsorted(rows, (first, end))
+            if low < high:
+                lines = self.read(chunk)[SIDES.index(side)]
+                yield from filter(None, (lines[row - first] for row in rows[low:high]))
+
+
+class _Encoder(NamedTuple):
+    """What a worker needs to encode a chunk of the spool."""
+
+    spool: Spool
+    vocabulary: Vocabulary
+    max_length: int
+    held: HeldOut
+    dtype: str
+    options: list[EncodeOptions]
+
+    def encode(self, chunk: int) -> dict[str, Any]:
+        corpus = self.spool.corpora[chunk]
+        encoded = encode(
+            *self.spool.read(chunk), self.vocabulary, self.max_length, self.held,
+            self.options[corpus],
+        )  # fmt: skip
+        return {"corpus": corpus, **to_row(encoded, self.dtype)}
+
+
+_encoder: _Encoder | None = None
+
+
+def _start_worker(encoder: _Encoder) -> None:
+    global _encoder
+    _encoder = encoder
+
+
+def _encode_in_worker(chunk: int) -> dict[str, Any]:
+    assert _encoder is not None
+    return _encoder.encode(chunk)
 
 
 class CorpusBuilder:
-    """One building of a cache folder, step by step.
+    """One build of a cache folder, step by step.
 
     Args:
         recipe: what to build.
-        sources: its corpora, by name.
+        sources: its corpora.
         folder: the hidden folder to fill.
-        tell: where a line of progress goes.
+        tell: receives each line of progress.
         inherited: the vocabulary, when another model's is used.
     """
 
@@ -65,42 +144,42 @@ class CorpusBuilder:
         self.valid = [source for source in sources if source.name.startswith("valid")]
         self.monolingual = any(source.config.side is not None for source in self.train)
         self.work = files.make_folder(folder / "work")
+        self.spool = Spool(self.work / "chunks.jsonl")
         self.seconds: dict[str, float] = {}
-        self.read: list[int] = []
 
     def run(self) -> dict[str, Any]:
-        """Fill the folder; the report."""
+        """Fill the folder; return the report."""
         stamps = self._stamps()
-        with _quiet_datasets(), _unwrap_errors():
-            with self._timed("reading"):
-                chunks = self._read()
-                valid = {s.name: list(read_pairs(s.config)) for s in self.valid}
-                held = self._held_out(list(chain(*valid.values())))
-            with self._timed("vocabulary"):
-                known = self._learn(chunks)
-                known.save(self.folder)
-            with self._timed("encoding"):
-                dtype = token_type(known.size)
-                valid_counts = self._encode_valid(valid, known, dtype)
-                counts = []
-                if not self.recipe.data.streaming:
-                    counts = self._encode_train(chunks, known, held, dtype)
+        streaming = self.recipe.data.streaming
+        with self._timed("reading"):
+            part = "the beginning of " if streaming else ""
+            self.tell(f"reading {part}{len(self.train)} training corpora")
+            self.spool.fill(self._beginning() if streaming else self._chunks())
+            valid = {s.name: list(read_pairs(s.config)) for s in self.valid}
+            held = self._held_out(list(chain(*valid.values())))
+        with self._timed("vocabulary"):
+            vocabulary = self._learn()
+            vocabulary.save(self.folder)
+        with self._timed("encoding"):
+            dtype = token_type(vocabulary.size)
+            valid_counts = self._encode_valid(valid, vocabulary, dtype)
+            counts = [] if streaming else self._encode_train(vocabulary, held, dtype)
         if stamps != self._stamps():
             advice = "run the command again when nothing writes to them"
             what = "a file changed while it was read"
             raise DataError("DATA-CHANGED", "data", what, advice)
-        report = self._report(counts, valid_counts, known)
-        if self.recipe.data.streaming:
-            report["stream"] = self._keep_for_streams(held)
+        report = self._report(counts, valid_counts, vocabulary)
+        if streaming:
+            report["stream"] = self._save_held_out(held)
         files.write_json(self.folder / "report.json", report)
         files.delete(self.work)
         return report
 
-    def _keep_for_streams(self, held: HeldOut) -> str:
-        """Write what a stream must leave out; the hash of that and of what is to be read."""
+    def _save_held_out(self, held: HeldOut) -> str:
+        """Write the pairs that a stream must leave out; the hash of them and of the corpora."""
         texts = {source: sorted(targets) for source, targets in held.items()}
         files.write_json(self.folder / "held.json", texts)
-        return digest_json([texts, [section_values(s.config, s.files) for s in self.train]])
+        return files.digest_json([texts, [section_values(s.config, s.files) for s in self.train]])
 
     @contextlib.contextmanager
     def _timed(self, step: str) -> Iterator[None]:
@@ -113,64 +192,48 @@ class CorpusBuilder:
         stats = [Path(path).stat() for path in paths]
         return [(stat.st_size, stat.st_mtime_ns) for stat in stats]
 
-    def _read(self) -> Any:
-        """All training pairs as a `datasets.Dataset` of chunks."""
-        datasets = _import_datasets()
-        streaming = self.recipe.data.streaming
-        part = "the beginning of " if streaming else ""
-        self.tell(f"reading {part}{len(self.train)} training corpora")
-        text = datasets.List(datasets.Value("string"))
-        return datasets.Dataset.from_generator(
-            self._beginning if streaming else self._chunks,
-            features=datasets.Features(
-                {"corpus": datasets.Value("int32"), "source": text, "target": text}
-            ),
-            cache_dir=str(self.work), fingerprint="chunks", writer_batch_size=_ROWS_IN_MEMORY,
-        )  # fmt: skip
-
-    def _chunks(self) -> Iterator[dict[str, Any]]:
+    def _chunks(self) -> Iterator[tuple[int, _Sides]]:
         for number, source in enumerate(self.train):
-            self.read.append(0)
-            for chunk in chunk_pairs(read_pairs(source.config)):
-                self.read[number] += len(chunk["source"])
-                yield {"corpus": number, **chunk}
-            if not self.read[number]:
-                advice = "see the corpus in the recipe: is it the right file?"
-                raise DataError("DATA-EMPTY", source.where, "there are no pairs in it", advice)
+            empty = True
+            for sides in chunk_pairs(read_pairs(source.config)):
+                empty = False
+                yield number, sides
+            if empty:
+                self._refuse_empty(source)
 
-    def _beginning(self) -> Iterator[dict[str, Any]]:
-        """A chunk of each streamed corpus at least, and as much as the vocabulary asks for."""
+    def _beginning(self) -> Iterator[tuple[int, _Sides]]:
+        """A chunk of each streamed corpus, and more until the vocabulary has its sample."""
         config, corpora = self.recipe.vocabulary, self.recipe.data.train
         for source in self.train:
             if next(read_chunks([source.config], 1, StreamRanks(), None), None) is None:
-                advice = "see the corpus in the recipe: is it the right file?"
-                raise DataError("DATA-EMPTY", source.where, "there are no pairs in it", advice)
+                self._refuse_empty(source)
         wanted = config.sample if config.path is None and self.inherited is None else 1
+        count = 0
         for chunk, _ in read_chunks(corpora, shard_order_seed(config.seed), StreamRanks(), None):
-            self.read.append(len(chunk.source))
-            yield {"corpus": 0, "source": chunk.source, "target": chunk.target}
-            if sum(self.read) >= wanted:
+            yield 0, (chunk.source, chunk.target)
+            count += len(chunk.source)
+            if count >= wanted:
                 return
 
-    def _learn(self, chunks: Any) -> Vocabulary:
-        config = self.recipe.vocabulary
-        if self.inherited is not None:
-            return self._named(self.inherited)
-        if config.path is None:
-            self.tell(f"learning a vocabulary of {config.size:,}")
-        lines = {side: sample_lines(chunks, side, config) for side in SIDES}
-        corpora = [self.recipe.languages, *(source.config.direction for source in self.train)]
-        codes = [" ".join(getattr(each, side) for each in corpora) for side in SIDES]
-        languages = Languages(source=codes[0], target=codes[1])
-        known = learn.learn_vocabulary(
-            config, languages, lines["source"], lines["target"], self.monolingual
-        )
-        return self._named(known)
+    def _refuse_empty(self, source: CorpusSource) -> None:
+        advice = "see the corpus in the recipe: is it the right file?"
+        raise DataError("DATA-EMPTY", source.where, "there are no pairs in it", advice)
 
-    def _named(self, known: Vocabulary) -> Vocabulary:
-        """The vocabulary with a name for each language that a source has to tell."""
-        told = self.recipe.targets if known.languages else self.recipe.told_languages
-        return known.naming([vocabulary.language_tag(language) for language in told])
+    def _learn(self) -> Vocabulary:
+        """The vocabulary, with a tag for each language that a source names."""
+        config = self.recipe.vocabulary
+        vocabulary = self.inherited
+        if vocabulary is None:
+            if config.path is None:
+                self.tell(f"learning a vocabulary of {config.size:,}")
+            rows = learn.sample_rows(sum(self.spool.pairs), config)
+            corpora = [self.recipe.languages, *(source.config.direction for source in self.train)]
+            codes = [" ".join(getattr(each, side) for each in corpora) for side in SIDES]
+            source, target = (self.spool.sample(side, rows) for side in SIDES)
+            languages = Languages(source=codes[0], target=codes[1])
+            vocabulary = learn.learn_vocabulary(config, languages, source, target, self.monolingual)
+        tagged = self.recipe.targets if vocabulary.languages else self.recipe.told_languages
+        return vocabulary.naming([language_tag(language) for language in tagged])
 
     def _held_out(self, valid: list[Pair]) -> HeldOut:
         tests = [s for s in self.sources.values() if s.name.startswith("test.")]
@@ -178,58 +241,56 @@ class CorpusBuilder:
         return held_out_pairs(pairs, self.monolingual) if self.recipe.data.drop_overlap else {}
 
     def _encode_valid(
-        self, corpora: dict[str, list[Pair]], known: Vocabulary, dtype: str
+        self, corpora: dict[str, list[Pair]], vocabulary: Vocabulary, dtype: str
     ) -> dict[str, _Counts]:
         limit, counts = self.recipe.data.max_length, {name: Counter[str]() for name in corpora}
         kept: list[Pair] = []
-        with Writer(self.folder, "valid", dtype, known.digest) as writer:
-            for name, start in _chunks_of(corpora):
-                how = encode_options(self.sources[name].config, known)
+        with Writer(self.folder, "valid", dtype, vocabulary.digest) as writer:
+            for name, start in _chunk_starts(corpora):
+                options = encode_options(self.sources[name].config, vocabulary)
                 part = corpora[name][start : start + CHUNK_PAIRS]
                 sources, targets = [p.source for p in part], [p.target for p in part]
-                encoded = encode(sources, targets, known, limit, {}, how)
+                encoded = encode(sources, targets, vocabulary, limit, {}, options)
                 _write_chunk(writer, to_row(encoded, dtype), counts[name])
                 kept += [p for p, why in zip(part, encoded.reasons, strict=True) if why is None]
         lines = [json.dumps(asdict(pair), ensure_ascii=False) + "\n" for pair in kept]
         files.write_file(self.folder / "valid.pairs.jsonl", "".join(lines))
         return counts
 
-    def _encode_train(
-        self, chunks: Any, known: Vocabulary, held: HeldOut, dtype: str
-    ) -> list[_Counts]:
+    def _encode_train(self, vocabulary: Vocabulary, held: HeldOut, dtype: str) -> list[_Counts]:
         counts = [Counter[str]() for _ in self.train]
+        options = [encode_options(source.config, vocabulary) for source in self.train]
         limit = self.recipe.data.max_length
-        settings = {"known": known, "max_length": limit, "held": held, "dtype": dtype}
-        settings["treatments"] = [encode_options(source.config, known) for source in self.train]
-        with Writer(self.folder, "train", dtype, known.digest) as writer:
-            for row in self._mapped(chunks, settings):
+        encoder = _Encoder(self.spool, vocabulary, limit, held, dtype, options)
+        with Writer(self.folder, "train", dtype, vocabulary.digest) as writer:
+            for row in self._encoded(encoder):
                 _write_chunk(writer, row, counts[row["corpus"]])
         return counts
 
-    def _mapped(self, chunks: Any, settings: dict[str, Any]) -> Iterable[dict[str, Any]]:
-        """The encoded chunks, in order; encoded by several processes when there are many pairs."""
-        datasets = _import_datasets()
-        pairs = sum(self.read)
-        wanted = self.recipe.data.processes
+    def _encoded(self, encoder: _Encoder) -> Iterator[dict[str, Any]]:
+        """Encode all chunks, in order; in several processes when there are many pairs."""
+        wanted, chunks = self.recipe.data.processes, range(len(self.spool.pairs))
         processes = min(physical_cores() if wanted == "auto" else wanted, len(chunks))
+        pairs = sum(self.spool.pairs)
         self.tell(f"encoding {pairs:,} pairs in {processes} processes")
         if pairs < _MIN_PARALLEL_PAIRS or processes == 1:
-            return (
-                {**encode_chunk(chunk, **settings), "corpus": chunk["corpus"]} for chunk in chunks
-            )
-        kinds = {"corpus": "int32", "pairs": "int64"} | dict.fromkeys(REASONS, "int64")
-        kinds |= {f"{s}_{part}": "large_binary" for s in SIDES for part in ("tokens", "lengths")}
-        with warnings.catch_warnings():
-            # The workers are forked before anything here has started a thread that they need.
-            warnings.filterwarnings("ignore", ".*multi-threaded.*fork", DeprecationWarning)
-            rows: Iterable[dict[str, Any]] = chunks.map(
-                encode_chunk, fn_kwargs=settings, num_proc=processes,
-                remove_columns=list(SIDES), load_from_cache_file=False,
-                features=datasets.Features({k: datasets.Value(v) for k, v in kinds.items()}),
-                cache_file_name=str(self.work / "encoded.arrow"), new_fingerprint="encoded",
-                writer_batch_size=_ROWS_IN_MEMORY,
-            )  # fmt: skip
-        return rows
+            yield from map(encoder.encode, chunks)
+            return
+        context = multiprocessing.get_context(
+            "fork" if "fork" in multiprocessing.get_all_start_methods() else None
+        )
+        pool = ProcessPoolExecutor(processes, context, _start_worker, (encoder,))
+        try:
+            with warnings.catch_warnings():  # fork is safe here: no threads of ours are running
+                warnings.filterwarnings("ignore", ".*multi-threaded.*fork", DeprecationWarning)
+                rows = pool.map(_encode_in_worker, chunks)
+            yield from rows
+        except BrokenProcessPool:
+            advice = "is there memory enough? set data.processes=1 to see"
+            what = "a process that encodes was killed"
+            raise MachineError("WORKER-DIED", "prepare", what, advice) from None
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def _report(
         self, train: list[_Counts], valid: dict[str, _Counts], known: Vocabulary
@@ -247,7 +308,9 @@ class CorpusBuilder:
         headers = {name: files.read_json(self.folder / f"{name}.json") for name in written}
         if "train" in headers:
             kept = sum(counts["pairs"] - _num_dropped(counts) for counts in train)
-            assert sum(self.read) == sum(counts["pairs"] for counts in train), "pairs were lost"
+            assert sum(self.spool.pairs) == sum(counts["pairs"] for counts in train), (
+                "pairs were lost"
+            )
             assert headers["train"]["pairs"] == kept, "pairs were lost"
         return {
             "format": FORMAT,
@@ -265,8 +328,8 @@ class CorpusBuilder:
         }  # fmt: skip
 
 
-def _chunks_of(corpora: dict[str, list[Pair]]) -> Iterator[tuple[str, int]]:
-    """Each corpus and where each of its chunks begins."""
+def _chunk_starts(corpora: dict[str, list[Pair]]) -> Iterator[tuple[str, int]]:
+    """The name of each corpus, with the start of each of its chunks."""
     for name, pairs in corpora.items():
         yield from ((name, start) for start in range(0, len(pairs), CHUNK_PAIRS))
 
@@ -313,40 +376,3 @@ def format_report(report: dict[str, Any]) -> Iterator[str]:
         yield f"{pieces} pieces"
     else:
         yield f"{pieces} pieces; {tokens['source']:,} source and {tokens['target']:,} target tokens"
-
-
-def _import_datasets() -> Any:
-    import datasets  # here, so that a prepared corpus can be trained on without it
-
-    return datasets
-
-
-@contextlib.contextmanager
-def _quiet_datasets() -> Iterator[None]:
-    """No progress bars of `datasets`: the screen is ours."""
-    datasets = _import_datasets()
-    hidden = datasets.are_progress_bars_disabled()
-    datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        if not hidden:
-            datasets.enable_progress_bars()
-
-
-@contextlib.contextmanager
-def _unwrap_errors() -> Iterator[None]:
-    """What `datasets` wraps that our own code raised is raised as it was."""
-    try:
-        yield
-    except Exception as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, MtError | Stopped | OSError):
-            cause = cause.__cause__ or cause.__context__
-        if cause is not None and cause is not error:
-            raise cause from None
-        if "subprocesses has abruptly died" in str(error):
-            advice = "is there memory enough? set data.processes=1 to see"
-            what = "a process that encodes was killed"
-            raise MachineError("WORKER-DIED", "prepare", what, advice) from None
-        raise

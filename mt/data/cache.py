@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -135,7 +134,7 @@ def cache_key(recipe: Recipe, sources: Sequence[CorpusSource], known: Vocabulary
             for s in sources
         ],
     ]  # fmt: skip
-    return digest_json(everything)[:16]
+    return files.digest_json(everything)[:16]
 
 
 def _learned_values(config: schema.VocabularyConfig) -> dict[str, Any]:
@@ -151,11 +150,6 @@ def section_values(section: Section, inputs: dict[str, dict[str, str]]) -> dict[
         if values.get(key, "") is None:
             del values[key]
     return values | {key: file.get("sha256", file.get("bytes")) for key, file in inputs.items()}
-
-
-def digest_json(value: Any) -> str:
-    """The sha256 of a JSON value."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _source_code_hashes(kind: str) -> list[str]:

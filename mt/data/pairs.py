@@ -1,4 +1,4 @@
-"""Sentence pairs as they are read, before any id."""
+"""Sentence pairs as sources read them: raw text."""
 
 from __future__ import annotations
 
@@ -10,62 +10,62 @@ from mt.config.plugins import plugin
 from mt.config.schema import SourceConfig
 
 
-def drop_unused_side(pairs: Iterable[Pair], config: SourceConfig) -> Iterable[Pair]:
-    """The pairs of a corpus, of a monolingual one without the side that it does not use."""
-    if config.only is None:
-        return pairs
-    nothing: dict[str, Any] = {"target" if config.only == "source" else "source": None}
-    return Pairs(lambda: (replace(pair, **nothing) for pair in pairs))
-
-
-def drop_unused_side_of_chunk(chunk: Chunk, config: SourceConfig) -> Chunk:
-    """`drop_unused_side` of a chunk of a stream."""
-    if config.only is None:
-        return chunk
-    nothing: list[str | None] = [None] * len(chunk.source)
-    if config.only == "source":
-        return replace(chunk, target=nothing)
-    return replace(chunk, source=nothing)
-
-
-def read_pairs(config: SourceConfig) -> Iterable[Pair]:
-    """The raw pairs of a source; can be iterated again."""
-    pairs: Iterable[Pair] = plugin("sources", config.kind).read(config)
-    return drop_unused_side(pairs, config)
-
-
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One sentence pair as it was read, raw; one side is None in monolingual data."""
+    """One raw sentence pair; one side is None in monolingual data."""
 
     source: str | None
     target: str | None
     source_language: str
     target_language: str
     origin: str
-    """Where it came from, `corpus:line`, lines counted from 1."""
+    """`corpus:line`, lines counted from 1."""
     weight: float = 1.0
-    """How much its loss counts."""
+    """Factor of its loss."""
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Pairs that can be read again: each iteration begins anew."""
+    """Pairs that can be iterated several times."""
 
     begin: Callable[[], Iterator[Pair]]
 
     def __iter__(self) -> Iterator[Pair]:
-        """The pairs, from the first."""
+        """Iterate from the first pair."""
         return self.begin()
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Some pairs of a stream, raw, and where to read on after them."""
+    """Some raw pairs of a stream, and the position after them."""
 
     source: list[str | None]
     target: list[str | None]
     after: dict[str, Any]
-    """The position, as JSON: whoever streams from it gets what follows."""
+    """The position, as JSON, at which a stream yields what follows."""
     corpus: int = 0
-    """The number of its corpus in `data.train`; whoever reads several fills it in."""
+    """The index of its corpus in `data.train`; set by the reader of several corpora."""
+
+
+def read_pairs(config: SourceConfig) -> Iterable[Pair]:
+    """The raw pairs of a source; can be iterated several times."""
+    pairs: Iterable[Pair] = plugin("sources", config.kind).read(config)
+    return drop_unused_side(pairs, config)
+
+
+def drop_unused_side(pairs: Iterable[Pair], config: SourceConfig) -> Iterable[Pair]:
+    """The pairs of a corpus; with `only`, the other side becomes None."""
+    if config.only is None:
+        return pairs
+    unused: dict[str, Any] = {"target" if config.only == "source" else "source": None}
+    return Pairs(lambda: (replace(pair, **unused) for pair in pairs))
+
+
+def drop_unused_side_of_chunk(chunk: Chunk, config: SourceConfig) -> Chunk:
+    """`drop_unused_side` for a chunk of a stream."""
+    if config.only is None:
+        return chunk
+    unused: dict[str, Any] = {
+        "target" if config.only == "source" else "source": [None] * len(chunk.source)
+    }
+    return replace(chunk, **unused)

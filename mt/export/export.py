@@ -87,7 +87,8 @@ def export_model(
     # The very processor, and the precision of the weights: what differs is the export.
     options = EngineOptions(checkpoint=choice, device="cpu", precision="fp32")
     ours = cast(TextTranslator, open_engine(path, options))
-    with files.staged_path(out, replace=force) as hidden:
+    files.make_folder(out.parent)
+    with files.staged(out, replace=force) as hidden:
         exporter.export(opened.model().eval(), opened, hidden, config)
         theirs = _open_export(exporter, hidden, opened, config)
         worst: float | None = None

@@ -1,8 +1,8 @@
-"""Everything of ours that touches the disk: create, fsync, rename, delete, lock; and text in.
+"""All file access of `mt`: atomic writes, locks, deletion, and text input.
 
-What is written appears under its final name whole or not at all: it is written beside it
-under a hidden name, fsynced, renamed, and the folder fsynced. Text is read as bytes and cut
-at `\\n` only: U+2028, form feeds and lone carriage returns stay inside their line.
+A file or folder is written beside its final name under a hidden one, fsynced, renamed, and its
+parent fsynced, so that it appears whole or not at all. Text is cut at `\\n` only: U+2028, form
+feeds and lone carriage returns stay inside their line.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import bz2
 import contextlib
 import errno
-import fcntl
 import gzip
 import hashlib
 import io
@@ -18,7 +17,6 @@ import json
 import lzma
 import os
 import shutil
-import signal
 import socket
 import sys
 import time
@@ -29,44 +27,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
+from filelock import FileLock, Timeout
+
 from mt.errors import ConfigError, DataError, MachineError
 
 # ------------------------------------------------------------------------------- writing
 
-_faults: dict[str, int] = {}
-
-
-def _fault(point: str) -> None:
-    """Tests kill, fail or slow the program at passages of a point: MT_FAULT=POINT:NUMBER:ACTION.
-
-    `rename:2:kill` at the second rename, `write:1:enospc`, `fsync:3:eio`, `fsync:*:sleep0.02` at
-    each fsync; the point `*` is all of them.
-    """
-    plan = os.environ.get("MT_FAULT")
-    if not plan:
-        return
-    name, number, action = plan.split(":")
-    _faults[point] = _faults.get(point, 0) + 1
-    if name not in (point, "*") or number not in (str(_faults[point]), "*"):
-        return
-    if action == "kill":
-        os.kill(os.getpid(), signal.SIGKILL)
-    if action.startswith("sleep"):
-        time.sleep(float(action.removeprefix("sleep")))
-        return
-    code = {"enospc": errno.ENOSPC, "eio": errno.EIO}[action]
-    raise OSError(code, os.strerror(code))
-
 
 @contextlib.contextmanager
 def os_errors_as_mt_errors(path: Path | str) -> Iterator[None]:
-    """Turns what the operating system refuses at `path` into one line that says what to do."""
+    """Raise a MachineError that names `path` for each OSError inside."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            free = _free_bytes(Path(path)) >> 20
-            what = f"the disk is full ({free} MB free)"
+            what = f"the disk is full ({_free_bytes(Path(path)) >> 20} MB free)"
             advice = "free some space and run the same command again; what was saved is intact"
             raise MachineError("DISK-FULL", path, what, advice) from None
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
@@ -77,18 +52,14 @@ def os_errors_as_mt_errors(path: Path | str) -> Iterator[None]:
 
 
 def _free_bytes(path: Path) -> int:
-    """Free bytes of the disk on which a path lies, or will lie."""
+    """Free bytes of the disk of a path that need not exist yet."""
     while not path.exists() and path != path.parent:
         path = path.parent
     return shutil.disk_usage(path).free
 
 
 def check_free_space(path: Path, needed: int) -> None:
-    """Say now, and not in an hour, that a disk will be full.
-
-    Raises:
-        MachineError: there are fewer than `needed` bytes free where `path` lies.
-    """
+    """Raise a MachineError when the disk of `path` has fewer than `needed` bytes free."""
     free = _free_bytes(path)
     if free < needed:
         what = f"{needed >> 20} MB will be needed there, and {free >> 20} MB are free"
@@ -96,7 +67,7 @@ def check_free_space(path: Path, needed: int) -> None:
 
 
 def make_folder(path: Path) -> Path:
-    """Create a folder and those above it."""
+    """Create a folder and its parents; return it."""
     with os_errors_as_mt_errors(path):
         path.mkdir(parents=True, exist_ok=True)
     return path
@@ -104,7 +75,6 @@ def make_folder(path: Path) -> Path:
 
 def sync(path: Path) -> None:
     """Force a file or folder to the disk."""
-    _fault("fsync")
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -113,76 +83,50 @@ def sync(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def staged_folder(final: Path) -> Iterator[Path]:
-    """A hidden folder to fill, which becomes `final` at the end, whole or not at all.
+def staged(final: Path, replace: bool = True) -> Iterator[Path]:
+    """Yield a hidden path for a file, folder or link, which becomes `final` at the end.
 
-    `final` must not exist, except that one which appears in the meantime (another process
-    built the same) wins and ours is dropped.
+    Args:
+        final: its name, in a folder that exists.
+        replace: replace a file or folder of that name; else, when another process has written
+            one meanwhile, keep that and drop ours.
     """
-    make_folder(final.parent)
     hidden = final.parent / f".tmp-{final.name}-{os.getpid()}"
     delete(hidden)
     try:
         with os_errors_as_mt_errors(final):
-            hidden.mkdir()
             yield hidden
-            for file in sorted(hidden.rglob("*")):
-                sync(file)
-            sync(hidden)
-            _fault("rename")
-            if not final.exists():
-                hidden.rename(final)
+            inside = sorted(hidden.rglob("*")) if hidden.is_dir() else []
+            for path in [*inside, hidden]:
+                if not path.is_symlink():
+                    sync(path)
+            if hidden.is_dir() and replace:
+                delete(final)
+            if replace or not final.exists():
+                hidden.replace(final)
             sync(final.parent)
-            _fault("renamed")
     finally:
         delete(hidden)
 
 
 @contextlib.contextmanager
-def staged_path(final: Path, replace: bool = False) -> Iterator[Path]:
-    """A hidden path for a file or a folder, which becomes `final` at the end, whole or not at all.
-
-    Args:
-        final: its name; the folder that holds it is made when it is not there.
-        replace: whether what bears this name by then is deleted; else it must not be there.
-    """
+def staged_folder(final: Path) -> Iterator[Path]:
+    """Yield an empty hidden folder, which becomes `final` unless that exists by then."""
     make_folder(final.parent)
-    hidden = final.parent / f".tmp-{final.name}-{os.getpid()}"
-    delete(hidden)
-    try:
-        with os_errors_as_mt_errors(final):
-            yield hidden
-            for file in sorted([hidden, *hidden.rglob("*")]):
-                sync(file)
-            if replace:
-                delete(final)
-            _fault("rename")
-            hidden.rename(final)
-            sync(final.parent)
-    finally:
-        delete(hidden)
+    with staged(final, replace=False) as hidden:
+        make_folder(hidden)
+        yield hidden
 
 
 def open_new(path: Path) -> BinaryIO:
-    """A new file, open for writing bytes; it must not exist."""
-    _fault("create")
+    """Open a new file for writing bytes; it must not exist."""
     return open(path, "xb")
 
 
 def write_file(path: Path, data: bytes | str) -> None:
-    """Write a small file, replacing one of that name in a single step."""
-    raw = data.encode() if isinstance(data, str) else data
-    with os_errors_as_mt_errors(path):
-        hidden = path.parent / f".tmp-{path.name}-{os.getpid()}"
-        try:
-            _fault("write")
-            hidden.write_bytes(raw)
-            sync(hidden)
-            _fault("replace")
-            hidden.replace(path)
-            sync(path.parent)
-        finally:
-            hidden.unlink(missing_ok=True)
+    """Write a small file, replacing one of that name."""
+    with staged(path) as hidden:
+        hidden.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -191,15 +135,20 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def as_json(value: Any) -> str:
-    """A value as JSON, readable; a number that is not finite is refused."""
+    """A value as indented JSON; a number that is not finite is refused."""
     return json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
+
+
+def digest_json(value: Any) -> str:
+    """The sha256 of a JSON value, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 @contextlib.contextmanager
 def open_output(path: Path | None) -> Iterator[IO[str]]:
-    """Where lines go: standard output, or a file that appears under its name when complete.
+    """Open standard output, or a file that appears under its name when complete.
 
-    What is no regular file (a pipe, /dev/null) is written into as it stands.
+    A pipe or a device (/dev/null) is written into directly.
     """
     if path is None:
         if sys.stdout is None:
@@ -208,36 +157,23 @@ def open_output(path: Path | None) -> Iterator[IO[str]]:
         sys.stdout.reconfigure(encoding="utf-8", newline="\n")  # type: ignore[union-attr]
         yield sys.stdout
         return
-    if path.exists() and not path.is_file():
-        with (
-            os_errors_as_mt_errors(path),
-            open(path, "w", encoding="utf-8", newline="\n") as stream,
-        ):
-            yield stream
-        return
-    with os_errors_as_mt_errors(path):
-        hidden = path.parent / f".tmp-{path.name}-{os.getpid()}"
-        try:
-            with open(hidden, "w", encoding="utf-8", newline="\n") as stream:
-                yield stream
-            sync(hidden)
-            hidden.replace(path)
-        finally:
-            hidden.unlink(missing_ok=True)
+    in_place = path.exists() and not path.is_file()
+    with (
+        contextlib.nullcontext(path) if in_place else staged(path) as target,
+        os_errors_as_mt_errors(path),
+        open(target, "w", encoding="utf-8", newline="\n") as stream,
+    ):
+        yield stream
 
 
 def refuse_existing(path: Path, advice: str) -> None:
-    """Say that a file of the user's is not replaced.
-
-    Raises:
-        ConfigError: there is one at `path`.
-    """
+    """Raise a ConfigError when a file of the user's would be replaced."""
     if path.is_file():
         raise ConfigError("OUTPUT-EXISTS", path, "the file is there already", advice)
 
 
 def append_line(path: Path, line: str) -> None:
-    """Append one line to a log, after ending a line that a crash left torn."""
+    """Append one line to a log, after ending a line that a crash cut short."""
     with os_errors_as_mt_errors(path), open(path, "a+b") as stream:
         if stream.tell() and (stream.seek(-1, os.SEEK_END), stream.read(1))[1] != b"\n":
             stream.write(b"\n")
@@ -245,14 +181,9 @@ def append_line(path: Path, line: str) -> None:
 
 
 def link(name: Path, to: str) -> None:
-    """Make or replace a symbolic link in a single step."""
-    with os_errors_as_mt_errors(name):
-        hidden = name.parent / f".tmp-{name.name}-{os.getpid()}"
-        hidden.unlink(missing_ok=True)
+    """Make or replace a symbolic link."""
+    with staged(name) as hidden:
         hidden.symlink_to(to)
-        _fault("link")
-        hidden.replace(name)
-        sync(name.parent)
 
 
 def rename_path(path: Path, to: Path) -> None:
@@ -263,7 +194,7 @@ def rename_path(path: Path, to: Path) -> None:
 
 
 def delete(path: Path) -> None:
-    """Delete a file or folder if it is there; a folder is renamed first, so never half there."""
+    """Delete a file or folder if it exists; a folder is renamed first, so never half there."""
     if not path.exists() and not path.is_symlink():
         return
     with os_errors_as_mt_errors(path):
@@ -275,7 +206,6 @@ def delete(path: Path) -> None:
             shutil.rmtree(trash, ignore_errors=True)
             path.rename(trash)
             path = trash
-            _fault("trash")
         shutil.rmtree(path, ignore_errors=True)
 
 
@@ -288,31 +218,26 @@ def delete_leftovers(folder: Path) -> None:
 
 @contextlib.contextmanager
 def lock(path: Path, wait: bool = False) -> Iterator[None]:
-    """Hold a file lock, which the system frees when the process ends, however it ends.
+    """Acquire a file lock, which the system releases when the process ends.
 
     Raises:
-        MachineError: another process holds it and `wait` is false.
+        MachineError: another process has it and `wait` is false.
     """
     make_folder(path.parent)
-    with contextlib.ExitStack() as stack:
+    with os_errors_as_mt_errors(path):
+        try:
+            held = FileLock(path, timeout=-1 if wait else 0).acquire()
+        except Timeout:
+            owner = path.read_text(encoding="utf-8", errors="replace").strip()
+            what = f"in use by {owner or 'another process'}"
+            advice = "wait for it to end, or train into another folder with --run"
+            raise MachineError("RUN-LOCKED", path.parent, what, advice) from None
+    with held:
         with os_errors_as_mt_errors(path):
-            stream = stack.enter_context(open(path, "a+", encoding="utf-8"))
-            _acquire(stream, path, wait)
-            stream.truncate(0)
             now = time.strftime("%Y-%m-%d %H:%M:%S")
-            stream.write(f"process {os.getpid()} on {socket.gethostname()} since {now}\n")
-            stream.flush()
+            owner = f"process {os.getpid()} on {socket.gethostname()} since {now}\n"
+            path.write_text(owner, encoding="utf-8")
         yield
-
-
-def _acquire(stream: IO[str], path: Path, wait: bool) -> None:
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        stream.seek(0)
-        what = f"in use by {stream.read().strip() or 'another process'}"
-        advice = "wait for it to end, or train into another folder with --run"
-        raise MachineError("RUN-LOCKED", path.parent, what, advice) from None
 
 
 def cache_folder() -> Path:

@@ -1,15 +1,15 @@
-"""What scripts/bench/decoding.py runs, each in a process of its own: a model, lines in, lines out.
+"""The translators that scripts/bench/decoding.py compares, each run in a process of its own.
 
     python scripts/bench/decoders.py bare FOLDER --source FILE --out FILE --beams 5 --workers 2
 
 | name | what translates |
 |---|---|
-| mt | mt's engine of whatever lies at the path, as `mt translate` uses it |
+| mt | mt's engine for the path, as `mt translate` uses it |
 | bare | a plain loop around ctranslate2 and sentencepiece, on a folder of mt export |
 | huggingface | generate() of transformers, on a folder of mt export, batches of like length |
 
-It prints one JSON object: seconds from the first import to the model being ready (load) and from
-there to the last line written (translate); the most memory that this process had (peak, bytes).
+Prints one JSON object: seconds from the first import until the model is ready (load) and from there
+until the last line is written (translate), and the peak memory of this process (peak, bytes).
 """
 
 from __future__ import annotations
@@ -17,14 +17,13 @@ from __future__ import annotations
 import argparse
 import json
 import resource
-import sys
 import time
 from pathlib import Path
 
-sys.path.insert(1, str(Path(__file__).parents[2]))  # mt of this checkout
+import harness
 
 
-def with_mt(given: argparse.Namespace) -> float:
+def translate_with_mt(given: argparse.Namespace) -> float:
     from mt.decoding import translate
     from mt.decoding.types import EngineOptions
     from mt.runtime import files
@@ -41,33 +40,32 @@ def with_mt(given: argparse.Namespace) -> float:
     return ready
 
 
-def bare(given: argparse.Namespace) -> float:
+def translate_with_ctranslate2(given: argparse.Namespace) -> float:
     import unicodedata
 
     import ctranslate2
     import sentencepiece
 
-    cutter = sentencepiece.SentencePieceProcessor(model_file=str(given.model / "vocabulary.model"))
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(given.model / "vocabulary.model"))
     translator = ctranslate2.Translator(
         str(given.model), inter_threads=given.workers, intra_threads=given.threads
     )
     ready = time.perf_counter()
-    lines = given.source.read_text(encoding="utf-8").splitlines()
+    lines = harness.read_lines(given.source)
     folded = [" ".join(unicodedata.normalize("NFKC", line).split()) for line in lines]
     found = translator.translate_batch(
-        [[*pieces, "</s>"] for pieces in cutter.encode(folded, out_type=str)],
+        [[*line, "</s>"] for line in pieces.encode(folded, out_type=str)],
         beam_size=given.beams,
         length_penalty=1 if given.beams > 1 else 0,
         max_batch_size=given.batch_tokens,
         batch_type="tokens",
         max_decoding_length=256,
     )
-    texts = cutter.decode([each.hypotheses[0] for each in found])
-    given.out.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
+    write_lines(given.out, pieces.decode([each.hypotheses[0] for each in found]))
     return ready
 
 
-def huggingface(given: argparse.Namespace) -> float:
+def translate_with_transformers(given: argparse.Namespace) -> float:
     import torch
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
     from transformers.utils import logging
@@ -77,31 +75,36 @@ def huggingface(given: argparse.Namespace) -> float:
     model = AutoModelForSeq2SeqLM.from_pretrained(given.model).eval()
     tokenizer = AutoTokenizer.from_pretrained(given.model)
     ready = time.perf_counter()
-    lines = given.source.read_text(encoding="utf-8").splitlines()
+    lines = harness.read_lines(given.source)
     order = sorted(range(len(lines)), key=lambda i: -len(lines[i]))
-    one = {"num_beams": 1, "early_stopping": None, "length_penalty": None}
-    settings = one if given.beams == 1 else {"num_beams": given.beams}
+    greedy = {"num_beams": 1, "early_stopping": None, "length_penalty": None}
+    settings = greedy if given.beams == 1 else {"num_beams": given.beams}
     found = [""] * len(lines)
     for start in range(0, len(order), given.sentences):
         rows = order[start : start + given.sentences]
         batch = tokenizer([lines[i] for i in rows], padding=True, return_tensors="pt")
         with torch.inference_mode():
-            made = model.generate(**batch, **settings)
-        for i, text in zip(
-            rows, tokenizer.batch_decode(made, skip_special_tokens=True), strict=True
-        ):
+            ids = model.generate(**batch, **settings)
+        texts = tokenizer.batch_decode(ids, skip_special_tokens=True)
+        for i, text in zip(rows, texts, strict=True):
             found[i] = text
-    given.out.write_text("".join(f"{text}\n" for text in found), encoding="utf-8")
+    write_lines(given.out, found)
     return ready
 
 
-PROGRAMS = {"mt": with_mt, "bare": bare, "huggingface": huggingface}
+def write_lines(path: Path, lines: list[str]) -> None:
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+PROGRAMS = {
+    "mt": translate_with_mt,
+    "bare": translate_with_ctranslate2,
+    "huggingface": translate_with_transformers,
+}
+
+
+def main() -> None:
+    parser = harness.make_parser(__doc__)
     parser.add_argument("program", choices=PROGRAMS)
     parser.add_argument("model", type=Path)
     parser.add_argument("--source", type=Path, required=True)
@@ -115,11 +118,10 @@ def main() -> int:
     given = parser.parse_args()
     began = time.perf_counter()
     ready = PROGRAMS[given.program](given)
-    told = {"load": ready - began, "translate": time.perf_counter() - ready}
-    told["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(json.dumps(told))
-    return 0
+    result = {"load": ready - began, "translate": time.perf_counter() - ready}
+    result["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main()

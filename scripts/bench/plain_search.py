@@ -1,6 +1,6 @@
-"""Greedy and beam search as plainly as they can be written: what the fast ones are compared with.
+"""Greedy and beam search, written as plainly as possible: the reference for the fast ones.
 
-One sentence at a time, every prefix decoded anew with no cache, a full log-softmax in fp32, sums
+One sentence at a time, every prefix decoded again with no cache, a full log-softmax in fp32, sums
 in Python. Of equal candidates the lower beam, then the lower id, goes first.
 """
 
@@ -16,11 +16,11 @@ from mt.special_tokens import BEGIN, END, FIRST_PIECE
 
 Tokens = tuple[int, ...]
 NextToken = Callable[[list[Tokens]], torch.Tensor]
-"""Log-probabilities [N, V] of what follows prefixes of one length."""
+"""Log-probabilities [N, V] of the next token after prefixes of one length."""
 
 
 def next_token(model: Seq2Seq, source: Sequence[int]) -> NextToken:
-    """What follows prefixes of a translation of source ids that end in `</s>`."""
+    """Return the next-token function for translations of source ids that end in `</s>`."""
     memory = model.encode(torch.tensor([source]))
 
     def follow(prefixes: list[Tokens]) -> torch.Tensor:
@@ -36,7 +36,7 @@ def beam(
     follow: NextToken, beams: int, longest: int,
     divisor: Callable[[int], float] = float, enough: int | None = None,
 ) -> list[tuple[float, Tokens]]:  # fmt: skip
-    """The finished hypotheses, best first: (log-probability / divisor(length), tokens)."""
+    """Return the finished hypotheses, best first: (log-probability / divisor(length), tokens)."""
     live, ended = list[tuple[float, Tokens]]([(0.0, ())]), list[tuple[float, Tokens]]()
     for length in range(1, longest + 1):
         grown = []
@@ -57,5 +57,5 @@ def beam(
 
 
 def greedy(follow: NextToken, longest: int) -> list[tuple[float, Tokens]]:
-    """The one hypothesis and its log-probability."""
+    """Return the one hypothesis and its log-probability."""
     return beam(follow, 1, longest, lambda length: 1.0)

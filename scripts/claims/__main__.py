@@ -1,12 +1,12 @@
 """Measure the claims, or some of them, and write docs/claims.md.
 
-    python scripts/claims              all of them; what was measured before is not measured again
-    python scripts/claims b d          these; the page shows all that was measured so far
-    python scripts/claims --size quick smaller experiments (minutes); micro only tries the machinery
-    python scripts/claims --page       only the page, from what was measured
+    python scripts/claims              all of them; finished measurements are not repeated
+    python scripts/claims b d          these; the page shows all finished measurements
+    python scripts/claims --size quick smaller experiments (minutes); micro only tests the machinery
+    python scripts/claims --page       only the page, from finished measurements
 
-Measurements are kept under runs/claims/SIZE, one JSON file each; killed and begun again, it goes
-on. `--fresh` deletes them and begins anew.
+Measurements are kept under runs/claims/SIZE, one JSON file each, so that a killed run can continue.
+`--fresh` deletes them first.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("letters", nargs="*", metavar="CLAIM", help="a, b ...; all when left out")
     parser.add_argument("--size", choices=["full", "quick", "micro"], default="full")
     parser.add_argument("--page", action="store_true", help="measure nothing, write the page")
-    parser.add_argument("--fresh", action="store_true", help="forget what was measured")
+    parser.add_argument("--fresh", action="store_true", help="delete finished measurements first")
     parser.add_argument(
         "--runs", type=Path, default=Path("runs/claims"), metavar="FOLDER",
         help="where measurements are kept (runs/claims)",
@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
         os.environ.setdefault("MT_CACHE", str((given.runs / "cache").absolute()))
         if not reproduce.reproduce(folder, given.size, given.letters, given.fresh):
             return 1
-    if not page.results(folder):
+    if not page.read_results(folder):
         print(f"nothing was measured in {folder} so far: leave out --page", file=sys.stderr)
         return 1
     print(page.write(folder, docs))

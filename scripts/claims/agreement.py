@@ -1,8 +1,8 @@
 """Pairs of German sentences that differ in the number of one verb, far from its subject.
 
-Of the demo grammar's sentences those are taken that end in a finite verb whose English gives its
-number away nowhere but in the subject: a subordinate clause at the end, in the perfect or with a
-modal verb. The distance is how many words stand between the subject's noun and the verb.
+The sentences are those of the demo grammar that end in a finite verb whose number the English shows
+in the subject only: a subordinate clause at the end, in the perfect or with a modal verb. The
+distance is the number of words between the subject's noun and the verb.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Contrast:
 
 
 def contrasts(size: int, seed: int) -> Iterator[Contrast]:
-    """The contrasts among so many sentences of the test split."""
+    """Yield the contrasts among the first sentences of the test split."""
     languages = Languages(source="en", target="de")
     config = demo.Config(split="test", size=size, seed=seed, languages=languages)
     for tree, _ in demo.sentences(config):
@@ -38,12 +38,12 @@ def contrasts(size: int, seed: int) -> Iterator[Contrast]:
 
 
 def contrast(tree: Sentence) -> Contrast | None:
-    """The contrast of a sentence, or None where it has none."""
+    """Return the contrast of a sentence, or None where it has none."""
     clause = last_clause(tree)
     if clause is None or clause.subject.noun is None:
         return None
     if clause.tense != "p" and clause.modal not in ("can", "must", "will"):
-        return None  # "the dog eats": English says the number at the verb, too
+        return None  # "the dog eats": the English verb shows the number, too
     other = clause._replace(subject=clause.subject._replace(plural=not clause.subject.plural))
     finite, changed = german_verb(clause)[0], german_verb(other)[0]
     right = german(tree)
@@ -51,14 +51,14 @@ def contrast(tree: Sentence) -> Contrast | None:
     if words[-1] != finite or changed == finite:
         return None
     wrong = " ".join([*words[:-1], changed]) + "."
-    # The subject stands first in its clause, and its noun before its relative clause.
+    # The subject is first in its clause, and its noun precedes its relative clause.
     until_noun = german_phrase(clause.subject._replace(relative=None), "nominative")
     distance = len(clause_words(clause)) - len(until_noun) - 1
     return Contrast(english(tree), right, wrong, distance)
 
 
 def last_clause(tree: Sentence) -> Clause | None:
-    """The clause at the end when its finite verb stands last."""
+    """Return the clause at the end if its finite verb is last."""
     if tree.kind == "because" and tree.second is not None:
         clause = tree.second
         return clause.content or clause
@@ -66,7 +66,7 @@ def last_clause(tree: Sentence) -> Clause | None:
 
 
 def clause_words(clause: Clause) -> list[str]:
-    """The words of a clause whose verb stands last, commas left out."""
-    said = german(Sentence("because", clause, clause)).rstrip(".")
-    words = said[said.index("weil ") + 5 :].split()
+    """Return the words of a clause whose verb is last, without commas."""
+    text = german(Sentence("because", clause, clause)).rstrip(".")
+    words = text[text.index("weil ") + 5 :].split()
     return [word for word in words if word != ","]

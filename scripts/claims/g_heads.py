@@ -2,32 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from claims import timing, training
+from bench.harness import divide, summary, time_in_turn
+
+from claims import training
 from claims.lab import Lab
 from claims.recipes import changed, demo, lasting
 from claims.store import Task
-from claims.verdicts import Check, Finding, Judgement, Line, Plot, Table, compared, larger
+from claims.verdicts import (
+    Finding,
+    Line,
+    Part,
+    Plot,
+    Table,
+    check_bleu,
+    collect,
+    find_larger,
+    larger,
+)
 from mt.checkpoints import run_directory
 from mt.config.plugins import plugin
+from mt.decoding.types import Engine
 from mt.runtime import files
 from mt.runtime.device import use_threads
 
 TITLE = "Fewer heads"
 CLAIM = """
-Many heads of a trained model do little: half of them can be taken out, and after a little
+Many heads of a trained model contribute little: half of them can be removed, and after a little
 fine-tuning the model translates as well, in less time.
 """
 EXPERIMENT = """
-`mt prune` takes heads out of every attention of the small Transformer, those whose gradient says
-that they matter least, and fine-tunes what is left; the unpruned model is fine-tuned as long, so
-that fine-tuning itself decides nothing. BLEU of greedy search on the test set; speed is of
-translating it, one thread, in interleaved rounds.
+`mt prune` removes heads from every attention of the small Transformer, those with the smallest
+gradient, and fine-tunes the rest; the unpruned model is fine-tuned as long, so that fine-tuning is
+not the difference. BLEU of greedy search on the test set; speed is of translating it, one thread,
+in interleaved rounds.
 """
-NOTES: tuple[str, ...] = ()
 LOSS = 1.0
 """BLEU that may be lost."""
 
@@ -44,45 +58,39 @@ def measure(lab: Lab) -> dict[str, Any]:
     })  # fmt: skip
     uses = {"training.initialise_from": base}
     tasks = {"unpruned": Task("training:trained", {"recipe": again, "uses": uses})}
-    for share in shares:
-        for updates in (0, steps):
-            tasks[f"{share} % of heads, {updates} updates"] = Task(
-                "g_heads:pruned", {"recipe": base, "share": share, "steps": updates}
-            )
-    found = lab.measure(tasks)
+    (unpruned,) = lab.measure(tasks).values()
+    pruned = lab.measure_grid(("at once", "tuned"), shares, lambda name, share: Task(
+        "g_heads:pruned", {"recipe": base, "share": share, "steps": steps * (name == "tuned")},
+    ))  # fmt: skip
     speed = Task(
         "g_heads:speeds",
         {"recipe": base, "shares": shares, "steps": steps, "rounds": lab.choose(7, 5, 2)},
     )
-    unpruned = found["unpruned"]
+    whole = unpruned["test"]["test"]
     return {
         "shares": [0, *shares],
         "steps": steps,
-        "bleu": [unpruned["test"]["test"],
-                 *(found[f"{share} % of heads, {steps} updates"]["bleu"] for share in shares)],
-        "at_once": [unpruned["test"]["test"],
-                    *(found[f"{share} % of heads, 0 updates"]["bleu"] for share in shares)],
-        "parameters": [unpruned["parameters"],
-                       *(found[f"{share} % of heads, 0 updates"]["parameters"]
-                         for share in shares)],
+        "bleu": [whole, *collect(pruned["tuned"], "bleu")],
+        "at_once": [whole, *collect(pruned["at once"], "bleu")],
+        "parameters": [unpruned["parameters"], *collect(pruned["at once"], "parameters")],
         "seconds": lab.measure({"speed": speed}, alone=True)["speed"],
-    }  # fmt: skip
+    }
 
 
 # --------------------------------------------------------------------------- measurements
 
 
 def pruned_run(folder: Path, recipe: dict[str, Any], share: int, steps: int) -> Path:
-    """Where a pruned model lies."""
+    """Return the folder of a pruned model."""
     run = training.run_of(folder, recipe)
     return run.with_name(f"{run.name}-pruned-{share}-{steps}")
 
 
 def pruned(folder: Path, recipe: dict[str, Any], share: int, steps: int) -> dict[str, Any]:
-    """Prune a share of the heads, in %, and fine-tune; BLEU and parameters."""
+    """Prune a share of the heads, in %, and fine-tune; measure BLEU and parameters."""
     run = training.trained_run(folder, recipe)
     out = pruned_run(folder, recipe, share, steps)
-    files.delete(out)  # what a killed program left half done
+    files.delete(out)  # left over from a killed program
     training.command("prune", run, "--heads", f"{share}%", "--finetune-steps", steps, "-o", out)
     model = run_directory.open_run(out).model()
     return {
@@ -94,61 +102,54 @@ def pruned(folder: Path, recipe: dict[str, Any], share: int, steps: int) -> dict
 def speeds(
     folder: Path, recipe: dict[str, Any], shares: list[int], steps: int, rounds: int
 ) -> list[list[float]]:
-    """Seconds of translating the test set, by share (none first), by round."""
+    """Measure the seconds to translate the test set, by share (none first), by round."""
     test = training.recipe_of(recipe).data.test["test"]
     sources, _ = training.texts(plugin("sources", test.kind).read(test))
     runs = [training.run_of(folder, recipe)]
     runs += [pruned_run(folder, recipe, share, steps) for share in shares]
-    engines = {str(run): training.engine_of(run) for run in runs}
+    engines = [training.engine_of(run) for run in runs]
     use_threads(1)
-    sides = {
-        name: (lambda engine=engine: list(engine.translate(sources)))
-        for name, engine in engines.items()
-    }
-    return list(timing.interleaved(sides, rounds).values())
+
+    def translate(engine: Engine) -> None:
+        list(engine.translate(sources))
+
+    sides = {str(number): partial(translate, engine) for number, engine in enumerate(engines)}
+    return list(time_in_turn(sides, rounds).values())
 
 
 # -------------------------------------------------------------------------------- verdict
 
 
-def judge(found: dict[str, Any]) -> Judgement:
-    shares, bleu, seconds = found["shares"], found["bleu"], found["seconds"]
-    learned = Check(f"the unpruned model reached 20 BLEU ({bleu[0]:.1f})", bleu[0] >= 20)
-    findings = []
-    for number, share in enumerate(shares[1:], start=1):
-        lost = bleu[0] - bleu[number]
-        findings.append(
-            Finding(
-                f"without {share} % of the heads at most {LOSS:g} BLEU is lost, after fine-tuning",
-                larger([LOSS], [lost], 0.0, (learned,)),
-                f"BLEU {bleu[number]:.1f} against {bleu[0]:.1f} "
-                f"({found['at_once'][number]:.1f} before fine-tuning).",
-                (learned,),
-            )
+def judge(found: dict[str, Any]) -> Iterator[Part]:
+    shares, bleu, seconds, once = (found[key] for key in ("shares", "bleu", "seconds", "at_once"))
+    learned = check_bleu("the unpruned model", bleu[0])
+    for share, tuned, before in zip(shares[1:], bleu[1:], once[1:], strict=True):
+        yield Finding(
+            f"without {share} % of the heads at most {LOSS:g} BLEU is lost, after fine-tuning",
+            larger([LOSS], [bleu[0] - tuned], 0.0, (learned,)),
+            f"BLEU {tuned:.1f} against {bleu[0]:.1f} ({before:.1f} before fine-tuning).",
+            (learned,),
         )
-    for number, share in enumerate(shares[1:], start=1):
-        if share < 50:
-            continue
-        ratios = [a / b for a, b in zip(seconds[0], seconds[number], strict=True)]
-        findings.append(
-            compared(
+    for share, each in zip(shares, seconds, strict=True):
+        if share >= 50:
+            ratios = divide(seconds[0], each)
+            yield find_larger(
                 f"without {share} % of the heads translating is faster by more than 3 %",
-                ratios, [1.0] * len(ratios), 0.03, f"{timing.told(ratios)} times as fast.",
-            )
-        )  # fmt: skip
-    rows = [["heads removed, %", "parameters", "BLEU", "BLEU without fine-tuning",
-             "seconds, test set"]]  # fmt: skip
-    for row in zip(shares, found["parameters"], bleu, found["at_once"], seconds, strict=True):
-        share, size, tuned, once, times = row
-        rows.append([str(share), f"{size:,}", f"{tuned:.1f}", f"{once:.1f}", timing.told(times)])
+                ratios, 1.0, 0.03, f"{summary(ratios)} times as fast.",
+            )  # fmt: skip
+    yield Table(
+        "Timings: median over rounds (lowest to highest)",
+        ["heads removed, %", "parameters", "BLEU", "BLEU without fine-tuning", "seconds, test set"],
+        [(share, f"{size:,}", f"{tuned:.1f}", f"{before:.1f}", summary(times))
+         for share, size, tuned, before, times in zip(
+             shares, found["parameters"], bleu, once, seconds, strict=True)],
+    )  # fmt: skip
+    yield Plot(
+        "bleu", "BLEU against the share of heads removed", "heads removed, %", "test BLEU",
+        [Line(f"after {found['steps']} updates", shares, bleu), Line("at once", shares, once)],
+    )  # fmt: skip
     fast = [median(seconds[0]) / median(each) for each in seconds]
-    plots = [
-        Plot("bleu", "BLEU against the share of heads removed", "heads removed, %", "test BLEU",
-             [Line(f"after {found['steps']} updates", shares, bleu),
-              Line("at once", shares, found["at_once"])]),
-        Plot("speed", "Speed against the share of heads removed", "heads removed, %",
-             "times as fast", [Line("greedy search, one thread", shares, fast)]),
-    ]  # fmt: skip
-    return Judgement(
-        findings, [Table("Timings: median over rounds (lowest to highest)", rows)], plots
-    )
+    yield Plot(
+        "speed", "Speed against the share of heads removed", "heads removed, %", "times as fast",
+        [Line("greedy search, one thread", shares, fast)],
+    )  # fmt: skip

@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from claims import training
 from claims.lab import Lab
 from claims.recipes import changed, demo
 from claims.store import Task
-from claims.verdicts import Check, Judgement, Line, Plot, Table, compared, mean, spread
+from claims.verdicts import (
+    Check,
+    Line,
+    Part,
+    Plot,
+    Table,
+    bleu_of,
+    by_step,
+    check_bleu,
+    collect,
+    find_larger,
+    name_seeds,
+    over_seeds,
+)
 from mt.runtime import files
 
 TITLE = "Distillation"
@@ -21,13 +36,12 @@ learns from the data alone.
 EXPERIMENT = """
 The teacher is the small Transformer of the other claims; the student has half its width and one
 decoder layer. Alone, it trains on the data; taught by sequences, on the teacher's translations of
-the training sources; taught by words, on the probabilities that the teacher gives to each word
-(`mt distill --level`). Same vocabulary size, updates and seeds; BLEU of greedy search on the test
-set.
+the training sources; taught by words, on the teacher's probabilities of each word (`mt distill
+--level`). Same vocabulary size, updates and seeds; BLEU of greedy search on the test set.
 """
 NOTES = (
-    "In the demo language each sentence has one right translation, so that what a teacher says is "
-    "no simpler than the data; natural data differ in that.",
+    "In the demo language each sentence has one right translation, so that a teacher's "
+    "translations are no simpler than the data; natural data differ in that.",
 )
 LEVELS = ("sequence", "word")
 
@@ -39,25 +53,16 @@ def measure(lab: Lab) -> dict[str, Any]:
     student = changed(
         teacher, {"model.d_model": width, "model.d_ff": 4 * width, "model.decoder_layers": 1}
     )
-    known = lab.measure({"as it is, seed 1": Task("training:trained", {"recipe": teacher})})
-    tasks: dict[str, Task] = {}
-    for seed in seeds:
+    found = lab.measure({"as it is, seed 1": Task("training:trained", {"recipe": teacher})})
+
+    def task(name: str, seed: int) -> Task:
         recipe = changed(student, {"training.seed": seed})
-        tasks[f"student alone, seed {seed}"] = Task("training:trained", {"recipe": recipe})
-        for level in LEVELS:
-            tasks[f"student taught by {level}, seed {seed}"] = Task(
-                "h_distillation:taught", {"teacher": teacher, "recipe": recipe, "level": level}
-            )
-    found = lab.measure(tasks)
-    return {
-        "seeds": seeds,
-        "teacher": known["as it is, seed 1"],
-        "alone": [found[f"student alone, seed {seed}"] for seed in seeds],
-        **{
-            level: [found[f"student taught by {level}, seed {seed}"] for seed in seeds]
-            for level in LEVELS
-        },
-    }
+        if name == "alone":
+            return Task("training:trained", {"recipe": recipe})
+        return Task("h_distillation:taught", {"teacher": teacher, "recipe": recipe, "level": name})
+
+    runs = lab.measure_grid(("alone", *LEVELS), seeds, task)
+    return {"seeds": seeds, "teacher": found["as it is, seed 1"], **runs}
 
 
 # --------------------------------------------------------------------------- measurements
@@ -66,7 +71,7 @@ def measure(lab: Lab) -> dict[str, Any]:
 def taught(
     folder: Path, teacher: dict[str, Any], recipe: dict[str, Any], level: str
 ) -> dict[str, Any]:
-    """`mt distill` of a trained teacher into a student; curves and BLEU."""
+    """Distil a trained teacher into a student with `mt distill`; measure curves and BLEU."""
     run = training.run_of(folder, recipe, {level: teacher})
     config = run.with_suffix(".yaml")
     files.make_folder(config.parent)
@@ -81,35 +86,31 @@ def taught(
 # -------------------------------------------------------------------------------- verdict
 
 
-def judge(found: dict[str, Any]) -> Judgement:
-    teacher = found["teacher"]["test"]["test"]
-    bleu = {name: [run["test"]["test"] for run in found[name]] for name in ("alone", *LEVELS)}
-    checks = (
-        Check(f"the teacher reached 20 BLEU ({teacher:.1f})", teacher >= 20),
-        Check(f"the student alone is below it ({mean(bleu['alone']):.1f})",
-              mean(bleu["alone"]) < teacher),
-    )  # fmt: skip
-    findings = [
-        compared(
+def judge(found: dict[str, Any]) -> Iterator[Part]:
+    (teacher,) = bleu_of([found["teacher"]])
+    bleu = {name: bleu_of(found[name]) for name in ("alone", *LEVELS)}
+    alone = fmean(bleu["alone"])
+    for level in LEVELS:
+        yield find_larger(
             f"a student taught by {level}s is better than one alone by more than half a BLEU",
             bleu[level], bleu["alone"], 0.5,
-            f"BLEU {spread(bleu[level])} against {spread(bleu['alone'])}.", checks,
-        )
-        for level in LEVELS
-    ]  # fmt: skip
-    rows = [["model", "parameters", "validation loss", "test BLEU"]]
+            f"BLEU {over_seeds(bleu[level])} against {over_seeds(bleu['alone'])}.",
+            check_bleu("the teacher", teacher),
+            Check(f"the student alone is below it ({alone:.1f})", alone < teacher),
+        )  # fmt: skip
     named = {"teacher": [found["teacher"]], "student, alone": found["alone"]}
     named |= {f"student, taught by {level}s": found[level] for level in LEVELS}
-    for name, runs in named.items():
-        scores = [run["test"]["test"] for run in runs]
-        losses = [run["valid_loss"] for run in runs]
-        rows.append([name, f"{runs[0]['parameters']:,}", spread(losses, 3), spread(scores)])
-    lines = [
-        Line(name, runs[0]["validated"],
-             [mean(y) for y in zip(*(run["valid_losses"] for run in runs), strict=True)])
+    rows = [
+        (name, f"{runs[0]['parameters']:,}", over_seeds(collect(runs, "valid_loss"), 3),
+         over_seeds(bleu_of(runs)))
         for name, runs in named.items()
     ]  # fmt: skip
-    plot = Plot("loss", "Validation loss of teacher and students", "updates", "nats a token", lines)
-    seeds = len(found["seeds"])
-    of = f"mean of {seeds} seeds (lowest to highest)" if seeds > 1 else "one seed"
-    return Judgement(findings, [Table(f"Teacher and students, {of}", rows)], [plot])
+    yield Table(
+        f"Teacher and students, {name_seeds(found['seeds'])}",
+        ["model", "parameters", "validation loss", "test BLEU"], rows,
+    )  # fmt: skip
+    yield Plot(
+        "loss", "Validation loss of teacher and students", "updates", "nats a token",
+        [Line(name, runs[0]["validated"], list(map(fmean, by_step(runs, "valid_losses"))))
+         for name, runs in named.items()],
+    )  # fmt: skip

@@ -1,44 +1,43 @@
-"""Where a claim gets its measurements: looked up, or made now, side by side or one by one.
+"""Measures the tasks of a claim, side by side or one by one, or looks them up.
 
-What is timed runs alone, in a fresh process that may use all cores. What only trains and scores
-runs in as many processes as there are cores, one thread each, which is twice the work of one
-process with two threads on models this small.
+A task that is timed runs alone, in a fresh process that may use all cores. Tasks that only train
+and score run in as many processes as there are cores, one thread each: on models this small that is
+twice as fast as one process with two threads.
 """
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
 import os
 import signal
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, Literal
+
+from bench.harness import say
 
 from claims.store import Store, Task
 from mt.errors import MtError, Stopped
 from mt.runtime.device import physical_cores
 
 Size = Literal["full", "quick", "micro"]
-
-
 FREE = 0.15
-"""How much of the machine others may use while something is timed, of all its processors."""
+"""The share of all processors that others may use while something is timed."""
 
 
 class Failed(Exception):
-    """A measurement could not be made; what it said."""
+    """A measurement failed, with its error message."""
 
 
 class Lab:
-    """What a claim measures with.
+    """Measures for one claim.
 
     Args:
-        store: what was measured before, and where to keep what is measured now.
+        store: finished measurements; new ones are added.
         size: how large the experiments are.
         cores: how many processes work side by side; 0: in this process, as tests do.
     """
@@ -47,35 +46,51 @@ class Lab:
         self.store, self.size = store, size
         self.cores = physical_cores() if cores is None else cores
         self.used: dict[str, dict[str, Any]] = {}
-        """Each measurement that was asked for, by its key: its seconds, whether it ran alone, and
-        which share of the machine others used meanwhile."""
+        """By the key of each measurement of this claim: its seconds, whether it ran alone, and the
+        share of the machine that others used meanwhile."""
 
     def choose(self, full: Any, quick: Any, micro: Any) -> Any:
-        """What belongs to the size."""
+        """Return the value for the size."""
         return {"full": full, "quick": quick, "micro": micro}[self.size]
 
     def measure(self, tasks: Mapping[str, Task], alone: bool = False) -> dict[str, Any]:
-        """The values of tasks by name, in the order given.
+        """Return the values of tasks by name, in the order given.
 
         Args:
-            alone: one after another, each with the machine to itself, for what is timed. What was
-                timed on a machine that was not free is measured again.
+            tasks: the tasks by name.
+            alone: one after another, each with the machine to itself, for what is timed. A task
+                that was timed on a machine that was not free is measured again.
+
+        Raises:
+            Failed: one of them failed.
         """
         missing = {
             task.key: (name, task) for name, task in tasks.items() if not self._found(task, alone)
         }
-        if missing:
-            self._make(missing, alone)
+        if missing and self.cores:
+            self._make(list(missing.values()), alone)
         values = {}
         for name, task in tasks.items():
-            made = self.store.found(task)
-            assert made is not None, "it was made above"
+            made = self.store.make(task)
             others = made.get("others", 0.0)
             self.used[task.key] = {"seconds": made["seconds"], "alone": alone, "others": others}
             values[name] = made["value"]
             if alone and others > FREE:
                 say(f"{name}: others used {others:.0%} of the machine; measure it again later")
         return values
+
+    def measure_grid(
+        self, names: Iterable[str], values: Sequence[Any], task: Callable[[str, Any], Task],
+        label: str = "", alone: bool = False,
+    ) -> dict[str, list[Any]]:  # fmt: skip
+        """Measure a task for each name and value; return by name one result for each value."""
+        tasks = {
+            (name, value): (f"{name}, {value} {label}".rstrip(), task(name, value))
+            for name in names
+            for value in values
+        }
+        found = self.measure(dict(tasks.values()), alone)
+        return {name: [found[tasks[name, value][0]] for value in values] for name in names}
 
     def _found(self, task: Task, alone: bool) -> bool:
         made = self.store.found(task)
@@ -84,95 +99,54 @@ class Lab:
             return False
         return made is not None
 
-    def _make(self, missing: Mapping[str, tuple[str, Task]], alone: bool) -> None:
-        waiting = list(missing.values())
-        if not self.cores:
-            for _, task in waiting:
-                self.store.make(task)
-            return
-        count = 1 if alone else min(self.cores, len(waiting))
-        threads = self.cores if alone else 1
-        with contextlib.ExitStack() as stack:
-            workers = [stack.enter_context(_worker(self.store, threads)) for _ in range(count)]
-            busy: dict[Connection, str] = {}
-            idle = [pipe for _, pipe in workers]
-            while waiting or busy:
-                while waiting and idle:
-                    name, task = waiting.pop(0)
-                    pipe = idle.pop()
-                    pipe.send(task)
-                    busy[pipe] = name
-                for pipe in wait(list(busy)):
-                    name = busy.pop(pipe)  # type: ignore[call-overload]
-                    say(f"{name}: {_answer(pipe, name)} ({len(waiting)} to begin)")
-                    idle.append(pipe)  # type: ignore[arg-type]
-
-
-def say(line: str) -> None:
-    """A line to whoever watches."""
-    print(line, file=sys.stderr, flush=True)
-
-
-def _answer(pipe: Any, name: str) -> str:
-    try:
-        kind, told = pipe.recv()
-    except (EOFError, OSError):
-        raise Failed(f"{name}: its process ended unexpectedly; was memory short?") from None
-    if kind == "failed":
-        raise Failed(f"{name}: {told}")
-    return told
+    def _make(self, missing: Sequence[tuple[str, Task]], alone: bool) -> None:
+        """Make measurements in processes; if this one is stopped, theirs save a checkpoint."""
+        count, threads = (1, self.cores) if alone else (min(self.cores, len(missing)), 1)
+        pool = ProcessPoolExecutor(
+            count, multiprocessing.get_context("spawn"), _start, (self.store.folder, threads)
+        )
+        before = dict(os.environ)
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # read once, when torch is imported
+        names = {pool.submit(_work, self.store.folder, task): name for name, task in missing}
+        os.environ.clear()
+        os.environ.update(before)
+        try:
+            for number, future in enumerate(as_completed(names), start=1):
+                good, text = future.result()
+                if not good:
+                    raise Failed(f"{names[future]}: {text}")
+                say(f"{names[future]}: {text} ({len(missing) - number} left)")
+        except BrokenProcessPool:
+            raise Failed("a process ended unexpectedly; was memory short?") from None
+        except BaseException:
+            for process in multiprocessing.active_children():
+                process.terminate()
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 # ------------------------------------------------------------------------------- a process
 
 
-@contextlib.contextmanager
-def _worker(store: Store, threads: int) -> Iterator[tuple[BaseProcess, Connection]]:
-    """A process that makes measurements while inside; told to stop, mt saves a checkpoint."""
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = str(threads)  # read once, when torch is imported
-    try:
-        process = context.Process(target=_work, args=(theirs, store.folder, threads))
-        process.start()
-    finally:
-        os.environ.pop("OMP_NUM_THREADS")
-        if before is not None:
-            os.environ["OMP_NUM_THREADS"] = before
-    theirs.close()
-    try:
-        yield process, ours
-    except BaseException:
-        process.terminate()
-        raise
-    finally:
-        ours.close()
-        process.join()
-
-
-def _work(pipe: Connection, folder: Path, threads: int) -> None:
-    """Make what comes until the parent goes, however it goes."""
+def _start(folder: Path, threads: int) -> None:
+    """Prepare a process that makes measurements."""
     import torch
 
     torch.set_num_threads(threads)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told, and ends this
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it, too, and ends this
+    signal.signal(signal.SIGTERM, lambda number, frame: os._exit(128 + number))
     log = folder / f"log-{multiprocessing.current_process().name}.txt"
-    store = Store(folder)
-    with log.open("a", encoding="utf-8") as stream, contextlib.redirect_stderr(stream):
-        while True:
-            try:
-                task = pipe.recv()
-            except (EOFError, OSError):
-                return
-            try:
-                answer = "made", f"{store.make(task)['seconds']:.0f} s"
-            except Stopped:  # by the parent; what was to be saved is saved
-                return
-            except MtError as error:
-                answer = "failed", str(error)
-            except Exception:
-                answer = "failed", traceback.format_exc()
-            with contextlib.suppress(OSError):
-                pipe.send(answer)
+    sys.stderr = log.open("a", encoding="utf-8", buffering=1)
+
+
+def _work(folder: Path, task: Task) -> tuple[bool, str]:
+    """Make a measurement; return whether it worked, and its time or its error."""
+    try:
+        return True, f"{Store(folder).make(task)['seconds']:.0f} s"
+    except Stopped:  # by the parent; mt has saved a checkpoint
+        os._exit(0)
+    except MtError as error:
+        return False, str(error)
+    except Exception:
+        return False, traceback.format_exc()

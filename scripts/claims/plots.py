@@ -15,7 +15,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
 COLOURS = ("#1f5fa8", "#c1440e", "#2e7d32", "#7b3fa0", "#8a6d00", "#00798c")
 MARKERS = ("o", "s", "^", "D", "v", "P")
-"""Lines differ in shape too, for those who do not tell colours apart."""
+"""Lines differ in shape too, for readers who cannot distinguish the colours."""
 SETTINGS = {
     "svg.hashsalt": "mt", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 10,
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3,
@@ -24,7 +24,7 @@ SETTINGS = {
 
 
 def svg(plot: Plot) -> str:
-    """The plot as the text of an SVG file."""
+    """Return the plot as the text of an SVG file."""
     with matplotlib.rc_context(SETTINGS):
         figure, axes = pyplot.subplots(figsize=(6.8, 4.2), layout="constrained")
         figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
@@ -51,7 +51,7 @@ def svg(plot: Plot) -> str:
         figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
         pyplot.close(figure)
     text = stream.getvalue()
-    # Nothing below depends on the fonts that a machine has; trailing blanks are none of ours.
+    # The text does not depend on the fonts of a machine; matplotlib leaves trailing blanks.
     return re.sub(r"[ \t]+\n", "\n", text)
 
 

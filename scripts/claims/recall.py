@@ -1,10 +1,10 @@
 """A data source: words to recall over a distance. `kind: claims.recall` in a recipe finds it.
 
-A source sentence holds key words, and as many filler words before them as after them, which is the
-distance; the target is the key words alone. What stands between a key word and either end of the
-sentence is noise, so that a network that reads it word by word, from either end, must carry what it
-read across all of it. With `keys: all` a sentence is key words only, as many as the distance, and
-is to be copied: each word is to be carried as far, and there are more to carry.
+A source sentence has key words, and the same number of filler words before and after them: the
+distance. The target is the key words alone. The fillers are noise, so that a network that reads
+word by word, from either end, must remember the key words across all of them. With `keys: all` a
+sentence is key words only, as many as the distance, and the target is a copy: each word must be
+remembered as far, and there are more of them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Config(SourceConfig):
 
 
 def read(config: Config) -> Iterable[Pair]:
-    """The pairs, from the first."""
+    """Return the pairs."""
     return Pairs(partial(_pairs, config))
 
 
@@ -51,5 +51,5 @@ def _pairs(config: Config) -> Iterator[Pair]:
         before, after = (
             [f"f{draw.randrange(config.words)}" for _ in range(noise)] for _ in range(2)
         )
-        said = " ".join([*before, *keys, *after])
-        yield Pair(said, " ".join(keys), source, target, f"recall:{number + 1}")
+        text = " ".join([*before, *keys, *after])
+        yield Pair(text, " ".join(keys), source, target, f"recall:{number + 1}")

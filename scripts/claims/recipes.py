@@ -18,10 +18,10 @@ Transformer of two layers, within a twentieth."""
 
 
 def demo(lab: Lab, changes: Recipe | None = None) -> Recipe:
-    """A small Transformer on the demo language, English to German.
+    """Return the recipe of a small Transformer on the demo language, English to German.
 
     Args:
-        lab: says how large.
+        lab: knows the size.
         changes: values by dotted key, such as `{"model.norm": "post"}`; a key that ends in `!`
             replaces a whole section.
     """
@@ -53,7 +53,7 @@ def demo(lab: Lab, changes: Recipe | None = None) -> Recipe:
 
 
 def recurrent(recipe: Recipe, name: str) -> Recipe:
-    """The recipe with an LSTM of about as many weights in place of its Transformer.
+    """Return the recipe with an LSTM of about as many weights in place of its Transformer.
 
     Args:
         recipe: of a Transformer.
@@ -71,12 +71,12 @@ def recurrent(recipe: Recipe, name: str) -> Recipe:
 
 
 def demo_source(split: str, size: int, **more: Any) -> Recipe:
-    """The demo corpus of a split."""
+    """Return the demo corpus of a split."""
     return {"kind": "demo", "split": split, "size": size, "seed": 1} | more
 
 
 def lasting(steps: int, seed: int = 1, monitor: str = "bleu") -> Recipe:
-    """A training of so many updates, which is validated and saved four times.
+    """Return a training that is validated and saved four times.
 
     Args:
         steps: updates.
@@ -92,7 +92,7 @@ def lasting(steps: int, seed: int = 1, monitor: str = "bleu") -> Recipe:
 
 
 def changed(recipe: Recipe, changes: Recipe) -> Recipe:
-    """The recipe with values replaced by dotted key; None takes a value away."""
+    """Return the recipe with values replaced by dotted key; None removes a value."""
     result = copy.deepcopy(recipe)
     for key, value in changes.items():
         *sections, name = key.removesuffix("!").split(".")
@@ -109,10 +109,10 @@ def changed(recipe: Recipe, changes: Recipe) -> Recipe:
 
 
 def sets(recipe: Recipe, base: Recipe) -> list[str]:
-    """What `--set` would make `recipe` of `base`: how a reader sees a variant."""
-    told = []
+    """Return the `--set` options that turn `base` into `recipe`, to show a variant to a reader."""
+    settings = []
     for section, values in recipe.items():
         for name, value in values.items():
             if base.get(section, {}).get(name) != value:
-                told.append(f"{section}.{name}={json.dumps(value)}")
-    return told
+                settings.append(f"{section}.{name}={json.dumps(value)}")
+    return settings

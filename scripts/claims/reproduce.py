@@ -1,4 +1,4 @@
-"""Measures claims one after another, and keeps what the page is made of."""
+"""Measures claims one after another, and keeps the values for the page."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from bench.harness import say
 
 from claims import page
-from claims.lab import Failed, Lab, Size, say
+from claims.lab import Failed, Lab, Size
 from claims.store import Store
 from mt.runtime import files
 
@@ -20,7 +21,7 @@ def reproduce(
     folder: Path, size: Size, letters: Sequence[str] = (), fresh: bool = False,
     cores: int | None = None,
 ) -> bool:  # fmt: skip
-    """Measure claims; whether all could be. What one could not be measured for is told.
+    """Measure claims; return whether all worked, and print the errors of those that did not.
 
     Args:
         folder: where measurements and results are kept.
@@ -53,7 +54,7 @@ def reproduce(
 
 
 def machine(cores: int) -> str:
-    """The machine in words that name no place: cores, processor, torch."""
+    """Describe the machine without naming it: cores, processor, memory, torch."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

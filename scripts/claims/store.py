@@ -1,7 +1,8 @@
-"""Measurements that were finished, each in a JSON file under the hash of what it depends on.
+"""Finished measurements, each in a JSON file under the hash of what it depends on.
 
-A measurement is a function of JSON values to a JSON value, so what it depends on is its name, its
-arguments and the version of torch. A program that was killed finds here what was finished.
+A measurement is a function from JSON values to a JSON value. It depends on its name, its arguments
+and the version of torch; so a renamed function is measured again. A killed program finds its
+finished measurements here.
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ class Task:
 
     @property
     def key(self) -> str:
-        """The hash of what the measurement depends on."""
-        told = [self.function, self.arguments, torch.__version__]
-        text = json.dumps(told, sort_keys=True, ensure_ascii=False)
+        """The hash of everything that the measurement depends on."""
+        parts = [self.function, self.arguments, torch.__version__]
+        text = json.dumps(parts, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def run(self, folder: Path) -> Any:
-        """Make the measurement; the function is given the folder where runs are kept, too."""
+        """Make the measurement; the function gets the folder of the runs, too."""
         module, _, name = self.function.partition(":")
         return getattr(importlib.import_module(f"claims.{module}"), name)(folder, **self.arguments)
 
@@ -46,33 +47,32 @@ class Store:
     """The measurements in a folder.
 
     Args:
-        folder: `measurements/` is in it, and whatever else the measurements keep (runs, caches).
+        folder: has `measurements/`, and the runs and caches of the measurements.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = files.make_folder(folder)
 
     def path(self, task: Task) -> Path:
-        """Where a measurement lies, or will lie."""
+        """Return the path of a measurement, finished or not."""
         name = task.function.replace(":", "-")
         return self.folder / "measurements" / f"{name}-{task.key}.json"
 
     def found(self, task: Task) -> Values | None:
-        """`value` and `seconds` of a finished measurement; None: it is still to be made."""
+        """Return a finished measurement (`value`, `seconds`, ...), or None."""
         try:
             return files.read_json(self.path(task))
-        except (OSError, ValueError):  # not there, or of a machine that lost its power
+        except (OSError, ValueError):  # missing, or cut off by a power failure
             return None
 
     def forget(self, task: Task) -> None:
-        """Delete a measurement, so that it is made anew."""
+        """Delete a measurement, so that it is made again."""
         files.delete(self.path(task))
 
     def make(self, task: Task) -> Values:
-        """The measurement, made and kept unless it was finished before."""
-        known = self.found(task)
-        if known is not None:
-            return known
+        """Return the measurement; make and keep it unless it is finished."""
+        if (finished := self.found(task)) is not None:
+            return finished
         began, busy = time.monotonic(), _others()
         value = task.run(self.folder)
         seconds = time.monotonic() - began
@@ -87,7 +87,7 @@ class Store:
 
 
 def _others() -> float:
-    """Seconds of all processors that went to others than this process and its children; or 0."""
+    """Return the processor seconds of all but this process and its children; 0 if unknown."""
     try:
         _, user, nice, system, _, _, *rest = Path("/proc/stat").read_text().splitlines()[0].split()
     except (OSError, ValueError):  # no Linux

@@ -1,6 +1,6 @@
-"""Trains recipes by `mt.train.train`, and says of the model what claims want to know.
+"""Trains recipes with `mt.train.train`, and measures the models.
 
-Each function here is a measurement: JSON values in, a JSON value out (see `claims.store`).
+A measurement is a function from JSON values to a JSON value (see `claims.store`).
 """
 
 from __future__ import annotations
@@ -11,10 +11,14 @@ import json
 import math
 import sys
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 from statistics import median
 from typing import Any, cast
 
+from bench.updates import Updates
+
+from claims.recipes import Recipe as Values
 from claims.recipes import changed
 from mt.checkpoints import bundle, run_directory
 from mt.cli import main
@@ -22,19 +26,22 @@ from mt.config.plugins import plugin
 from mt.config.recipe import Recipe
 from mt.config.validation import validate
 from mt.config.yaml_reader import parse
+from mt.data.cache import PreparedData
 from mt.data.pairs import Pair
+from mt.data.prepare import prepare
 from mt.decoding.translate import open_engine
 from mt.decoding.types import Engine, EngineOptions
 from mt.evaluation import evaluate
 from mt.runtime import files
+from mt.runtime.device import Precision
 from mt.training.loop import train
 
 
-def recipe_of(values: dict[str, Any]) -> Recipe:
-    """The recipe of plain values.
+def recipe_of(values: Values) -> Recipe:
+    """Return the recipe of plain values.
 
     Raises:
-        ConfigError: what is wrong with it.
+        ConfigError: it is wrong.
     """
     return validate(Recipe, parse(json.dumps(values), "recipe"))
 
@@ -46,16 +53,16 @@ Uses = dict[str, dict[str, Any]] | None
 `training.initialise_from`; it is trained first."""
 
 
-def run_of(folder: Path, values: dict[str, Any], uses: Uses = None) -> Path:
-    """The run directory of a recipe; equal recipes share one."""
+def run_of(folder: Path, values: Values, uses: Uses = None) -> Path:
+    """Return the run directory of a recipe; equal recipes share one."""
     text = json.dumps([values, uses], sort_keys=True)
     return folder / "runs" / hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def trained_run(folder: Path, values: dict[str, Any], uses: Uses = None) -> Path:
-    """The run of a recipe, trained to its end; what was begun goes on where it was stopped."""
+def trained_run(folder: Path, values: Values, uses: Uses = None) -> Path:
+    """Train a recipe to its end, from its last checkpoint on, and return its run directory."""
     run = run_of(folder, values, uses)
-    if (run / FINISHED).exists():  # train() would say so, too, but only one at a time
+    if (run / FINISHED).exists():  # train() would find out, too, but locks the run
         return run
     others = {
         key: str(trained_run(folder, other).absolute()) for key, other in (uses or {}).items()
@@ -66,7 +73,7 @@ def trained_run(folder: Path, values: dict[str, Any], uses: Uses = None) -> Path
 
 
 def command(*arguments: object) -> None:
-    """An `mt` command, in this process.
+    """Run an `mt` command in this process.
 
     Raises:
         RuntimeError: it failed.
@@ -78,29 +85,36 @@ def command(*arguments: object) -> None:
 
 
 def engine_of(run: Path, name: str | None = None) -> Engine:
-    """What translates with a run's best checkpoint, or the one named, in fp32 on one thread."""
+    """Open a run's best checkpoint, or the named one, for translating in fp32 on one thread."""
     options = EngineOptions(checkpoint=name, device="cpu", precision="fp32", threads=1)
     return open_engine(run, options)
+
+
+def build_updates(values: Values, precision: Precision = "fp32") -> tuple[Updates, PreparedData]:
+    """Return the updates of an untrained recipe, and its prepared data."""
+    recipe = recipe_of(values)
+    prepared = prepare(recipe, lambda line: None)
+    return Updates(recipe, prepared.vocabulary, precision), prepared
 
 
 # --------------------------------------------------------------------------- measurements
 
 
-def trained(folder: Path, recipe: dict[str, Any], uses: Uses = None) -> dict[str, Any]:
-    """Train a recipe; its curves, its best validation, and its scores on its test sets."""
+def trained(folder: Path, recipe: Values, uses: Uses = None) -> dict[str, Any]:
+    """Train a recipe; measure its curves, its best validation, and its test BLEU."""
     run = trained_run(folder, recipe, uses)
     return {**curves(run), "test": tests_of(run)}
 
 
-def gap(folder: Path, recipe: dict[str, Any], pairs: int, uses: Uses = None) -> dict[str, float]:
-    """Loss on pairs that were trained on and on those that were not, at the end and at the best.
+def gap(folder: Path, recipe: Values, pairs: int, uses: Uses = None) -> dict[str, float]:
+    """Measure the loss on training and on validation pairs, at the last and the best checkpoint.
 
-    Nats a token, forced, without smoothing and dropout.
+    In nats a token, forced, without smoothing and dropout.
     """
     run = trained_run(folder, recipe, uses)
     data = recipe_of(recipe).data
     seen, unseen = (
-        list(some(plugin("sources", source.kind).read(source), pairs))
+        list(islice(plugin("sources", source.kind).read(source), pairs))
         for source in (data.train[0], data.valid)
     )
     found = {}
@@ -112,7 +126,7 @@ def gap(folder: Path, recipe: dict[str, Any], pairs: int, uses: Uses = None) -> 
 
 
 def curves(run: Path) -> dict[str, Any]:
-    """What a run's metrics tell: losses and validations by step, speed, size."""
+    """Return the metrics of a run: losses and validations by step, speed, size."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     reports = [line for line in lines if "target_tokens_per_second" in line]
     validations = [line for line in lines if "valid_loss" in line]
@@ -132,7 +146,7 @@ def curves(run: Path) -> dict[str, Any]:
 
 
 def tests_of(run: Path) -> dict[str, float]:
-    """BLEU by test set of the recipe."""
+    """Return the BLEU by test set of the recipe."""
     if not bundle.read_any_recipe(run).data.test:
         return {}
     scores = evaluate.evaluate(run, engine_of(run))
@@ -140,20 +154,12 @@ def tests_of(run: Path) -> dict[str, float]:
 
 
 def loss(engine: Engine, pairs: Iterable[Pair]) -> float:
-    """Nats a token of the targets, forced."""
+    """Return the nats a token of the targets, forced."""
     scores = list(engine.score(pairs))
     return -sum(s.log_probability for s in scores) / sum(s.tokens for s in scores)
 
 
-def some(pairs: Iterable[Pair], count: int) -> Iterable[Pair]:
-    """The first pairs."""
-    for number, pair in enumerate(pairs):
-        if number == count:
-            return
-        yield pair
-
-
 def texts(pairs: Iterable[Pair]) -> tuple[list[str], list[str]]:
-    """Sources and targets."""
-    known = list(pairs)
-    return [cast(str, p.source) for p in known], [cast(str, p.target) for p in known]
+    """Return sources and targets."""
+    sides = [(cast(str, pair.source), cast(str, pair.target)) for pair in pairs]
+    return [source for source, _ in sides], [target for _, target in sides]

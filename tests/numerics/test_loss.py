@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import plain_losses
 import pytest
 import torch
 
@@ -21,7 +22,7 @@ def test_chunked_loss_and_gradients_equal_the_plain_ones(
     labels = torch.randint(0, 11, (23,))
     labels[5] = 3
     results = []
-    for function in (losses.linear_cross_entropy, losses.plain_cross_entropy):
+    for function in (losses.linear_cross_entropy, plain_losses.plain_cross_entropy):
         inputs = [
             t.clone().requires_grad_() if t is not None else None for t in (hidden, weight, bias)
         ]
@@ -35,7 +36,7 @@ def test_chunked_loss_and_gradients_equal_the_plain_ones(
 def test_bf16_loss_is_near_the_fp32_one():
     hidden, weight = torch.randn(50, 32), torch.randn(40, 32) * 0.2
     labels = torch.randint(0, 40, (50,))
-    exact = losses.plain_cross_entropy(hidden, weight, None, labels, 0.1)
+    exact = plain_losses.plain_cross_entropy(hidden, weight, None, labels, 0.1)
     with torch.autocast("cpu", torch.bfloat16):
         near = losses.linear_cross_entropy(hidden, weight, None, labels, 0.1)
     assert near.dtype == torch.float32
@@ -47,7 +48,9 @@ def test_without_gradients_the_loss_is_the_same():
     labels = torch.randint(0, 5, (9,))
     with torch.inference_mode():
         quiet = losses.linear_cross_entropy(hidden, weight, None, labels)
-    torch.testing.assert_close(quiet, losses.plain_cross_entropy(hidden, weight, None, labels))
+    torch.testing.assert_close(
+        quiet, plain_losses.plain_cross_entropy(hidden, weight, None, labels)
+    )
 
 
 # --------------------------------------------------------------------- of two passes at once
@@ -66,7 +69,7 @@ def test_the_loss_of_two_passes_and_its_gradients_equal_the_plain_ones(
     labels = torch.randint(0, 11, (23,))
     labels[5] = 3
     results = []
-    for function in (losses.linear_two_passes, losses.plain_two_passes):
+    for function in (losses.linear_two_passes, plain_losses.plain_two_passes):
         inputs = [
             t.clone().requires_grad_() if t is not None else None for t in (hidden, weight, bias)
         ]
@@ -82,7 +85,7 @@ def test_equal_passes_lie_nothing_apart_and_lose_twice_as_much():
     hidden, weight = torch.randn(9, 4), torch.randn(5, 4)
     labels = torch.randint(0, 5, (9,))
     total, apart = losses.linear_two_passes(hidden.repeat(2, 1), weight, None, labels, 5.0, 0.1)
-    once = losses.plain_cross_entropy(hidden, weight, None, labels, 0.1)
+    once = plain_losses.plain_cross_entropy(hidden, weight, None, labels, 0.1)
     torch.testing.assert_close(apart, torch.tensor(0.0), rtol=0, atol=1e-6)
     torch.testing.assert_close(total, 2 * once)
 
@@ -90,7 +93,7 @@ def test_equal_passes_lie_nothing_apart_and_lose_twice_as_much():
 def test_bf16_loss_of_two_passes_is_near_the_fp32_one():
     hidden, weight = torch.randn(100, 32), torch.randn(40, 32) * 0.2
     labels = torch.randint(0, 40, (50,))
-    exact = losses.plain_two_passes(hidden, weight, None, labels, 1.0, 0.1)
+    exact = plain_losses.plain_two_passes(hidden, weight, None, labels, 1.0, 0.1)
     with torch.autocast("cpu", torch.bfloat16):
         near = losses.linear_two_passes(hidden, weight, None, labels, 1.0, 0.1)
     for one, other in zip(near, exact, strict=True):

@@ -67,12 +67,14 @@ def attempt(path, run, log, fault):
 
     The entry point of a process that a fork server makes: it is spared the seconds of importing.
     """
+    import faults
+
     from mt.cli import main
 
     os.setsid()
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(handle, 1)
     os.dup2(handle, 2)
-    if fault:
-        os.environ["MT_FAULT"] = fault
+    faults.install()
+    os.environ["MT_FAULT"] = fault or ""
     sys.exit(main.run(["train", str(path), "--run", str(run), "--trace"]))

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from fork_server import client_script
 from resumable_run import RECIPE, bits
 from safetensors.torch import load_file
 
@@ -35,11 +36,11 @@ import os
 import signal
 
 from mt.errors import DataError
-from mt.optimizers import adamw
+from mt.training.optimizers import adamw
 
 
 class Config(adamw.Config):
-    kind: str = "faults.hurting"
+    kind: str = "hurting.optimizer"
 
 
 def build(config, named_parameters):
@@ -66,22 +67,29 @@ def count(update, what):
     come, told = os.pipe()
     os.set_blocking(told, False)
     signal.set_wakeup_fd(told)
-    os.kill(os.getppid(), signal.SIGTERM)
+    os.kill(int(os.environ["MT_TEST_PARENT"]), signal.SIGTERM)
     os.read(come, 1)  # until the launcher has passed it on
     signal.set_wakeup_fd(-1)
 """
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, fork_server):
     """The recipes `exact` (without dropout) and `noisy`, and a cache that all runs share."""
     folder = tmp_path_factory.mktemp("distributed")
-    (folder / "faults").mkdir()
-    (folder / "faults" / "hurting.py").write_text(OPTIMIZER)
+    (folder / "bin").mkdir()
+    programs = {
+        "mt": "from mt.cli.main import run; code = run(arguments)",
+        "torchrun": "from torch.distributed.run import main; main(arguments)",
+    }
+    for name, program in programs.items():
+        client_script(folder / "bin" / name, fork_server, program)
+    (folder / "hurting").mkdir()
+    (folder / "hurting" / "optimizer.py").write_text(OPTIMIZER)
     for name, dropout, save_every in (("exact", 0.0, 100), ("noisy", 0.1, 1)):
         values = json.loads(json.dumps(RECIPE))
         values["model"] |= {"dropout": dropout, "attention_dropout": dropout}
-        values["optimizer"] = {"kind": "faults.hurting"}
+        values["optimizer"] = {"kind": "hurting.optimizer"}
         # 3 or 4 micro-batches an update: whole rounds of two, and sometimes one that is cut.
         values["batching"] = {"tokens": 500, "micro_tokens": 300, "window": 4}
         values["training"] |= {
@@ -97,13 +105,13 @@ def folder(tmp_path_factory):
 
 def launch(folder, name, run, *sets, hurt="none:0:none", processes=2):
     """`torchrun` of a recipe; what it said and its exit code."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", str(processes), "-m", "--", "mt", "train"]
+    command = [str(folder / "bin" / "torchrun"), "--standalone", "--nproc-per-node"]
+    command += [str(processes), "--no-python", "--", str(folder / "bin" / "mt"), "train"]
     command += [str(folder / f"{name}.yaml"), "--run", str(folder / run)]
     command += [part for each in sets for part in ("--set", each)]
     environment = {
         **os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{folder}", "OMP_NUM_THREADS": "1",
-        "HURT": hurt,
+        "HURT": hurt, "MT_TEST_NAME": process_name(folder / run),
     }  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert done.stdout == ""
@@ -111,12 +119,17 @@ def launch(folder, name, run, *sets, hurt="none:0:none", processes=2):
     return done
 
 
+def process_name(run):
+    """The name of the processes that work on a run, as long as Linux allows."""
+    return hashlib.sha256(str(run).encode()).hexdigest()[:15]
+
+
 def orphans(run):
     """The processes that still work on a run."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            if str(run).encode() in (process / "cmdline").read_bytes().split(b"\0"):
+            if (process / "comm").read_text().strip() == process_name(run):
                 found.append(process.name)
         except OSError:
             continue
@@ -156,7 +169,7 @@ def assert_same_training(run, other):
 
 def stopped(folder, name, run, *, hurt):
     """Train in one process until a signal."""
-    command = [sys.executable, "-m", "mt", "train", str(folder / f"{name}.yaml"), "--run", str(run)]
+    command = [folder / "bin" / "mt", "train", folder / f"{name}.yaml", "--run", run]
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{folder}", "HURT": hurt}
     done = subprocess.run(
         command, capture_output=True, text=True, env={**environment, "RANK": "0"}, timeout=300

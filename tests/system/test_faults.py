@@ -16,8 +16,8 @@ OBJECTIVE = '''
 """Cross-entropy that fails for chosen pairs: not a number, or out of memory."""
 import torch
 from pydantic import Field
-from mt.config import Variant
-from mt.objectives.cross_entropy import CrossEntropy
+from mt.config.section import Variant
+from mt.training.objectives.cross_entropy import CrossEntropy
 
 class Config(Variant):
     kind: str = "faulty_lab.objective"
@@ -91,7 +91,7 @@ def test_what_was_skipped_is_known_at_a_save_that_a_signal_asks_for(tmp_path, mo
         session.stop.number = 15
         return real(session, micros, state, after)
 
-    monkeypatch.setattr(loop, "update", update)
+    monkeypatch.setattr(loop, "train_update", update)
     with pytest.raises(Stopped):
         loop.train(settled(tmp_path, nan_every=1), tmp_path / "run")
     assert last_state(tmp_path / "run")["skipped_in_a_row"] == 1

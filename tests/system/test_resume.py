@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import faults
 import pytest
 from resumable_run import bits, written
 
@@ -43,7 +44,7 @@ def run_to_the_end(path, run, stops, monkeypatch):
             os.kill(os.getpid(), signal.SIGTERM)
         return state
 
-    monkeypatch.setattr(loop, "update", update)
+    monkeypatch.setattr(loop, "train_update", update)
     for stop in stops:
         with pytest.raises(Stopped, match=f"stopped by SIGTERM at step {stop}, saved"):
             loop.train(settled, run)
@@ -137,9 +138,7 @@ def test_updates_hold_what_an_epoch_was_cut_into(small_data, whole):
 
 
 def command(path, run, fault=None):
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    if fault:
-        environment["MT_FAULT"] = fault
+    environment = faults.environment(fault or "", str(Path(__file__).parents[2]))
     return subprocess.run(
         [sys.executable, "-m", "mt", "train", str(path), "--run", str(run)],
         capture_output=True, text=True, env=environment, timeout=300,
@@ -189,7 +188,7 @@ def test_resume_where_patience_ends_the_run(tmp_path, monkeypatch):
 
 def test_a_disk_that_fails_once_is_tried_again(whole, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(loop, "RETRY_SECONDS", (0.0,))
-    monkeypatch.setattr(files, "_faults", {})
+    faults.counts.clear()
     monkeypatch.setenv("MT_FAULT", "replace:8:eio")  # in the first checkpoint
     loop.train(recipe.load(written(tmp_path))[0], tmp_path / "run")
     assert capsys.readouterr().err.count("Input/output error; trying again") == 1

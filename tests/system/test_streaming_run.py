@@ -119,7 +119,7 @@ def test_a_shard_lost_on_the_way_ends_the_run_and_its_return_resumes_it(
                 path.unlink()
         return state
 
-    monkeypatch.setattr(loop, "update", update)
+    monkeypatch.setattr(loop, "train_update", update)
     with pytest.raises(DataError, match="cannot be read") as error:
         loop.train(settled, tmp_path / "run")
     assert error.value.exit_code == 3
@@ -127,6 +127,6 @@ def test_a_shard_lost_on_the_way_ends_the_run_and_its_return_resumes_it(
     assert last is not None
     for path, content in kept.items():
         path.write_bytes(content)
-    monkeypatch.setattr(loop, "update", real)
+    monkeypatch.setattr(loop, "train_update", real)
     loop.train(settled, tmp_path / "run")
     assert bits(tmp_path / "run") == bits(whole)

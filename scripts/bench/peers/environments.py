@@ -15,26 +15,27 @@ import sys
 import sysconfig
 from pathlib import Path
 
+from harness import ROOT, say
+
 from peers import Peer
-from peers.ours import ROOT
 
 
 class NoPeer(Exception):
-    """Why a toolkit cannot be installed or run, in a line."""
+    """A toolkit cannot be installed or run; the reason in a line."""
 
 
 def home() -> Path:
-    """Where everything is kept."""
+    """Return the folder of everything that these measurements keep."""
     return Path(os.environ.get("MT_BENCH", ROOT / ".bench")).resolve()
 
 
 def folder_of(peer: Peer) -> Path:
-    """The environment of a toolkit."""
+    """Return the environment of a toolkit."""
     return home() / "environments" / peer.name
 
 
 def programs_of(peer: Peer) -> Path:
-    """Where the programs of a toolkit are."""
+    """Return the folder of the programs of a toolkit."""
     return folder_of(peer) / "bin" if peer.installs else Path(sys.executable).parent
 
 
@@ -48,10 +49,10 @@ def install(peer: Peer) -> None:
         return
     folder = folder_of(peer)
     mark = folder / "installed.txt"
-    wanted = "\n".join(map(" ".join, peer.installs)) + "\n" + inspect.getsource(peer.mend)
+    wanted = "\n".join(map(" ".join, peer.installs)) + "\n" + inspect.getsource(peer.patch)
     if mark.exists() and mark.read_text(encoding="utf-8") == wanted:
         return
-    print(f"installing {peer.version} into {folder}", file=sys.stderr, flush=True)
+    say(f"installing {peer.version} into {folder}")
     shutil.rmtree(folder, ignore_errors=True)
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     own = packages_of(folder)
@@ -66,18 +67,18 @@ def install(peer: Peer) -> None:
             )
         if done.returncode:
             raise NoPeer(f"cannot be installed, see {folder / 'install.log'}")
-    peer.mend(own)
+    peer.patch(own)
     mark.write_text(wanted, encoding="utf-8")
 
 
 def packages_of(folder: Path) -> Path:
-    """The site-packages of an environment."""
+    """Return the site-packages of an environment."""
     (found,) = (folder / "lib").glob("python*/site-packages")
     return found
 
 
 def torch_requirement() -> str:
-    """The torch that is shared, so that no toolkit brings another one."""
+    """Return the requirement of the shared torch, so that no toolkit installs another one."""
     from importlib.metadata import version
 
     return f"torch=={version('torch').partition('+')[0]}\n"

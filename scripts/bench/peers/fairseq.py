@@ -15,26 +15,28 @@ BATCH = round(1.11 * sizes.TOKENS)
 _LINE = re.compile(r"\| train_inner \| (\{.*\})")
 
 
-def mend(packages: Path) -> None:
-    """Lets fairseq 0.12.2 and hydra 1.0.7, of 2022, run with this Python and this numpy.
+def patch(packages: Path) -> None:
+    """Let fairseq 0.12.2 and hydra 1.0.7, of 2022, run with this Python and this numpy.
 
     Python 3.11 refuses dataclass instances as defaults of dataclass fields, and numpy 1.24
-    took its aliases of builtin types away.
+    removed its aliases of builtin types.
     """
     for path in [*(packages / "fairseq").rglob("*.py"), *(packages / "hydra").rglob("*.py")]:
         text = path.read_text(encoding="utf-8")
-        mended = re.sub(
+        patched = re.sub(
             r"^( +\w+: *)([A-Za-z.]+)( *= *)([A-Z][A-Za-z.]+)\(\)",
             r"\1\2\3field(default_factory=\4)", text, flags=re.M,
         )  # fmt: skip
-        mended = re.sub(
-            r"field\(default=([A-Z][A-Za-z.]+)\(\)", r"field(default_factory=\1", mended
+        patched = re.sub(
+            r"field\(default=([A-Z][A-Za-z.]+)\(\)", r"field(default_factory=\1", patched
         )
-        if mended != text and not re.search(r"import.*\bfield\b", mended):
-            mended = mended.replace("from dataclasses import", "from dataclasses import field,", 1)
-        mended = re.sub(r"\bnp\.(float|int|bool|object)\b", r"\1", mended)
-        if mended != text:
-            path.write_text(mended, encoding="utf-8")
+        if patched != text and not re.search(r"import.*\bfield\b", patched):
+            patched = patched.replace(
+                "from dataclasses import", "from dataclasses import field,", 1
+            )
+        patched = re.sub(r"\bnp\.(float|int|bool|object)\b", r"\1", patched)
+        if patched != text:
+            path.write_text(patched, encoding="utf-8")
     path = packages / "fairseq" / "dataclass" / "initialize.py"
     text = path.read_text(encoding="utf-8")
     old = "v = FairseqConfig.__dataclass_fields__[k].default\n"
@@ -92,7 +94,7 @@ PEER = Peer(
     packages="fairseq 0.12.2",
     # Newer versions of pip refuse the metadata of omegaconf 2.0, which it needs.
     installs=(("pip==24.0",), ("fairseq==0.12.2",)),
-    mend=mend,
+    patch=patch,
     prepare=prepare,
     train=train,
     read=read,

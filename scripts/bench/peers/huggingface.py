@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from peers import Command, Job, Peer, jsonlines
+from peers import Command, Job, Peer, read_json_updates
 
 PROGRAM = Path(__file__).parent / "programs" / "huggingface_train.py"
 
@@ -19,6 +19,6 @@ PEER = Peer(
     packages="Hugging Face Seq2SeqTrainer 5.23.0",
     installs=(("transformers==5.23.0", "accelerate==1.15.0"),),
     train=train,
-    read=jsonlines.read,
+    read=read_json_updates,
     precisions=("fp32", "bf16"),
 )

@@ -60,7 +60,7 @@ def train(job: Job) -> Command:
 
 
 def read(lines: Sequence[Line], job: Job) -> Iterator[Update]:
-    """It tells the real target tokens a second of each update, which are so many in its time."""
+    """Read the target tokens a second of each update, and multiply by its seconds."""
     before = None
     for line in lines:
         if found := _LINE.search(line.text):

@@ -45,8 +45,8 @@ def corpora(job: Job) -> dict:
     }
 
 
-def mend(packages: Path) -> None:
-    """Takes away two transforms, not used here, that need what is large or must be compiled."""
+def patch(packages: Path) -> None:
+    """Delete two unused transforms that need packages that are large or must be compiled."""
     for name in ("clean", "terminology"):  # fasttext; spacy
         (packages / "onmt" / "transforms" / f"{name}.py").unlink()
 
@@ -58,7 +58,7 @@ def train(job: Job) -> Command:
 
 
 def read(lines: Sequence[Line], job: Job) -> Iterator[Update]:
-    """Of `bsz: a/b/c`, tokens without padding and sentences of the update, the b."""
+    """Read `bsz: a/b/c`, where b counts the target tokens of the update without padding."""
     for line in lines:
         if found := _LINE.search(line.text):
             yield Update(line.seconds, float(found[2]))
@@ -66,13 +66,13 @@ def read(lines: Sequence[Line], job: Job) -> Iterator[Update]:
 
 PEER = Peer(
     name="opennmt",
-    # It asks for torch<2.3, so what it needs is named here.
+    # It requires torch<2.3, so its other requirements are named here.
     installs=(
         ("--no-deps", "OpenNMT-py==3.5.1"),
         ("configargparse", "ctranslate2", "flask", "pyahocorasick", "pyonmttok", "pyyaml",
          "rapidfuzz", "sentencepiece", "six", "tensorboard", "waitress"),
     ),
-    mend=mend,
+    patch=patch,
     train=train,
     read=read,
     variables={"TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"},

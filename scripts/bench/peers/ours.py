@@ -1,15 +1,13 @@
 """mt itself, as `mt train` in this repository."""
 
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import yaml
+from harness import MT, ROOT
 
 from peers import Command, Job, Line, Peer, Update, sizes
-
-ROOT = Path(__file__).parents[3]
 
 
 def write_recipe(job: Job, folder: Path) -> str:
@@ -44,16 +42,16 @@ def write_recipe(job: Job, folder: Path) -> str:
 
 
 def prepare(job: Job) -> Iterator[Command]:
-    yield [sys.executable, "-m", "mt", "prepare", write_recipe(job, job.prepared)]
+    yield [*MT, "prepare", write_recipe(job, job.prepared)]
 
 
 def train(job: Job) -> Command:
     run = str(job.work / "run")
-    return [sys.executable, "-m", "mt", "train", write_recipe(job, job.work), "--run", run]
+    return [*MT, "train", write_recipe(job, job.work), "--run", run]
 
 
 def read(lines: Sequence[Line], job: Job) -> Iterator[Update]:
-    """Its metrics.jsonl: of each update the real target tokens, and how many a second."""
+    """Read metrics.jsonl: for each update its target tokens, and their number a second."""
     now = 0.0
     path = job.work / "run" / "metrics.jsonl"
     for line in path.read_text(encoding="utf-8").splitlines():

@@ -1,27 +1,28 @@
-"""The text that all toolkits train on, cut into the same pieces, once."""
+"""The text that all toolkits train on, segmented into the same pieces, once."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import os
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+from harness import say
 
 from peers.environments import home
 
 SPLITS, SIDES = ("train", "valid"), ("source", "target")
 MOST_PIECES = 99
-"""Pairs with more are left out for all, since each toolkit would at another length."""
+"""Pairs with more are left out for all toolkits, since their own limits differ."""
 VALID_PAIRS = 50
-"""Validation is not measured, and some cannot leave it out."""
+"""Validation is not measured, and some toolkits cannot skip it."""
 
 Pairs = list[tuple[str, str]]
 
 
 def folder_pairs(folder: Path, source: str, target: str) -> dict[str, Pairs]:
-    """The pairs in `train.LANGUAGE` and `val.LANGUAGE` of a folder."""
+    """Return the pairs in `train.LANGUAGE` and `val.LANGUAGE` of a folder."""
     found = {}
     for split, name in zip(SPLITS, ("train", "val"), strict=True):
         sides = [read_lines(folder / f"{name}.{language}") for language in (source, target)]
@@ -33,7 +34,7 @@ def folder_pairs(folder: Path, source: str, target: str) -> dict[str, Pairs]:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a file; only a line feed ends one."""
+    """Return the lines of a file; only a line feed ends one."""
     try:
         return path.read_text(encoding="utf-8").rstrip("\n").split("\n")
     except OSError as error:
@@ -41,7 +42,7 @@ def read_lines(path: Path) -> list[str]:
 
 
 def demo_pairs(source: str, target: str, size: int = 29_000) -> dict[str, Pairs]:
-    """Pairs of the `demo` source, as many as Multi30k has."""
+    """Return pairs of the `demo` source, as many as Multi30k has."""
     from mt.config.schema import Languages
     from mt.data.sources import demo
 
@@ -53,14 +54,14 @@ def demo_pairs(source: str, target: str, size: int = 29_000) -> dict[str, Pairs]
     return found
 
 
-def cut(pairs: dict[str, Pairs], size: int) -> Path:
-    """The folder of the pieces: a joint BPE of `size` pieces learned from the training pairs."""
+def segment(pairs: dict[str, Pairs], size: int) -> Path:
+    """Return the folder of the pieces of a joint BPE, learned from the training pairs."""
     digest = hashlib.sha256(repr((pairs, size, MOST_PIECES)).encode()).hexdigest()[:16]
     folder = home() / "pieces" / digest
     if folder.exists():
         return folder
-    print(f"cutting {len(pairs['train']):,} pairs into pieces in {folder}", file=sys.stderr)
-    model = learn((line for pair in pairs["train"] for line in pair), size)
+    say(f"segmenting {len(pairs['train']):,} pairs into pieces in {folder}")
+    model = learn_bpe((line for pair in pairs["train"] for line in pair), size)
     hidden = folder.with_name(f".{digest}.{os.getpid()}")
     hidden.mkdir(parents=True)
     for split in SPLITS:
@@ -68,7 +69,7 @@ def cut(pairs: dict[str, Pairs], size: int) -> Path:
             open(hidden / f"{split}.source", "w", encoding="utf-8") as source,
             open(hidden / f"{split}.target", "w", encoding="utf-8") as target,
         ):
-            for a, b in encoded(model, pairs[split]):
+            for a, b in encode(model, pairs[split]):
                 source.write(f"{a}\n")
                 target.write(f"{b}\n")
     names = [model.id_to_piece(i) for i in range(4, model.get_piece_size())]
@@ -77,8 +78,8 @@ def cut(pairs: dict[str, Pairs], size: int) -> Path:
     return folder
 
 
-def learn(lines: Iterable[str], size: int):
-    """A SentencePiece BPE of at most `size` pieces, the special ones (ids 0 to 3) included."""
+def learn_bpe(lines: Iterable[str], size: int):
+    """Learn a SentencePiece BPE; `size` includes the special pieces (ids 0 to 3)."""
     import sentencepiece
 
     content = io.BytesIO()
@@ -89,8 +90,8 @@ def learn(lines: Iterable[str], size: int):
     return sentencepiece.SentencePieceProcessor(model_proto=content.getvalue())
 
 
-def encoded(model, pairs: Pairs) -> Iterator[tuple[str, str]]:
-    """The pieces of each pair, a space between them, of pairs that are neither blank nor long."""
+def encode(model, pairs: Pairs) -> Iterator[tuple[str, str]]:
+    """Yield the pieces of each pair that is neither blank nor long, a space between them."""
     for pair in pairs:
         source, target = model.encode(list(pair), out_type=str)
         if 0 < len(source) <= MOST_PIECES and 0 < len(target) <= MOST_PIECES:

@@ -1,10 +1,11 @@
-"""A plain loop around torch.nn.Transformer: what anyone would write first."""
+"""A plain loop around torch.nn.Transformer: the straightforward baseline."""
 
 import sys
 from pathlib import Path
 
-from peers import Command, Job, Peer, jsonlines
-from peers.ours import ROOT
+from harness import ROOT
+
+from peers import Command, Job, Peer, read_json_updates
 
 PROGRAM = Path(__file__).parent / "programs" / "plain_train.py"
 
@@ -20,7 +21,7 @@ PEER = Peer(
     name="plain",
     packages="plain torch.nn.Transformer",
     train=train,
-    read=jsonlines.read,
+    read=read_json_updates,
     variables={"PYTHONPATH": str(ROOT)},
     precisions=("fp32", "bf16"),
     keeps_all=True,

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from peers import Command, Job, Peer, jsonlines, sizes
+from peers import Command, Job, Peer, read_json_updates, sizes
 
 PROGRAM = Path(__file__).parent / "programs" / "sockeye_train.py"
 BATCH = round(1.29 * sizes.TOKENS)
@@ -47,9 +47,9 @@ def train(job: Job) -> Command:
 
 PEER = Peer(
     name="sockeye",
-    # It asks for torch<1.14, so what it needs is named here.
+    # It requires torch<1.14, so its other requirements are named here.
     installs=(("--no-deps", "sockeye==3.1.34"), ("numpy<2", "psutil", "pyyaml", "sacrebleu")),
     prepare=prepare,
     train=train,
-    read=jsonlines.read,
+    read=read_json_updates,
 )

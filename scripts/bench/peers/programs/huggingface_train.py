@@ -27,10 +27,10 @@ class Pairs(torch.utils.data.Dataset):
         words = (folder / "vocabulary.txt").read_text(encoding="utf-8").splitlines()
         self.size = FIRST + len(words)
         self.ids = {word: i for i, word in enumerate(words, start=FIRST)}
-        self.source = self.encoded(folder / "train.source")
-        self.target = self.encoded(folder / "train.target")
+        self.source = self.encode(folder / "train.source")
+        self.target = self.encode(folder / "train.target")
 
-    def encoded(self, path: Path) -> list[list[int]]:
+    def encode(self, path: Path) -> list[list[int]]:
         lines = path.read_text(encoding="utf-8").splitlines()
         return [[*(self.ids.get(word, UNK) for word in x.split()), END] for x in lines]
 
@@ -57,7 +57,7 @@ def collate(rows: list[dict]) -> dict:
 
 
 class CountingTrainer(Seq2SeqTrainer):
-    """Remembers how many real target tokens the update had."""
+    """Remembers the target tokens of the update, padding not counted."""
 
     tokens = 0
 
@@ -66,17 +66,17 @@ class CountingTrainer(Seq2SeqTrainer):
         return super().training_step(model, inputs, *rest, **more)
 
 
-class Teller(TrainerCallback):
+class Printer(TrainerCallback):
     """Prints a line at the end of each update."""
 
     trainer: CountingTrainer
 
     def on_step_end(self, args, state, control, **more) -> None:
-        told = {"update": state.global_step, "target_tokens": self.trainer.tokens}
-        print(json.dumps(told), flush=True)
+        report = {"update": state.global_step, "target_tokens": self.trainer.tokens}
+        print(json.dumps(report), flush=True)
 
 
-def model_of(size: int) -> MarianMTModel:
+def build_model(size: int) -> MarianMTModel:
     config = MarianConfig(
         vocab_size=size, d_model=256, encoder_layers=3, decoder_layers=3,
         encoder_attention_heads=4, decoder_attention_heads=4,
@@ -104,8 +104,8 @@ def main() -> None:
     mean = sum(map(len, pairs.target)) / len(pairs)
     settings = Seq2SeqTrainingArguments(
         output_dir=str(given.work / "run"), max_steps=given.updates, use_cpu=True,
-        # It counts sentences, and begins with the longest of each 50 batches: of those so many
-        # have about TOKENS target tokens.
+        # It counts sentences, and begins with the longest of each 50 batches: this number of
+        # those has about TOKENS target tokens.
         per_device_train_batch_size=round(0.73 * TOKENS / mean),
         train_sampling_strategy="group_by_length", bf16=given.precision == "bf16",
         learning_rate=1e-3, lr_scheduler_type="inverse_sqrt", warmup_steps=200,
@@ -113,12 +113,12 @@ def main() -> None:
         max_grad_norm=1.0, logging_steps=1000, save_strategy="no", report_to=[], seed=1,
         remove_unused_columns=False, disable_tqdm=True, dataloader_num_workers=0,
     )  # fmt: skip
-    teller = Teller()
+    printer = Printer()
     trainer = CountingTrainer(
-        model=model_of(pairs.size), args=settings, train_dataset=pairs, data_collator=collate,
-        callbacks=[teller],
+        model=build_model(pairs.size), args=settings, train_dataset=pairs, data_collator=collate,
+        callbacks=[printer],
     )  # fmt: skip
-    teller.trainer = trainer
+    printer.trainer = trainer
     trainer.train()
 
 

@@ -28,7 +28,7 @@ TOKENS = 4096
 
 
 class Plain(nn.Module):
-    """What anyone would write first: padded batches, torch's layers, all logits."""
+    """The straightforward model: padded batches, torch's layers, all logits."""
 
     def __init__(self, config: Any, size: int, dropout: float) -> None:
         super().__init__()
@@ -61,8 +61,31 @@ class Plain(nn.Module):
         )  # fmt: skip
 
 
+class PlainUpdates:
+    """The straightforward update of that model."""
+
+    def __init__(self, config: Any, size: int, dropout: float) -> None:
+        torch.manual_seed(1)
+        self.model = Plain(config, size, dropout)
+        self.optimizer = torch.optim.Adam(self.model.parameters(), 1e-4, (0.9, 0.98), 1e-9)
+
+    def __call__(self, batches: list[Batch], bf16: bool = False) -> float:
+        """Do one update; return the mean loss of a token."""
+        tokens = sum(int(batch.target_lengths.sum()) for batch in batches)
+        total = 0.0
+        for batch in batches:
+            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                loss = self.model(batch) / tokens
+            loss.backward()
+            total += loss.item()
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return total
+
+
 def batches(folder: Path) -> Iterator[Batch]:
-    """Batches of pairs of like length with about TOKENS real target tokens, for ever."""
+    """Batches of pairs of like length with about TOKENS real target tokens, without end."""
     words = (folder / "vocabulary.txt").read_text(encoding="utf-8").splitlines()
     ids = {word: i for i, word in enumerate(words, start=END + 1)}
 
@@ -96,21 +119,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    torch.manual_seed(1)
     size = len((given.pieces / "vocabulary.txt").read_text(encoding="utf-8").splitlines()) + 4
     sizes = Config(d_model=256, n_heads=4, d_ff=1024, encoder_layers=3, decoder_layers=3)
-    model = Plain(sizes, size, sizes.dropout)
-    optimizer = torch.optim.Adam(model.parameters(), 1e-4, (0.9, 0.98), 1e-9)
+    update = PlainUpdates(sizes, size, sizes.dropout)
     for number, batch in enumerate(batches(given.pieces), start=1):
         tokens = int(batch.target_lengths.sum())
-        with torch.autocast("cpu", torch.bfloat16, enabled=given.precision == "bf16"):
-            loss = model(batch) / tokens
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        told = {"update": number, "target_tokens": tokens, "loss": round(loss.item(), 3)}
-        print(json.dumps(told), flush=True)
+        loss = update([batch], given.precision == "bf16")
+        report = {"update": number, "target_tokens": tokens, "loss": round(loss, 3)}
+        print(json.dumps(report), flush=True)
         if number == given.updates:
             break
 

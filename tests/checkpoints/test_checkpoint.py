@@ -1,0 +1,245 @@
+"""Checkpoints appear whole, are verified, and a damaged one is never used."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from dataclasses import replace
+
+import faults
+import pytest
+import torch
+
+from mt.checkpoints import checkpoint, run_directory
+from mt.checkpoints.averaging import mean_weights
+from mt.checkpoints.train_state import TrainState
+from mt.errors import MachineError, ModelError
+from mt.models import transformer
+from mt.runtime import files
+from mt.training.ema import MovingAverage
+from mt.training.objectives import cross_entropy
+from mt.training.step import ModelWithLoss
+
+SMALL = {"d_model": 8, "n_heads": 2, "d_ff": 8, "encoder_layers": 1, "decoder_layers": 1}
+
+
+def made(vocabulary, seed=1):
+    torch.manual_seed(seed)
+    model = transformer.build(transformer.Config(**SMALL), vocabulary)
+    step = ModelWithLoss(
+        model, cross_entropy.build(cross_entropy.Config(), model, vocabulary, None), "fp32"
+    )
+    optimizer = torch.optim.AdamW(step.parameters(), fused=True)
+    for parameter in step.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    optimizer.step()
+    return step, optimizer
+
+
+def saved(run, vocabulary, number=1, seed=1):
+    step, optimizer = made(vocabulary, seed)
+    tensors = checkpoint.training_tensors(step, None, optimizer)
+    state = TrainState(step=number, best=1.5)
+    return checkpoint.save_checkpoint(
+        run, checkpoint.checkpoint_name(number), step.model, state, {}, tensors
+    )
+
+
+def equal(one, other):
+    return all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
+def test_restore_gives_back_every_bit(tmp_path, vocabulary):
+    step, optimizer = made(vocabulary)
+    average = MovingAverage(step, 0.9)
+    average.update(made(vocabulary, seed=3)[0], 5, torch.tensor(True))
+    tensors = checkpoint.training_tensors(step, average.module, optimizer)
+    state = TrainState(step=7, tokens=9, epoch=1, update=3, best=0.25, scaler={"scale": 2.0})
+    folder = checkpoint.save_checkpoint(
+        tmp_path, "step-00000007", average.module.model, state, {}, tensors
+    )
+
+    other, another = made(vocabulary, seed=2)
+    copy = MovingAverage(other, 0.9)
+    assert checkpoint.restore_training(folder, other, copy.module, another) == state
+    assert equal(step, other)
+    assert equal(average.module, copy.module)
+    for a, b in zip(step.parameters(), other.parameters(), strict=True):
+        for key, value in optimizer.state[a].items():
+            assert torch.equal(value, another.state[b][key])
+
+
+def test_shared_weights_are_stored_once(tmp_path, vocabulary):
+    folder = saved(tmp_path, vocabulary)
+    names = list(checkpoint.load_weights(folder))
+    assert "target_embedding.weight" in names
+    assert not any("source_embedding" in name or "projection" in name for name in names)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "training.safetensors", "state.json"])
+def test_any_flipped_byte_is_found(tmp_path, vocabulary, name):
+    folder = saved(tmp_path, vocabulary)
+    raw = bytearray((folder / name).read_bytes())
+    for position in range(0, len(raw), max(1, len(raw) // 40)):
+        raw[position] ^= 4
+        (folder / name).write_bytes(raw)
+        assert checkpoint.integrity_error(folder) is not None
+        raw[position] ^= 4
+    (folder / name).write_bytes(raw)
+    assert checkpoint.integrity_error(folder) is None
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda f: (f / "MANIFEST.json").unlink(),
+        lambda f: (f / "MANIFEST.json").write_text("{"),
+        lambda f: (f / "MANIFEST.json").write_text('{"format": 99, "files": {}}'),
+        lambda f: (f / "model.safetensors").write_bytes(b""),
+        lambda f: (f / "state.json").unlink(),
+        lambda f: (f / "MANIFEST.json").write_text(
+            json.dumps({"format": 1, "files": {"../x": {"bytes": 1, "sha256": ""}}})
+        ),
+    ],
+)
+def test_a_damaged_newest_is_set_aside_and_the_one_before_is_used(tmp_path, vocabulary, damage):
+    good, bad = saved(tmp_path, vocabulary, 10), saved(tmp_path, vocabulary, 20)
+    damage(bad)
+    told = []
+    assert run_directory.latest_sound_checkpoint(tmp_path, told.append) == good
+    assert "CKPT-SKIP" in told[0]
+    assert (bad.parent / f".bad-{bad.name}").is_dir()
+
+
+def test_when_all_are_damaged_nothing_is_changed(tmp_path, vocabulary):
+    folder = saved(tmp_path, vocabulary)
+    (folder / "MANIFEST.json").unlink()
+    with pytest.raises(ModelError, match="CKPT-NONE"):
+        run_directory.latest_sound_checkpoint(tmp_path, print)
+    assert folder.is_dir()
+
+
+def test_latest_goes_by_number_not_by_time(tmp_path, vocabulary):
+    for number in (100, 9, 20):
+        saved(tmp_path, vocabulary, number)
+    assert run_directory.latest_sound_checkpoint(tmp_path, print).name == "step-00000100"
+
+
+def test_prune_keeps_the_best_and_the_last(tmp_path, vocabulary):
+    folders = [saved(tmp_path, vocabulary, number) for number in (1, 2, 3, 4, 5)]
+    run_directory.mark_best(tmp_path, folders[1])
+    run_directory.delete_old_checkpoints(tmp_path, 2, lambda state: True)
+    assert sorted(p.name[-1] for p in (tmp_path / "checkpoints").iterdir()) == ["2", "4", "5"]
+
+
+def test_prune_forgets_what_was_not_planned_once_there_is_a_newer_one(tmp_path, vocabulary):
+    for number in (1, 2, 3, 4, 5):
+        saved(tmp_path, vocabulary, number)
+    run_directory.delete_old_checkpoints(tmp_path, 3, lambda state: state.step < 3)
+    assert sorted(p.name[-1] for p in (tmp_path / "checkpoints").iterdir()) == ["1", "2", "5"]
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path, vocabulary):
+    step, _ = made(vocabulary)
+    with torch.no_grad():
+        step.model.target_embedding.weight[3, 3] = float("nan")
+    with pytest.raises(ModelError, match="target_embedding"):
+        checkpoint.save_checkpoint(tmp_path, "step-00000001", step.model, TrainState(), {})
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_model_of_another_shape_is_refused_by_name(tmp_path, vocabulary):
+    folder = saved(tmp_path, vocabulary)
+    config = transformer.Config(**{**SMALL, "d_ff": 16})
+    with pytest.raises(ModelError, match=r"inner.weight: is \(8, 8\), the model wants \(16, 8\)"):
+        checkpoint.load_into(
+            transformer.build(config, vocabulary), checkpoint.load_weights(folder), folder
+        )
+
+
+@pytest.mark.parametrize("point", ["create", "write", "fsync", "replace", "rename"])
+@pytest.mark.parametrize("number", [1, 3])
+def test_a_full_disk_leaves_the_earlier_checkpoint_and_no_litter(
+    tmp_path, vocabulary, monkeypatch, point, number
+):
+    good = saved(tmp_path, vocabulary, 1)
+    faults.counts.clear()
+    monkeypatch.setenv("MT_FAULT", f"{point}:{number}:enospc")
+    with contextlib.suppress(MachineError):  # a fault point may come less often than asked
+        saved(tmp_path, vocabulary, 2)
+    monkeypatch.delenv("MT_FAULT")
+    assert run_directory.latest_sound_checkpoint(tmp_path, print) in (
+        good,
+        good.parent / "step-00000002",
+    )
+    assert checkpoint.integrity_error(good) is None
+    assert not list((tmp_path / "checkpoints").glob(".tmp-*"))
+
+
+def test_a_full_disk_leaves_the_checkpoint_that_was_to_be_saved_again(
+    tmp_path, vocabulary, monkeypatch
+):
+    folder = saved(tmp_path, vocabulary)
+
+    def full(*arguments):
+        raise MachineError("DISK-FULL", folder, "the disk is full", "free some space")
+
+    monkeypatch.setattr(files, "write_file", full)
+    with pytest.raises(MachineError):
+        saved(tmp_path, vocabulary, seed=2)
+    assert checkpoint.integrity_error(folder) is None
+
+
+def test_open_run_names_what_there_is(tmp_path, vocabulary):
+    with pytest.raises(ModelError, match="no such run"):
+        run_directory.open_run(tmp_path / "nowhere")
+    with pytest.raises(ModelError, match="not a run"):
+        run_directory.open_run(tmp_path)
+    saved(tmp_path, vocabulary, 5)
+    with pytest.raises(ModelError, match="there are: step-00000005"):
+        run_directory.open_run(tmp_path, "step-6")
+
+
+def test_a_state_is_json_and_comes_back():
+    state = TrainState(step=3, best=0.1, scaler={"scale": 65536.0})
+    assert TrainState(**json.loads(json.dumps(state.__dict__))) == state
+    assert replace(state, step=4) != state
+
+
+def test_the_mean_of_weights_is_their_mean():
+    weights = [{"a": torch.tensor([1.0, 2.0])}, {"a": torch.tensor([3.0, 6.0])}]
+    assert mean_weights(weights)["a"].tolist() == [2.0, 4.0]
+
+
+def test_moving_average_forgets_its_random_start(vocabulary):
+    step, _ = made(vocabulary, seed=1)
+    goal, _ = made(vocabulary, seed=2)
+    average = MovingAverage(step, 0.999)
+    for number in range(1, 300):
+        average.update(goal, number, torch.tensor(True))
+    far = (step.model.target_embedding.weight - goal.model.target_embedding.weight).norm()
+    near = (
+        average.module.model.target_embedding.weight - goal.model.target_embedding.weight
+    ).norm()
+    assert near < 0.001 * far
+
+
+def test_a_second_process_cannot_take_the_lock(tmp_path):
+    with (
+        files.lock(tmp_path / ".lock"),
+        pytest.raises(MachineError, match="RUN-LOCKED"),
+        files.lock(tmp_path / ".lock"),
+    ):
+        pass
+    with files.lock(tmp_path / ".lock"):
+        pass
+
+
+def test_a_copied_run_still_opens(tmp_path, vocabulary):
+    """RUN/best is a relative link: the folder can be moved."""
+    (tmp_path / "a").mkdir()
+    folder = saved(tmp_path / "a", vocabulary, 5)
+    run_directory.mark_best(tmp_path / "a", folder)
+    shutil.move(tmp_path / "a", tmp_path / "b")
+    assert checkpoint.integrity_error((tmp_path / "b" / "best").resolve()) is None

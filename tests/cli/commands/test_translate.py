@@ -1,0 +1,352 @@
+"""The commands that use a trained model: translate, score, average; options, files, ends."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import tiny_run
+import torch
+
+from mt.checkpoints import checkpoint, run_directory, train_state
+from mt.cli import main
+from mt.config.plugins import plugin
+from mt.decoding import translate
+from mt.decoding.types import Translation
+from mt.runtime import files
+
+REPOSITORY = Path(__file__).parents[3]
+HEAVY = ("datasets", "tensorboard", "sacrebleu", "pandas", "pyarrow", "rich", "torch._dynamo")
+LINES = "".join(f"{line}\n" for line in tiny_run.SOURCES)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return tiny_run.make(tmp_path_factory.mktemp("commands"))
+
+
+@pytest.fixture
+def mt(capsys, monkeypatch):
+    """A command in this process: (exit code, standard output, standard error)."""
+
+    def command(*arguments, stdin=b""):
+        data = stdin.encode() if isinstance(stdin, str) else stdin
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+        more = (
+            ["--threads", "1"] if arguments[0] != "average" and "--threads" not in arguments else []
+        )
+        code = main.run([*map(str, arguments), *more])
+        return SimpleNamespace(
+            code=code, **dict(zip(("out", "err"), capsys.readouterr(), strict=True))
+        )
+
+    return command
+
+
+def process(*arguments, **more):
+    command = [sys.executable, "-m", "mt", *map(str, arguments)]
+    return subprocess.Popen(
+        command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, **more,
+    )  # fmt: skip
+
+
+class TestTranslate:
+    def test_formats_hold_the_same_translations(self, run, mt):
+        plain = mt("translate", run, stdin=LINES).out.splitlines()
+        assert len(plain) == len(tiny_run.SOURCES)
+        columns = mt("translate", run, "--scores", "--alignments", stdin=LINES).out.splitlines()
+        assert [row.split("\t")[1] for row in columns] == plain
+        moses = mt("translate", run, "--n-best", 2, stdin=LINES).out.splitlines()
+        assert [row.split(" ||| ")[1] for row in moses[::2]] == plain
+        assert [row.split(" ||| ")[0] for row in moses] == [str(n // 2) for n in range(14)]
+        asked = ("--n-best", 2, "--format", "json", "--alignments")
+        values = [
+            json.loads(row) for row in mt("translate", run, *asked, stdin=LINES).out.splitlines()
+        ]
+        assert [value["text"] for value in values] == plain
+        assert [value["source"] for value in values] == tiny_run.SOURCES
+        assert all(len(value["alternatives"]) == 2 for value in values)
+        assert all(len(value["alignment"]) == len(value["tokens"]) for value in values)
+        assert [f"{value['score']:.6f}" for value in values] == [
+            row.split("\t")[0] for row in columns
+        ]
+
+    @pytest.mark.parametrize(
+        ("arguments", "line"),
+        [
+            (["--n-best", 2, "--format", "text"], "--n-best: text has one translation a line"),
+            (["--format", "xml"], "--format xml: no such format"),
+            (["--force"], "--force: there is no -o file to replace"),
+            (["--line-buffered", "-o", "x"], "--line-buffered: an -o file appears at the end"),
+            (["--line-buffered", "--processes", 2], "--line-buffered: one line is no work"),
+            (["--processes", 0], "mt translate: Invalid value for '--processes'"),
+            (["--on-bad-utf8", "ignore"], "mt translate: Invalid value for '--on-bad-utf8'"),
+            (["--precision", "fp8"], "--precision fp8: runtime.precision: "),
+            (["--set", "model.d_model=3"], "--set model.d_model=3: a trained model has its own"),
+        ],
+    )
+    def test_what_makes_no_sense_is_refused_in_one_line(self, run, mt, arguments, line):
+        done = mt("translate", run, *arguments, stdin=LINES)
+        assert (done.code, done.out) == (2, "")
+        first, _advice = done.err.splitlines()
+        assert line in first
+
+    def test_what_is_asked_for_reaches_the_engine(self, mt, monkeypatch, tmp_path):
+        asked = []
+
+        class Echo:
+            def translate(self, lines, options):
+                return map(Translation, lines)
+
+        def open_engine(path, options):
+            asked.append((path, options))
+            return Echo()
+
+        monkeypatch.setattr(translate, "open_engine", open_engine)
+        (tmp_path / "prefixes").write_text("a\nb\n", encoding="utf-8")
+        given = "--processes 2 --threads 3 --precision bf16 --seed 7 --strict --checkpoint last"
+        files = ("--prefix", tmp_path / "prefixes")
+        done = mt("translate", "one", "two", "three", *given.split(), *files, stdin="x\ny\n")
+        assert (done.code, done.out) == (0, "x\ny\n")
+        ((path, options),) = asked
+        assert (path, options.ensemble_paths) == (Path("one"), (Path("two"), Path("three")))
+        assert (options.processes, options.threads, options.precision) == (2, 3, "bf16")
+        assert (options.seed, options.strict, options.checkpoint) == (7, True, "last")
+        assert list(options.prefixes) == ["a", "b"]
+
+    def test_prefixes_begin_the_translations(self, run, mt, tmp_path):
+        (tmp_path / "prefixes").write_text("Ein\n\nZwei Hunde\n", encoding="utf-8")
+        asked = ("--prefix", tmp_path / "prefixes")
+        one, _, three = mt("translate", run, *asked, stdin="Dogs.\nA\nB\n").out.splitlines()
+        assert one.startswith("Ein")
+        assert three.startswith("Zwei Hunde")
+        done = mt("translate", run, *asked, stdin="Dogs.\n" * 4)
+        assert done.code == 3
+        assert "line 4: there is no prefix for it" in done.err
+
+    def test_a_bad_line_stops_it_before_its_output_or_is_replaced(self, run, mt):
+        """T04."""
+        data = b"Dogs.\nbad \xff\nDogs.\n"
+        done = mt("translate", run, stdin=data)
+        assert (done.code, done.out.count("\n")) == (3, 1)
+        assert "standard input:2: invalid byte 0xff" in done.err
+        done = mt("translate", run, "--on-bad-utf8", "replace", stdin=data)
+        assert (done.code, done.out.count("\n")) == (0, 3)
+        assert "warning[DATA-UTF8]" in done.err
+
+    def test_a_file_that_is_there_is_replaced_only_when_told_to_and_only_when_all_went_well(
+        self, run, mt, tmp_path
+    ):
+        """T09."""
+        target = tmp_path / "out"
+        assert mt("translate", run, "-o", target, stdin=LINES).code == 0
+        first = target.read_bytes()
+        assert first.count(b"\n") == len(tiny_run.SOURCES)
+        done = mt("translate", run, "-o", target, stdin="Dogs.\n")
+        assert done.code == 2
+        assert "OUTPUT-EXISTS" in done.err
+        assert mt("translate", run, "-o", target, "--force", stdin=b"Dogs.\n\xff\n").code == 3
+        assert target.read_bytes() == first
+        assert mt("translate", run, "-o", target, "--force", stdin="Dogs.\n").code == 0
+        assert target.read_bytes().count(b"\n") == 1
+        assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+    def test_a_full_disk_is_told(self, run, mt):
+        """T09."""
+        if not Path("/dev/full").exists():
+            pytest.skip("no /dev/full here")
+        done = mt("translate", run, "-o", "/dev/full", stdin=LINES * 500)
+        assert done.code == 5
+        assert "mt: error[DISK-FULL] /dev/full" in done.err
+
+    def test_what_is_no_file_is_written_into_and_left_there(self, run, mt, tmp_path):
+        os.mkfifo(tmp_path / "pipe")
+        reading = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+        assert mt("translate", run, "-o", tmp_path / "pipe", stdin="Dogs.\n").code == 0
+        assert os.read(reading, 1000).endswith(b"\n")
+        os.close(reading)
+        assert (tmp_path / "pipe").is_fifo()
+
+    def test_an_untrained_model_ends_and_one_that_diverged_is_told(self, mt, tmp_path):
+        """T13."""
+        run = tiny_run.make(tmp_path)
+        assert mt("translate", run, stdin=LINES).code == 0
+        opened = run_directory.open_run(run)
+        model = plugin("models", "transformer").build(opened.recipe.model, opened.vocabulary)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.fill_(1e38)  # finite, so it can be saved; its products are not
+        checkpoint.save_checkpoint(
+            run, checkpoint.checkpoint_name(8), model, train_state.TrainState(step=8), about={}
+        )
+        pair = ("--source", tmp_path / "train.en", "--target", tmp_path / "train.de")
+        for done in (mt("translate", run, stdin=LINES), mt("score", run, *pair)):
+            assert (done.code, done.out) == (4, "")
+            assert "MODEL-NAN" in done.err
+
+    def test_a_closed_standard_input_is_told(self, run, mt, monkeypatch):
+        """T08."""
+        closed = f"exec {sys.executable} -m mt translate {run} <&-"
+        done = subprocess.run(["sh", "-c", closed], cwd=REPOSITORY, capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "mt: error[USAGE] standard input: it is closed" in done.stderr
+
+    def test_each_line_is_answered_before_the_next_is_sent(self, run):
+        """T08; and nothing that a translation does not need has been imported by then (T12)."""
+        code = "import sys; from mt.cli.main import run; run(sys.argv[1:])\n"
+        code += f"sys.stderr.write(' '.join(set({HEAVY}) & set(sys.modules)))"
+        child = subprocess.Popen(
+            [sys.executable, "-c", code, "translate", run, "--line-buffered", "--threads", "1"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            cwd=REPOSITORY, bufsize=0,
+        )  # fmt: skip
+        for line in (b"Dogs.\n", b"\n", b"Girls sing.\n"):
+            child.stdin.write(line)
+            answer = child.stdout.readline()
+            assert answer.endswith(b"\n")
+            assert (answer == b"\n") == (line == b"\n")
+        assert child.communicate() == (b"", b"")
+        assert child.returncode == 0
+
+    def test_a_kill_leaves_no_file_under_the_name(self, run, tmp_path):
+        """T09."""
+        child = process("translate", run, "-o", tmp_path / "out", "--threads", 1)
+        child.stdin.write(LINES.encode())
+        child.stdin.flush()
+        while not list(tmp_path.iterdir()):  # the hidden file: work has begun
+            assert child.poll() is None
+        child.send_signal(signal.SIGKILL)
+        child.communicate()
+        assert not (tmp_path / "out").exists()
+
+
+class TestScore:
+    @pytest.fixture
+    def pair(self, run):
+        folder = run.parent
+        return ("--source", folder / "train.en", "--target", folder / "train.de")
+
+    def test_a_number_a_line_and_a_summary(self, run, mt, pair):
+        done = mt("score", run, *pair)
+        scores = [float(line) for line in done.out.splitlines()]
+        assert len(scores) == len(tiny_run.SOURCES)
+        values = [
+            json.loads(row) for row in mt("score", run, *pair, "--format", "json").out.splitlines()
+        ]
+        assert [value["score"] for value in values] == scores
+        assert [value["target"] for value in values] == tiny_run.TARGETS
+        for value in values:
+            assert sum(value["log_probabilities"]) == pytest.approx(value["score"], abs=1e-4)
+            assert len(value["tokens"]) == len(value["log_probabilities"])
+            assert value["tokens"][-1] == "</s>"
+        tokens = sum(len(value["tokens"]) for value in values)
+        perplexity = math.exp(-sum(scores) / tokens)
+        assert f"7 pairs, {tokens} tokens" in done.err
+        assert done.err.endswith(f"perplexity {perplexity:.3f}\n")
+        means = [float(x) for x in mt("score", run, *pair, "--normalize").out.split()]
+        lengths = [len(value["tokens"]) for value in values]
+        assert means == pytest.approx(
+            [s / n for s, n in zip(scores, lengths, strict=True)], abs=1e-5
+        )
+
+    def test_unequal_files_are_told_before_anything_is_scored(self, run, mt, tmp_path):
+        (tmp_path / "a").write_text("x\ny\nz\n", encoding="utf-8")
+        (tmp_path / "b").write_text("x\ny", encoding="utf-8")
+        done = mt("score", run, "--source", tmp_path / "a", "--target", tmp_path / "b")
+        assert (done.code, done.out) == (3, "")
+        assert f"{tmp_path / 'a'} and {tmp_path / 'b'}: 3 lines against 2" in done.err
+
+    def test_a_long_line_is_cut_with_a_warning_or_refused(self, run, mt, tmp_path):
+        (tmp_path / "a").write_text("Dogs.\n" + "dogs play " * 40 + "\n", encoding="utf-8")
+        asked = ("--source", tmp_path / "a", "--target", tmp_path / "a")
+        done = mt("score", run, *asked)
+        assert (done.code, done.out.count("\n")) == (0, 2)
+        assert "LINE-LONG" in done.err
+        done = mt("score", run, *asked, "--strict")
+        assert done.code == 3
+        assert "line 2: " in done.err
+
+    def test_a_search_setting_is_refused(self, run, mt, pair):
+        done = mt("score", run, *pair, "--set", "search.beams=2")
+        assert done.code == 2
+        assert "only runtime.* can be set here" in done.err
+
+
+class TestAverage:
+    @pytest.fixture
+    def several(self, tmp_path):
+        """A run with the checkpoints 7, 8 and 9."""
+        run = tiny_run.make(tmp_path)
+        opened = run_directory.open_run(run)
+        for step in (8, 9):
+            torch.manual_seed(step)
+            model = plugin("models", "transformer").build(opened.recipe.model, opened.vocabulary)
+            state = train_state.TrainState(step=step)
+            checkpoint.save_checkpoint(
+                run, checkpoint.checkpoint_name(step), model, state, about={"data": "d"}
+            )
+        return run
+
+    @pytest.mark.parametrize(
+        ("asked", "steps"),
+        [((), (7, 8, 9)), (("--last", 2), (8, 9)), (("step-9", "step-7"), (7, 9))],
+    )
+    def test_it_holds_the_mean_of_the_weights(self, several, mt, asked, steps):
+        done = mt("average", several, *asked)
+        assert (done.code, done.out) == (0, "")
+        names = [checkpoint.checkpoint_name(step) for step in steps]
+        assert done.err.startswith(f"mt: averaged {', '.join(names)};")
+        folder = several / "checkpoints" / "average"
+        assert checkpoint.integrity_error(folder) is None
+        found = checkpoint.load_weights(folder)
+        each = [checkpoint.load_weights(several / "checkpoints" / name) for name in names]
+        for key, tensor in found.items():
+            mean = torch.stack([weights[key].double() for weights in each]).mean(dim=0)
+            torch.testing.assert_close(tensor.double(), mean, atol=1e-6, rtol=1e-6)
+        assert checkpoint.read_state(folder).step == 9
+        assert files.read_json(folder / "MANIFEST.json")["averaged"] == names
+        translated = mt("translate", several, "--checkpoint", "average", stdin=LINES)
+        assert translated.out.count("\n") == len(tiny_run.SOURCES)
+
+    def test_it_is_replaced_only_when_told_to(self, several, mt):
+        assert mt("average", several).code == 0
+        done = mt("average", several, "--last", 2)
+        assert done.code == 4
+        assert "AVERAGE-EXISTS" in done.err
+        assert mt("average", several, "--last", 2, "--force").code == 0
+
+    def test_one_checkpoint_is_refused(self, run, mt):
+        for asked in ((), ("step-7", "step-7")):
+            done = mt("average", run, *asked)
+            assert done.code == 4
+            assert "AVERAGE-FEW" in done.err
+        assert not (run / "checkpoints" / "average").exists()
+
+    def test_a_run_in_training_is_refused(self, several, mt):
+        with files.lock(several / ".lock"):
+            done = mt("average", several)
+        assert done.code == 5
+        assert "RUN-LOCKED" in done.err
+
+    def test_a_damaged_checkpoint_is_refused_and_nothing_is_written(self, several, mt):
+        path = several / "checkpoints" / checkpoint.checkpoint_name(8) / "model.safetensors"
+        path.write_bytes(path.read_bytes()[:-1] + b"\x01")
+        done = mt("average", several)
+        assert done.code == 4
+        assert "CKPT-HASH" in done.err
+        assert not (several / "checkpoints" / "average").exists()
+
+    def test_what_is_no_run_is_told_and_not_made_into_one(self, mt, tmp_path):
+        done = mt("average", tmp_path / "none")
+        assert done.code == 4
+        assert "RUN-NONE" in done.err
+        assert not (tmp_path / "none").exists()

@@ -1,0 +1,88 @@
+"""Fault injection: kill, fail or slow the program at a chosen file operation.
+
+`MT_FAULT=POINT:NUMBER:ACTION`, such as `rename:2:kill` at the second rename of a folder,
+`write:1:enospc`, `fsync:3:eio`, `fsync:*:sleep0.02` at each fsync; the point `*` is all of them.
+`install` wraps the functions of the standard library; `mt` itself has no line of it. A process
+whose `PYTHONPATH` has this folder is prepared by `sitecustomize`.
+"""
+
+from __future__ import annotations
+
+import builtins
+import errno
+import os
+import pathlib
+import signal
+import time
+from collections import Counter
+
+FOLDER = str(pathlib.Path(__file__).parent)
+counts: Counter[str] = Counter()
+
+
+def reach(point: str) -> None:
+    """Count a point; do what MT_FAULT plans for it."""
+    plan = os.environ.get("MT_FAULT")
+    if not plan:
+        return
+    name, number, action = plan.split(":")
+    counts[point] += 1
+    if name not in (point, "*") or number not in (str(counts[point]), "*"):
+        return
+    if action == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if action.startswith("sleep"):
+        time.sleep(float(action.removeprefix("sleep")))
+        return
+    code = {"enospc": errno.ENOSPC, "eio": errno.EIO}[action]
+    raise OSError(code, os.strerror(code))
+
+
+def staged(path: object) -> bool:
+    return pathlib.Path(path).name.startswith(".tmp-")
+
+
+def install() -> None:
+    """Wrap fsync, rename, replace, write_bytes and open, once."""
+    if hasattr(os, "mt_faults"):
+        return
+    os.mt_faults = True  # type: ignore[attr-defined]
+    fsync, rename, replace, open_ = os.fsync, os.rename, os.replace, builtins.open
+    write_bytes = pathlib.Path.write_bytes
+
+    def faulty_fsync(handle):
+        reach("fsync")
+        fsync(handle)
+
+    def faulty_rename(source, target, **more):
+        rename(source, target, **more)
+        if pathlib.Path(target).name.startswith(".trash-"):
+            reach("trash")
+
+    def faulty_replace(source, target, **more):
+        link = pathlib.Path(source).is_symlink()
+        folder = pathlib.Path(source).is_dir() and not link
+        if staged(source):
+            reach("link" if link else "rename" if folder else "replace")
+        replace(source, target, **more)
+        if staged(source) and folder:
+            reach("renamed")
+
+    def faulty_write_bytes(path, data):
+        if staged(path):
+            reach("write")
+        return write_bytes(path, data)
+
+    def faulty_open(file, mode="r", *rest, **more):
+        if mode == "xb":
+            reach("create")
+        return open_(file, mode, *rest, **more)
+
+    os.fsync, os.rename, os.replace = faulty_fsync, faulty_rename, faulty_replace
+    pathlib.Path.write_bytes = faulty_write_bytes
+    builtins.open = faulty_open
+
+
+def environment(fault: str, *path: str) -> dict[str, str]:
+    """The environment of a process with a fault, and folders on its import path."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([FOLDER, *path]), "MT_FAULT": fault}
