@@ -57,9 +57,6 @@ class RankingConfig(RepetitionConfig):
     """Weight of the log of the attention that source pieces lack, in the last ranking; 0: none."""
 
 
-# ------------------------------------------------------------------ which tokens may come next
-
-
 def forced_tokens(request: Request) -> Tensor:
     """[B, T] the only token allowed at a step: those of a prefix, END at the last; else -1.
 
@@ -118,16 +115,11 @@ def penalize_repetition(
     return logits
 
 
-# ------------------------------------------------------------------ the best of them
-
-
 def log_softmax(logits: Tensor) -> Tensor:
-    """Log-probabilities [..., V] in fp32; a row of -inf becomes NaN.
-
-    On a CPU this one call takes half the time of a log-sum-exp alone.
-    """
+    """Log-probabilities [..., V] in fp32; a row of -inf becomes NaN."""
     import torch
 
+    # On a CPU this one call takes half the time of a log-sum-exp alone.
     return logits.log_softmax(dim=-1, dtype=torch.float32)
 
 
@@ -188,13 +180,10 @@ def forced_log_probs(
 
 
 def top_k(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The `count` largest of fp32 `values` [..., V] and their places; of equal ones the first.
-
-    Only the blocks with the `count` largest maxima can contain them, and one fast pass finds
-    the maxima.
-    """
+    """The `count` largest of fp32 `values` [..., V] and their places; of equal ones the first."""
     import torch
 
+    # Only the blocks with the `count` largest maxima can contain them; finding these is fast.
     size = values.shape[-1]
     if size < 4 * count * BLOCK:
         places = _first_largest(values, torch.arange(size, device=values.device), min(count, size))
@@ -215,19 +204,13 @@ def top_k(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 def _first_largest(values: Tensor, ids: Tensor, count: int) -> Tensor:
-    """Places of the `count` largest of fp32 `values` [..., V], of equal ones the lowest `ids`.
-
-    `topk` orders equal values arbitrarily; so it gets distinct integers, the value's bits above
-    the id's.
-    """
+    """Places of the `count` largest of fp32 `values` [..., V], of equal ones the lowest `ids`."""
     import torch
 
+    # `topk` orders equal values arbitrarily: give it distinct integers, value bits above id bits.
     bits = (values.float() + 0.0).view(torch.int32).long()  # -0.0 becomes 0.0
     ordered = bits ^ ((bits >> 63) & 0x7FFFFFFF)  # in the order of the values
     return ((ordered << 32) - ids).topk(count, dim=-1).indices
-
-
-# ------------------------------------------------------------------ when to wait, what to keep
 
 
 def should_sync(step: int, device: torch.device) -> bool:
@@ -248,9 +231,6 @@ def sentences_to_keep(stopped: Tensor, stops: int) -> Tensor | None:
     if size == count or stops * 4 < count:  # a smaller batch must be worth its copies
         return None
     return stopped.byte().argsort(stable=True)[:size].sort().values
-
-
-# ------------------------------------------------------------------ how hypotheses rank
 
 
 def length_divisor(config: RankingConfig, length: Tensor | float) -> Tensor | float:
