@@ -145,7 +145,7 @@ class Objective(Protocol):
         """The loss of one micro-batch, as sums and counts."""
 
     def counts(self, batch: Batch) -> Mapping[str, Tensor]:
-        """What each term's count will be, told before the pass.
+        """The count of each term, before the pass.
 
         With it the loop knows the global counts before the first of several backward passes.
         """

@@ -21,7 +21,7 @@ from typing import Annotated, Any
 import typer
 
 from mt.cli.options import print_lines
-from mt.errors import ConfigError, Elsewhere, MachineError, MtError, Stopped, printable
+from mt.errors import ConfigError, FailedOnAnotherRank, MachineError, MtError, Stopped, printable
 from mt.runtime import memory, signals
 
 ABOUT = """Train a machine-translation Transformer from parallel text, and translate with it.
@@ -125,7 +125,7 @@ def run(arguments: Sequence[str]) -> int:
         # Whoever read our output has gone; nothing must be flushed to it when Python ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except Elsewhere as error:
+    except FailedOnAnotherRank as error:
         return error.exit_code
     except Stopped as error:
         sys.stderr.write(f"{error}\n")

@@ -84,7 +84,7 @@ class DataConfig(Section):
 
 
 class SideSamplingConfig(Section):
-    """How the words of one side are cut anew in each epoch; by default they are not."""
+    """How the words of one side are re-segmented each epoch; by default they are not."""
 
     dropout: float = Field(0.0, ge=0, le=1)
     """For `model: bpe`: probability of leaving out a merge each time that it could be made
@@ -157,7 +157,7 @@ class VocabularyConfig(Section):
         model = self.model if self.kind == "sentencepiece" else self.kind
         for name in ("source", "target"):
             wanted = getattr(self.sampling, name).kind
-            # What a vocabulary that is there already is, it tells when it is opened.
+            # The kind of an existing vocabulary is checked when it is opened.
             if wanted not in (None, model) and (self.path is None or self.kind == "whitespace"):
                 key = "dropout" if wanted == "bpe" else "alpha"
                 raise ValueError(f"sampling.{name}.{key} is for model: {wanted}, not for {model}")

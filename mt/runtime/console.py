@@ -9,23 +9,23 @@ from contextvars import ContextVar
 
 from mt.errors import printable
 
-_seen_lines: ContextVar[set[str] | None] = ContextVar("said", default=None)
+_seen_lines: ContextVar[set[str] | None] = ContextVar("seen_lines", default=None)
 
 
 def print_line(line: str) -> None:
     """One line to standard error."""
-    said = _seen_lines.get()
-    if said is not None:
-        if line in said:
+    seen = _seen_lines.get()
+    if seen is not None:
+        if line in seen:
             return
-        said.add(line)
+        seen.add(line)
     sys.stderr.write(printable(line, limit=2000) + "\n")
     sys.stderr.flush()
 
 
 @contextlib.contextmanager
 def print_lines_once() -> Iterator[None]:
-    """Where the same work is done again and again, what it has to say is said the first time."""
+    """Print each line only once, where the same work is repeated."""
     token = _seen_lines.set(set())
     try:
         yield

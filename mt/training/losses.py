@@ -169,7 +169,7 @@ def linear_cross_entropy(
 ) -> Tensor:  # fmt: skip
     """Sum the cross-entropy with smoothed labels over P positions (section 5.4).
 
-    A label y stands for the distribution (1 - smoothing) onehot(y) + smoothing / V
+    A label y becomes the distribution (1 - smoothing) onehot(y) + smoothing / V
     (Szegedy et al. 2015).
 
     Args:

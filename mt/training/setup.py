@@ -230,7 +230,7 @@ def capture_graphs(
 def begin_run(run: TrainingRun) -> TrainState:
     """Write the files of a new run; the state before its first update."""
     weights = list(run.module.model.parameters())
-    if run.world.first:
+    if run.world.is_main:
         # A checkpoint has the model, the raw weights and two moments; two exist while saving.
         needed = 2 * sum(4 * p.numel() * p.element_size() for p in weights)
         files.check_free_space(run.folder, needed)
@@ -245,7 +245,7 @@ def begin_run(run: TrainingRun) -> TrainState:
 def continue_run(run: TrainingRun, last: str) -> TrainState:
     """Restore a run from its last checkpoint; its state."""
     state = resume_run(run, run.folder / "checkpoints" / last)
-    if run.world.first:
+    if run.world.is_main:
         files.write_json(run.folder / "resolved.json", run.resolved)
         run_directory.write_recipe(run.folder, run.recipe)
     return state
