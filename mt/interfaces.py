@@ -90,7 +90,7 @@ class Cache(Protocol):
     def reorder(self, rows: Tensor) -> None:
         """Beam row r becomes what row `rows[r]` [B*N] was."""
 
-    def keep(self, sentences: Tensor) -> None:
+    def select_sentences(self, sentences: Tensor) -> None:
         """Keep only these sentences [B'] (ascending), with all their beams."""
 
 
@@ -160,7 +160,7 @@ class StaticCacheModel(Seq2Seq, Protocol):
     """
 
     @property
-    def alike(self) -> bool:
+    def uniform_heads(self) -> bool:
         """Whether all decoder layers have as many heads and use them all, as that cache needs."""
 
     def keys_values(self, memory: Memory, positions: int) -> list[tuple[Tensor, Tensor]]:

@@ -179,7 +179,7 @@ def check_waits(checks: Checks, decoder: Any, device: torch.device) -> None:
             torch.cuda.set_sync_debug_mode("error" if number > 5 else "default")
             try:
                 logits = decoder.step(state, own + 70)
-                decoder.best(state, logits, 5)
+                decoder.top_k(state, logits, 5)
                 decoder.reorder(state, own.flip(1))
             except RuntimeError as error:
                 return checks.report(what, False, str(error).splitlines()[0][:60])

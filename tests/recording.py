@@ -66,11 +66,11 @@ class Recorder:
     def __init__(self):
         self.warmed = self.recorded = self.replayed = 0
 
-    def warm(self, work):
+    def warm_up(self, work):
         self.warmed += 1
         return work()
 
-    def record(self, work):
+    def capture(self, work):
         self.recorded += 1
         recording = Recording()
         try:

@@ -8,122 +8,120 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mt.attention_maps.extract import PARTS, AttentionMaps, head_title, select_maps
-from mt.decoding import word_alignment
 from mt.decoding.types import Translation
-from mt.decoding.word_alignment import WORD_START, display_pieces
+from mt.decoding.word_alignment import WORD_START, display_pieces, format_pharaoh
 from mt.errors import printable
 from mt.runtime import files
 
 if TYPE_CHECKING:
     from rich.text import Text
 
+PROBABILITY_COLOURS = ((0.9, "green"), (0.6, "yellow"), (0.3, "dark_orange"), (0.0, "red"))
+"""The colour of a piece of at least this probability."""
+SHADES = " ░▒▓█"
+"""Cells by their share of a row's attention, from 0 to 1."""
+SHADE_STYLE = "cyan"
+MAX_PIECE_LENGTH, MAX_TEXT_LENGTH = 12, 10_000
+"""Most characters of a piece in a map, and of a text."""
+
 
 def print_lines(
-    sights: Sequence[AttentionMaps], part: str, layer: int | None = None, head: int | None = None
-) -> None:
-    """Write the lines of `terminal_lines` to standard output, coloured where it has colours."""
+    alternatives: Sequence[AttentionMaps], part: str, layer: int | None = None,
+    head: int | None = None,
+) -> None:  # fmt: skip
+    """Write `terminal_lines` to standard output, coloured where it has colours."""
     from rich.console import Console
 
     with files.open_output(None) as out:
         console = Console(file=out, highlight=False, soft_wrap=True)
-        for line in terminal_lines(sights, part, layer, head, console.width):
+        for line in terminal_lines(alternatives, part, layer, head, console.width):
             console.print(line)
 
 
 def terminal_lines(
-    sights: Sequence[AttentionMaps], part: str, layer: int | None, head: int | None, width: int
-) -> Iterator[Text]:
-    """The same for a terminal of so many columns: all heads in figures, some as maps of the best.
+    alternatives: Sequence[AttentionMaps], part: str, layer: int | None, head: int | None,
+    width: int,
+) -> Iterator[Text]:  # fmt: skip
+    """Figures of all heads of the best alternative, and some maps, for `width` columns.
 
     Raises:
         ConfigError: there is no such part, layer or head.
     """
     from rich.text import Text
 
-    best = sights[0]
-    maps = select_maps(best, part, layer, head)
-    alternatives = tuple(sight.translation for sight in sights)
-    found = replace(best.translation, alternatives=alternatives, alignment=None)
-    yield from translation_lines(found, width)
-    yield Text(f"  {word_alignment.format_pharaoh(best.translation)}", style="dim")
+    best = alternatives[0]
+    selected = select_maps(best, part, layer, head)
+    translations = tuple(each.translation for each in alternatives)
+    shown = replace(best.translation, alternatives=translations, alignment=None)
+    yield from translation_lines(shown, width)
+    yield Text(f"  {format_pharaoh(best.translation)}", style="dim")
     for each in PARTS:
         if each in best.maps:
             yield Text()
             yield from _head_lines(best, each)
     rows, columns = (display_pieces(axis) for axis in best.axes(part))
-    told = best.heads(part)
-    for number, place, weights in maps:
+    figures = best.heads(part)
+    for number, place, weights in selected:
         yield Text()
-        yield Text(f"{PARTS[part]}, {head_title(number, place, *told[number - 1][place - 1])}")
+        yield Text(f"{PARTS[part]}, {head_title(number, place, *figures[number - 1][place - 1])}")
         yield from shaded_rows(right_align(rows), columns, weights.tolist(), width)
 
 
-def _head_lines(sight: AttentionMaps, part: str) -> Iterator[Text]:
-    """Confidence and entropy of each head of a part, a line a layer, in the colour of the first."""
+def _head_lines(maps: AttentionMaps, part: str) -> Iterator[Text]:
+    """Confidence and entropy of each head of a part, a line a layer, coloured by confidence."""
     from rich.text import Text
 
     yield Text(f"{PARTS[part]}: confidence (entropy in bits) of each head")
-    for number, heads in enumerate(sight.heads(part), start=1):
+    for number, heads in enumerate(maps.heads(part), start=1):
         line = Text(f"  layer {number:<2}", style="dim")
-        for bits, sure in heads:
-            line.append(f"  {sure:4.2f}", style=colour(sure))
+        for bits, confidence in heads:
+            line.append(f"  {confidence:4.2f}", style=_colour(confidence))
             line.append(f" ({bits:.1f})", style="dim")
         yield line
 
 
-PROBABILITY_COLOURS = ((0.9, "green"), (0.6, "yellow"), (0.3, "dark_orange"), (0.0, "red"))
-"""The colour of a piece of at least this probability."""
-SHADES = " ░▒▓█"
-"""How much of a row's attention a cell has, from none to all."""
-SHADE_STYLE = "cyan"
-MAX_PIECE_LENGTH = 12
-"""Most characters of a piece in the map."""
-
-
-def translation_lines(found: Translation, width: int) -> Iterator[Text]:
-    """What is shown of a translation on a terminal of so many columns."""
+def translation_lines(translation: Translation, width: int) -> Iterator[Text]:
+    """A translation, its alternatives and its alignment, for a terminal of `width` columns."""
     from rich.text import Text
 
-    yield coloured_pieces(found) if found.tokens else Text(printable(found.text, 10_000))
-    for other in found.alternatives[1:]:
-        yield Text(f"  {other.score:8.3f}  {printable(other.text, 10_000)}", style="dim")
-    if found.tokens and found.alignment:
-        yield from attention_lines(found, width)
+    if translation.tokens:
+        yield coloured_pieces(translation)
+    else:
+        yield Text(printable(translation.text, MAX_TEXT_LENGTH))
+    for other in translation.alternatives[1:]:
+        text = printable(other.text, MAX_TEXT_LENGTH)
+        yield Text(f"  {other.score:8.3f}  {text}", style="dim")
+    if translation.tokens and translation.alignment:
+        yield from _alignment_lines(translation, width)
 
 
-def coloured_pieces(found: Translation) -> Text:
+def coloured_pieces(translation: Translation) -> Text:
     """A translation, each piece in the colour of its probability, and its score."""
     from rich.text import Text
 
-    text = Text()
-    for piece, gain in zip(found.tokens, found.log_probabilities, strict=False):
-        shown = printable(piece.replace(WORD_START, " "), 10_000)
-        text.append(shown if len(text) else shown.lstrip(" "), style=_colour(gain))
-    if text.plain != found.text.strip():  # pieces that are bytes, or that were put together
-        text = Text(printable(found.text, 10_000), style=_colour(_mean(found.log_probabilities)))
-    return text.append(f"   ({found.score:.3f})", style="dim")
+    log_probs, text = translation.log_probabilities, Text()
+    for piece, value in zip(translation.tokens, log_probs, strict=False):
+        shown = printable(piece.replace(WORD_START, " "), MAX_TEXT_LENGTH)
+        text.append(shown if len(text) else shown.lstrip(" "), style=_colour(math.exp(value)))
+    if text.plain != translation.text.strip():  # of byte pieces, or of several sentences
+        mean = math.fsum(log_probs) / max(1, len(log_probs))
+        text = Text(printable(translation.text, MAX_TEXT_LENGTH), style=_colour(math.exp(mean)))
+    return text.append(f"   ({translation.score:.3f})", style="dim")
 
 
-def _mean(gains: Sequence[float]) -> float:
-    return math.fsum(gains) / max(1, len(gains))
-
-
-def _colour(gain: float) -> str:
-    return colour(math.exp(gain))
-
-
-def colour(share: float) -> str:
-    """The colour of a probability, or of how sure a head is."""
+def _colour(share: float) -> str:
+    """The colour of a probability or a confidence."""
     return next((name for least, name in PROBABILITY_COLOURS if share >= least), "red")
 
 
-def attention_lines(found: Translation, width: int) -> Iterator[Text]:
+def _alignment_lines(translation: Translation, width: int) -> Iterator[Text]:
     """Source pieces across, target pieces down, each with its probability; shaded by attention."""
-    margins = right_align(display_pieces(found.tokens))
-    for row, gain in zip(margins, found.log_probabilities, strict=False):
-        row.stylize(_colour(gain))
-        row.append(f" {math.exp(gain):4.2f}", style="dim")
-    return shaded_rows(margins, display_pieces(found.source_tokens), found.alignment or (), width)
+    margins = right_align(display_pieces(translation.tokens))
+    for row, value in zip(margins, translation.log_probabilities, strict=False):
+        row.stylize(_colour(math.exp(value)))
+        row.append(f" {math.exp(value):4.2f}", style="dim")
+    columns = display_pieces(translation.source_tokens)
+    return shaded_rows(margins, columns, translation.alignment or (), width)
 
 
 def right_align(names: Sequence[str]) -> list[Text]:
@@ -131,7 +129,7 @@ def right_align(names: Sequence[str]) -> list[Text]:
     from rich.cells import cell_len
     from rich.text import Text
 
-    shown = [_short(name) for name in names]
+    shown = [printable(name, MAX_PIECE_LENGTH) for name in names]
     widest = max(map(cell_len, shown), default=0)
     return [Text(" " * (widest - cell_len(name)) + name) for name in shown]
 
@@ -141,11 +139,11 @@ def shaded_rows(
 ) -> Iterator[Text]:
     """Rows of shares [T, S], shaded, each behind its margin, the columns named above.
 
-    A map wider than the terminal is cut into several, one below the other.
+    A map wider than the terminal is split into several, one below the other.
     """
     from rich.cells import cell_len
 
-    names = [_short(column) for column in columns]
+    names = [printable(column, MAX_PIECE_LENGTH) for column in columns]
     margin = margins[0].cell_len + 1
     start = 0
     while start < len(names):
@@ -172,8 +170,3 @@ def _column_band(
 
 def _shade(share: float) -> str:
     return SHADES[min(len(SHADES) - 1, math.ceil(share * len(SHADES) - 0.5))]
-
-
-def _short(piece: str) -> str:
-    """A piece as the map shows it: no control characters, and not too long."""
-    return printable(piece, MAX_PIECE_LENGTH)

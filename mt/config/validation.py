@@ -6,9 +6,9 @@ import difflib
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, create_model
 
-from mt.config.section import describe_value
+from mt.config.section import Section, describe_value
 from mt.config.yaml_reader import Document, Location
 from mt.errors import ConfigError
 
@@ -34,6 +34,22 @@ def validate(schema: type[S], document: Document) -> S:
         (where, what), *others = problems
         advice = "mend the configuration; `mt config --schema` prints all keys"
         raise ConfigError("CONFIG", where, what, advice, others) from None
+
+
+def validate_section(
+    name: str, schema: Any, values: dict[str, Any], places: dict[Location, str], option: str
+) -> Any:
+    """The typed value of one section of a recipe; problems have the whole key.
+
+    Args:
+        schema: its class, or a field annotation such as `Annotated[SearchConfig, Plugin(name)]`.
+        places: where its values were set, by `(name, key)`; elsewhere `option` is named.
+
+    Raises:
+        ConfigError: an unknown key or a wrong value.
+    """
+    whole = create_model("Whole", __base__=Section, **{name: (schema, ...)})  # type: ignore[call-overload]
+    return getattr(validate(whole, Document({name: values}, places, name=option)), name)
 
 
 def _sort_key(document: Document, location: Location) -> tuple[str, int]:

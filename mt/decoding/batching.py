@@ -1,7 +1,4 @@
-"""Lines to translate: read in windows, put in batches, blank or not, cut into sentences.
-
-What every engine needs and no model: nothing here imports torch.
-"""
+"""Reading lines in windows, and batches of like length; nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -10,20 +7,20 @@ from itertools import islice
 from typing import TypeVar
 
 FIRST_WINDOW, LARGEST_WINDOW = 64, 4096
-"""Lines that are sorted together: in the first window, so that output comes soon; and at most."""
+"""Lines sorted together: in the first window, small for an early output, and at most."""
 GROWTH = 16
-"""How much larger the next window is: many lines make batches of like lengths, few do not."""
+"""Growth of a window: many lines make batches of like lengths, few do not."""
 Item = TypeVar("Item")
 
 
 class LineWarnings:
-    """Lines of which something is told at the end: how many they are, and the first ten."""
+    """Counts lines for a warning at the end, and keeps the first ten numbers, from 1."""
 
     def __init__(self) -> None:
         self.count, self.first = 0, list[int]()
 
     def add(self, line: int) -> None:
-        """Note the line of this number, counted from 1."""
+        """Count a line."""
         self.count += 1
         if len(self.first) < 10:
             self.first.append(line)
@@ -34,16 +31,10 @@ class LineWarnings:
 
 
 def growing_windows(
-    items: Iterable[Item], line_buffered: bool = False, soon: bool = True
+    items: Iterable[Item], line_buffered: bool = False, low_latency: bool = True
 ) -> Iterator[list[Item]]:
-    """The items in lists that grow from FIRST_WINDOW to LARGEST_WINDOW.
-
-    Args:
-        items: lines, or what is as large.
-        line_buffered: each item alone.
-        soon: else the first list, too, has LARGEST_WINDOW.
-    """
-    iterator, count = iter(items), FIRST_WINDOW if soon else LARGEST_WINDOW
+    """The items in lists that grow from FIRST_WINDOW to LARGEST_WINDOW; one by one if buffered."""
+    iterator, count = iter(items), FIRST_WINDOW if low_latency else LARGEST_WINDOW
     while window := list(islice(iterator, 1 if line_buffered else count)):
         yield window
         count = min(GROWTH * count, LARGEST_WINDOW)
@@ -61,7 +52,7 @@ def length_batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
 
 
 def rounded_batch_size(count: int) -> int:
-    """The least of a few dozen sizes that holds so many sentences.
+    """The least of a few dozen sizes that is not less.
 
     For each number of rows a library may keep kernels, and a GPU a graph.
     """

@@ -1,12 +1,10 @@
-"""What searches share: which candidates a hypothesis may grow by, and the best of them.
+"""What searches share: which tokens may come next, the best of them, and how hypotheses rank.
 
-Legend: B sentences still searched, N beams, T most tokens, V vocabulary.
+Legend: B sentences still searched, N beams, T most tokens, V vocabulary, K candidates.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
@@ -23,15 +21,15 @@ if TYPE_CHECKING:
 
 NEG_INF = float("-inf")
 EXTRA_CANDIDATES = 3
-"""Candidates that are sharpened beyond those that are wanted."""
+"""Candidates beyond the requested number that are recomputed in fp32."""
 CACHED = 128
-"""Rows of the vocabulary's size that a CPU's cache holds."""
+"""Rows of the vocabulary's size that fit a CPU's cache."""
 SYNC_EVERY = {"cpu": 1, "cuda": 4}
-"""Steps after which a search asks whether it is done, for which a device must have finished."""
+"""Steps between two questions of a search to its device, each of which waits for it."""
 BLOCK = 64
-"""Values whose largest is found first, when the best of many are looked for."""
+"""Values of a block, whose largest `top_k` finds first."""
 UNCOVERED = 1e-9
-"""The least coverage of a source position, so that one never looked at costs something finite."""
+"""The least coverage of a source position, so that one without attention costs something finite."""
 
 
 class RepetitionConfig(SearchConfig):
@@ -44,7 +42,7 @@ class RepetitionConfig(SearchConfig):
 
     @property
     def against_repetition(self) -> bool:
-        """Whether `penalize_repetition` would change anything."""
+        """Whether `penalize_repetition` changes anything."""
         return self.no_repeat_ngram > 0 or self.repetition_penalty != 1.0
 
 
@@ -59,59 +57,7 @@ class RankingConfig(RepetitionConfig):
     """Weight of the log of the attention that source pieces lack, in the last ranking; 0: none."""
 
 
-# ------------------------------------------------------------------ what there is
-
-
-@dataclass
-class BeamState:
-    """The beginnings that live, of beams [W], or of groups of them: [G, W]."""
-
-    rows: Tensor
-    """[B] which sentence of the request each one is."""
-    found: Tensor
-    """[B] or [B, G] how many hypotheses have ended."""
-    scores: Tensor
-    """[B, ..., W] log-probability; -inf where no prefix lives."""
-    tokens: Tensor
-    """[B, ..., W, T]."""
-    gains: Tensor
-    """[B, ..., W, T] log-probability of each token."""
-    forced: Tensor
-    """[B, T] the only token allowed at a step, or -1."""
-
-    def keep(self, sentences: Tensor) -> None:
-        """Keep only these sentences [B']."""
-        for each in fields(self):
-            setattr(self, each.name, getattr(self, each.name)[sentences])
-
-
-def empty_beams(request: Request, *beams: int) -> BeamState:
-    """Of each sentence, or group, one that lives and is empty.
-
-    Args:
-        request: what is searched.
-        beams: W, or G and W.
-
-    Raises:
-        ConfigError: more hypotheses than beams, or a prefix too long are asked for.
-    """
-    import torch
-
-    count = math.prod(beams)
-    if request.n_best > count:
-        what = f"{count} beams cannot give {request.n_best} hypotheses"
-        raise ConfigError("SEARCH", "search.beams", what, "ask for fewer, or set more beams")
-    forced = forced_tokens(request)
-    sentences, longest = forced.shape
-    scores = torch.full((sentences, *beams), NEG_INF, device=forced.device)
-    scores[..., 0] = 0
-    tokens = torch.zeros((*scores.shape, longest), dtype=torch.long, device=forced.device)
-    rows = torch.arange(sentences, device=forced.device)
-    found = rows.new_zeros(scores.shape[:-1])
-    return BeamState(rows, found, scores, tokens, tokens.float(), forced)
-
-
-# ------------------------------------------------------------------ what may come next
+# ------------------------------------------------------------------ which tokens may come next
 
 
 def forced_tokens(request: Request) -> Tensor:
@@ -129,26 +75,19 @@ def forced_tokens(request: Request) -> Tensor:
             what = f"a prefix of {len(prefix)} tokens leaves no room in {lengths[row]}"
             raise ConfigError("SEARCH", "search.max_length_extra", what, "allow more length")
         forced[row, : len(prefix)] = torch.tensor(prefix, dtype=torch.long)
-    forced = forced.to(request.max_lengths.device)  # on which nothing was waited for
+    forced = forced.to(request.max_lengths.device)
     return forced.scatter_(1, request.max_lengths[:, None].long() - 1, END)
 
 
-def mask_special_tokens(logits: Tensor, forced: Tensor | None = None) -> Tensor:
-    """Logits [B, N, V], -inf where no token of a hypothesis can be: only END and text is.
-
-    Args:
-        logits: [B, N, V].
-        forced: [B] the only token allowed in a sentence, or -1; None: any, everywhere.
-    """
+def mask_special_tokens(logits: Tensor, forced: Tensor) -> Tensor:
+    """Logits [B, N, V], -inf but for END and text, or for the forced token [B] where not -1."""
     import torch
 
     kept = torch.full_like(logits, NEG_INF)
     kept[..., END] = logits[..., END]
     kept[..., FIRST_PIECE:] = logits[..., FIRST_PIECE:]
-    if forced is None:
-        return kept
-    wanted = forced.clamp(min=0)[:, None, None].expand_as(logits[..., :1])  # [B, N, 1]
-    alone = torch.full_like(logits, NEG_INF).scatter(-1, wanted, logits.gather(-1, wanted))
+    only = forced.clamp(min=0)[:, None, None].expand_as(logits[..., :1])  # [B, N, 1]
+    alone = torch.full_like(logits, NEG_INF).scatter(-1, only, logits.gather(-1, only))
     return alone.where((forced >= 0)[:, None, None], kept)
 
 
@@ -158,13 +97,11 @@ def penalize_repetition(
     """Logits [B, N, V] after the repetition penalty and the blocking of n-grams.
 
     Both are CTranslate2's: the penalty of CTRL (Keskar et al. 2019, section 4.1), once a token,
-    and blocking (Paulus et al. 2018, section 2.5) before the softmax, so that what is left sums
-    to one. END is never blocked: where nothing else is left, the hypothesis ends.
+    and blocking (Paulus et al. 2018, section 2.5) before the softmax, so that the rest sums to
+    one. END is never blocked: where nothing else is left, the hypothesis ends.
 
     Args:
-        config: how much.
-        logits: [B, N, V].
-        tokens: [B, N, t] what each hypothesis holds so far, its prefix included.
+        tokens: [B, N, t] of the hypotheses so far, prefixes included.
         forced: [B] the token that must come now, and so is not blocked, or -1.
     """
     penalty, size = config.repetition_penalty, config.no_repeat_ngram
@@ -181,10 +118,13 @@ def penalize_repetition(
     return logits
 
 
-def log_probs(logits: Tensor) -> Tensor:
-    """Log-probabilities [..., V] in fp32; a row without any token that can be is NaN.
+# ------------------------------------------------------------------ the best of them
 
-    One call that normalises everything: on a CPU it takes half the time of a log-sum-exp alone.
+
+def log_softmax(logits: Tensor) -> Tensor:
+    """Log-probabilities [..., V] in fp32; a row of -inf becomes NaN.
+
+    On a CPU this one call takes half the time of a log-sum-exp alone.
     """
     import torch
 
@@ -194,99 +134,64 @@ def log_probs(logits: Tensor) -> Tensor:
 def top_pieces(decoder: Decoder, state: Any, logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Log-probabilities and ids [B, N, K] of END, first, and of at least `count` best pieces.
 
-    Args:
-        decoder: what gave the logits, and can sharpen them.
-        state: its state.
-        logits: [B, N, V].
-        count: how many pieces; some more are looked at, lest fewer bits lose one.
+    Logits [B, N, V] in fewer than 32 bits are recomputed for a few more pieces than `count`.
     """
     import torch
 
-    few = logits.dtype != torch.float32
-    own = getattr(decoder, "best", None)  # some decoders have a quicker way to the same
-    quick = None if own is None else own(state, logits, count + EXTRA_CANDIDATES * few)
-    gains, ids = quick or top_k_in_blocks(logits, count + EXTRA_CANDIDATES * few)
-    if few:
+    few_bits = logits.dtype != torch.float32
+    count += EXTRA_CANDIDATES * few_bits
+    own = getattr(decoder, "top_k", None)  # some decoders compute the same faster
+    log_probs, ids = (own and own(state, logits, count)) or top_k_in_blocks(logits, count)
+    if few_bits:
         rough = logits.gather(-1, ids).float()
-        off = decoder.sharpen(state, ids, rough) - rough  # [B, N, K]
-        # The normaliser, too, is mostly made of these.
-        total = 1 + (gains.exp() * off.expm1()).sum(dim=-1, keepdim=True)
-        gains = gains + off - total.log()
-    return gains.nan_to_num_(nan=NEG_INF, neginf=NEG_INF), ids
+        error = decoder.recompute_in_fp32(state, ids, rough) - rough  # [B, N, K]
+        # These few make up most of the normaliser, too.
+        total = 1 + (log_probs.exp() * error.expm1()).sum(dim=-1, keepdim=True)
+        log_probs = log_probs + error - total.log()
+    return log_probs.nan_to_num_(nan=NEG_INF, neginf=NEG_INF), ids
 
 
 def top_k_in_blocks(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Log-probabilities and ids [B, N, K] of END, first, and of the `count` best pieces."""
     import torch
 
-    # Some sentences at a time, so that what is computed of them is still in the cache when read.
+    # A few sentences at a time, whose log-probabilities are still in the CPU's cache when read.
     step = max(1, CACHED // logits.shape[1]) if logits.device.type == "cpu" else len(logits)
-    found = [_top_k_in_blocks(part, count) for part in logits.split(step)]
-    gains, ids = (torch.cat(each) for each in zip(*found, strict=True))
-    return gains, ids
-
-
-def _top_k_in_blocks(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    import torch
-
-    every = log_probs(logits)  # [B, N, V]
-    gains, ids = top_k(every[..., FIRST_PIECE:], count)
-    gains = torch.cat((every[..., END, None], gains), dim=-1)
-    return gains, torch.cat((torch.full_like(ids[..., :1], END), ids + FIRST_PIECE), dim=-1)
-
-
-def should_sync(step: int, device: torch.device) -> bool:
-    """Whether a search looks, after this step, at what the device found.
-
-    When it does not, it goes on as if something had happened: more work, the same result.
-    """
-    return (step + 1) % SYNC_EVERY.get(device.type, 1) == 0
-
-
-def sentences_to_keep(stopped: Tensor, stops: int) -> Tensor | None:
-    """Which sentences [B'], ascending, a batch goes on with, or None: with all of them.
-
-    Those that have not stopped, and as many others as make a size that comes often.
-
-    Args:
-        stopped: [B] whether a sentence needs no more.
-        stops: how many of them.
-    """
-    count = len(stopped)
-    size = rounded_batch_size(count - stops)
-    if size == count or stops * 4 < count:  # a smaller batch must be worth its copies
-        return None
-    return stopped.byte().argsort(stable=True)[:size].sort().values
+    best, places = [], []
+    for part in logits.split(step):
+        every = log_softmax(part)  # [b, N, V]
+        values, ids = top_k(every[..., FIRST_PIECE:], count)
+        best.append(torch.cat((every[..., END, None], values), dim=-1))
+        places.append(torch.cat((torch.full_like(ids[..., :1], END), ids + FIRST_PIECE), dim=-1))
+    return torch.cat(best), torch.cat(places)
 
 
 def forced_log_probs(
-    decoder: Decoder, state: Any, logits: Tensor, forced: Tensor, gains: Tensor, ids: Tensor
+    decoder: Decoder, state: Any, logits: Tensor, forced: Tensor, log_probs: Tensor, ids: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Log-probabilities and ids [B, N] of the forced tokens [B]; of any where it is -1.
+    """Log-probabilities and ids [B, N] of the forced tokens [B]; of any token where it is -1.
 
     Args:
-        decoder, state, logits: see `top_pieces`.
-        forced: [B].
-        gains, ids: [B, N, K] what `top_pieces` gave.
+        log_probs, ids: [B, N, K] the result of `top_pieces` for these logits.
     """
     import torch
 
-    wanted = forced.clamp(min=0)[:, None].expand(logits.shape[:-1])  # [B, N]
+    tokens = forced.clamp(min=0)[:, None].expand(logits.shape[:-1])  # [B, N]
     if logits.dtype == torch.float32:
-        told = log_probs(logits).gather(-1, wanted[..., None])[..., 0]
-    else:  # as much less than the best piece's as its sharpened logit is
-        best, place = gains.max(dim=-1, keepdim=True)  # [B, N, 1]
-        both = torch.cat((ids.gather(-1, place), wanted[..., None]), dim=-1)
-        exact = decoder.sharpen(state, both, logits.gather(-1, both).float())  # [B, N, 2]
-        told = best[..., 0] + exact[..., 1] - exact[..., 0]
-    return told.nan_to_num(nan=NEG_INF, neginf=NEG_INF), wanted
+        values = log_softmax(logits).gather(-1, tokens[..., None])[..., 0]
+    else:  # the best piece's, less the difference of their recomputed logits
+        best, place = log_probs.max(dim=-1, keepdim=True)  # [B, N, 1]
+        both = torch.cat((ids.gather(-1, place), tokens[..., None]), dim=-1)
+        exact = decoder.recompute_in_fp32(state, both, logits.gather(-1, both).float())
+        values = best[..., 0] + exact[..., 1] - exact[..., 0]
+    return values.nan_to_num(nan=NEG_INF, neginf=NEG_INF), tokens
 
 
 def top_k(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The `count` largest of fp32 `values` [..., V] and their places, of equal ones the first.
+    """The `count` largest of fp32 `values` [..., V] and their places; of equal ones the first.
 
-    Of many values only the blocks with the `count` largest maxima are looked into: no other can
-    hold one of the largest, and the maxima cost one fast pass.
+    Only the blocks with the `count` largest maxima can contain them, and one fast pass finds
+    the maxima.
     """
     import torch
 
@@ -300,33 +205,56 @@ def top_k(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
     chosen = _first_largest(blocks.amax(dim=-1), numbers, count)[..., None]  # [..., count, 1]
     inside = torch.arange(BLOCK, device=values.device)
     ids = (chosen * BLOCK + inside).flatten(-2)  # [..., count*BLOCK]
-    held = blocks.gather(-2, chosen.expand(*chosen.shape[:-1], BLOCK)).flatten(-2)
+    kept = blocks.gather(-2, chosen.expand(*chosen.shape[:-1], BLOCK)).flatten(-2)
     if whole < size:
         rest = torch.arange(whole, size, device=values.device)
         ids = torch.cat((ids, rest.expand(*ids.shape[:-1], -1)), dim=-1)
-        held = torch.cat((held, values[..., whole:]), dim=-1)
-    places = _first_largest(held, ids, count)
-    return held.gather(-1, places), ids.gather(-1, places)
+        kept = torch.cat((kept, values[..., whole:]), dim=-1)
+    places = _first_largest(kept, ids, count)
+    return kept.gather(-1, places), ids.gather(-1, places)
 
 
 def _first_largest(values: Tensor, ids: Tensor, count: int) -> Tensor:
     """Places of the `count` largest of fp32 `values` [..., V], of equal ones the lowest `ids`.
 
-    `topk` alone chooses among equal values as it likes; so what it gets is whole numbers, the
-    value's bits above the id's, of which no two are equal.
+    `topk` orders equal values arbitrarily; so it gets distinct integers, the value's bits above
+    the id's.
     """
     import torch
 
-    bits = (values.float() + 0.0).view(torch.int32).long()  # of -0.0 it makes 0.0
-    ordered = bits ^ ((bits >> 63) & 0x7FFFFFFF)  # as large as the value is
+    bits = (values.float() + 0.0).view(torch.int32).long()  # -0.0 becomes 0.0
+    ordered = bits ^ ((bits >> 63) & 0x7FFFFFFF)  # in the order of the values
     return ((ordered << 32) - ids).topk(count, dim=-1).indices
 
 
-# ------------------------------------------------------------------ which are better
+# ------------------------------------------------------------------ when to wait, what to keep
+
+
+def should_sync(step: int, device: torch.device) -> bool:
+    """Whether a search reads results from the device after this step.
+
+    When it does not, it continues as if something had happened: more work, the same result.
+    """
+    return (step + 1) % SYNC_EVERY.get(device.type, 1) == 0
+
+
+def sentences_to_keep(stopped: Tensor, stops: int) -> Tensor | None:
+    """The sentences [B'], ascending, that a batch continues with; None: all of them.
+
+    They are those not `stopped` [B], of which there are `stops`, filled up to a frequent size.
+    """
+    count = len(stopped)
+    size = rounded_batch_size(count - stops)
+    if size == count or stops * 4 < count:  # a smaller batch must be worth its copies
+        return None
+    return stopped.byte().argsort(stable=True)[:size].sort().values
+
+
+# ------------------------------------------------------------------ how hypotheses rank
 
 
 def length_divisor(config: RankingConfig, length: Tensor | float) -> Tensor | float:
-    """What the log-probability of a hypothesis of this length is divided by to rank it."""
+    """The divisor of the log-probability of a hypothesis of this length."""
     norm = length if config.length_norm == "power" else (length + 5.0) / 6
     return norm**config.length_penalty
 
@@ -334,13 +262,12 @@ def length_divisor(config: RankingConfig, length: Tensor | float) -> Tensor | fl
 def cannot_improve(
     config: RankingConfig, finished: Tensor, live: Tensor, longest: Tensor
 ) -> Tensor:
-    """[B] whether no live prefix can become better than the worst of the finished.
+    """[B] whether no live prefix can become better than the worst finished hypothesis.
 
-    A prefix only loses probability as it grows, so that it ends at best with what it has now,
-    divided by the divisor of the greatest length.
+    A prefix only loses probability as it grows: at best it ends with what it has now, divided by
+    the divisor of the greatest length.
 
     Args:
-        config: how hypotheses are ranked.
         finished: [B, N] length-penalised scores, -inf where there is none yet.
         live: [B, N] log-probability of the prefixes, -inf where none lives.
         longest: [B] the greatest length.
@@ -351,46 +278,44 @@ def cannot_improve(
 
 
 def rank_with_coverage(
-    weight: float, decoder: Decoder, source: Tensor, found: Hypotheses
+    weight: float, decoder: Decoder, source: Tensor, result: Hypotheses
 ) -> Hypotheses:
-    """Hypotheses ranked anew with the coverage penalty of Wu et al. 2016, equation 14.
+    """Rank hypotheses with the coverage penalty of Wu et al. 2016, equation 14.
 
-    Added to a score is `weight` times the sum, over source positions, of log(min(c, 1)), where c
-    is the attention that the position got from all tokens of the hypothesis.
-
-    Args:
-        weight: the paper's beta.
-        decoder: whose attention counts.
-        source: [B, S].
-        found: tokens [B, N, T].
+    It adds `weight` (the paper's beta) times the sum, over source positions, of log(min(c, 1)),
+    where c is the attention that the position got from all tokens of the hypothesis.
     """
-    if not found.tokens.numel():
-        return found
-    attention = decoder.align(source, found.tokens)  # [B, N, T, S]
-    real = (found.tokens != PAD)[..., None]  # [B, N, T, 1]
+    if not result.tokens.numel():
+        return result
+    attention = decoder.align(source, result.tokens)  # [B, N, T, S]
+    real = (result.tokens != PAD)[..., None]  # [B, N, T, 1]
     coverage = attention.float().masked_fill(~real, 0).sum(dim=2)  # [B, N, S]
     lacking = coverage.clamp(UNCOVERED, 1).log().masked_fill((source == PAD)[:, None], 0)
-    return sort_by_score(found.scores + weight * lacking.sum(dim=-1), found)
+    return sort_by_score(result.scores + weight * lacking.sum(dim=-1), result)
 
 
 def rank_hypotheses(
-    config: RankingConfig, decoder: Decoder, request: Request, found: Hypotheses
+    config: RankingConfig, decoder: Decoder, request: Request, result: Hypotheses
 ) -> Hypotheses:
-    """The `n_best` best of hypotheses that are sorted, by coverage, too, when it counts."""
+    """The `n_best` best of sorted hypotheses, after the coverage penalty if there is one."""
     if config.coverage_penalty:
-        found = rank_with_coverage(config.coverage_penalty, decoder, request.source, found)
-    n = request.n_best
-    return Hypotheses(found.tokens[:, :n], found.scores[:, :n], found.log_probabilities[:, :n])
+        result = rank_with_coverage(config.coverage_penalty, decoder, request.source, result)
+    return first_hypotheses(result, request.n_best)
 
 
-def sort_by_score(scores: Tensor, found: Hypotheses) -> Hypotheses:
-    """The hypotheses with these scores [B, N], best first; what has -inf is none."""
+def first_hypotheses(result: Hypotheses, n: int) -> Hypotheses:
+    """The first `n` hypotheses of each sentence."""
+    return Hypotheses(result.tokens[:, :n], result.scores[:, :n], result.log_probabilities[:, :n])
+
+
+def sort_by_score(scores: Tensor, result: Hypotheses) -> Hypotheses:
+    """The hypotheses with these scores [B, N], best first; none where the score is -inf."""
     order = scores.argsort(dim=1, descending=True, stable=True)  # [B, N]
-    places = order[..., None].expand_as(found.tokens)
+    places = order[..., None].expand_as(result.tokens)
     scores = scores.gather(1, order)
     lost = (scores == NEG_INF)[..., None]
     return Hypotheses(
-        tokens=found.tokens.gather(1, places).masked_fill(lost, PAD),
+        tokens=result.tokens.gather(1, places).masked_fill(lost, PAD),
         scores=scores,
-        log_probabilities=found.log_probabilities.gather(1, places).masked_fill(lost, 0),
+        log_probabilities=result.log_probabilities.gather(1, places).masked_fill(lost, 0),
     )

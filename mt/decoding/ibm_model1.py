@@ -1,9 +1,9 @@
-"""Which target pieces a source piece becomes: IBM Model 1 (Brown et al. 1993, section 4.1).
+"""Lexical translation probabilities of pieces: IBM Model 1 (Brown et al. 1993, section 4.1).
 
 Each target piece of a pair comes from one of its source pieces, or from the empty word, which
-stands for what the target adds; all of them are alike but for t(target piece | source piece),
-which a few iterations of EM estimate. Memory goes with the links (pairs of a target and a source
-position within a sentence pair), of which only so many are looked at.
+represents what the target adds. All of them are equally likely but for t(target | source), which a
+few iterations of EM estimate. Memory grows with the links: a link is a target and a source position
+of one pair.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from mt.data.corpus import EncodedPairs
 from mt.special_tokens import END
 
 EMPTY = 0
-"""The source id that stands for the empty word; no piece of text has it."""
+"""The source id of the empty word; no piece of text has it."""
 LINKS = 50_000_000
-"""Most links that are looked at: about 12 bytes each."""
+"""Most links to learn from: about 12 bytes each."""
 CHUNK = 2_000_000
-"""Links that are worked on at a time."""
+"""Links of one array operation."""
 ITERATIONS = 5
 
 Ids = NDArray[np.int64]
@@ -30,7 +30,7 @@ Ids = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Lexicon:
-    """The pairs of pieces that occur together, [L] each, ascending by source, then by target."""
+    """Pairs of pieces that occur together, [L] each, ascending by source, then by target."""
 
     source: Ids
     """Source ids; `EMPTY` is the empty word."""
@@ -46,9 +46,9 @@ class Lexicon:
         """
         order = np.lexsort((-self.probability, self.source))  # stable: the lower ids stay first
         source, target = self.source[order], self.target[order]
-        new = np.flatnonzero(np.diff(source, prepend=-1))  # where the targets of a source begin
-        lengths = np.diff(new, append=len(source))
-        rank = np.arange(len(source)) - np.repeat(new, lengths)
+        first = np.flatnonzero(np.diff(source, prepend=-1))  # of each source
+        lengths = np.diff(first, append=len(source))
+        rank = np.arange(len(source)) - np.repeat(first, lengths)
         return source[rank < count], target[rank < count]
 
 
@@ -57,45 +57,40 @@ class _Links:
     """The links of some pairs, those of each target position one after another."""
 
     entries: NDArray[np.int32]
-    """[P] which entry of the lexicon a link is of."""
+    """[P] entry of the lexicon of each link."""
     widths: NDArray[np.int32]
-    """[target positions] how many links each has."""
+    """[target positions] number of links of each."""
 
 
 def spread_rows(pairs: EncodedPairs, most: int) -> Ids:
-    """Which pairs to learn from, ascending: at most `most`, evenly spread, of at most LINKS."""
-    rows = _evenly(np.arange(len(pairs)), most)
-    links = int((_lengths(pairs, "source", rows) * _lengths(pairs, "target", rows)).sum())
-    return rows if links <= LINKS else _evenly(rows, max(1, len(rows) * LINKS // links))
+    """At most `most` pairs, ascending and evenly spread, with at most LINKS links."""
+    rows = _spread(np.arange(len(pairs)), most)
+    links = int(_num_links(pairs, rows).sum())
+    return rows if links <= LINKS else _spread(rows, max(1, len(rows) * LINKS // links))
 
 
-def _evenly(rows: Ids, most: int) -> Ids:
+def _spread(rows: Ids, most: int) -> Ids:
     count = min(len(rows), most)
     return rows[np.arange(count) * len(rows) // max(count, 1)]
 
 
-def _lengths(pairs: EncodedPairs, side: str, rows: Ids) -> Ids:
-    _, offsets = pairs.arrays(side)
-    return offsets[rows + 1] - offsets[rows]
+def _num_links(pairs: EncodedPairs, rows: Ids) -> Ids:
+    """The number of links of each pair, its ends included."""
+    sides = (pairs.arrays(side)[1] for side in ("source", "target"))
+    source, target = (offsets[rows + 1] - offsets[rows] for offsets in sides)
+    return source * target
 
 
 def learn_lexicon(
     pairs: EncodedPairs, rows: Ids, size: int, iterations: int = ITERATIONS
 ) -> Lexicon:
-    """The lexicon of some pairs of a corpus.
-
-    Args:
-        pairs: the corpus.
-        rows: which of its pairs, ascending.
-        size: number of target ids.
-        iterations: of EM.
-    """
+    """The lexicon of the pairs `rows`, ascending, of a corpus with `size` target ids."""
     found, links = list[Ids](), list[_Links]()
-    for chosen in _link_chunks(pairs, rows):
-        keys, each = _pair_keys(pairs, chosen, size)
+    for chunk in _link_chunks(pairs, rows):
+        keys, widths = _link_keys(pairs, chunk, size)
         unique, inverse = np.unique(keys, return_inverse=True)
         found.append(unique)
-        links.append(_Links(inverse.astype(np.int32), each.astype(np.int32)))
+        links.append(_Links(inverse.astype(np.int32), widths.astype(np.int32)))
     keys = np.unique(np.concatenate(found)) if found else np.empty(0, np.int64)
     for own, part in zip(found, links, strict=True):
         part.entries[:] = np.searchsorted(keys, own)[part.entries]
@@ -108,24 +103,23 @@ def learn_lexicon(
 
 def _link_chunks(pairs: EncodedPairs, rows: Ids) -> Iterator[Ids]:
     """The rows in parts of about CHUNK links."""
-    links = _lengths(pairs, "source", rows) * _lengths(pairs, "target", rows)
-    part = np.cumsum(links) // CHUNK
+    part = np.cumsum(_num_links(pairs, rows)) // CHUNK
     yield from np.split(rows, np.flatnonzero(np.diff(part)) + 1) if len(rows) else []
 
 
-def _pair_keys(pairs: EncodedPairs, rows: Ids, size: int) -> tuple[Ids, Ids]:
-    """Source id times `size` plus target id of each link; how many links a target position has."""
+def _link_keys(pairs: EncodedPairs, rows: Ids, size: int) -> tuple[Ids, Ids]:
+    """Source id * `size` + target id of each link [P]; number of links of each target position."""
     sides = [[side(int(row)) for row in rows] for side in (pairs.source, pairs.target)]
     source, target = (np.concatenate(side).astype(np.int64) for side in sides)
     source[source == END] = EMPTY
     source_lengths, target_lengths = (np.array(list(map(len, side))) for side in sides)
     begin = np.cumsum(source_lengths) - source_lengths  # [pairs] of each source in `source`
-    text = target != END
-    widths = np.repeat(source_lengths, target_lengths)[text]  # [positions]
-    begin = np.repeat(begin, target_lengths)[text]  # [positions]
+    is_text = target != END
+    widths = np.repeat(source_lengths, target_lengths)[is_text]  # [positions]
+    begin = np.repeat(begin, target_lengths)[is_text]  # [positions]
     first = np.cumsum(widths) - widths  # [positions] the first link of each
     place = np.repeat(begin - first, widths) + np.arange(int(widths.sum()))  # [P]
-    return source[place] * size + np.repeat(target[text], widths), widths
+    return source[place] * size + np.repeat(target[is_text], widths), widths
 
 
 def _em_step(

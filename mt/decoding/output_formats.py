@@ -1,6 +1,6 @@
 """Translations and scores as lines of text: plain, columns, Moses n-best lists, JSON, alignments.
 
-A rendering gives the lines that stand for one line of input: one, but for n-best lists.
+A formatter returns the output lines of one input line: one, except for n-best lists.
 """
 
 from __future__ import annotations
@@ -23,16 +23,13 @@ Formatter = Callable[[int, str, Translation], str]
 def make_formatter(
     kind: str | None, n_best: int = 1, scores: bool = False, alignments: bool = False
 ) -> Formatter:
-    """How translations are written.
+    """The formatter of a kind; by default `moses` for n-best lists, else `text`.
 
     Args:
-        kind: `text`, `moses` or `json`; None: `moses` for n-best lists, else `text`.
-        n_best: how many hypotheses a line were asked for.
-        scores: with their scores, in `format_text`; the others always have them.
-        alignments: with alignments.
+        scores: add them to `text`; the others always have them.
 
     Raises:
-        ConfigError: there is no such format, or it cannot hold what is asked for.
+        ConfigError: there is no such format, or it has no place for n-best lists.
     """
     kind = kind or ("moses" if n_best > 1 else "text")
     if kind not in get_args(Kind):
@@ -70,8 +67,8 @@ def format_moses(alignments: bool, number: int, source: str, translation: Transl
     """
     rows = []
     for each in translation.alternatives or (translation,):
-        gain = math.fsum(each.log_probabilities)
-        fields = [str(number), each.text.replace("|||", "| | |"), f"F0= {format_number(gain)}"]
+        total = format_number(math.fsum(each.log_probabilities))
+        fields = [str(number), each.text.replace("|||", "| | |"), f"F0= {total}"]
         fields.append(format_number(each.score))
         fields += [format_pharaoh(each)] if alignments else []
         rows.append(" ||| ".join(fields))
@@ -79,49 +76,49 @@ def format_moses(alignments: bool, number: int, source: str, translation: Transl
 
 
 def format_json(number: int, source: str, translation: Translation) -> str:
-    """All that is known, as one JSON object."""
+    """The whole translation as one JSON object."""
     value = {"line": number, "source": source, "source_tokens": translation.source_tokens}
     value |= _hypothesis_fields(translation)
     value["alternatives"] = [_hypothesis_fields(each) for each in translation.alternatives]
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
-def _hypothesis_fields(found: Translation) -> dict[str, Any]:
+def _hypothesis_fields(one: Translation) -> dict[str, Any]:
     value: dict[str, Any] = {
-        "text": found.text,
-        "score": round_number(found.score),
-        "tokens": found.tokens,
-        "log_probabilities": [round_number(gain) for gain in found.log_probabilities],
+        "text": one.text,
+        "score": round_number(one.score),
+        "tokens": one.tokens,
+        "log_probabilities": list(map(round_number, one.log_probabilities)),
     }
-    if found.prefix:
-        value["prefix"] = found.prefix
-    if found.alignment is not None:
-        value["alignment"] = [[round_number(share) for share in row] for row in found.alignment]
-        value["source_words"] = [word for word, _ in to_words(found.source_tokens)]
-        value["words"] = [word for word, _ in to_words(found.tokens)]
-        value["links"] = word_links(found)
+    if one.prefix:
+        value["prefix"] = one.prefix
+    if one.alignment is not None:
+        value["alignment"] = [list(map(round_number, row)) for row in one.alignment]
+        value["source_words"] = [word for word, _ in to_words(one.source_tokens)]
+        value["words"] = [word for word, _ in to_words(one.tokens)]
+        value["links"] = word_links(one)
     return value
 
 
 def format_score(normalise: bool, source: str, target: str, score: Score) -> str:
     """The log-probability of a target; divided by its tokens when `normalise`."""
-    return format_number(_finite_or_none(normalise, score))
+    return format_number(_value(normalise, score))
 
 
 def format_score_json(normalise: bool, source: str, target: str, score: Score) -> str:
-    """All that is known of a scored pair, as one JSON object."""
+    """A scored pair as one JSON object."""
     value = {
         "source": source,
         "target": target,
-        "score": round_number(_finite_or_none(normalise, score)),
+        "score": round_number(_value(normalise, score)),
         "log_probability": round_number(score.log_probability),
         "tokens": score.pieces,
-        "log_probabilities": [round_number(gain) for gain in score.token_log_probabilities],
+        "log_probabilities": list(map(round_number, score.token_log_probabilities)),
     }
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
-def _finite_or_none(normalise: bool, score: Score) -> float:
+def _value(normalise: bool, score: Score) -> float:
     return score.log_probability / max(1, score.tokens) if normalise else score.log_probability
 
 
@@ -131,5 +128,5 @@ def format_number(value: float) -> str:
 
 
 def round_number(value: float) -> float | None:
-    """A score with six decimals as JSON knows it: null when it is not finite."""
+    """A score with six decimals for JSON: null when it is not finite."""
     return round(value, 6) if math.isfinite(value) else None

@@ -22,13 +22,13 @@ FORMAT = 1
 NAME = "shortlist.safetensors"
 """Its file in a run directory."""
 SIZE_MULTIPLE = 256
-"""The number of ids for a batch is a multiple of this, so that products come in few sizes."""
-_AGAIN = "learn it again with mt shortlist RUN"
+"""The number of ids of a batch is a multiple of this, so that products come in few sizes."""
+LEARN_AGAIN = "learn it again with mt shortlist RUN"
 
 
 @dataclass(frozen=True)
 class Shortlist:
-    """Which target ids may be searched for a source."""
+    """The target ids that may be searched for a source."""
 
     pieces: NDArray[np.int32]
     """[source ids, K] target ids for each source id, filled up with 0; row 0 is the empty word."""
@@ -40,19 +40,15 @@ class Shortlist:
     def ids(
         self, sources: Iterable[Sequence[int]], prefixes: Iterable[Sequence[int]]
     ) -> NDArray[np.int64]:
-        """[V'] the target ids for all of these sources together, ascending, all distinct.
+        """[V'] the target ids for some sources and prefixes together, ascending and distinct.
 
         They begin with 0 to FIRST_PIECE - 1, so that these ids are their own places. The lowest
-        of the others (the most frequent, where a vocabulary was learned) make up the number.
-
-        Args:
-            sources: ids of each sentence.
-            prefixes: target ids that must be among them.
+        other ids (the most frequent of a learned vocabulary) fill up the number.
         """
-        wanted = np.unique(np.concatenate([[ibm_model1.EMPTY], *sources]).astype(np.int64))
+        source_ids = np.unique(np.concatenate([[ibm_model1.EMPTY], *sources]).astype(np.int64))
         chosen = np.zeros(self.size, bool)
         chosen[self.always] = True
-        chosen[self.pieces[wanted]] = True
+        chosen[self.pieces[source_ids]] = True
         for prefix in prefixes:
             chosen[list(prefix)] = True
         missing = -int(chosen.sum()) % SIZE_MULTIPLE
@@ -60,23 +56,20 @@ class Shortlist:
         return np.flatnonzero(chosen)
 
     def others(self) -> NDArray[np.int64]:
-        """The target ids that are not there for every source, ascending."""
+        """The target ids that are not on the list of every source, ascending."""
         return np.setdiff1d(np.arange(self.size), self.always)
-
-
-# ------------------------------------------------------------------------------ its file
 
 
 def save_shortlist(shortlist: Shortlist, run: Path, vocabulary_digest: str) -> None:
     """Write it into a run directory, in place of an earlier one."""
     from safetensors.numpy import save as serialise
 
-    about = {
+    metadata = {
         "format": str(FORMAT), "vocabulary": vocabulary_digest, "size": str(shortlist.size),
         "sha256": _digest(shortlist),
     }  # fmt: skip
     tensors = {"pieces": shortlist.pieces, "always": shortlist.always}
-    files.write_file(run / NAME, serialise(tensors, metadata=about))
+    files.write_file(run / NAME, serialise(tensors, metadata=metadata))
 
 
 def load_shortlist(run: Path, vocabulary_digest: str) -> Shortlist:
@@ -96,21 +89,22 @@ def load_shortlist(run: Path, vocabulary_digest: str) -> Shortlist:
         raise ConfigError("SHORTLIST-NONE", "search.shortlist", f"{run} has none", advice)
     try:
         with safe_open(path, "numpy") as stored:
-            about = dict(stored.metadata())
+            metadata = dict(stored.metadata())
             tensors = stored.get_tensor("pieces"), stored.get_tensor("always")
-            found = Shortlist(*tensors, int(about["size"]))
-        if int(about["format"]) > FORMAT:
-            what = f"written in format {about['format']}, newer than {FORMAT}"
+        shortlist = Shortlist(*tensors, int(metadata["size"]))
+        if int(metadata["format"]) > FORMAT:
+            what = f"written in format {metadata['format']}, newer than {FORMAT}"
             raise ModelError("SHORTLIST-NEWER", path, what, "use a newer mt")
-        if about["sha256"] != _digest(found):
+        if metadata["sha256"] != _digest(shortlist):
             raise ValueError("it does not have the ids that it was written with")
+        vocabulary = metadata["vocabulary"]
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         what = f"damaged ({str(error).splitlines()[0]})"
-        raise ModelError("SHORTLIST-DAMAGED", path, what, _AGAIN) from None
-    if about["vocabulary"] != vocabulary_digest:
-        what = f"of vocabulary {about['vocabulary'][:16]}, the run's is {vocabulary_digest[:16]}"
-        raise ModelError("VOCAB-MISMATCH", path, what, _AGAIN)
-    return found
+        raise ModelError("SHORTLIST-DAMAGED", path, what, LEARN_AGAIN) from None
+    if vocabulary != vocabulary_digest:
+        what = f"of vocabulary {vocabulary[:16]}, the run's is {vocabulary_digest[:16]}"
+        raise ModelError("VOCAB-MISMATCH", path, what, LEARN_AGAIN)
+    return shortlist
 
 
 def _digest(shortlist: Shortlist) -> str:

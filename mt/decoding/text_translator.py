@@ -1,7 +1,7 @@
-"""An engine over anything that searches ids: lines to sentences, hypotheses to translations.
+"""An engine over any searcher of ids: lines to sentences, hypotheses to translations.
 
-Lines are read in windows, cut into sentences that fit the model, encoded, searched, decoded and
-given back in their order. Nothing here imports torch.
+Lines are read in windows, split into sentences that fit the model, encoded, searched, decoded and
+returned in their order. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from mt.config.plugins import Plugin
 from mt.config.schema import Languages, SearchConfig
-from mt.config.section import Section
-from mt.config.validation import validate
-from mt.config.yaml_reader import Document, Location
+from mt.config.validation import validate_section
+from mt.config.yaml_reader import Location
 from mt.data.languages import base_code, sentence_separator
 from mt.data.pairs import Pair
 from mt.data.text import is_blank, one_line, split_sentences
@@ -33,22 +32,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Profile:
-    """What translating with a model needs to know of it besides its weights."""
+    """Properties of a model, besides its weights, that translation needs."""
 
     languages: Languages
     longest: int
     """Most pieces of a side, end included."""
     positions: int | None
-    """Most positions that the model knows; None: any number."""
+    """Most positions of the model; None: no limit."""
     search: SearchConfig
     """The search of its recipe."""
 
 
 class TextTranslator:
-    """Translates and scores text with a searcher; see `mt.contracts.Engine`.
+    """An `Engine` that translates and scores text with a searcher.
 
     Raises:
-        ConfigError: the options hold a wrong search setting.
+        ConfigError: a wrong search setting in the options.
     """
 
     def __init__(
@@ -56,21 +55,20 @@ class TextTranslator:
     ) -> None:
         self.searcher, self.vocabulary, self.profile = searcher, vocabulary, profile
         self.options = options
-        search_config(profile.search, options.search)  # a wrong setting is told at once
+        search_config(profile.search, options.search)  # reports a wrong setting at once
 
-    def target(self, asked: str | None) -> str:
-        """The language to be written: the one that is asked for, else the recipe's.
+    def target(self, language: str | None) -> str:
+        """The target language: the given one, else the recipe's.
 
         Raises:
-            ConfigError: the model does not know it; names those it knows.
+            ConfigError: the model does not translate to it.
         """
-        own, named = self.profile.languages.target, self.vocabulary.languages
-        wanted = own if asked is None else asked
-        if wanted in named or (not named and base_code(wanted) == base_code(own)):
-            return wanted
-        known = ", ".join(named or (own,))
-        what = f"this model translates to {known}, not to {wanted}"
-        advice = "choose one of these" if named else "leave it out"
+        own, known = self.profile.languages.target, self.vocabulary.languages
+        target = own if language is None else language
+        if target in known or (not known and base_code(target) == base_code(own)):
+            return target
+        what = f"this model translates to {', '.join(known or (own,))}, not to {target}"
+        advice = "choose one of these" if known else "leave it out"
         raise ConfigError("ENGINE", "--to", what, advice)
 
     def translate(
@@ -79,13 +77,13 @@ class TextTranslator:
         """A translation for each line, in order, lazily."""
         job = _TranslationJob(self, options or self.options)
         yield from job.translate(lines)
-        warn_long_lines(job.long)
+        job.long.warn("split at sentence ends, or cut where there are none")
 
     def sentence(self, line: str, options: EngineOptions | None = None) -> Sentence:
-        """A line as it is searched, for who looks into a model; it must fit the model whole.
+        """A line in ids, as it is searched.
 
         Raises:
-            DataError: it does not, or there is nothing in it.
+            DataError: it is blank, or too long for the model.
         """
         job = _TranslationJob(self, options or self.options)
         sentences = job.sentences([line])[1]
@@ -98,14 +96,14 @@ class TextTranslator:
         return sentences[0]
 
     def score(self, pairs: Iterable[Pair]) -> Iterator[Score]:
-        """The forced score of each pair's target; what is too long is cut, with a warning."""
+        """The forced score of each pair's target; long sides are cut, with a warning."""
         room = self.profile.longest - 1 - len(self.vocabulary.languages[:1])
         long = _LongLines(room, self.options.strict)
         first = 1
-        for window in growing_windows(pairs, soon=self.options.soon):
+        for window in growing_windows(pairs, low_latency=self.options.low_latency):
             yield from self._score(window, long, first)
             first += len(window)
-        warn_long_lines(long, "cut")
+        long.warn("cut")
 
     def _score(self, window: Sequence[Pair], long: _LongLines, first: int) -> list[Score]:
         for pair in window:
@@ -114,47 +112,43 @@ class TextTranslator:
                 raise DataError("SCORE-SIDE", pair.origin, "a side is missing", advice)
         sources = self.vocabulary.encode_source([cast(str, pair.source) for pair in window])
         targets = self.vocabulary.encode_target([cast(str, pair.target) for pair in window])
-        both = list(zip(sources, targets, strict=True))
-        for line, (source, target) in enumerate(both, start=first):
-            long.see(line, max(len(source), len(target)))
-        room = long.room
-        fronts = [self._front(pair) for pair in window]
-        ids = [
-            ([*front, *source[:room], END], [*target[:room], END])
-            for front, (source, target) in zip(fronts, both, strict=True)
-        ]
-        forced = self.searcher.force(ids)
-        return [self._told(target, gains) for (_, target), gains in zip(ids, forced, strict=True)]
+        ids = []
+        for line, (pair, source, target) in enumerate(zip(window, sources, targets, strict=True)):
+            long.check(first + line, max(len(source), len(target)))
+            front: tuple[int, ...] = ()
+            if self.vocabulary.languages:
+                language = pair.target_language or self.options.target_language
+                front = self.vocabulary.front(self.target(language))
+            ids.append(([*front, *source[: long.room], END], [*target[: long.room], END]))
+        scores = []
+        for (_, target), log_probs in zip(ids, self.searcher.force(ids), strict=True):
+            total = math.fsum(log_probs)
+            if math.isnan(total):
+                raise diverged()
+            pieces = tuple(self.vocabulary.pieces_target(target))
+            scores.append(Score(total, len(log_probs), tuple(log_probs), pieces))
+        return scores
 
-    def _front(self, pair: Pair) -> tuple[int, ...]:
-        """What tells the language of a pair's target."""
-        wanted = pair.target_language or self.options.target_language
-        if not self.vocabulary.languages:
-            return ()
-        return self.vocabulary.front(self.target(wanted))
 
-    def _told(self, target: Sequence[int], gains: Sequence[float]) -> Score:
-        total = math.fsum(gains)
-        if math.isnan(total):
-            what = "the model's probabilities are not numbers"
-            advice = "its training diverged; choose another checkpoint with --checkpoint"
-            raise ModelError("MODEL-NAN", "the model", what, advice)
-        pieces = tuple(self.vocabulary.pieces_target(target))
-        return Score(total, len(gains), tuple(gains), pieces)
+def diverged() -> ModelError:
+    """The error of a model whose probabilities are not numbers."""
+    what = "the model's probabilities are not numbers"
+    advice = "its training diverged; choose another checkpoint with --checkpoint"
+    return ModelError("MODEL-NAN", "the model", what, advice)
 
 
 class _LongLines(LineWarnings):
-    """The lines that are too long for the model, which has room for so many pieces."""
+    """Lines of more than `room` pieces, which do not fit the model."""
 
     def __init__(self, room: int, strict: bool) -> None:
         super().__init__()
         self.room, self.strict = room, strict
 
-    def see(self, line: int, pieces: int) -> bool:
-        """Whether this line, counted from 1, is one of them.
+    def check(self, line: int, pieces: int) -> bool:
+        """Whether this line, counted from 1, is too long.
 
         Raises:
-            DataError: it is, and such lines are not wanted.
+            DataError: it is, and the options are strict.
         """
         if pieces <= self.room:
             return False
@@ -164,6 +158,12 @@ class _LongLines(LineWarnings):
         self.add(line)
         return True
 
+    def warn(self, action: str) -> None:
+        """Warn once of all these lines, and of the action that was taken."""
+        if self.count:
+            what = f"{self.count} lines of more than {self.room} pieces were {action}: {self}"
+            console.print_line(f"mt: warning[LINE-LONG] {what}")
+
 
 @dataclass(frozen=True)
 class _Window:
@@ -172,80 +172,80 @@ class _Window:
     lines: Sequence[int]
     """For each sentence its line in the window."""
     count: int
-    """How many lines."""
+    """Number of lines."""
     sentences: Sequence[Sentence]
-    found: Iterator[list[Hypothesis]]
+    results: Iterator[list[Hypothesis]]
 
 
 class _TranslationJob:
-    """One call of `translate`: its search, its place in the stream, what was too long."""
+    """One call of `translate`."""
 
     def __init__(self, engine: TextTranslator, options: EngineOptions) -> None:
-        self.engine = engine
+        self.engine, self.vocabulary = engine, engine.vocabulary
         target = engine.target(options.target_language)
-        self.front, self.space = engine.vocabulary.front(target), sentence_separator(target)
-        self.options = replace(options, prefixes=None)  # they go with the sentences
+        self.front, self.space = self.vocabulary.front(target), sentence_separator(target)
+        self.options = replace(options, prefixes=None)  # the sentences contain them
         self.config = search_config(engine.profile.search, options.search)
         self.prefixes = None if options.prefixes is None else iter(options.prefixes)
-        self.read = options.first_line
-        self.room = engine.profile.longest - 1 - len(self.front)
-        self.long = _LongLines(self.room, options.strict)
+        self.num_read = options.line_offset
+        self.long = _LongLines(engine.profile.longest - 1 - len(self.front), options.strict)
 
     def translate(self, lines: Iterable[str]) -> Iterator[Translation]:
         """The translations of lines, in order."""
-        ahead = 0 if self.options.line_buffered else self.engine.searcher.ahead
-        waiting: deque[_Window] = deque()
-        for window in growing_windows(lines, self.options.line_buffered, self.options.soon):
-            waiting.append(self._begin(window))
-            while len(waiting) > ahead:
-                yield from self._end(waiting.popleft())
-        while waiting:
-            yield from self._end(waiting.popleft())
+        options, searcher = self.options, self.engine.searcher
+        prefetch = 0 if options.line_buffered else searcher.prefetch_windows
+        pending: deque[_Window] = deque()
+        for window in growing_windows(lines, options.line_buffered, options.low_latency):
+            rows, sentences = self.sentences(window)
+            self.num_read += len(window)
+            results = searcher.search(sentences, self.config, options)
+            pending.append(_Window(rows, len(window), sentences, results))
+            while len(pending) > prefetch:
+                yield from self._finish(pending.popleft())
+        while pending:
+            yield from self._finish(pending.popleft())
         if self.prefixes is not None and next(self.prefixes, None) is not None:
-            what, advice = f"there are more than the {self.read} lines", "give one for each line"
-            raise DataError("PREFIX-LINES", "the prefixes", what, advice)
+            what = f"there are more than the {self.num_read} lines"
+            raise DataError("PREFIX-LINES", "the prefixes", what, "give one for each line")
 
-    def _begin(self, window: Sequence[str]) -> _Window:
-        lines, sentences = self.sentences(window)
-        self.read += len(window)
-        found = self.engine.searcher.search(sentences, self.config, self.options)
-        return _Window(lines, len(window), sentences, found)
-
-    def _end(self, window: _Window) -> Iterator[Translation]:
+    def _finish(self, window: _Window) -> Iterator[Translation]:
         parts: list[list[Translation]] = [[] for _ in range(window.count)]
-        found = list(window.found)
-        tokens = [each.tokens for hypotheses in found for each in hypotheses]
-        texts = iter(self.engine.vocabulary.decode_target(tokens))  # in one call, which costs less
-        for line, sentence, hypotheses in zip(window.lines, window.sentences, found, strict=True):
-            told = list(zip(hypotheses, islice(texts, len(hypotheses)), strict=True))
-            parts[line].append(self._told(sentence, told))
+        results = list(window.results)
+        tokens = [each.tokens for hypotheses in results for each in hypotheses]
+        texts = iter(self.vocabulary.decode_target(tokens))  # one call costs less than many
+        for line, sentence, hypotheses in zip(window.lines, window.sentences, results, strict=True):
+            pieces = tuple(self.vocabulary.pieces_source(sentence.source[sentence.front : -1]))
+            n_best = [
+                to_translation(self.vocabulary, pieces, hypothesis, text, sentence)
+                for hypothesis, text in zip(hypotheses, islice(texts, len(hypotheses)), strict=True)
+            ]
+            alternatives = tuple(n_best) if self.options.n_best > 1 else ()
+            parts[line].append(replace(n_best[0], alternatives=alternatives))
         for each in parts:
             yield each[0] if len(each) == 1 else merge_translations(each, self.space)
 
     def sentences(self, window: Sequence[str]) -> tuple[list[int], list[Sentence]]:
-        """What is to be searched: for each sentence its line in the window, and itself."""
-        wanted = [i for i, line in enumerate(window) if not is_blank(line)]
-        encoded = self.engine.vocabulary.encode_source([window[i] for i in wanted])
+        """The sentences of a window, and for each its line in the window."""
+        texts = [i for i, line in enumerate(window) if not is_blank(line)]
+        encoded = self.vocabulary.encode_source([window[i] for i in texts])
         prefixes = self._prefixes(len(window))
         lines, sentences = list[int](), list[Sentence]()
-        for i, ids in zip(wanted, encoded, strict=True):
-            parts = [ids]
-            if self.long.see(self.read + i + 1, len(ids)):
-                parts = self._split(window[i])
+        for i, ids in zip(texts, encoded, strict=True):
+            is_long = self.long.check(self.num_read + i + 1, len(ids))
+            parts = self._split(window[i]) if is_long else [ids]
             for number, part in enumerate(filter(None, parts)):
                 lines.append(i)
                 prefix = prefixes[i] if number == 0 else []
-                sentences.append(self._sentence(part, prefix, self.read + i))
+                sentences.append(self._sentence(part, prefix, self.num_read + i))
         return lines, sentences
 
     def _sentence(self, ids: Sequence[int], prefix: Sequence[int], line: int) -> Sentence:
-        config, known = self.config, self.engine.profile.positions or 1 << 30
+        config, positions = self.config, self.engine.profile.positions or 1 << 30
         room = int(config.max_length_ratio * len(ids)) + config.max_length_extra + 1
-        length = min(max(room, len(prefix) + 2), known)
+        length = min(max(room, len(prefix) + 2), positions)
         if len(prefix) >= length:
             what = f"a prefix of {len(prefix)} pieces leaves no room in {length}"
-            advice = "give a shorter one"
-            raise DataError("PREFIX-LONG", f"prefix {line + 1}", what, advice)
+            raise DataError("PREFIX-LONG", f"prefix {line + 1}", what, "give a shorter one")
         return Sentence([*self.front, *ids, END], length, prefix, self.options.seed + line)
 
     def _prefixes(self, count: int) -> list[list[int]]:
@@ -254,14 +254,14 @@ class _TranslationJob:
             return [[] for _ in range(count)]
         texts = [next(self.prefixes, None) for _ in range(count)]
         if None in texts:
-            line = self.read + texts.index(None) + 1
+            line = self.num_read + texts.index(None) + 1
             advice = "give one for each line; an empty one forces nothing"
             raise DataError("PREFIX-LINES", f"line {line}", "there is no prefix for it", advice)
-        return self.engine.vocabulary.encode_target(cast(list[str], texts))
+        return self.vocabulary.encode_target(cast(list[str], texts))
 
     def _split(self, line: str) -> list[list[int]]:
-        """The pieces of a line as parts that fit, each of as many sentences as fit."""
-        encode, room = self.engine.vocabulary.encode_source, self.room
+        """The pieces of a line in parts that fit, each of as many sentences as fit."""
+        encode, room = self.vocabulary.encode_source, self.long.room
         sentences = split_sentences(line)
         parts: list[str] = []
         length = room + 1  # of the last part, so that the first sentence begins one
@@ -274,60 +274,23 @@ class _TranslationJob:
                 length = len(ids)
         return [ids[:room] for ids in encode(parts)]
 
-    def _told(self, sentence: Sentence, found: Sequence[tuple[Hypothesis, str]]) -> Translation:
-        """Hypotheses and their texts: the best one, within it all when several were asked for."""
-        vocabulary = self.engine.vocabulary
-        pieces = tuple(vocabulary.pieces_source(sentence.source[sentence.front : -1]))
-        nbest = [
-            to_translation(vocabulary, pieces, hypothesis, text, sentence)
-            for hypothesis, text in found
-        ]
-        return replace(nbest[0], alternatives=tuple(nbest)) if self.options.n_best > 1 else nbest[0]
-
 
 def to_translation(
-    vocabulary: Vocabulary, pieces: tuple[str, ...], found: Hypothesis, text: str,
+    vocabulary: Vocabulary, pieces: tuple[str, ...], hypothesis: Hypothesis, text: str,
     sentence: Sentence,
 ) -> Translation:  # fmt: skip
-    """One hypothesis; what would end a line in its text becomes a space.
-
-    Args:
-        pieces: of the source's text; in the alignment only they have a column.
-    """
-    front = sentence.front
-    rows = found.alignment and found.alignment[:-1]
+    """One hypothesis with its text in one line; only the source `pieces` are in the alignment."""
+    columns = slice(sentence.front, sentence.front + len(pieces))
+    rows = hypothesis.alignment and hypothesis.alignment[:-1]
     return Translation(
         text=one_line(text),
-        score=found.score,
-        tokens=tuple(vocabulary.pieces_target(found.tokens[:-1])),
-        log_probabilities=tuple(found.log_probabilities),
+        score=hypothesis.score,
+        tokens=tuple(vocabulary.pieces_target(hypothesis.tokens[:-1])),
+        log_probabilities=tuple(hypothesis.log_probabilities),
         source_tokens=pieces,
-        alignment=None
-        if rows is None
-        else tuple(tuple(row[front : front + len(pieces)]) for row in rows),
+        alignment=None if rows is None else tuple(tuple(row[columns]) for row in rows),
         prefix=vocabulary.decode_target([sentence.prefix])[0] if sentence.prefix else "",
     )
-
-
-SPLIT_ACTION = "split at sentence ends, or cut where there are none"
-
-
-def warn_long_lines(long: _LongLines, done: str = SPLIT_ACTION) -> None:
-    """Warn once of all lines that were too long for the model, and say what was done to them."""
-    if long.count:
-        console.print_line(
-            f"mt: warning[LINE-LONG] {long.count} lines of more than {long.room} pieces were "
-            f"{done}: {long}"
-        )
-
-
-# ------------------------------------------------------------------------------- settings
-
-
-class _Settings(Section):
-    """Wraps the search section, so that problems are told with their whole key."""
-
-    search: Annotated[SearchConfig, Plugin("search")]
 
 
 def search_config(own: SearchConfig, settings: Any) -> SearchConfig:
@@ -339,16 +302,17 @@ def search_config(own: SearchConfig, settings: Any) -> SearchConfig:
     kept = own.model_dump(mode="json")
     if settings.get("kind", own.kind) != own.kind:
         kept = {key: kept[key] for key in SearchConfig.model_fields}
-    said: dict[Location, str] = {
+    places: dict[Location, str] = {
         ("search", key): f"--set search.{key}={value}" for key, value in settings.items()
     }
-    said["search",] = said.get(("search", "kind"), "--set")
-    document = Document({"search": {**kept, **settings}}, said, name="--set")
-    return validate(_Settings, document).search
+    places["search",] = places.get(("search", "kind"), "--set")
+    schema = Annotated[SearchConfig, Plugin("search")]
+    config = validate_section("search", schema, {**kept, **settings}, places, "--set")
+    return cast(SearchConfig, config)
 
 
 def batch_token_budget(config: SearchConfig, options: EngineOptions) -> int:
-    """Padded source positions of one batch: what is asked for is times beams, or samples."""
+    """Padded source positions of one batch: `batch_tokens` by the beams, or samples."""
     return options.batch_tokens // max(options.n_best, getattr(config, "beams", 1))
 
 
@@ -359,7 +323,7 @@ def merge_translations(parts: Sequence[Translation], space: str) -> Translation:
         text=space.join(part.text for part in parts),
         score=math.fsum(part.score for part in parts),
         tokens=tuple(token for part in parts for token in part.tokens),
-        log_probabilities=tuple(gain for part in parts for gain in part.log_probabilities),
+        log_probabilities=tuple(value for part in parts for value in part.log_probabilities),
         alternatives=tuple(merge_translations(each, space) for each in ranked),
         source_tokens=tuple(token for part in parts for token in part.source_tokens),
         alignment=_merge_alignments(parts),

@@ -24,16 +24,16 @@ from mt.runtime.device import physical_cores
 from mt.runtime.files import decode_lines
 
 MAX_PROCESSES = 8
-"""Processes that are started unasked."""
-MEMORY_SHARE = 16 << 10
-"""Bytes of text for which a process is worth its start."""
+"""Most processes by default."""
+BYTES_PER_PROCESS = 16 << 10
+"""Bytes of text that make a process worth its start."""
 
 
 def open_engine(path: Path, options: EngineOptions) -> Engine:
     """The engine of what lies at `path`: the first kind that accepts it.
 
     Raises:
-        ModelError: none accepts it, or the one that does finds it damaged.
+        ModelError: none accepts it, or it is damaged.
     """
     return cast(Engine, plugin("engines", engine_kind(path)).open(path, options))
 
@@ -52,18 +52,24 @@ def engine_kind(path: Path) -> str:
     raise ModelError("RUN-NONE", path, what, advice)
 
 
-def check_processes(stream: BinaryIO) -> int:
-    """How many processes should share the work on a stream: one, but for a file of some size.
+def default_processes(device: str | None = None) -> int:
+    """The number of processes for long work: one a core of a CPU, one on a GPU.
 
     Two of one thread each are faster than one of two; each costs as much memory and start again.
     """
+    on_cpu = device == "cpu" or not Path("/dev/nvidiactl").exists()
+    return min(physical_cores(), MAX_PROCESSES) if on_cpu else 1
+
+
+def check_processes(stream: BinaryIO) -> int:
+    """The number of processes for a stream: one, but for a file of some size."""
     try:
-        facts = os.fstat(stream.fileno())
+        status = os.fstat(stream.fileno())
     except OSError:
         return 1
-    if not stat.S_ISREG(facts.st_mode) or Path("/dev/nvidiactl").exists():
+    if not stat.S_ISREG(status.st_mode):
         return 1
-    return max(1, min(physical_cores(), MAX_PROCESSES, facts.st_size // MEMORY_SHARE))
+    return max(1, min(default_processes(), status.st_size // BYTES_PER_PROCESS))
 
 
 def translate_lines(
@@ -71,25 +77,18 @@ def translate_lines(
     name: str = "input", rendering: Formatter = output_formats.format_text,
     replace_bad: bool = False,
 ) -> int:  # fmt: skip
-    """Translate a stream of UTF-8 lines, cut at `\\n` only, in order: a line out for each line in.
+    """Translate a stream of UTF-8 lines, split at `\\n` only, in order; return their number.
 
-    What is done is written before the engine reads on, so that a slow reader's or a slow
-    writer's next line never holds back the last.
+    Each translation is written before the engine reads on, so that no slow reader or writer delays
+    the translation of an earlier line.
 
     Args:
-        engine: what translates.
-        stream: bytes, where lines are read.
-        out: where translations go.
-        options: what is asked of the engine; by default what it was opened with.
-        name: what the stream is called in an error.
-        rendering: how a translation is written, see `mt.formats`.
+        options: by default those that the engine was opened with.
+        name: of the stream, in an error.
         replace_bad: a byte that is not UTF-8 becomes U+FFFD, with one warning at the end.
 
-    Returns:
-        The number of lines.
-
     Raises:
-        DataError: a line is not UTF-8; the translations of those before it have been written.
+        DataError: a line is not UTF-8; the translations before it have been written.
         BrokenPipeError: the reader of `out` has gone.
     """
     bad = LineWarnings()
@@ -97,10 +96,10 @@ def translate_lines(
     count = 0
     try:
         for translation in engine.translate(lines, options):
-            out.write(rendering(count, lines.waiting.popleft(), translation) + "\n")
+            out.write(rendering(count, lines.pending.popleft(), translation) + "\n")
             count += 1
     except DataError:
-        if lines.failure is None:  # else what follows from the input having ended early
+        if lines.failure is None:  # else it follows from the early end of the input
             raise
     out.flush()
     if lines.failure is not None:
@@ -112,12 +111,12 @@ def translate_lines(
 
 
 class _InputLines:
-    """Lines as an engine reads them; ends before the first bad one, which it remembers."""
+    """Lines for an engine; they end before the first bad one, whose error is kept."""
 
     def __init__(self, lines: Iterable[str], out: IO[str]) -> None:
         self.lines, self.out = lines, out
-        self.waiting = deque[str]()
-        """Those that were read and are not yet translated."""
+        self.pending = deque[str]()
+        """Read and not yet translated."""
         self.failure: DataError | None = None
 
     def __iter__(self) -> Iterator[str]:
@@ -131,12 +130,12 @@ class _InputLines:
             except DataError as error:
                 self.failure = error
                 return
-            self.waiting.append(line)
+            self.pending.append(line)
             yield line
 
 
 def check_equal_lines(source: Path, target: Path) -> None:
-    """Read two files to the end, to see that they are sound and equally long.
+    """Check that two files are UTF-8 and have equally many lines.
 
     Raises:
         DataError: one is missing or not UTF-8, or they differ in their number of lines.
@@ -152,9 +151,9 @@ def score_files(
     engine: Engine, source: Path, target: Path, out: IO[str], as_json: bool = False,
     normalise: bool = False,
 ) -> None:  # fmt: skip
-    """Force each line of `target` as the translation of that line of `source`: a line out for each.
+    """Write the score of each line of `target` as the translation of that line of `source`.
 
-    The files are of equally many lines, see `check_equal_lines`. A summary goes to standard error.
+    The files have equally many lines (`check_equal_lines`). A summary goes to standard error.
     """
     rendering = output_formats.format_score_json if as_json else output_formats.format_score
     ours, theirs = tee(zip(files.read_lines(source), files.read_lines(target), strict=True))
@@ -165,84 +164,79 @@ def score_files(
     out.flush()
     if tokens:
         perplexity = math.exp(min(-total / tokens, 700.0))
-        told = f"{pairs} pairs, {tokens} tokens, log-probability {total:.2f}"
-        console.print_line(f"mt: {told}, perplexity {perplexity:.3f}")
+        counts = f"{pairs} pairs, {tokens} tokens, log-probability {total:.2f}"
+        console.print_line(f"mt: {counts}, perplexity {perplexity:.3f}")
 
 
-OPEN_ONLY_OPTIONS = ("checkpoint", "device", "precision", "threads", "processes", "others")
+OPEN_ONLY_OPTIONS = (
+    "checkpoint", "device", "precision", "threads", "processes", "ensemble_paths",
+)  # fmt: skip
 """The options of an engine that cannot change once it is open."""
 
 
 class Translator:
-    """A model as Python sees it: the engine of the commands, opened once.
-
-    Args:
-        engine: what translates.
-        options: what it was opened with.
-    """
+    """A model in Python: the engine of the commands, opened once."""
 
     def __init__(self, engine: Engine, options: EngineOptions | None = None) -> None:
         self.engine, self.options = engine, options or EngineOptions()
 
     @overload
     def translate(
-        self, lines: Iterable[str], details: Literal[False] = False, **asked: Any
+        self, lines: Iterable[str], details: Literal[False] = False, **options: Any
     ) -> list[str]: ...
 
     @overload
     def translate(
-        self, lines: Iterable[str], details: Literal[True], **asked: Any
+        self, lines: Iterable[str], details: Literal[True], **options: Any
     ) -> list[Translation]: ...
 
     def translate(
-        self, lines: Iterable[str], details: bool = False, **asked: Any
+        self, lines: Iterable[str], details: bool = False, **options: Any
     ) -> list[str] | list[Translation]:
         """The translation of each text, in order.
 
         Args:
-            lines: the texts.
-            details: give `mt.contracts.Translation`s, with scores, pieces and, when they are
-                asked for, alternatives and alignments; by default the texts alone.
-            asked: fields of `mt.contracts.EngineOptions` for this call: `search`, `n_best`,
-                `alignments`, `prefixes`, `seed` ...
+            details: return `mt.decoding.types.Translation`s, with scores, pieces and, on request,
+                alternatives and alignments; by default the texts alone.
+            options: fields of `mt.decoding.types.EngineOptions` for this call: `search`,
+                `n_best`, `alignments`, `prefixes`, `seed` ...
         """
         if isinstance(lines, str):
             raise TypeError("translate takes a list of texts, not one text")
-        if fixed := sorted(asked.keys() & set(OPEN_ONLY_OPTIONS)):
+        if fixed := sorted(options.keys() & set(OPEN_ONLY_OPTIONS)):
             raise TypeError(f"{fixed[0]} is chosen when a model is opened: mt.load(path, ...)")
-        if not details and (asked.get("n_best", 1) > 1 or asked.get("alignments")):
+        if not details and (options.get("n_best", 1) > 1 or options.get("alignments")):
             raise TypeError("n_best and alignments need details=True")
-        options = replace(self.options, token_scores=details)
-        found = self.engine.translate(lines, replace(options, **asked))
-        return list(found) if details else [translation.text for translation in found]
+        own = replace(self.options, token_scores=details)
+        translations = self.engine.translate(lines, replace(own, **options))
+        return list(translations) if details else [each.text for each in translations]
 
     def score(self, sources: Iterable[str], targets: Iterable[str]) -> list[Score]:
-        """How probable the model finds each target, given its source, in order.
+        """The log-probability of each target, given its source, in order.
 
         Raises:
             ValueError: there are more of one than of the other.
         """
         if isinstance(sources, str) or isinstance(targets, str):
             raise TypeError("score takes two lists of texts, not two texts")
-        texts = zip(sources, targets, strict=True)
-        return list(self.engine.score(to_pairs(texts)))
+        return list(self.engine.score(to_pairs(zip(sources, targets, strict=True))))
 
 
 def to_pairs(texts: Iterable[tuple[str, str]]) -> Iterator[Pair]:
-    """Sources with their targets as an engine scores them, lazily."""
+    """Sources and targets as pairs to score, lazily."""
     for number, (source, target) in enumerate(texts, start=1):
         yield Pair(source, target, "", "", f"line {number}")
 
 
 def load(path: str | Path, **options: Any) -> Translator:
-    """The model at a path, ready to translate: `mt.load("runs/x").translate(["..."])`.
+    """Open the model at a path: `mt.load("runs/x").translate(["..."])`.
 
     Args:
         path: a run directory, or a checkpoint folder in it.
-        options: fields of `mt.contracts.EngineOptions`, such as `search={"beams": 8}`.
+        options: fields of `mt.decoding.types.EngineOptions`, such as `search={"beams": 8}`.
 
     Raises:
         ModelError: there is no model, or a damaged one.
     """
-    asked = EngineOptions(**options)
-    return Translator(open_engine(Path(path), asked), asked)
+    opened = EngineOptions(**options)
+    return Translator(open_engine(Path(path), opened), opened)

@@ -1,12 +1,11 @@
-"""A whole corpus translated, however long it takes: part by part, into files, by processes.
+"""Translate a whole corpus: part by part, into files, by several processes.
 
     OUT/parts/part-000000-0123456789abcdef.txt ...   while it is under way
         source.txt  target.txt  corpus.json          when it is done
 
-The name of a part holds the hash of all that decides what is in it: the model, what is asked of
-it, the lines. A part that is there is whole, and is not done again; so a job that was killed
-anywhere goes on when it is run again, and what it writes is the same to the last byte, by however
-many processes. What is out of date is another name.
+The name of a part has the hash of all that decides its contents: the model, the options, the lines.
+An existing part is complete and is not translated again. So a killed job continues when it runs
+again, and its output is the same to the last byte for any number of processes.
 """
 
 from __future__ import annotations
@@ -22,11 +21,11 @@ from typing import Any, Literal, cast
 
 from mt.checkpoints import bundle, checkpoint, run_directory
 from mt.data.text import is_blank, one_line
-from mt.decoding.translate import MAX_PROCESSES, engine_kind, open_engine
+from mt.decoding.translate import engine_kind, open_engine
 from mt.decoding.types import Engine, EngineOptions
 from mt.decoding.worker_pool import Part, WorkerPoolSearcher, open_pool
 from mt.errors import ConfigError
-from mt.runtime import device, files
+from mt.runtime import files
 
 FORMAT = 1
 PART = 2048
@@ -38,78 +37,71 @@ CORPUS = "corpus.json"
 
 @dataclass(frozen=True)
 class CorpusJob:
-    """A corpus to be translated."""
+    """A corpus to translate."""
 
     model: Path
-    """What translates: a run, a checkpoint, a bundle, an exported folder."""
+    """A run, a checkpoint, a bundle, or an exported folder."""
     lines: Iterable[str]
     """Can be iterated again."""
     out: Path
     """The folder to fill."""
     options: EngineOptions
     side: Literal["source", "target"]
-    """Which side of the corpus the translations are; the lines are the other."""
+    """The side of the corpus that the translations are; the lines are the other."""
     total: int | None = None
-    """How many lines, where that is known."""
+    """The number of lines, if known."""
 
 
 def translate_corpus(job: CorpusJob, tell: Callable[[str], None]) -> dict[str, Any]:
-    """Translate a corpus, or what is left of it, and write both sides as files.
+    """Translate the missing parts of a corpus and write both sides as files.
 
     Args:
-        job: what to do.
         tell: where a line of progress goes.
 
     Returns:
-        What `corpus.json` says: the number of `pairs`, and of lines `left_out` for being blank.
+        The contents of `corpus.json`: the number of `pairs`, and of blank lines `left_out`.
 
     Raises:
-        ConfigError: `out` is something else, or the model draws samples that nobody can draw again.
+        ConfigError: `out` is something else, or the model cannot repeat its samples.
         MtError: what opening the model and reading the lines raise.
     """
-    _refuse_existing(job)
+    _check_job(job)
     with files.lock(job.out / ".lock"):
         key = _settings_key(job)
-        names = _part_file_names(job, key)
+        names = [
+            f"part-{number:06}-{_digest([key, number, lines])[:16]}.txt"
+            for number, lines in _chunks(job.lines)
+        ]
         digest = _digest([key, names, job.side])
-        done = _is_done(job.out)
+        done = _read_metadata(job.out)
         if done is not None and done["digest"] == digest:
             tell(f"{job.out}: {done['pairs']:,} pairs are there already")
             return done
         parts = files.make_folder(job.out / "parts")
         files.delete_leftovers(parts)
         _translate(job, parts, names, tell)
-        about = _write_part(job, parts, names) | {"digest": digest, **key}
-        files.write_json(job.out / CORPUS, about)  # the last: without it the rest is nothing
+        metadata = _write_sides(job, parts, names) | {"digest": digest, **key}
+        files.write_json(job.out / CORPUS, metadata)  # the last: it marks the corpus complete
         files.delete(parts)
-    tell(f"{job.out}: {about['pairs']:,} pairs, {about['left_out']:,} blank lines left out")
-    return about
-
-
-def check_job_processes(options: EngineOptions) -> int:
-    """How many processes should share a long work: one a core of a CPU, one on a GPU."""
-    on_cpu = options.device == "cpu" or not Path("/dev/nvidiactl").exists()
-    return min(device.physical_cores(), MAX_PROCESSES) if on_cpu else 1
+    tell(f"{job.out}: {metadata['pairs']:,} pairs, {metadata['left_out']:,} blank lines left out")
+    return metadata
 
 
 def model_digest(model: Path, choice: str | None = None) -> str:
-    """A hash by which a model is known, wherever it lies."""
+    """A hash of the model's weights, independent of its place."""
     if run_directory.is_run(model):
         folder = run_directory.open_run(model, choice).folder
-        listed = files.read_json(folder / checkpoint.MANIFEST)["files"]
-        return str(listed[checkpoint.MODEL]["sha256"])
+        manifest = files.read_json(folder / checkpoint.MANIFEST)["files"]
+        return str(manifest[checkpoint.MODEL]["sha256"])
     if bundle.is_bundle(model):
         return files.sha256(model)
-    found = sorted(path for path in model.iterdir() if path.is_file())
-    return _digest([[path.name, files.sha256(path)] for path in found])
+    paths = sorted(path for path in model.iterdir() if path.is_file())
+    return _digest([[path.name, files.sha256(path)] for path in paths])
 
 
-# ----------------------------------------------------------------------------- the parts
-
-
-def _refuse_existing(job: CorpusJob) -> None:
-    """Nothing of the user's is replaced; nothing that cannot be drawn again is begun."""
-    if job.out.is_file() or (job.out.is_dir() and not _is_part_file(job.out)):
+def _check_job(job: CorpusJob) -> None:
+    """Refuse to replace files of the user, and samples that cannot be repeated."""
+    if job.out.is_file() or (job.out.is_dir() and not _is_corpus(job.out)):
         advice = "choose a folder that is not there yet"
         raise ConfigError("OUTPUT-EXISTS", job.out, "is there, and no corpus of mt", advice)
     if job.options.search.get("kind") == "sampling" and engine_kind(job.model) != "native":
@@ -117,31 +109,23 @@ def _refuse_existing(job: CorpusJob) -> None:
         raise ConfigError("ENGINE", job.model, what, "give the run that it came from")
 
 
-def _is_part_file(folder: Path) -> bool:
-    known = {"parts", CORPUS, "source.txt", "target.txt"}
-    return {path.name for path in folder.iterdir() if not path.name.startswith(".")} <= known
+def _is_corpus(folder: Path) -> bool:
+    own = {"parts", CORPUS, "source.txt", "target.txt"}
+    return {path.name for path in folder.iterdir() if not path.name.startswith(".")} <= own
 
 
 def _settings_key(job: CorpusJob) -> dict[str, Any]:
-    """What decides the translations besides the lines."""
-    asked = job.options
+    """The settings that decide the translations, besides the lines."""
+    options = job.options
     return {
         "format": FORMAT,
-        "model": model_digest(job.model, asked.checkpoint),
-        "search": dict(asked.search),
-        "target_language": asked.target_language,
-        "precision": asked.precision,
-        "batch_tokens": asked.batch_tokens,
-        "seed": asked.seed,
+        "model": model_digest(job.model, options.checkpoint),
+        "search": dict(options.search),
+        "target_language": options.target_language,
+        "precision": options.precision,
+        "batch_tokens": options.batch_tokens,
+        "seed": options.seed,
     }
-
-
-def _part_file_names(job: CorpusJob, key: dict[str, Any]) -> list[str]:
-    """The file names of all parts."""
-    return [
-        f"part-{number:06}-{_digest([key, number, lines])[:16]}.txt"
-        for number, lines in _chunks(job.lines)
-    ]
 
 
 def _chunks(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
@@ -159,60 +143,56 @@ def _digest(value: Any) -> str:
 
 
 def _translate(job: CorpusJob, folder: Path, names: list[str], tell: Callable[[str], None]) -> None:
-    """Make the parts that are not there."""
+    """Translate the missing parts."""
     missing = [number for number, name in enumerate(names) if not (folder / name).is_file()]
     if not missing:
         return
-    if len(missing) < len(names):
-        tell(f"{len(names) - len(missing)} of {len(names)} parts are there already")
-    began, last, made = time.monotonic(), time.monotonic(), 0
-    for number, texts in _translate_chunk(job, set(missing)):
+    existing = len(names) - len(missing)
+    if existing:
+        tell(f"{existing} of {len(names)} parts are there already")
+    began, last, translated = time.monotonic(), time.monotonic(), 0
+    for number, texts in _translate_parts(job, set(missing)):
         files.write_file(folder / names[number], "".join(f"{text}\n" for text in texts))
-        made += len(texts)
+        translated += len(texts)
         now = time.monotonic()
         if now - last >= LOG_EVERY_SECONDS:
-            last, speed = now, made / (now - began)
+            last, speed = now, translated / (now - began)
             of = f" of {job.total:,}" if job.total else ""
-            before = (len(names) - len(missing)) * PART
-            tell(f"{before + made:,}{of} lines translated, {speed:.1f} lines/s")
+            tell(f"{existing * PART + translated:,}{of} lines translated, {speed:.1f} lines/s")
 
 
-def _translate_chunk(job: CorpusJob, missing: set[int]) -> Iterator[tuple[int, list[str]]]:
+def _translate_parts(job: CorpusJob, missing: set[int]) -> Iterator[tuple[int, list[str]]]:
     """The number and the translations of each missing part, in any order."""
-    processes = min(job.options.processes, len(missing))
-    if processes == 1:
-        engine: Engine = open_engine(job.model, replace(job.options, processes=1))
-        for number, lines, options in _pending_parts(job, missing):
-            yield number, [each.text for each in engine.translate(lines, options)]
+    options = replace(job.options, processes=min(job.options.processes, len(missing)))
+    if options.processes == 1:
+        engine: Engine = open_engine(job.model, options)
+        for number, lines, own in _missing_parts(job, missing):
+            yield number, [each.text for each in engine.translate(lines, own)]
         return
-    options = replace(job.options, processes=processes)
-    threads = options.threads or max(1, device.physical_cores() // processes)
-    shared = open_pool(engine_kind(job.model), job.model, options, threads)
-    yield from cast(WorkerPoolSearcher, shared.searcher).translate(_pending_parts(job, missing))
+    searcher = open_pool(engine_kind(job.model), job.model, options).searcher
+    yield from cast(WorkerPoolSearcher, searcher).translate(_missing_parts(job, missing))
 
 
-def _pending_parts(job: CorpusJob, missing: set[int]) -> Iterator[Part]:
+def _missing_parts(job: CorpusJob, missing: set[int]) -> Iterator[Part]:
+    options = replace(job.options, processes=1, low_latency=False)
     for number, lines in _chunks(job.lines):
         if number in missing:
-            first = number * PART
-            yield number, lines, replace(job.options, processes=1, first_line=first, soon=False)
+            yield number, lines, replace(options, line_offset=number * PART)
 
 
-# ---------------------------------------------------------------------------- the corpus
-
-
-def _is_done(out: Path) -> dict[str, Any] | None:
-    """What is said of the corpus that is there, if one is."""
+def _read_metadata(out: Path) -> dict[str, Any] | None:
+    """The contents of `corpus.json` of a complete corpus, else None."""
     try:
-        about: dict[str, Any] = files.read_json(out / CORPUS)
-        whole = all((out / name).stat().st_size == size for name, size in about["bytes"].items())
-        return about if whole and "digest" in about and "pairs" in about else None
+        metadata: dict[str, Any] = files.read_json(out / CORPUS)
+        sizes = metadata["bytes"].items()
+        is_complete = all((out / name).stat().st_size == size for name, size in sizes)
+        return metadata if is_complete and {"digest", "pairs"} <= metadata.keys() else None
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
 
 
-def _write_part(job: CorpusJob, parts: Path, names: list[str]) -> dict[str, Any]:
-    """Both sides, line by line; a pair of which a side is blank is left out."""
+def _write_sides(job: CorpusJob, parts: Path, names: list[str]) -> dict[str, Any]:
+    """Write both sides, line by line; a pair with a blank side is left out."""
     texts = chain.from_iterable(files.read_lines(parts / name) for name in names)
     other = "target" if job.side == "source" else "source"
     paths = {side: job.out / f"{side}.txt" for side in ("source", "target")}

@@ -18,7 +18,11 @@ from mt.special_tokens import FIRST_PIECE, FIRST_RESERVED
 
 
 class Decoder(Protocol):
-    """What a search sees: one model, an ensemble, or anything that predicts a next token."""
+    """Predicts next tokens: one model, an ensemble, or anything else.
+
+    Optional: `top_k(state, logits, count)`, a faster `candidates.top_k_in_blocks` of the last
+    logits, or None.
+    """
 
     def start(self, source: Tensor, beams: int, max_lengths: Tensor) -> Any:
         """The state before the first token, for source ids [B, S] and max_lengths [B]."""
@@ -26,29 +30,29 @@ class Decoder(Protocol):
     def step(self, state: Any, tokens: Tensor) -> Tensor:
         """Logits [B, N, V] after feeding tokens [B, N]; an ensemble: mean log-probabilities."""
 
-    def sharpen(self, state: Any, ids: Tensor, logits: Tensor) -> Tensor:
-        """What `step` gave for the tokens `ids` [B, N, K], as exactly as can be.
+    def recompute_in_fp32(self, state: Any, ids: Tensor, logits: Tensor) -> Tensor:
+        """The logits [B, N, K] of the tokens `ids` [B, N, K] after the last step, in fp32.
 
-        Few tokens decide, so that `step` may compute all in fewer bits; `logits` [B, N, K] are
-        what it gave for these, and what comes back when that was exact.
+        `step` may compute in fewer bits. `logits` [B, N, K] are its results for these tokens,
+        and the result where they are exact.
         """
 
     def reorder(self, state: Any, beams: Tensor) -> None:
         """Beam n of sentence b continues what beam `beams[b, n]` was; beams [B, N]."""
 
-    def keep(self, state: Any, sentences: Tensor) -> None:
+    def select_sentences(self, state: Any, sentences: Tensor) -> None:
         """Keep only these sentences [B'] (ascending)."""
 
     def align(self, source: Tensor, tokens: Tensor) -> Tensor:
-        """Attention [B, N, T, S] of hypotheses [B, N, T] over source ids [B, S]; rows sum to 1.
+        """Attention [B, N, T, S] of hypotheses [B, N, T] over source ids [B, S], teacher-forced.
 
-        All positions at once, by teacher forcing: what each step of the decoding attended to.
+        Rows sum to 1.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a search is asked for."""
+    """The input of a search."""
 
     source: Tensor
     """[B, S] ids."""
@@ -57,16 +61,16 @@ class Request:
     prefixes: Sequence[Sequence[int]] | None = None
     """Tokens that each hypothesis of a sentence must begin with."""
     n_best: int = 1
-    """How many hypotheses a sentence are wanted."""
+    """Hypotheses of each sentence."""
     seeds: Sequence[int] | None = None
-    """[B] for searches that sample: what is drawn for a sentence depends on its own seed only."""
+    """[B] for searches that sample: a sentence's samples depend on its own seed only."""
     texts: Callable[[Sequence[Sequence[int]]], list[str]] | None = None
     """Tokens to text, for searches that compare texts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hypotheses:
-    """What a search found, best first."""
+    """The result of a search, best first."""
 
     tokens: Tensor
     """[B, N, T] without `<s>`, with `</s>` where it ended, padded with 0."""
@@ -85,7 +89,7 @@ class Search(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """One sentence to be searched, in ids."""
+    """One source sentence in ids."""
 
     source: Sequence[int]
     """Ends in `</s>`."""
@@ -98,7 +102,7 @@ class Sentence:
 
     @property
     def front(self) -> int:
-        """How many control pieces, such as the tag of a language, stand before its text."""
+        """The number of control pieces, such as a language tag, before its text."""
         text = (n for n, i in enumerate(self.source) if not FIRST_RESERVED <= i < FIRST_PIECE)
         return next(text)
 
@@ -112,19 +116,19 @@ class Hypothesis:
     score: float
     """Length-penalised log-probability (natural logarithm)."""
     log_probabilities: Sequence[float]
-    """Of each token; none where an engine has to work for them and nobody asked."""
+    """Of each token; empty where an engine computes them on request only."""
     alignment: Sequence[Sequence[float]] | None = None
-    """A row a token over the source's ids, when asked for."""
+    """A row a token over the source's ids, on request."""
 
 
 class Searcher(Protocol):
-    """What finds translations of sentences in ids: where engines differ. No torch in its interface.
+    """Finds translations of sentences in ids, without torch in its interface.
 
-    `mt.text_engine.TextEngine` makes an engine of it.
+    `mt.decoding.text_translator.TextTranslator` makes an engine of it.
     """
 
-    ahead: int
-    """How many windows of sentences it likes to be given before the results of one are read."""
+    prefetch_windows: int
+    """Windows of sentences to pass ahead before the results of one are read."""
 
     def search(
         self, sentences: Sequence[Sentence], config: SearchConfig, options: EngineOptions
@@ -134,23 +138,23 @@ class Searcher(Protocol):
         Work may begin at the call; the iterator waits for it.
 
         Raises:
-            ConfigError: the search, or an option, is not one of this searcher's.
+            ConfigError: the searcher does not support the search or an option.
             ModelError: a sentence has no hypothesis: the probabilities are not numbers.
         """
 
     def force(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
-        """The log-probability of each token of each target, given (source, target) ids.
+        """The log-probability of each token of each target of (source, target) ids.
 
         Both sides end in `</s>`.
         """
 
 
 @runtime_checkable
-class Watcher(Protocol):
-    """A searcher that can also tell what its model attends to; not every one can."""
+class AttentionSearcher(Protocol):
+    """A searcher that can also return the attention of its model."""
 
     def forced(self, source: Sequence[int], target: Sequence[int]) -> Hypothesis:
-        """A given target as if it had been found: its log-probability is its score.
+        """The hypothesis of a given target, scored by its log-probability.
 
         Both sides end in `</s>`.
 
@@ -161,9 +165,9 @@ class Watcher(Protocol):
     def attentions(
         self, source: Sequence[int], target: Sequence[int]
     ) -> Mapping[str, Sequence[NDArray[np.float32]]]:
-        """What `Seq2Seq.attentions` tells of one pair: [H, T, S] a layer.
+        """`Seq2Seq.attentions` of one pair: [H, T, S] a layer.
 
-        Row t is from where token t of the target is said; both sides end in `</s>`.
+        Row t belongs to token t of the target; both sides end in `</s>`.
 
         Raises:
             ConfigError: the model has no attention, or there are several.
@@ -182,32 +186,32 @@ class Translation:
     log_probabilities: tuple[float, ...] = ()
     """Of each token, and of the end."""
     alternatives: tuple[Translation, ...] = ()
-    """The n-best list, this one first, when more than one was asked for."""
+    """The n-best list, this one first, when `n_best` is above 1."""
     source_tokens: tuple[str, ...] = ()
     """Source pieces, `</s>` left out."""
     alignment: tuple[tuple[float, ...], ...] | None = None
-    """A row a target token over the source pieces, when asked for; `</s>` is in neither, so that
-    a row sums to at most 1."""
+    """A row a target token over the source pieces, on request; `</s>` is in neither, so that a
+    row sums to at most 1."""
     prefix: str = ""
-    """The target text that was forced, when one was."""
+    """The forced target text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """How probable a model finds a given target."""
+    """The log-probability of a given target."""
 
     log_probability: float
     """Sum over tokens, `</s>` included (natural logarithm)."""
     tokens: int
-    """How many tokens were scored, `</s>` included."""
+    """Number of tokens scored, `</s>` included."""
     token_log_probabilities: tuple[float, ...] = ()
     pieces: tuple[str, ...] = ()
-    """The tokens that were scored; the last is `</s>`."""
+    """The tokens scored; the last is `</s>`."""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
-    """What a caller asks of an engine; None leaves a choice to the run's recipe."""
+    """Options of an engine; None leaves a choice to the run's recipe."""
 
     checkpoint: str | None = None
     """`best`, `last`, `average` or `step-N`."""
@@ -217,32 +221,32 @@ class EngineOptions:
     precision: str | None = None
     threads: int | None = None
     processes: int = 1
-    """How many processes share the work, each with its own copy of the model."""
-    others: tuple[Path, ...] = ()
+    """Processes that share the work, each with its own copy of the model."""
+    ensemble_paths: tuple[Path, ...] = ()
     """Further models of an ensemble: the log-probabilities of all are averaged."""
     batch_tokens: int = 6144
     """Padded source positions times beams of one batch."""
     line_buffered: bool = False
     """Translate each line before the next is read."""
-    soon: bool = True
-    """Whether somebody waits for the first translations; else more lines are sorted together."""
+    low_latency: bool = True
+    """Return the first translations early; else more lines are sorted together."""
     n_best: int = 1
     alignments: bool = False
     token_scores: bool = False
-    """Whether the log-probability of each token is asked for; an engine may tell it anyway."""
+    """Compute the log-probability of each token; an engine may do so anyway."""
     prefixes: Iterable[str] | None = None
     """A target beginning for each line, when decoding is forced."""
     strict: bool = False
     """Refuse a line that is too long for the model, instead of splitting it."""
     seed: int = 1
-    first_line: int = 0
-    """Lines of the whole text that come before these: seeds and messages count them, too."""
+    line_offset: int = 0
+    """Lines of the whole text before these: seeds and messages count them, too."""
     target_language: str | None = None
-    """The target language asked of a multilingual model."""
+    """The target language, of a multilingual model."""
 
 
 class Engine(Protocol):
-    """Anything that translates lines of text; no torch in its interface."""
+    """Translates lines of text; no torch in its interface."""
 
     def translate(
         self, lines: Iterable[str], options: EngineOptions | None = None

@@ -1,4 +1,4 @@
-"""Word alignments from the attention of pieces."""
+"""Word alignments from the attention of pieces, and pieces as readable words."""
 
 from __future__ import annotations
 
@@ -8,42 +8,41 @@ from collections.abc import Iterator, Sequence
 from mt.decoding.types import Translation
 
 WORD_START = "\u2581"
-"""What SentencePiece puts before a piece that begins a word."""
+"""SentencePiece's mark before a piece that begins a word."""
 SPACELESS_SCRIPTS = (
     "CJK", "IDEOGRAPHIC", "FULLWIDTH", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR",
     "TIBETAN",
 )  # fmt: skip
-"""How the names of characters begin whose scripts put no spaces between words."""
+"""First words of the Unicode names of characters whose scripts put no spaces between words."""
 
 
 def format_pharaoh(translation: Translation) -> str:
-    """The links of a translation as `source-target` word numbers from 0, as Pharaoh wrote them."""
+    """The links of a translation as `source-target` word numbers from 0, the Pharaoh format."""
     return " ".join(f"{source}-{target}" for source, target in word_links(translation))
 
 
 def word_links(translation: Translation) -> list[tuple[int, int]]:
     """(source word, target word): for each target word the source word it attended to most.
 
-    Of all the pieces of the two words the largest attention counts. A word that attended to no
-    word (to the end of the source alone) has no link.
+    The largest attention between pieces of the two words counts. A word that attended to no word
+    (to the end of the source alone) has no link.
     """
     sources = [pieces for _, pieces in to_words(translation.source_tokens)]
-    found = []
+    links = []
     for number, (_, pieces) in enumerate(to_words(translation.tokens)):
         rows = [(translation.alignment or ())[piece] for piece in pieces]
         shares = [max(row[piece] for row in rows for piece in source) for source in sources]
         if max(shares, default=0.0) > 0:
-            found.append((shares.index(max(shares)), number))
-    return found
+            links.append((shares.index(max(shares)), number))
+    return links
 
 
 def to_words(pieces: Sequence[str]) -> list[tuple[str, range]]:
-    """Pieces put together to what stands between spaces: each word, and which pieces it is of.
+    """The words that pieces form, each with the places of its pieces.
 
-    Where a script puts no spaces between words each piece is a word; so it is where no piece
-    says that it begins a word.
+    Each piece is a word where a script puts no spaces between words, or no piece has a mark.
     """
-    starts = list(_starts_word(pieces))
+    starts = list(_word_starts(pieces))
     ends = [*starts[1:], len(pieces)][: len(starts)]
     return [
         ("".join(pieces[start:end]).replace(WORD_START, ""), range(start, end))
@@ -52,7 +51,7 @@ def to_words(pieces: Sequence[str]) -> list[tuple[str, range]]:
 
 
 def display_pieces(pieces: Sequence[str]) -> list[str]:
-    """Pieces as a reader knows them: a word begins with no mark, what continues one with a dot.
+    """Readable pieces: no mark at a word's start, a dot before a piece that continues a word.
 
     Punctuation needs no dot; a piece that is the mark alone is shown as a space.
     """
@@ -60,24 +59,24 @@ def display_pieces(pieces: Sequence[str]) -> list[str]:
     shown, before = [], ""
     for piece in pieces:
         within = marked and _is_letter(before[-1:]) and _is_letter(piece[:1])
-        dot = "\u00b7" if within and not _is_unspaced(before, piece) else ""
+        dot = "\u00b7" if within and not _is_spaceless(before, piece) else ""
         shown.append(dot + piece.replace(WORD_START, "") or "\u2423")
         before = piece
     return shown
 
 
 def _is_letter(character: str) -> bool:
-    """Whether it is a letter, a mark upon one, or a digit."""
+    """Whether it is a letter, a combining mark, or a digit."""
     return unicodedata.category(character or " ")[0] in "LMN"
 
 
-def _starts_word(pieces: Sequence[str]) -> Iterator[int]:
-    """Where words begin; a piece of the mark alone begins no word that nothing follows."""
+def _word_starts(pieces: Sequence[str]) -> Iterator[int]:
+    """The places where words begin; a mark alone begins no word that nothing follows."""
     marked = any(piece.startswith(WORD_START) for piece in pieces)
     last = max((i for i, piece in enumerate(pieces) if piece != WORD_START), default=-1)
     visible, before = True, ""  # whether the word so far is more than its mark; the piece before
     for number, piece in enumerate(pieces):
-        begins = piece.startswith(WORD_START) or not marked or _is_unspaced(before, piece)
+        begins = piece.startswith(WORD_START) or not marked or _is_spaceless(before, piece)
         if number == 0 or (begins and visible and number <= last):
             yield number
             visible = False
@@ -85,7 +84,7 @@ def _starts_word(pieces: Sequence[str]) -> Iterator[int]:
         before = piece
 
 
-def _is_unspaced(before: str, piece: str) -> bool:
+def _is_spaceless(before: str, piece: str) -> bool:
     return any(
         unicodedata.name(c, "").startswith(SPACELESS_SCRIPTS) for c in (before[-1:], piece[:1]) if c
     )

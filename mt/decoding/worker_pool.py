@@ -1,7 +1,7 @@
-"""Several processes that search as one, each with a copy of the model and a share of the cores.
+"""A pool of processes that search, each with a copy of the model and a share of the cores.
 
-The parent reads, cuts and writes text and imports no torch; what is searched goes to whichever
-process is free, batch by batch. A process that ends before it should ends the command.
+The parent reads, splits and writes text and imports no torch; batches of sentences go to whichever
+process is free. A process that ends unexpectedly ends the command.
 """
 
 from __future__ import annotations
@@ -28,33 +28,37 @@ from mt.decoding.text_translator import TextTranslator, batch_token_budget
 from mt.decoding.types import EngineOptions, Hypothesis, Sentence
 from mt.errors import ConfigError, MachineError, MtError
 from mt.runtime import signals
+from mt.runtime.device import physical_cores
 
 PADDED = 1.125
 """Padded positions of a batch of like lengths for each real one."""
 SCORED = 2048
 """Padded positions of a batch that is scored."""
 
+Part = tuple[int, Sequence[str], EngineOptions]
+"""A part of a text: its number, its lines and their options."""
+Callback = Callable[[Any], None]
 
-def open_pool(kind: str, path: Path, options: EngineOptions, threads: int) -> TextTranslator:
-    """The engine of a model, its searching done by `options.processes` processes.
+
+def open_pool(kind: str, path: Path, options: EngineOptions) -> TextTranslator:
+    """The engine of a model whose search `options.processes` processes share.
 
     Args:
         kind: the engine that each process opens.
-        path: the model.
-        options: what is asked of the engine.
-        threads: of each process.
 
     Raises:
         ConfigError: processes are to share a GPU.
         MtError: what opening the model raises.
-        MachineError: a process ended before it should.
+        MachineError: a process ended unexpectedly.
     """
     if options.device not in (None, "auto", "cpu"):
         what, advice = "several processes share the cores of a CPU", f"without {options.device}"
         raise ConfigError("PROCESSES", "--processes", what, f"translate {advice}")
+    threads = options.threads or max(1, physical_cores() // options.processes)
     own = replace(options, processes=1, threads=threads, device="cpu", prefixes=None)
-    workers = [_start_workers(kind, path, own) for _ in range(options.processes)]
-    searcher = WorkerPoolSearcher(workers)
+    searcher = WorkerPoolSearcher(
+        [_start_worker(kind, path, own) for _ in range(options.processes)]
+    )
     vocabulary, profile = searcher.opened()
     return TextTranslator(searcher, vocabulary, profile, options)
 
@@ -62,48 +66,44 @@ def open_pool(kind: str, path: Path, options: EngineOptions, threads: int) -> Te
 # ------------------------------------------------------------------------------ the parent
 
 
-Part = tuple[int, Sequence[str], EngineOptions]
-"""A part of a text: its number, its lines and what is asked for."""
-
-
 @dataclass
 class _Worker:
     process: BaseProcess
     pipe: Connection
-    task: Callable[[Any], None] | None = None
-    """Takes the result of what it does now; None: it is free."""
+    callback: Callback | None = None
+    """Takes the result of the present task; None: the worker is free."""
 
 
 @dataclass
 class _Results:
-    """What was asked for by row, filled in as it comes."""
+    """Results by row, filled in as they come."""
 
     count: int
-    found: dict[int, Any] = field(default_factory=dict)
+    by_row: dict[int, Any] = field(default_factory=dict)
 
-    def of(self, rows: Sequence[int]) -> Callable[[Any], None]:
+    def callback(self, rows: Sequence[int]) -> Callback:
         """Takes the results of these rows."""
-        return lambda found: self.found.update(zip(rows, found, strict=True))
+        return lambda results: self.by_row.update(zip(rows, results, strict=True))
 
 
 class WorkerPoolSearcher:
-    """Searches in several processes; see `mt.contracts.Searcher`."""
+    """A `Searcher` in several processes."""
 
-    ahead = 1
+    prefetch_windows = 1
 
     def __init__(self, workers: Sequence[_Worker]) -> None:
         self.workers = workers
-        self.waiting: deque[tuple[tuple[Any, ...], Callable[[Any], None]]] = deque()
+        self.queue: deque[tuple[tuple[Any, ...], Callback]] = deque()
         weakref.finalize(self, _stop, workers)
 
     def opened(self) -> Any:
         """The vocabulary and the profile of the model, once a process has opened it."""
-        told: list[Any] = []
+        results: list[Any] = []
         for worker in self.workers:
-            worker.task = told.append
-        while not told:
+            worker.callback = results.append
+        while not results:
             self._receive()
-        return told[0]
+        return results[0]
 
     def search(
         self, sentences: Sequence[Sentence], config: SearchConfig, options: EngineOptions
@@ -111,66 +111,61 @@ class WorkerPoolSearcher:
         """The best hypotheses of each sentence, in order; work begins at the call."""
         lengths = [len(each.source) for each in sentences]
         # As few batches as fit, for each step of one has its fixed cost, but as many for each
-        # process; the next window is given out before this one ends.
+        # process; the next window is dispatched before this one ends.
         budget = max(1, batch_token_budget(config, options))  # 0 of very many beams
         rounds = -(-sum(lengths) // (budget * len(self.workers)))
         share = round(PADDED * sum(lengths) / max(1, rounds * len(self.workers)))
         results = _Results(len(sentences))
         for rows in length_batches(lengths, min(budget, share)):
             task = ("search", [sentences[row] for row in rows], config, options)
-            self.waiting.append((task, results.of(rows)))
-        self._feed()
+            self.queue.append((task, results.callback(rows)))
+        self._dispatch()
         return self._in_order(results)
 
     def force(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
         """The log-probability of each token of each target."""
         results = _Results(len(pairs))
         for rows in length_batches([max(map(len, pair)) for pair in pairs], SCORED):
-            self.waiting.append((("force", [pairs[row] for row in rows]), results.of(rows)))
-        self._feed()
+            self.queue.append((("force", [pairs[row] for row in rows]), results.callback(rows)))
+        self._dispatch()
         return list(self._in_order(results))
 
     def translate(self, parts: Iterable[Part]) -> Iterator[tuple[int, list[str]]]:
-        """The translations of parts of a text, each the work of one process, as they are done.
+        """The number and the translations of each part of a text, as processes finish them.
 
-        What a part becomes depends on itself only, and not on how many processes there are.
-
-        Yields:
-            The number of a part, and its translations.
+        A part depends on itself only, and not on the number of processes.
         """
-        coming, done = iter(parts), deque[tuple[int, list[str]]]()
+        remaining, done = iter(parts), deque[tuple[int, list[str]]]()
 
-        def keep(number: int) -> Callable[[Any], None]:
+        def callback(number: int) -> Callback:
             return lambda texts: done.append((number, texts))
 
         while True:
-            for number, lines, options in islice(coming, self._idle()):
-                self.waiting.append((("translate", lines, options), keep(number)))
-            self._feed()
+            # One part for each free process, and one to come.
+            free = sum(worker.callback is None for worker in self.workers)
+            for number, lines, options in islice(remaining, free + 1 - len(self.queue)):
+                self.queue.append((("translate", lines, options), callback(number)))
+            self._dispatch()
             if not done:
-                if not any(worker.task for worker in self.workers):
+                if not any(worker.callback for worker in self.workers):
                     return
                 self._receive()
             while done:
                 yield done.popleft()
 
-    def _idle(self) -> int:
-        """How many parts to read, so that there is one for each free process and one to come."""
-        return sum(worker.task is None for worker in self.workers) + 1 - len(self.waiting)
-
     def _in_order(self, results: _Results) -> Iterator[Any]:
         for row in range(results.count):
             if row % 32 == 0:
-                self._receive(0)  # nobody should wait for the text of this window
-            while row not in results.found:
+                self._receive(0)  # no process waits for the text of this window
+            while row not in results.by_row:
                 self._receive()
-            yield results.found.pop(row)
+            yield results.by_row.pop(row)
 
-    def _feed(self) -> None:
-        """Give what waits to those that are free."""
+    def _dispatch(self) -> None:
+        """Send queued tasks to free workers."""
         for worker in self.workers:
-            if worker.task is None and self.waiting:
-                task, worker.task = self.waiting.popleft()
+            if worker.callback is None and self.queue:
+                task, worker.callback = self.queue.popleft()
                 try:
                     worker.pipe.send(task)
                 except OSError:
@@ -178,9 +173,9 @@ class WorkerPoolSearcher:
 
     def _receive(self, seconds: float | None = None) -> None:
         """Take the results that have come; by default wait for one."""
-        busy = {worker.pipe: worker for worker in self.workers if worker.task is not None}
+        busy = {worker.pipe: worker for worker in self.workers if worker.callback is not None}
         for pipe in wait(list(busy), seconds):
-            worker = busy[pipe]  # type: ignore[index] # what was given comes back
+            worker = busy[pipe]  # type: ignore[index] # `wait` returns what it was given
             try:
                 kind, value = worker.pipe.recv()
             except (EOFError, OSError):
@@ -189,10 +184,10 @@ class WorkerPoolSearcher:
                 raise value.error()
             if kind == "bug":
                 raise RuntimeError(value)
-            assert worker.task is not None, "only who has a task answers"
-            worker.task(value)
-            worker.task = None
-        self._feed()
+            assert worker.callback is not None, "only a busy worker answers"
+            worker.callback(value)
+            worker.callback = None
+        self._dispatch()
 
 
 def _worker_died(worker: _Worker) -> MachineError:
@@ -202,13 +197,13 @@ def _worker_died(worker: _Worker) -> MachineError:
     return MachineError("PROCESS-LOST", "--processes", what, advice)
 
 
-def _start_workers(kind: str, path: Path, options: EngineOptions) -> _Worker:
-    # A fresh interpreter: what has threads, as torch and its libraries do, must not be forked.
+def _start_worker(kind: str, path: Path, options: EngineOptions) -> _Worker:
+    # A fresh interpreter: torch and its libraries have threads, which a fork would break.
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_run_worker, args=(theirs, kind, path, options), daemon=True)
-    resource_tracker.ensure_running()  # its first start would undo what follows
-    with signals.block_sigint():  # the parent is told, and ends this
+    resource_tracker.ensure_running()  # its first start would undo the next line
+    with signals.block_sigint():  # only the parent handles the signal, and ends this
         process.start()
     theirs.close()
     return _Worker(process, ours)
@@ -234,27 +229,25 @@ class _Failure:
 
     def error(self) -> MtError:
         (where, what), *others = self.problems
-        known: type[MtError] = getattr(errors, self.kind)
-        return known(self.code, where, what, self.advice, others)
-
-
-def _result(engine: TextTranslator, name: str, arguments: Sequence[Any]) -> list[Any]:
-    if name == "translate":
-        return [translation.text for translation in engine.translate(*arguments)]
-    return list(getattr(engine.searcher, name)(*arguments))
+        error_type: type[MtError] = getattr(errors, self.kind)
+        return error_type(self.code, where, what, self.advice, others)
 
 
 def _run_worker(pipe: Connection, kind: str, path: Path, options: EngineOptions) -> None:
-    """Open the model, then do what comes until the parent goes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where it cannot be held back
+    """Open the model, then run tasks until the parent ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where it cannot be blocked
     try:
         engine = plugin("engines", kind).open(path, options)
         pipe.send(("opened", (engine.vocabulary, engine.profile)))
         while True:
             name, *arguments = pipe.recv()
-            pipe.send(("done", _result(engine, name, arguments)))
+            if name == "translate":
+                result = [translation.text for translation in engine.translate(*arguments)]
+            else:
+                result = list(getattr(engine.searcher, name)(*arguments))
+            pipe.send(("done", result))
     except (EOFError, OSError):
-        return  # the parent has gone
+        return  # the parent has ended
     except MtError as error:
         failure = _Failure(type(error).__name__, error.code, error.problems, error.advice)
         pipe.send(("failed", failure))

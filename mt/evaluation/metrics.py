@@ -19,7 +19,7 @@ EXTRAS = {"ja-mecab": "japanese", "ko-mecab": "korean"}
 
 
 class MetricScore(TypedDict):
-    """A score and what says how it was computed."""
+    """A score, and sacreBLEU's signature of its computation."""
 
     score: float
     signature: str
@@ -33,13 +33,7 @@ def score_translations(
     hypotheses: Sequence[str], references: Sequence[Sequence[str]], target_language: str,
     evaluation: EvaluationConfig,
 ) -> Scores:  # fmt: skip
-    """BLEU, chrF2 and TER with their signatures.
-
-    Args:
-        hypotheses: translations, raw text.
-        references: one list a reference, each as long as `hypotheses`.
-        target_language: chooses the tokenizer, when the evaluation leaves it open.
-        evaluation: how to score.
+    """BLEU, chrF2 and TER of raw translations, with their signatures; `references`: a list each.
 
     Raises:
         DataError: the counts differ, or there is nothing to score.
@@ -53,29 +47,25 @@ def score_translations(
         raise DataError("TEST-EMPTY", "evaluate", "there is nothing to score", "see the test set")
     result: Scores = {}
     for name, metric in make_metrics(target_language, evaluation).items():
-        found = metric.corpus_score(list(hypotheses), [list(each) for each in references])
-        signature = str(metric.get_signature())
-        result[name] = {"score": round(found.score, 2), "signature": signature}
+        score = metric.corpus_score(list(hypotheses), [list(each) for each in references]).score
+        result[name] = {"score": round(score, 2), "signature": str(metric.get_signature())}
     return result
 
 
 def bleu_and_chrf(
-    hypotheses: Sequence[str],
-    references: Sequence[str],
-    language: str,
+    hypotheses: Sequence[str], references: Sequence[str], language: str,
     evaluation: EvaluationConfig,
-) -> tuple[float, float]:
-    """BLEU and chrF2 of translations with one reference each, as validation needs them."""
-    known = make_metrics(language, evaluation)
-    texts = (list(hypotheses), [list(references)])
-    return known["BLEU"].corpus_score(*texts).score, known["chrF2"].corpus_score(*texts).score
+) -> tuple[float, float]:  # fmt: skip
+    """BLEU and chrF2 of translations with one reference each."""
+    metrics, texts = make_metrics(language, evaluation), (list(hypotheses), [list(references)])
+    return metrics["BLEU"].corpus_score(*texts).score, metrics["chrF2"].corpus_score(*texts).score
 
 
 def make_metrics(target_language: str, evaluation: EvaluationConfig) -> dict[str, Metric[Any]]:
     """sacreBLEU's metrics for a language.
 
     Raises:
-        ConfigError: the tokenizer is not installed; names what installs it.
+        ConfigError: the tokenizer is not installed.
         DownloadError: the tokenizer's model cannot be fetched.
     """
     from sacrebleu.metrics import BLEU, CHRF, TER
@@ -91,7 +81,7 @@ def make_metrics(target_language: str, evaluation: EvaluationConfig) -> dict[str
         what = f"the model of the tokenizer {name} cannot be fetched ({error})"
         advice = "go online once, or set another evaluation.tokenize"
         raise DownloadError("TOKENIZER", "evaluation.tokenize", what, advice) from None
-    # Words without spaces between them are no words to TER unless it cuts them itself.
+    # TER splits text without spaces into words only with `asian_support`.
     asian = not sentence_separator(target_language)
     return {
         "BLEU": bleu,

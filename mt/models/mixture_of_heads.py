@@ -158,7 +158,7 @@ class DecoderLayer(nn.Module):
 class MixtureOfHeads(nn.Module):
     """Encoder and decoder stacks, each with a router, embeddings and positions."""
 
-    waits = True
+    syncs_device = True
     """A pass synchronises with the device to read how many sentences selected a head."""
 
     def __init__(self, config: Config, source_size: int, target_size: int, tie: str) -> None:

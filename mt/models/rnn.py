@@ -239,7 +239,7 @@ class RecurrentCache:
         self.spread()
         self.state = [x[rows] for x in self.state]
 
-    def keep(self, sentences: Tensor) -> None:
+    def select_sentences(self, sentences: Tensor) -> None:
         """Keep only these sentences [B'], with their beams."""
         beams = 1 if self.fresh else self.beams
         self.state = [x.unflatten(0, (-1, beams))[sentences].flatten(0, 1) for x in self.state]

@@ -243,7 +243,7 @@ class Transformer(nn.Module):
         return KeyValueCache(source, memory.valid, beams, max_length, heads)
 
     @property
-    def alike(self) -> bool:
+    def uniform_heads(self) -> bool:
         """Whether all decoder layers have the same number of heads."""
         layers = [cast(DecoderLayer, layer) for layer in self.decoder]
         heads = {n for x in layers for n in (x.self_attention.n_heads, x.cross_attention.n_heads)}

@@ -1,49 +1,46 @@
-"""Work recorded once and replayed: a CUDA graph for each key, and what to do without.
+"""CUDA graph capture and replay: one graph for each key; plain execution where that fails.
 
-What is recorded reads and writes fixed addresses only and never waits for the device. Its plain
-twin is calling it.
+Captured work reads and writes fixed addresses only and never waits for the device.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import torch
+from torch import Tensor
 
 from mt.runtime import memory
 
-MAX_GRAPHS = 512
-"""Recordings that are kept; what comes later runs plainly."""
-
-Work = Callable[[], None]
 Result = TypeVar("Result")
 
 
 class GraphCapturer(Protocol):
-    """What records work, which a device can then repeat without being told each kernel."""
+    """Captures work so that a device can repeat it without a launch of each kernel."""
 
-    def warm(self, work: Callable[[], Result]) -> Result:
-        """Run it, so that what libraries do the first time is done."""
+    def warm_up(self, work: Callable[[], Result]) -> Result:
+        """Run the work, which initialises what libraries need."""
 
-    def record(self, work: Callable[[], Result]) -> tuple[Work, Result]:
-        """What replays it, and what it gave, which a replay fills; recording runs nothing.
+    def capture(self, work: Callable[[], Result]) -> tuple[Callable[[], None], Result]:
+        """A replay of the work, and the result that each replay fills; capturing runs nothing.
 
         Raises:
-            RuntimeError: it cannot be recorded.
+            RuntimeError: the work cannot be captured.
         """
 
 
 class CudaGraphs:
-    """Records CUDA graphs, all in one pool of memory: no two run at the same time."""
+    """Captures CUDA graphs, all in one memory pool: no two run at the same time."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.stream: Any = torch.cuda.Stream(device)
         self.pool: Any = torch.cuda.graph_pool_handle()
 
-    def warm(self, work: Callable[[], Result]) -> Result:
-        """Run on the stream of the recordings: libraries make their workspaces for a stream."""
+    def warm_up(self, work: Callable[[], Result]) -> Result:
+        """Run on the capturing stream: libraries allocate their workspaces for each stream."""
         current = torch.cuda.current_stream(self.device)
         self.stream.wait_stream(current)
         try:
@@ -52,11 +49,11 @@ class CudaGraphs:
         finally:
             current.wait_stream(self.stream)
 
-    def record(self, work: Callable[[], Result]) -> tuple[Work, Result]:
+    def capture(self, work: Callable[[], Result]) -> tuple[Callable[[], None], Result]:
         """Capture a graph; see `GraphCapturer`."""
         graph = torch.cuda.CUDAGraph()
         try:
-            # The outer context puts back the stream, which a capture that fails does not.
+            # The outer context restores the stream, which a capture that fails does not.
             with (
                 torch.cuda.device(self.device),
                 torch.cuda.stream(torch.cuda.current_stream(self.device)),
@@ -67,56 +64,78 @@ class CudaGraphs:
                 result = work()
         except RuntimeError:
             random = torch.cuda.default_generators[self.stream.device_index]
-            random.graphsafe_set_state(random.clone_state())  # one that nobody is capturing
+            random.graphsafe_set_state(random.clone_state())  # one that no graph captures
             raise
         return graph.replay, result
 
 
-def capture_failed(what: str, error: RuntimeError) -> str:
-    """The one line that tells why there is no recording."""
-    return f"mt: warning[GRAPHS] no CUDA graph {what} ({memory.first_line(error)}); running without"
+@dataclass
+class _Graph:
+    replay: Callable[[], None]
+    inputs: list[Tensor]
+    result: Any
 
 
 class GraphCache:
-    """Runs work by key: plainly the first time, which warms up; recorded, then replayed after.
+    """Runs work by key: plainly the first time, which warms up, then captured and replayed.
+
+    After a capture that fails everything runs plainly.
 
     Args:
-        recorder: None: all runs plainly.
-        tell: where the one line goes when recording fails and all runs plainly from then on.
+        capturer: None: everything runs plainly.
+        tell: where the one warning of a failed capture goes.
+        name: of the work in that warning; by default the key.
+        max_graphs: graphs kept; the work of later keys runs plainly.
     """
 
-    def __init__(self, recorder: GraphCapturer | None, tell: Callable[[str], None]) -> None:
-        self.recorder, self.tell = recorder, tell
+    def __init__(
+        self, capturer: GraphCapturer | None, tell: Callable[[str], None], name: str = "",
+        max_graphs: int = 512,
+    ) -> None:  # fmt: skip
+        self.capturer, self.tell, self.name, self.max_graphs = capturer, tell, name, max_graphs
+        self.failed = False
         self.seen: set[Hashable] = set()
-        self.recorded: dict[Hashable, Work] = {}
+        self.captured: dict[Hashable, _Graph] = {}
 
-    def __call__(self, key: Hashable, work: Work) -> None:
-        """Run what `key` stands for; `work` does the same each time it comes with it."""
-        replay = self.recorded.get(key)
-        if replay is None and key in self.seen and self.recorder is not None:
-            replay = self._record(key, work)
-        if replay is not None:
-            replay()
-        elif self.recorder is None:
-            work()
-        else:
-            if len(self.seen) < MAX_GRAPHS:
-                self.seen.add(key)
-            self.recorder.warm(work)
+    def __call__(self, key: Hashable, work: Callable[..., Result], *inputs: Tensor) -> Result:
+        """The result of `work(*inputs)`; the next replay of the key overwrites its tensors.
 
-    def _record(self, key: Hashable, work: Work) -> Work | None:
-        assert self.recorder is not None
+        Args:
+            key: what the work does depends on it alone.
+            work: other tensors that it reads keep their addresses until `forget`.
+            inputs: of equal shapes for equal keys.
+        """
+        if self.capturer is None:
+            return work(*inputs)
+        if key in self.seen and key not in self.captured and not self.failed:
+            self._capture(self.capturer, key, work, inputs)
+        if key in self.captured:
+            graph = self.captured[key]
+            for static, new in zip(graph.inputs, inputs, strict=True):
+                static.copy_(new)
+            graph.replay()
+            result: Result = graph.result
+            return result
+        if len(self.seen) < self.max_graphs:
+            self.seen.add(key)
+        return self.capturer.warm_up(lambda: work(*inputs))
+
+    def _capture(
+        self, capturer: GraphCapturer, key: Hashable, work: Callable[..., Result],
+        inputs: tuple[Tensor, ...],
+    ) -> None:  # fmt: skip
+        static = [each.clone() for each in inputs]
         try:
-            replay, _ = self.recorder.record(work)
+            replay, result = capturer.capture(lambda: work(*static))
         except RuntimeError as error:
-            self.recorder = None
+            self.failed = True
             self.forget()
-            self.tell(capture_failed("of a step of decoding", error))
-            return None
-        self.recorded[key] = replay
-        return replay
+            why = f"of {self.name or key} ({memory.first_line(error)})"
+            self.tell(f"mt: warning[GRAPHS] no CUDA graph {why}; running without")
+        else:
+            self.captured[key] = _Graph(replay, static, result)
 
     def forget(self) -> None:
-        """Drop all recordings: what they read or write lies elsewhere now."""
+        """Drop all graphs, for what they read or write has moved."""
         self.seen.clear()
-        self.recorded.clear()
+        self.captured.clear()

@@ -222,7 +222,7 @@ def capture_graphs(
     """CUDA graphs of micro-batches, where one CUDA device trains a model that allows them."""
     single = device.type == "cuda" and world.size == 1
     # A graph cannot capture a pass that synchronises, as that of a mixture of heads does.
-    if single and recipe.runtime.graphs and not getattr(module.model, "waits", False):
+    if single and recipe.runtime.graphs and not getattr(module.model, "syncs_device", False):
         return GraphedStep(module, report.tell)
     return None
 

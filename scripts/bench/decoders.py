@@ -31,7 +31,7 @@ def translate_with_mt(given: argparse.Namespace) -> float:
     search = {"kind": "greedy"} if given.beams == 1 else {"kind": "beam", "beams": given.beams}
     options = EngineOptions(  # as mt translate -i FILE -o FILE
         search=search, processes=given.workers, threads=given.threads,
-        precision=given.precision, soon=False,
+        precision=given.precision, low_latency=False,
     )  # fmt: skip
     engine = translate.open_engine(given.model, options)
     ready = time.perf_counter()

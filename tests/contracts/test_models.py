@@ -115,7 +115,7 @@ def test_beams_share_a_source_and_can_be_permuted_and_dropped(model, pair):
     order = torch.tensor([[2, 2, 0], [0, 1, 2], [1, 0, 0], [2, 1, 1]])
     cache.reorder((torch.arange(4)[:, None] * 3 + order).flatten())
     kept = torch.tensor([0, 2, 3])
-    cache.keep(kept)
+    cache.select_sentences(kept)
     beams = torch.stack([beams[b, order[b]] for b in range(4)])[kept]
     found = model.decode(beams.flatten(0, 1)[:, 2:3], memory, cache)
     for b, sentence in enumerate(kept):

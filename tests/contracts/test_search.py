@@ -70,7 +70,7 @@ class Table:
             for old, row in zip(state["prefixes"], beams.tolist(), strict=True)
         ]
 
-    def keep(self, state, sentences):
+    def select_sentences(self, state, sentences):
         for name in ("sources", "prefixes"):
             state[name] = [state[name][i] for i in sentences.tolist()]
 

@@ -16,7 +16,7 @@ class Rounded:
     def __init__(self, exact):
         self.exact = exact
 
-    def sharpen(self, state, ids, logits):
+    def recompute_in_fp32(self, state, ids, logits):
         return self.exact.gather(-1, ids)
 
 

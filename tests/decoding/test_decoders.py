@@ -44,7 +44,7 @@ def foreign(tmp_path_factory):
 
 def opened(*runs, **more):
     options = {"threads": 1, "precision": "fp32", **more}
-    return open_engine(runs[0], EngineOptions(**options, others=runs[1:]))
+    return open_engine(runs[0], EngineOptions(**options, ensemble_paths=runs[1:]))
 
 
 def translated(engine):

@@ -16,8 +16,9 @@ from mt.cli import main
 from mt.config.plugins import plugin
 from mt.data.corpus import EncodedPairs
 from mt.decoding import ibm_model1, learn_shortlist, shortlist
-from mt.decoding.decoders import ModelDecoder, OutOfShortlistMass, ShortlistDecoder
+from mt.decoding.decoders import ModelDecoder
 from mt.decoding.shortlist import Shortlist
+from mt.decoding.shortlist_decoder import OutOfShortlistMass, ShortlistDecoder
 from mt.decoding.translate import open_engine
 from mt.decoding.types import EngineOptions, Sentence
 from mt.errors import ConfigError, DataError, ModelError
@@ -300,11 +301,11 @@ def test_an_ensemble_and_processes_have_it_too(run, tmp_path, monkeypatch):
     put(run, SOME)
     other = tiny_run.make(tmp_path, seed=2)
     alone = [each.text for each in engine(run).translate(tiny_run.SOURCES)]
-    both = [each.text for each in engine(run, others=(run,)).translate(tiny_run.SOURCES)]
+    both = [each.text for each in engine(run, ensemble_paths=(run,)).translate(tiny_run.SOURCES)]
     assert both == alone
     several = [each.text for each in engine(run, processes=2).translate(tiny_run.SOURCES)]
     assert several == alone
-    mixed = engine(run, others=(other,))
+    mixed = engine(run, ensemble_paths=(other,))
     assert len(list(mixed.translate(tiny_run.SOURCES))) == len(tiny_run.SOURCES)
 
 

@@ -21,7 +21,7 @@ from mt.decoding.static_shapes import StaticShapeDecoder, StaticShapeModel, with
 from mt.decoding.types import EngineOptions, Request
 from mt.errors import ModelError
 from mt.models.modules import linear
-from mt.models.modules.static_kv_cache import Frame, Rooms
+from mt.models.modules.static_kv_cache import BufferPool, StaticShape
 from mt.runtime.cuda_graphs import GraphCache
 from mt.special_tokens import BEGIN, FIRST_PIECE
 
@@ -223,16 +223,16 @@ def test_of_the_same_logits_any_number_of_candidates_is_found():
             logits = decoder.step(state, torch.full((3, 2), BEGIN))
             for count in (2, 5):
                 gains, ids = top_k_in_blocks(logits, count)
-                found = decoder.best(state, logits, count)
+                found = decoder.top_k(state, logits, count)
                 assert torch.equal(found[1], ids)
                 torch.testing.assert_close(found[0], gains)
-            assert decoder.best(state, logits + 1, 2) is None
+            assert decoder.top_k(state, logits + 1, 2) is None
 
 
 class Failing(Recorder):
     """A device whose capture fails."""
 
-    def record(self, work):
+    def capture(self, work):
         raise RuntimeError("out of luck\nand more")
 
 
@@ -270,7 +270,7 @@ def test_a_replay_repeats_what_the_first_pass_decided():
 
 def test_frames_are_few():
     frames = {
-        Frame.around(sentences, 5, source, tokens)
+        StaticShape.rounded_up(sentences, 5, source, tokens)
         for sentences in range(1, 257)
         for source in (1, 16, 17, 64)
         for tokens in (1, 33, 128)
@@ -279,15 +279,15 @@ def test_frames_are_few():
     assert {frame.source for frame in frames} == {16, 32, 64}
     assert {frame.tokens for frame in frames} == {16, 64, 128}
     assert all(
-        Frame.around(count, 1, length, length).sentences >= count
-        and Frame.around(count, 1, length, length).source >= length
+        StaticShape.rounded_up(count, 1, length, length).sentences >= count
+        and StaticShape.rounded_up(count, 1, length, length).source >= length
         for count in range(1, 600)
         for length in (1, 15, 16, 17, 100)
     )
 
 
 def test_a_room_stays_where_it_is_until_it_is_too_small():
-    rooms = Rooms(CPU)
+    rooms = BufferPool(CPU)
     small = rooms.view("a", (4, 5), torch.float32)
     assert rooms.view("a", (2, 3), torch.float32).data_ptr() == small.data_ptr()
     moved = rooms.moved
@@ -323,7 +323,7 @@ def test_the_engine_translates_in_frames(tmp_path, monkeypatch):
         recorders.append(Recorder())
         return StaticShapeModel(model, device, recorders[-1], refuse)
 
-    monkeypatch.setattr(mt.decoding.torch_searcher, "framed", on_a_device)
+    monkeypatch.setattr(mt.decoding.torch_searcher, "with_static_shapes", on_a_device)
     engine = native.open(run, options)
     for each, wanted in zip((options, listed), expected, strict=True):
         found = list(engine.translate(lines, each))

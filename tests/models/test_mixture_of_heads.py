@@ -165,7 +165,7 @@ def test_a_selection_without_some_sentences_is_that_of_the_others():
     assert selection.sentences.tolist() == [0, 2, 1, 2, 0, 1]
     pairs = torch.arange(6)  # of a sentence and a head, in their own order
     assert torch.equal(pairs[selection.order][selection.places], pairs)
-    kept = selection.keep(torch.tensor([0, 2]))
+    kept = selection.select_sentences(torch.tensor([0, 2]))
     assert torch.equal(kept.heads, heads[[0, 2]])
     assert kept.counts == [2, 1, 1, 0]
 
@@ -182,9 +182,9 @@ def test_empty_rows_that_fill_a_shape_have_no_load():
 
 
 def test_only_a_mixture_of_heads_synchronises_with_the_device(vocabulary, mixed):
-    assert mixed.waits
+    assert mixed.syncs_device
     plain = built(vocabulary, norm="pre", head_gates={"kind": "hard_concrete"})
-    assert not getattr(plain, "waits", False)
+    assert not getattr(plain, "syncs_device", False)
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def test_a_bundle_of_it_is_the_same_model(runs, kind, tmp_path):
 
 def test_it_joins_an_ensemble_with_a_transformer(runs, tmp_path):
     other = tiny_run.make(tmp_path)
-    both = open_engine(runs["bahdanau"], options(others=(other,)))
+    both = open_engine(runs["bahdanau"], options(ensemble_paths=(other,)))
     alone = open_engine(runs["bahdanau"], options())
     assert len(told(both)) == len(told(alone))
     assert told(both) != told(alone)

@@ -111,7 +111,7 @@ def test_a_cache_attends_to_what_each_beam_decoded_and_to_its_source(beams, step
             torch.testing.assert_close(across[row], wanted[0].transpose(0, 1))
         if step == 7:
             left = torch.tensor([0, 2, 3])
-            cache.keep(left)
+            cache.select_sentences(left)
             known = known[left]
         if beams > 1:
             origins = torch.randint(0, beams, (len(known), beams), generator=generator)

@@ -193,7 +193,7 @@ def _has_hook(path):
 def test_the_processes_of_a_pool_never_see_it(tmp_path):
     """Ctrl-C goes to all processes of a terminal, those that still import Python, too."""
     options = EngineOptions(precision="fp32", threads=1, device="cpu")
-    worker = worker_pool._start_workers("native", tiny_run.make(tmp_path), options)
+    worker = worker_pool._start_worker("native", tiny_run.make(tmp_path), options)
     os.kill(worker.process.pid, signal.SIGINT)
     searcher = worker_pool.WorkerPoolSearcher([worker])
     searcher.opened()

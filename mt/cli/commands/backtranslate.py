@@ -68,13 +68,14 @@ def command(
     from dataclasses import replace
 
     from mt.decoding import translate_corpus
+    from mt.decoding.translate import default_processes
     from mt.runtime import console, files
 
     refuse((seed != 1 and not sampling, "--seed", "only --sampling draws anything"))
     options = engine_options(sets, checkpoint, device, precision, threads, to=to)
     if sampling:
         options = replace(options, search={**options.search, "kind": "sampling"})
-    processes = processes or translate_corpus.check_job_processes(options)
+    processes = processes or default_processes(options.device)
     options = replace(options, processes=processes, seed=seed)
     translate_corpus.translate_corpus(
         translate_corpus.CorpusJob(run, files.LineReader(text), out, options, "source"),

@@ -79,11 +79,11 @@ def command(
     from dataclasses import replace
 
     from mt.compression import distill
-    from mt.decoding import translate_corpus
+    from mt.decoding.translate import default_processes
 
     asked = engine_options(None, None, None, precision, threads)
     search = {} if beams is None else {"beams": beams}
-    processes = processes or translate_corpus.check_job_processes(asked)
+    processes = processes or default_processes(asked.device)
     options = replace(asked, search=search, processes=processes)
     made = distill.make_plan(
         teacher, config, tuple(sets or ()), run or Path("runs") / config.stem,

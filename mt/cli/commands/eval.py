@@ -67,7 +67,7 @@ def command(
 
     options = replace(
         engine_options(sets, checkpoint, device, precision, threads, processes, to=to),
-        others=tuple(runs[1:]), soon=False,
+        ensemble_paths=tuple(runs[1:]), low_latency=False,
     )  # fmt: skip
     engine = translate.open_engine(runs[0], options)
     scores = evaluating.evaluate(runs[0], engine, on or (), source, reference or (), options)

@@ -71,7 +71,7 @@ def command(
         sets, checkpoint, device, precision, threads, processes, ("runtime",), to
     )
     translating.check_equal_lines(source, target)  # told before a model is opened
-    options = replace(options, strict=strict, others=tuple(runs[1:]))
+    options = replace(options, strict=strict, ensemble_paths=tuple(runs[1:]))
     engine = translating.open_engine(runs[0], options)
     with files.open_output(None) as out:
         as_json = form is ScoreFormat.json

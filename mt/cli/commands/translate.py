@@ -135,9 +135,10 @@ def command(
     rendering = output_formats.make_formatter(form, n_best, scores, alignments)
     options = replace(
         engine_options(sets, checkpoint, device, precision, threads, processes or 1, to=to),
-        others=tuple(runs[1:]), n_best=n_best, alignments=alignments, seed=seed, strict=strict,
+        ensemble_paths=tuple(runs[1:]), n_best=n_best, alignments=alignments, seed=seed,
+        strict=strict,
         prefixes=files.read_lines(prefix) if prefix else None, line_buffered=line_buffered,
-        soon=target is None,  # a file appears when it is complete
+        low_latency=target is None,  # a file appears when it is complete
         token_scores=n_best > 1 or form in ("moses", "json"),
     )  # fmt: skip
     plain = source or target or form or scores or alignments or prefix or line_buffered

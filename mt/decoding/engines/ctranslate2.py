@@ -1,8 +1,8 @@
 """The CTranslate2 engine: a folder that `mt export --to ctranslate2` wrote; no torch anywhere.
 
-Batches of like length go to workers that translate side by side; their search is the same beam
-search as ours. What it leaves open is put right here: a sentence that did not end, that grew
-longer than it may or that holds a reserved piece is searched again, within its limits.
+Batches of like length go to workers that translate side by side, with the same beam search as
+ours. A sentence that did not end, exceeds its length limit or contains a reserved piece is searched
+again, within its limits.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import math
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,8 @@ SCORED = 4096
 """Padded positions of one batch when scoring."""
 TYPES = {None: "default", "auto": "default", "fp32": "float32", "bf16": "bfloat16"}
 TYPES |= {"fp16": "float16"}
-"""What they call the types of `runtime.precision`; the default is how the weights are stored."""
-AGAIN = "export the run again with mt export RUN --to ctranslate2"
+"""CTranslate2's names of `runtime.precision`; the default is the type of the stored weights."""
+EXPORT_AGAIN = "export the run again with mt export RUN --to ctranslate2"
 
 
 def accepts(path: Path) -> bool:
@@ -44,55 +44,58 @@ def open(path: Path, options: EngineOptions) -> Engine:
 
     Raises:
         ConfigError: an option has no meaning here.
-        MachineError: ctranslate2 is not installed, or cannot do it on this machine.
+        MachineError: ctranslate2 is not installed, or this machine lacks a type or device.
         ModelError: the folder is damaged, or not written by mt.
     """
-    for key, given in (("--checkpoint", options.checkpoint), ("ensemble", options.others)):
-        if given:
+    for key, value in (("--checkpoint", options.checkpoint), ("ensemble", options.ensemble_paths)):
+        if value:
             what = "a CTranslate2 folder holds one model, and no checkpoints"
             raise ConfigError("ENGINE", key, what, "leave it out, or give the run it came from")
-    about = _about(path)
+    metadata = _read_metadata(path)
     from mt.vocabulary.vocabulary import Vocabulary
 
     vocabulary = Vocabulary.load(path)
-    if vocabulary.digest != about.get("vocabulary"):
-        raise ModelError("CT2-DAMAGED", path, "it holds another model's vocabulary", AGAIN)
-    if files.sha256(path / WEIGHTS) != about.get("sha256"):
-        what = f"{WEIGHTS} does not have the bytes that {ABOUT} says"
-        raise ModelError("CT2-DAMAGED", path, what, AGAIN)
+    if vocabulary.digest != metadata.get("vocabulary"):
+        raise _damaged(path, "it holds another model's vocabulary")
+    if files.sha256(path / WEIGHTS) != metadata.get("sha256"):
+        raise _damaged(path, f"{WEIGHTS} does not have the bytes that {ABOUT} says")
     try:
+        search = metadata["search"]
         profile = Profile(
-            languages=Languages.model_validate(about["languages"]),
-            longest=int(about["longest"]),
-            positions=int(about["positions"]),
-            search=plugin("search", about["search"]["kind"]).Config.model_validate(about["search"]),
+            languages=Languages.model_validate(metadata["languages"]),
+            longest=int(metadata["longest"]),
+            positions=int(metadata["positions"]),
+            search=plugin("search", search["kind"]).Config.model_validate(search),
         )
     except (KeyError, TypeError, ValueError) as error:
-        what = f"damaged ({str(error).splitlines()[0]})"
-        raise ModelError("CT2-DAMAGED", path / ABOUT, what, AGAIN) from None
-    searcher = Searcher(_translator(path, options), _names(path))
+        raise _damaged(path / ABOUT, f"damaged ({str(error).splitlines()[0]})") from None
+    searcher = Searcher(_open_translator(path, options), _piece_names(path))
     return TextTranslator(searcher, vocabulary, profile, options)
 
 
-def _about(path: Path) -> dict[str, Any]:
-    """What mt.json says."""
+def _damaged(path: Path, what: str) -> ModelError:
+    return ModelError("CT2-DAMAGED", path, what, EXPORT_AGAIN)
+
+
+def _read_metadata(path: Path) -> dict[str, Any]:
+    """The contents of mt.json."""
     where = path / ABOUT
     if not where.is_file():
         what = f"a CTranslate2 model without {ABOUT}: mt did not write it, its text is unknown"
-        raise ModelError("CT2-FOREIGN", path, what, AGAIN)
+        raise ModelError("CT2-FOREIGN", path, what, EXPORT_AGAIN)
     try:
-        about = dict(files.read_json(where))
-        version = int(about["format"])
+        metadata = dict(files.read_json(where))
+        version = int(metadata["format"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ModelError("CT2-DAMAGED", where, f"damaged ({error})", AGAIN) from None
+        raise _damaged(where, f"damaged ({error})") from None
     if version > FORMAT:
         what = f"written in format {version}, newer than {FORMAT}"
         raise ModelError("CT2-NEWER", where, what, "use a newer mt")
-    return about
+    return metadata
 
 
-def _names(path: Path) -> tuple[list[str], list[str]]:
-    """By which names they know the ids of each side."""
+def _piece_names(path: Path) -> tuple[list[str], list[str]]:
+    """CTranslate2's names of the ids of each side."""
     shared = path / "shared_vocabulary.json"
     sides = [shared] * 2 if shared.is_file() else [
         path / f"{side}_vocabulary.json" for side in ("source", "target")
@@ -100,11 +103,11 @@ def _names(path: Path) -> tuple[list[str], list[str]]:
     try:
         source, target = (json.loads(side.read_text(encoding="utf-8")) for side in sides)
     except (OSError, ValueError) as error:
-        raise ModelError("CT2-DAMAGED", path, f"a vocabulary is missing ({error})", AGAIN) from None
+        raise _damaged(path, f"a vocabulary is missing ({error})") from None
     return source, target
 
 
-def _translator(path: Path, options: EngineOptions) -> Any:
+def _open_translator(path: Path, options: EngineOptions) -> Any:
     try:
         import ctranslate2
     except ImportError:
@@ -112,7 +115,7 @@ def _translator(path: Path, options: EngineOptions) -> Any:
         raise MachineError("CTRANSLATE2", path, "ctranslate2 is not installed", advice) from None
     memory.keep_freed_memory()
     device, _, index = (options.device or "cpu").partition(":")
-    workers, threads = _layout(options)
+    workers, threads = _workers_and_threads(options)
     try:
         return ctranslate2.Translator(
             str(path),
@@ -123,22 +126,20 @@ def _translator(path: Path, options: EngineOptions) -> Any:
             intra_threads=threads,
             max_queued_batches=-1,
         )
-    except ValueError as error:  # a type or a device that is not there
+    except ValueError as error:  # this machine lacks the type or the device
         advice = "leave the setting out, or choose another"
         raise MachineError("CTRANSLATE2", path, str(error), advice) from None
     except RuntimeError as error:
-        raise ModelError("CT2-DAMAGED", path, str(error), AGAIN) from None
+        raise _damaged(path, str(error)) from None
 
 
-def _layout(options: EngineOptions) -> tuple[int, int]:
-    """(workers, threads of each): as asked for, else one worker a core."""
+def _workers_and_threads(options: EngineOptions) -> tuple[int, int]:
+    """Workers, and threads of each; by default one worker a core."""
     cores = len(os.sched_getaffinity(0))
     if options.processes == 1 and options.threads is None:
         return cores, 1
     return options.processes, options.threads or max(1, cores // options.processes)
 
-
-# ---------------------------------------------------------------------------- the settings
 
 SETTINGS = {
     "beams": "beam_size",
@@ -150,66 +151,59 @@ SETTINGS = {
     "top_p": "sampling_topp",
     "temperature": "sampling_temperature",
 }
-"""Settings of our searches and what they are called there. (Their coverage penalty is another.)"""
+"""CTranslate2's names of our search settings. (Its coverage penalty is another one.)"""
 OWN = {"kind", "max_length_ratio", "max_length_extra"}
-"""Settings that are not theirs to know."""
+"""Settings that mt applies itself."""
 
 
 def settings(config: SearchConfig, options: EngineOptions) -> dict[str, Any]:
-    """Our search as theirs.
+    """The settings of CTranslate2 for a search of ours.
 
     Raises:
-        ConfigError: theirs has no such search or setting; names it.
+        ConfigError: it has no such search or setting.
     """
     if config.kind not in ("beam", "greedy", "sampling"):
         what = f"ctranslate2 has no {config.kind} search"
         advice = "take beam, greedy or sampling, or translate with the run"
         raise ConfigError("ENGINE", "search.kind", what, advice)
-    found: dict[str, Any] = {"beam_size": 1, "length_penalty": 0.0}
-    for key, asked in config:
+    theirs: dict[str, Any] = {"beam_size": 1, "length_penalty": 0.0}
+    for key, value in config:
         if key in SETTINGS:
-            found[SETTINGS[key]] = asked
-        elif key not in OWN and asked != type(config).model_fields[key].get_default():
-            what = f"ctranslate2 does not know {key}: {asked}"
+            theirs[SETTINGS[key]] = value
+        elif key not in OWN and value != type(config).model_fields[key].get_default():
+            what = f"ctranslate2 does not know {key}: {value}"
             raise ConfigError("ENGINE", f"search.{key}", what, "leave it out")
     if config.kind == "sampling":
-        found["sampling_topk"] = found.get("sampling_topk") or 0  # 0: among all
-    elif options.n_best > found["beam_size"]:
-        what = f"{found['beam_size']} beams cannot give {options.n_best} hypotheses"
+        theirs["sampling_topk"] = theirs.get("sampling_topk") or 0  # 0: among all
+    elif options.n_best > theirs["beam_size"]:
+        what = f"{theirs['beam_size']} beams cannot give {options.n_best} hypotheses"
         raise ConfigError("SEARCH", "search.beams", what, "ask for fewer, or set more beams")
-    return found
+    return theirs
 
 
 # ---------------------------------------------------------------------------- the searcher
 
 
 @dataclass
-class _Work:
-    """Sentences that are being translated, and what has been found of them."""
+class _Job:
+    """Sentences that are being translated."""
 
     sentences: Sequence[Sentence]
     settings: dict[str, Any]
     options: EngineOptions
-    waiting: list[tuple[list[int], list[Any]]] = field(default_factory=list)
-    """Rows, and for each what will hold its translation."""
-
-    sampled: bool = False
-
-    @property
-    def penalty(self) -> float:
-        """The exponent of the length."""
-        return float(self.settings["length_penalty"])
+    is_sampled: bool
+    pending: list[tuple[list[int], list[Any]]] = field(default_factory=list)
+    """Rows, and the future of each."""
 
 
 class Searcher:
-    """Searches with a `ctranslate2.Translator`; see `mt.contracts.Searcher`.
+    """A `mt.decoding.types.Searcher` with a `ctranslate2.Translator`.
 
     Args:
-        translator: what translates.
         names: the names of the ids of each side.
     """
 
-    ahead = 1  # so that the workers need not wait while a window is read or written
+    prefetch_windows = 1  # so that the workers need not wait while a window is read or written
 
     def __init__(self, translator: Any, names: tuple[list[str], list[str]]) -> None:
         self.translator = translator
@@ -222,148 +216,145 @@ class Searcher:
         self, sentences: Sequence[Sentence], config: SearchConfig, options: EngineOptions
     ) -> Iterator[list[Hypothesis]]:
         """The best hypotheses of each sentence, in order; the workers begin at once."""
-        work = _Work(sentences, settings(config, options), options)
-        work.sampled = config.kind == "sampling"
-        if work.sampled:
+        job = _Job(sentences, settings(config, options), options, config.kind == "sampling")
+        if job.is_sampled:
             import ctranslate2
 
             ctranslate2.set_random_seed(options.seed)
-        budget = options.batch_tokens // work.settings["beam_size"]
-        plain = [row for row, each in enumerate(sentences) if not each.prefix]
-        for places in length_batches([len(sentences[row].source) for row in plain], budget):
-            rows = [plain[place] for place in places]
+        budget = options.batch_tokens // job.settings["beam_size"]
+        free = [row for row, each in enumerate(sentences) if not each.prefix]
+        for places in length_batches([len(sentences[row].source) for row in free], budget):
+            rows = [free[place] for place in places]
             longest = max(sentences[row].max_length for row in rows)
-            work.waiting.append((rows, self._begin(work, rows, longest, options.n_best)))
-        return self._finish(work)
+            job.pending.append((rows, self._begin(job, rows, longest, options.n_best)))
+        return self._finish(job)
 
     def _begin(
-        self, work: _Work, rows: Sequence[int], longest: int, count: int, **more: Any
+        self, job: _Job, rows: Sequence[int], longest: int, count: int, **more: Any
     ) -> list[Any]:
-        """Have some sentences translated, in one batch; what will hold the results."""
-        sentences = [work.sentences[row] for row in rows]
-        found: list[Any] = self.translator.translate_batch(
+        """Start the translation of some sentences in one batch; a future of each."""
+        sentences = [job.sentences[row] for row in rows]
+        futures: list[Any] = self.translator.translate_batch(
             [[self.source[i] for i in each.source] for each in sentences],
             target_prefix=[[self.target[i] for i in e.prefix] or None for e in sentences],
             asynchronous=True,
             num_hypotheses=count,
             return_scores=True,
             return_end_token=True,
-            return_attention=work.options.alignments,
+            return_attention=job.options.alignments,
             max_input_length=0,
             max_decoding_length=longest,
-            **work.settings,
+            **job.settings,
             **more,
         )
-        return found
+        return futures
 
-    def _finish(self, work: _Work) -> Iterator[list[Hypothesis]]:
-        """What was found, the sentences in question searched again."""
-        found: dict[int, list[Hypothesis]] = {}
-        for rows, results in work.waiting:
-            for row, result in zip(rows, results, strict=True):
-                found[row] = self._hypotheses(result.result())
+    def _finish(self, job: _Job) -> Iterator[list[Hypothesis]]:
+        """The results, sentences with a wrong one searched again."""
+        by_row = self._results(job.pending)
         again = [
-            row for row, each in enumerate(work.sentences) if not self._sound(each, found.get(row))
+            row for row, each in enumerate(job.sentences) if not _is_sound(each, by_row.get(row))
         ]
         if again:
-            found.update(self._again(work, again))
-        if work.sampled:  # their scores are those of what was drawn from
-            self._tell_tokens(work, found)
-            found = {row: _ranked(each, 0.0) for row, each in found.items()}
-        if work.options.token_scores:
-            self._tell_tokens(work, found)
-        return (found[row] for row in range(len(work.sentences)))
+            by_row.update(self._search_again(job, again))
+        if job.is_sampled:  # their scores are those of the narrowed distribution
+            self._add_log_probs(job, by_row)
+            by_row = {row: _rank(each, 0.0) for row, each in by_row.items()}
+        if job.options.token_scores:
+            self._add_log_probs(job, by_row)
+        return (by_row[row] for row in range(len(job.sentences)))
 
-    def _hypotheses(self, result: Any) -> list[Hypothesis]:
-        ids = self.ids
-        attention = result.attention or [None] * len(result.hypotheses)
-        return [
-            Hypothesis([ids[name] for name in names], score, (), rows)
-            for names, score, rows in zip(result.hypotheses, result.scores, attention, strict=True)
-        ]
+    def _results(
+        self, pending: Sequence[tuple[list[int], list[Any]]]
+    ) -> dict[int, list[Hypothesis]]:
+        by_row = {}
+        for rows, futures in pending:
+            for row, future in zip(rows, futures, strict=True):
+                result = future.result()
+                attention = result.attention or [None] * len(result.hypotheses)
+                each = zip(result.hypotheses, result.scores, attention, strict=True)
+                by_row[row] = [
+                    Hypothesis([self.ids[name] for name in names], score, (), alignment)
+                    for names, score, alignment in each
+                ]
+        return by_row
 
-    def _sound(self, sentence: Sentence, found: list[Hypothesis] | None) -> bool:
-        """Whether each hypothesis ended in time and is of pieces of text."""
-        return found is not None and all(
-            each.tokens[-1:] == [END]
-            and len(each.tokens) <= sentence.max_length
-            and min(each.tokens[:-1], default=FIRST_PIECE) >= FIRST_PIECE
-            for each in found
-        )
+    def _search_again(self, job: _Job, rows: Sequence[int]) -> dict[int, list[Hypothesis]]:
+        """Search sentences within their own limits; a hypothesis that has not ended ends there.
 
-    def _again(self, work: _Work, rows: Sequence[int]) -> dict[int, list[Hypothesis]]:
-        """Search sentences within their own limits; what has not ended by then ends there.
-
-        Reserved pieces are forbidden there before probabilities are made of their scores, which
-        changes these, and a prefix does not count there: so all is scored anew, and ranked.
+        CTranslate2 forbids the reserved pieces before its softmax, which changes scores, and does
+        not score a prefix: so all hypotheses are scored and ranked again.
         """
-        beams = work.settings["beam_size"]
-        count = max(beams, work.options.n_best)
-        same: dict[int, list[int]] = {}
+        count = max(job.settings["beam_size"], job.options.n_best)
+        by_length: dict[int, list[int]] = {}
         for row in rows:
-            same.setdefault(work.sentences[row].max_length, []).append(row)
-        begun = [
-            (each, self._begin(work, each, length - 1, count, suppress_sequences=self.reserved))
-            for length, each in same.items()
+            by_length.setdefault(job.sentences[row].max_length, []).append(row)
+        pending = [
+            (each, self._begin(job, each, length - 1, count, suppress_sequences=self.reserved))
+            for length, each in by_length.items()
         ]
-        found = {
-            row: [_ended(each) for each in self._hypotheses(result.result())]
-            for rows, results in begun
-            for row, result in zip(rows, results, strict=True)
-        }
-        self._tell_tokens(work, found)
-        count = work.options.n_best
-        return {row: _ranked(each, work.penalty)[:count] for row, each in found.items()}
+        results = self._results(pending)
+        by_row = {row: [_with_end(one) for one in each] for row, each in results.items()}
+        self._add_log_probs(job, by_row)
+        penalty = float(job.settings["length_penalty"])
+        return {row: _rank(each, penalty)[: job.options.n_best] for row, each in by_row.items()}
 
-    def _tell_tokens(self, work: _Work, found: dict[int, list[Hypothesis]]) -> None:
-        """Fill in the log-probability of each token, where it is not known."""
-        places = [(row, n) for row, each in found.items() for n in range(len(each))]
-        places = [(row, n) for row, n in places if not found[row][n].log_probabilities]
-        pairs = [(work.sentences[row].source, found[row][n].tokens) for row, n in places]
-        for (row, n), gains in zip(places, self.force(pairs), strict=True):
-            one = found[row][n]
-            found[row][n] = Hypothesis(one.tokens, one.score, gains, one.alignment)
+    def _add_log_probs(self, job: _Job, by_row: dict[int, list[Hypothesis]]) -> None:
+        """Compute the log-probability of each token of the hypotheses without them."""
+        places = [
+            (row, n)
+            for row, each in by_row.items()
+            for n, one in enumerate(each)
+            if not one.log_probabilities
+        ]
+        pairs = [(job.sentences[row].source, by_row[row][n].tokens) for row, n in places]
+        for (row, n), log_probs in zip(places, self.force(pairs), strict=True):
+            by_row[row][n] = replace(by_row[row][n], log_probabilities=log_probs)
 
     def force(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
         """The log-probability of each token of each target."""
-        waiting = []
+        pending = []
         for rows in length_batches([max(map(len, pair)) for pair in pairs], SCORED):
-            results = self.translator.score_batch(
+            futures = self.translator.score_batch(
                 [[self.source[i] for i in pairs[row][0]] for row in rows],
                 [[self.target[i] for i in pairs[row][1][:-1]] for row in rows],
                 max_input_length=0,
                 asynchronous=True,
             )
-            waiting.append((rows, results))
-        found = {
-            row: list(map(float, result.result().log_probs))
-            for rows, results in waiting
-            for row, result in zip(rows, results, strict=True)
+            pending.append((rows, futures))
+        by_row = {
+            row: list(map(float, future.result().log_probs))
+            for rows, futures in pending
+            for row, future in zip(rows, futures, strict=True)
         }
-        for gains in found.values():
-            if not all(map(math.isfinite, gains)):
-                what = "the model's probabilities are not numbers"
-                raise ModelError("MODEL-NAN", "the model", what, AGAIN)
-        return [found[row] for row in range(len(pairs))]
+        if not all(math.isfinite(value) for each in by_row.values() for value in each):
+            what = "the model's probabilities are not numbers"
+            raise ModelError("MODEL-NAN", "the model", what, EXPORT_AGAIN)
+        return [by_row[row] for row in range(len(pairs))]
 
 
-def _ended(found: Hypothesis) -> Hypothesis:
-    if found.tokens[-1:] == [END]:
-        return found
-    rows = found.alignment
-    # END was not searched for: it is aligned with what the token before it is.
-    return Hypothesis([*found.tokens, END], found.score, (), rows and [*rows, rows[-1]])
+def _is_sound(sentence: Sentence, hypotheses: list[Hypothesis] | None) -> bool:
+    """Whether each hypothesis ended in time and consists of pieces of text."""
+    return hypotheses is not None and all(
+        each.tokens[-1:] == [END]
+        and len(each.tokens) <= sentence.max_length
+        and min(each.tokens[:-1], default=FIRST_PIECE) >= FIRST_PIECE
+        for each in hypotheses
+    )
 
 
-def _ranked(found: Sequence[Hypothesis], penalty: float) -> list[Hypothesis]:
+def _with_end(one: Hypothesis) -> Hypothesis:
+    if one.tokens[-1:] == [END]:
+        return one
+    rows = one.alignment
+    # END was not searched for: it gets the alignment of the token before it.
+    return Hypothesis([*one.tokens, END], one.score, (), rows and [*rows, rows[-1]])
+
+
+def _rank(hypotheses: Sequence[Hypothesis], penalty: float) -> list[Hypothesis]:
     """The best first, by the scores that their tokens give them."""
     scored = [
-        Hypothesis(
-            one.tokens,
-            math.fsum(one.log_probabilities) / len(one.tokens) ** penalty,
-            one.log_probabilities,
-            one.alignment,
-        )
-        for one in found
+        replace(one, score=math.fsum(one.log_probabilities) / len(one.tokens) ** penalty)
+        for one in hypotheses
     ]
     return sorted(scored, key=lambda one: -one.score)

@@ -1,6 +1,6 @@
 """The native engine: a trained run, a checkpoint of it, a bundle, or several as an ensemble.
 
-What needs torch is `mt/searcher.py`, imported when a model is opened here and not by processes.
+torch is imported when a model is opened in this process, and not by the parent of a pool.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mt.checkpoints import bundle, run_directory
-from mt.decoding import shortlist
+from mt.decoding.shortlist import load_shortlist
 from mt.decoding.text_translator import Profile, TextTranslator, search_config
 from mt.decoding.types import Engine, EngineOptions
 from mt.decoding.worker_pool import open_pool
 from mt.errors import ModelError
 from mt.runtime import memory
-from mt.runtime.device import Precision, physical_cores, pick_device, use_threads
+from mt.runtime.device import Precision, pick_device, use_threads
 
 if TYPE_CHECKING:
     import torch
@@ -33,54 +33,46 @@ def accepts(path: Path) -> bool:
 
 
 def open(path: Path, options: EngineOptions) -> Engine:
-    """The engine of a run, its best checkpoint or the one that is asked for, or of a bundle.
+    """The engine of a run, by default of its best checkpoint, or of a bundle.
 
     Raises:
-        ModelError: no such checkpoint, a damaged one, or weights of another model; or the models
-            of an ensemble have not all the same vocabulary.
-        ConfigError: the search wants a shortlist and there is none.
+        ModelError: a checkpoint is missing, damaged or of another model, or the models of an
+            ensemble have different vocabularies.
+        ConfigError: the search needs a shortlist and there is none.
         MachineError: the device is not there.
     """
     if options.processes > 1:
-        return open_pool("native", path, options, share_of_cores(options))
+        return open_pool("native", path, options)
     from mt.decoding.torch_searcher import pick_precision
 
-    opened, *others = _opened([path, *options.others], options.checkpoint)
+    first, *others = _open_models([path, *options.ensemble_paths], options.checkpoint)
     memory.keep_freed_memory()
     device = pick_device(options.device or "auto")
     use_threads(options.threads or "auto")
-    recipe = opened.recipe
-    if search_config(recipe.search, options.search).shortlist:
-        shortlist.load_shortlist(
-            opened.run, opened.vocabulary.digest
-        )  # what is wrong is told at once
-    model = opened.model()
+    if search_config(first.recipe.search, options.search).shortlist:
+        load_shortlist(first.run, first.vocabulary.digest)  # reports an error before the weights
+    model = first.model().to(device)
     precision = pick_precision(options.precision or "auto", device)
     more = [(other.model().to(device), other.recipe) for other in others]
     return native_engine(
-        model.to(device), opened.vocabulary, recipe, device, precision, options, more, opened.run
+        model, first.vocabulary, first.recipe, device, precision, options, more, first.run
     )
 
 
-def _opened(paths: Sequence[Path], choice: str | None) -> list[LoadedModel]:
-    """The models of an ensemble, whose weights nobody has read yet.
+def _open_models(paths: Sequence[Path], choice: str | None) -> list[LoadedModel]:
+    """The models of an ensemble, their weights not yet read.
 
     Raises:
         ModelError: two have different vocabularies.
     """
-    opened = [bundle.open_loaded_model(path, choice) for path in paths]
-    first, *digests = [each.vocabulary.digest for each in opened]
+    models = [bundle.open_loaded_model(path, choice) for path in paths]
+    first, *digests = [each.vocabulary.digest for each in models]
     for path, digest in zip(paths[1:], digests, strict=True):
         if digest != first:
             what = f"its vocabulary is {digest[:16]}, that of {paths[0]} is {first[:16]}"
             advice = "an ensemble takes models of one vocabulary; see vocabulary.path"
             raise ModelError("VOCAB-MISMATCH", path, what, advice)
-    return opened
-
-
-def share_of_cores(options: EngineOptions) -> int:
-    """Threads of each process: what was asked, else an equal share of the cores."""
-    return options.threads or max(1, physical_cores() // options.processes)
+    return models
 
 
 def native_engine(
@@ -88,10 +80,10 @@ def native_engine(
     precision: Precision, options: EngineOptions | None = None,
     others: Sequence[tuple[nn.Module, Recipe]] = (), run: Path | None = None,
 ) -> TextTranslator:  # fmt: skip
-    """The engine of a model that is already on its device, or of an ensemble of it and others.
+    """The engine of a model on its device, or of an ensemble of it and `others`.
 
-    On a CPU the weights of now are packed into them, until `mt.linear.pack(model, None)`.
-    `run` is where its shortlist lies; without one, as in training, the search knows of none.
+    On a CPU it packs the present weights into the models, until `linear.pack(model, None)`.
+    A shortlist is read from `run`; without one, as in training, there is none.
     """
     from mt.decoding.torch_searcher import TorchSearcher
 

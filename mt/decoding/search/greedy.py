@@ -1,8 +1,8 @@
 """Greedy search: the most probable token at each step, until `</s>`.
 
-What beam search with one beam finds, for less. Of equal tokens the lower id is taken; padding,
-unknown, `<s>` and the reserved pieces are never. At a sentence's `max_length` END is the only
-choice, so that every hypothesis ends in `</s>`.
+The same as beam search with one beam, for less. Of equal tokens the lower id is taken; padding,
+unknown, `<s>` and the reserved pieces never are. At the `max_length` of a sentence END is the only
+candidate, so that every hypothesis ends in `</s>`.
 
 Legend: B sentences still searched, T most tokens, V vocabulary; the one beam is an axis of 1.
 """
@@ -46,7 +46,7 @@ def search(config: Config, decoder: Decoder, request: Request) -> Hypotheses:
     """The one hypothesis of each sentence.
 
     Raises:
-        ConfigError: several hypotheses are asked for, or a prefix is too long.
+        ConfigError: `n_best` is above 1, or a prefix is too long.
     """
     import torch
 
@@ -55,57 +55,56 @@ def search(config: Config, decoder: Decoder, request: Request) -> Hypotheses:
         raise ConfigError("SEARCH", "search.kind", what, "set search.kind=beam, or do without")
     forced = forced_tokens(request)  # [B, T]
     prefixed = max(map(len, request.prefixes or ()), default=0)
-    lengths = request.max_lengths  # [B]
-    count, longest = len(lengths), int(lengths.max()) if len(lengths) else 0
-    tokens = torch.zeros((count, longest), dtype=torch.long, device=lengths.device)
-    told = torch.zeros((count, longest), device=lengths.device)
+    lengths, device = request.max_lengths, forced.device  # [B]
+    tokens, log_probs = torch.zeros_like(forced), torch.zeros(forced.shape, device=device)
     state = decoder.start(request.source, 1, lengths)
-    rows = torch.arange(count, device=lengths.device)  # [B] sentence of each row
+    rows = torch.arange(len(forced), device=device)  # [B] sentence of each row
     last, ended = torch.full_like(rows, BEGIN), torch.zeros_like(rows, dtype=torch.bool)
-    scores = torch.zeros(count, device=lengths.device)
+    scores = torch.zeros(len(forced), device=device)
     end = 0
-    for step in range(longest):
+    for step in range(forced.shape[1]):
         end = step + 1
         logits = decoder.step(state, last[:, None])  # [B, 1, V]
         if config.against_repetition:
-            held = tokens[rows, None, :step]  # [B, 1, t]
-            logits = penalize_repetition(config, logits.float(), held, forced[rows, step])
-        gains, ids = top_pieces(decoder, state, logits, 1)  # [B, 1, K]
-        gain, last = _choose(gains[:, 0], ids[:, 0], scores[rows], lengths[rows] == end)
+            past = tokens[rows, None, :step]  # [B, 1, t]
+            logits = penalize_repetition(config, logits.float(), past, forced[rows, step])
+        best, ids = top_pieces(decoder, state, logits, 1)  # [B, 1, K]
+        value, last = _choose(best[:, 0], ids[:, 0], scores[rows], lengths[rows] == end)
         if step < prefixed:
             only = forced[rows, step]  # [B]
-            told_only = forced_log_probs(decoder, state, logits, only, gains, ids)  # [B, 1] each
-            own, wanted = (each[:, 0] for each in told_only)
-            gain, last = own.where(only >= 0, gain), wanted.where(only >= 0, last)
+            own, token = forced_log_probs(decoder, state, logits, only, best, ids)  # [B, 1] each
+            value, last = own[:, 0].where(only >= 0, value), token[:, 0].where(only >= 0, last)
         live = ~ended[rows]
         tokens[rows, step] = last.where(live, 0)
-        told[rows, step] = gain.where(live, 0)
-        scores[rows] += told[rows, step]
+        log_probs[rows, step] = value.where(live, 0)
+        scores[rows] += log_probs[rows, step]
         ended[rows] |= (last == END) | (scores[rows] == NEG_INF)
         stopped = ended[rows]
-        stops = int(stopped.sum()) if should_sync(step, rows.device) else 0
+        stops = int(stopped.sum()) if should_sync(step, device) else 0
         if stops == len(rows):
             break
         left = sentences_to_keep(stopped, stops)
         if left is not None:
             rows, last = rows[left], last[left]
-            decoder.keep(state, left)
-    lost = (scores == NEG_INF)[:, None]  # no way on had any probability: no hypothesis
-    tokens, told = tokens.masked_fill(lost, 0), told.masked_fill(lost, 0)
-    return Hypotheses(tokens[:, None, :end], scores[:, None], told[:, None, :end])
+            decoder.select_sentences(state, left)
+    lost = (scores == NEG_INF)[:, None]  # no continuation had any probability: no hypothesis
+    tokens, log_probs = tokens.masked_fill(lost, 0), log_probs.masked_fill(lost, 0)
+    return Hypotheses(tokens[:, None, :end], scores[:, None], log_probs[:, None, :end])
 
 
-def _choose(gains: Tensor, ids: Tensor, scores: Tensor, must_end: Tensor) -> tuple[Tensor, Tensor]:
+def _choose(
+    log_probs: Tensor, ids: Tensor, scores: Tensor, must_end: Tensor
+) -> tuple[Tensor, Tensor]:
     """Log-probability and id [B] of the token that makes the most probable prefix.
 
-    Prefixes are compared, not tokens: what rounding makes equal is equal to beam search too.
+    Prefixes are compared, not tokens: what rounding makes equal is equal to beam search, too.
 
     Args:
-        gains, ids: [B, K] log-probabilities and ids of END, first, and of the best pieces.
+        log_probs, ids: [B, K] of END, first, and of the best pieces.
         scores: [B] log-probability of the prefixes.
-        must_end: [B] where nothing but END may come.
+        must_end: [B] where only END may come.
     """
-    totals = (scores[:, None] + gains).masked_fill(must_end[:, None], NEG_INF)
-    totals[:, 0] = (scores + gains[:, 0]).where(must_end, totals[:, 0])
+    totals = (scores[:, None] + log_probs).masked_fill(must_end[:, None], NEG_INF)
+    totals[:, 0] = (scores + log_probs[:, 0]).where(must_end, totals[:, 0])
     place = top_k(totals, 1)[1].masked_fill(must_end[:, None], 0)  # [B, 1]
-    return gains.gather(1, place)[:, 0], ids.gather(1, place)[:, 0]
+    return log_probs.gather(1, place)[:, 0], ids.gather(1, place)[:, 0]

@@ -1,11 +1,10 @@
 """Minimum Bayes risk: of some candidates the one that is most like all the others, by chrF.
 
-The candidates of another search stand for what the model believes. Each is compared with all of
-them, itself included, and its expected utility is the mean chrF (chrF2, as sacreBLEU computes it)
-with them as references (Eikema and Aziz 2020). A text that was sampled several times is one
-hypothesis and as many references. Hypotheses are ranked by expected utility, 0 to 100, which is
-their score; the log-probabilities are those of the candidate search, for the first of its
-candidates with this text.
+The candidates of another search represent the model's distribution. The expected utility of a
+candidate is its mean chrF2 (as sacreBLEU computes it) with all of them, itself included, as
+references (Eikema and Aziz 2020). A text that was sampled several times is one hypothesis and
+several references. Expected utility, 0 to 100, is the score; the log-probabilities are those of
+the first candidate with this text.
 
 Legend: B sentences, N candidates, T most tokens.
 """
@@ -14,6 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,7 +21,7 @@ from pydantic import Field
 
 from mt.config.plugins import Plugin, plugin
 from mt.config.schema import SearchConfig
-from mt.decoding.candidates import NEG_INF, sort_by_score
+from mt.decoding.candidates import NEG_INF, first_hypotheses, sort_by_score
 from mt.decoding.types import Decoder, Hypotheses, Request, Search
 from mt.errors import ConfigError
 from mt.special_tokens import PAD
@@ -57,8 +57,8 @@ def search(config: Config, inner: Search, decoder: Decoder, request: Request) ->
     """The `n_best` hypotheses of each sentence with the greatest expected utility.
 
     Raises:
-        ConfigError: more hypotheses than samples are asked for, there is no text to compare, or
-            the candidate search refuses.
+        ConfigError: `n_best` exceeds the samples, the request has no texts, or the candidate
+            search refuses.
     """
     if request.n_best > config.samples:
         what = f"{config.samples} samples cannot give {request.n_best} hypotheses"
@@ -66,26 +66,22 @@ def search(config: Config, inner: Search, decoder: Decoder, request: Request) ->
     if request.texts is None:
         what = "it compares texts, and here are only ids"
         raise ConfigError("SEARCH", "search.kind", what, "set search.kind=beam")
-    wanted = Request(
-        request.source, request.max_lengths, request.prefixes, config.samples, request.seeds
-    )
-    found = inner(decoder, wanted)
-    texts = _texts(request, found)
-    scores = found.scores.new_full(found.scores.shape, NEG_INF)
+    candidates = inner(decoder, replace(request, n_best=config.samples, texts=None))
+    texts = _texts(request.texts, candidates)
+    scores = candidates.scores.new_full(candidates.scores.shape, NEG_INF)
     for row, places, utilities in _expected_utilities(texts):
         scores[row, places] = scores.new_tensor(utilities)
-    found = sort_by_score(scores, found)
-    n = request.n_best
-    return Hypotheses(found.tokens[:, :n], found.scores[:, :n], found.log_probabilities[:, :n])
+    return first_hypotheses(sort_by_score(scores, candidates), request.n_best)
 
 
-def _texts(request: Request, found: Hypotheses) -> list[list[str | None]]:
+def _texts(
+    decode: Callable[[Sequence[Sequence[int]]], list[str]], candidates: Hypotheses
+) -> list[list[str | None]]:
     """The text of each hypothesis of each sentence, None where there is none."""
-    assert request.texts is not None
-    real: Tensor = found.scores.isfinite()  # [B, N]
-    ids = [[t for t in tokens if t != PAD] for tokens in found.tokens[real].tolist()]
-    texts = iter(request.texts(ids))
-    return [[next(texts) if here else None for here in row] for row in real.tolist()]
+    real: Tensor = candidates.scores.isfinite()  # [B, N]
+    ids = [[t for t in tokens if t != PAD] for tokens in candidates.tokens[real].tolist()]
+    texts = iter(decode(ids))
+    return [[next(texts) if exists else None for exists in row] for row in real.tolist()]
 
 
 def _expected_utilities(
@@ -94,23 +90,23 @@ def _expected_utilities(
     """For each sentence its row, the first place of each different text, and their utilities."""
     pairwise_chrf = _fastchrf()
     rows = [row for row, each in enumerate(texts) if any(text is not None for text in each)]
-    counts = [Counter(text for text in texts[row] if text is not None) for row in rows]
     if not rows:
         return []
+    counts = [Counter(text for text in texts[row] if text is not None) for row in rows]
     different = [list(each) for each in counts]
-    found = []
+    utilities = []
     for row, each, table in zip(rows, counts, pairwise_chrf(different, different), strict=True):
-        utilities = [
+        weighted = [
             sum(count * value for count, value in zip(each.values(), line, strict=True))
-            / each.total()
             for line in table
         ]
-        found.append((row, [texts[row].index(text) for text in each], utilities))
-    return found
+        means = [total / each.total() for total in weighted]
+        utilities.append((row, [texts[row].index(text) for text in each], means))
+    return utilities
 
 
 def _fastchrf() -> Callable[[list[list[str]], list[list[str]]], list[list[list[float]]]]:
-    """The library's `pairwise_chrf`: the hypotheses and the references of each sentence to a table.
+    """The library's `pairwise_chrf`: hypotheses and references of each sentence to a table.
 
     Raises:
         ConfigError: it is not installed.

@@ -1,16 +1,15 @@
 """Sampling: each token is drawn at random, by the probabilities of the model.
 
-What may be drawn can be narrowed: the logits are divided by `temperature`; of the tokens then
-only the `top_k` best, the fewest that have `top_p` of the probability (Holtzman et al. 2020), and
-those of at least `epsilon` (Hewitt et al. 2022) are left, in this order; the best one always is.
+The logits are divided by `temperature`. Of the tokens then only the `top_k` best, the fewest with
+`top_p` of the probability (Holtzman et al. 2020), and those of at least `epsilon` (Hewitt et al.
+2022) are left, in this order; the best one always is.
 
 A sample depends on its sentence, its seed and its number alone: a generator of the sentence's own
-draws a uniform number for each of its tokens at the start, and the cumulative distribution, over
-the ids in their order, says which token that is. Neither the batch nor the device matters.
+draws a uniform number for each token at the start, and the cumulative distribution over the ids
+turns it into a token. Neither the batch nor the device matters.
 
-The score of a sample is its log-probability by the model itself, unpenalised, and not that of
-what was left of it. Samples are sorted by it and not made distinct: the same one drawn twice is
-there twice, since minimum Bayes risk counts them.
+The score of a sample is its log-probability by the whole model, unpenalised. Samples are sorted by
+it and not made distinct: minimum Bayes risk counts equal ones.
 
 Legend: B sentences still searched, N samples, T most tokens, V vocabulary, K tokens left.
 """
@@ -26,7 +25,7 @@ from mt.decoding.candidates import (
     NEG_INF,
     RepetitionConfig,
     forced_tokens,
-    log_probs,
+    log_softmax,
     mask_special_tokens,
     penalize_repetition,
     sentences_to_keep,
@@ -68,49 +67,46 @@ def search(config: Config, decoder: Decoder, request: Request) -> Hypotheses:
     """
     import torch
 
-    samples = request.n_best
     forced = forced_tokens(request)  # [B, T]
-    count, longest = forced.shape
+    (count, longest), device = forced.shape, forced.device
     uniforms = _uniforms(request, longest)  # [B, N, T]
-    tokens = torch.zeros((count, samples, longest), dtype=torch.long, device=forced.device)
-    gains = torch.zeros((count, samples, longest), device=forced.device)
-    scores = torch.zeros((count, samples), device=forced.device)
-    rows = torch.arange(count, device=forced.device)  # [B] sentence of each row
-    ended = torch.zeros((count, samples), dtype=torch.bool, device=forced.device)
-    lost = torch.zeros_like(ended)
-    state = decoder.start(request.source, samples, request.max_lengths)
-    last = tokens.new_full((count, samples), BEGIN)
+    shape = count, request.n_best, longest
+    tokens = torch.zeros(shape, dtype=torch.long, device=device)
+    log_probs, scores = torch.zeros(shape, device=device), torch.zeros(shape[:2], device=device)
+    rows = torch.arange(count, device=device)  # [B] sentence of each row
+    ended = torch.zeros(shape[:2], dtype=torch.bool, device=device)
+    state = decoder.start(request.source, request.n_best, request.max_lengths)
+    last = tokens.new_full(shape[:2], BEGIN)
     end = 0
     for step in range(longest):
         end = step + 1
         logits = decoder.step(state, last)  # [B, N, V]
-        shaped, now = logits, forced[rows, step]  # now [B]
+        shaped, only = logits, forced[rows, step]  # only [B]
         if config.against_repetition:
-            shaped = penalize_repetition(config, logits, tokens[rows, :, :step], now)
-        choices = mask_special_tokens(shaped.float(), now)  # [B, N, V]
+            shaped = penalize_repetition(config, logits, tokens[rows, :, :step], only)
+        choices = mask_special_tokens(shaped.float(), only)  # [B, N, V]
         last = _draw(config, choices, uniforms[rows, :, step])  # [B, N]
         nothing = choices.amax(dim=-1) == NEG_INF  # [B, N]
-        gain = log_probs(logits).gather(-1, last[..., None])[..., 0]  # [B, N]
-        gain = gain.nan_to_num(nan=NEG_INF, neginf=NEG_INF).masked_fill(nothing, NEG_INF)
+        value = log_softmax(logits).gather(-1, last[..., None])[..., 0]  # [B, N]
+        value = value.nan_to_num(nan=NEG_INF, neginf=NEG_INF).masked_fill(nothing, NEG_INF)
         live = ~ended[rows]
         tokens[rows, :, step] = last.where(live, PAD)
-        gains[rows, :, step] = gain.where(live, 0)
-        scores[rows] += gains[rows, :, step]  # in turn: a sum's rounding depends on its length
-        lost[rows] |= live & (gain == NEG_INF)
-        ended[rows] |= lost[rows] | (last == END)
+        log_probs[rows, :, step] = value.where(live, 0)
+        scores[rows] += log_probs[rows, :, step]  # in turn: a sum's rounding depends on its length
+        ended[rows] |= (live & (value == NEG_INF)) | (last == END)
         stopped = ended[rows].all(dim=1)  # [B]
-        stops = int(stopped.sum()) if should_sync(step, rows.device) else 0
+        stops = int(stopped.sum()) if should_sync(step, device) else 0
         if stops == len(rows):
             break
         left = sentences_to_keep(stopped, stops)
         if left is not None:
             rows, last = rows[left], last[left]
-            decoder.keep(state, left)
-    return sort_by_score(scores, Hypotheses(tokens[..., :end], scores, gains[..., :end]))
+            decoder.select_sentences(state, left)
+    return sort_by_score(scores, Hypotheses(tokens[..., :end], scores, log_probs[..., :end]))
 
 
 def _uniforms(request: Request, longest: int) -> Tensor:
-    """[B, N, T] numbers in [0, 1): a sentence's by its own seed, whatever else is asked for."""
+    """[B, N, T] numbers in [0, 1) by the seed of each sentence."""
     import torch
 
     lengths: list[int] = request.max_lengths.tolist()
@@ -127,24 +123,23 @@ def _draw(config: Config, logits: Tensor, uniform: Tensor) -> Tensor:
     """The tokens [B, N] at which the cumulative distribution passes `uniform` [B, N]."""
     import torch
 
-    chances = _chances(config, logits)  # [B, N, V]
-    cumulative = chances.double().cumsum(dim=-1)
+    probabilities = _probabilities(config, logits)  # [B, N, V]
+    cumulative = probabilities.double().cumsum(dim=-1)
     mark = uniform[..., None] * cumulative[..., -1:]
     drawn = torch.searchsorted(cumulative, mark, right=True)  # [B, N, 1]
-    # Rounding may pass the last token that has a chance; without any END stands for nothing.
-    known = (chances > 0) * torch.arange(logits.shape[-1], device=logits.device)
-    highest = known.amax(dim=-1, keepdim=True)
+    # Rounding may pass the last possible token; where none is possible, END takes the place.
+    possible = (probabilities > 0) * torch.arange(logits.shape[-1], device=logits.device)
+    highest = possible.amax(dim=-1, keepdim=True)
     return drawn.minimum(highest.where(highest > 0, END))[..., 0]
 
 
-def _chances(config: Config, logits: Tensor) -> Tensor:
-    """Probabilities [B, N, V], 0 for what may not be drawn; not normalised."""
+def _probabilities(config: Config, logits: Tensor) -> Tensor:
+    """Probabilities [B, N, V], 0 for tokens that may not be drawn; not normalised."""
     logits = logits / config.temperature
-    chances = logits.softmax(dim=-1).nan_to_num(0.0)  # all of a row without any token are 0
     if config.top_k:
         few, ids = top_k(logits, min(config.top_k, logits.shape[-1]))  # [B, N, K]
         logits = logits.new_full(logits.shape, NEG_INF).scatter(-1, ids, few)
-        chances = logits.softmax(dim=-1).nan_to_num(0.0)
+    chances = logits.softmax(dim=-1).nan_to_num(0.0)  # 0 in a row of -inf
     if config.top_p < 1:
         ordered = chances.sort(dim=-1, descending=True, stable=True)
         before = ordered.values.cumsum(dim=-1) - ordered.values

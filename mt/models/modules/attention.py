@@ -1,7 +1,7 @@
-"""Scaled dot-product attention and the key/value cache: the only file that names a kernel.
+"""Scaled dot-product attention: the only file that names a kernel.
 
-Legend: B sentences, N beams, R rows (B, or B*N when decoding), H heads, T queries, S keys,
-K head width.
+Legend: B sentences, R rows (B, or B*N when decoding N beams), H heads, T queries, S keys,
+K head width, C cells of a cache.
 """
 
 from __future__ import annotations
@@ -12,9 +12,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-SPARSE = 6
-"""Steps of decoding after which dead cells are first looked for."""
-
 
 def attend(
     query: Tensor, key: Tensor, value: Tensor,
@@ -22,14 +19,14 @@ def attend(
 ) -> Tensor:  # fmt: skip
     """softmax(Q K^T / sqrt(K)) V (section 3.2.1, equation 1).
 
-    Padding stands to the right, so a causal query never sees any: `causal` needs no `valid`.
+    Padding is on the right, so no causal query attends to it: `causal` needs no `valid`.
     The T causal queries are the last T of the S positions, as when the others are cached.
 
     Args:
         query: [R, H, T, K].
         key, value: [R, H, S, K].
         valid: [R, S] bool, False where a key is padding.
-        causal: query t sees keys 0 to S - T + t only.
+        causal: query t attends to keys 0 to S - T + t only.
         dropout: probability of dropping a weight.
 
     Returns:
@@ -38,12 +35,12 @@ def attend(
     if query.device.type == "cpu" and not torch.compiler.is_compiling():
         return _plain_attention(query, key, value, valid, causal, dropout)
     mask = None if valid is None else valid[:, None, None, :]  # [R, 1, 1, S]
-    if query.size(2) == 1:  # the last query sees every key
+    if query.size(2) == 1:  # the last query attends to every key
         causal = False
-    # Conditions on sizes stay out of what the kernel is given: torch.compile would stop there.
+    # The kernel's arguments contain no conditions on sizes: torch.compile would stop there.
     if causal and (mask is not None or query.size(2) != key.size(2)):
-        seen = ~_future(query.size(2), key.size(2), query.device)
-        mask, causal = seen if mask is None else seen & mask, False
+        past = ~_future(query.size(2), key.size(2), query.device)
+        mask, causal = past if mask is None else past & mask, False
     return F.scaled_dot_product_attention(
         query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=causal
     )
@@ -52,21 +49,21 @@ def attend(
 def _plain_attention(
     query: Tensor, key: Tensor, value: Tensor, valid: Tensor | None, causal: bool, dropout: float
 ) -> Tensor:
-    """Attention in parts, fp32 at least: of sentences, a CPU's own kernel takes times as long.
+    """Attention in parts, in fp32 at least: a CPU kernel takes several times as long.
 
-    Products of few rows gain little by bf16, where each new size costs a kernel (see `linear`).
+    Products of few rows gain little from bf16, where each new size costs a kernel (see `linear`).
     """
     wide = torch.promote_types(query.dtype, torch.float32)
     if valid is not None and bool(valid.all()):
         valid = None
     with torch.autocast("cpu", enabled=False):
-        # The products want heads apart: one copy to that end and to the other type.
+        # One copy separates the heads in memory and converts the type.
         q, k, v = (t.to(wide, memory_format=torch.contiguous_format) for t in (query, key, value))
         return (byte_dropout(attention_weights(q, k, valid, causal), dropout) @ v).to(query.dtype)
 
 
 def _future(queries: int, keys: int, device: torch.device) -> Tensor:
-    """[T, S] bool, True where a key lies after the query."""
+    """[T, S] bool, True where a key comes after the query."""
     every = torch.ones(queries, keys, dtype=torch.bool, device=device)
     return every.triu(keys - queries + 1)
 
@@ -85,7 +82,7 @@ def attention_weights(
 
 
 class _ByteDropout(torch.autograd.Function):
-    """Dropout whose randomness is one byte an element: several times faster on a CPU."""
+    """Dropout with one random byte an element: several times faster on a CPU."""
 
     @staticmethod
     def forward(ctx, x: Tensor, threshold: int) -> Tensor:  # type: ignore[no-untyped-def]
@@ -102,9 +99,9 @@ class _ByteDropout(torch.autograd.Function):
 
 
 def byte_dropout(x: Tensor, probability: float) -> Tensor:
-    """Zero elements with `probability` and scale the rest up (section 5.4), in training only.
+    """Zero elements with `probability` and scale up the rest (section 5.4), in training only.
 
-    On a CPU the probability is rounded to 1/256, the scale follows it.
+    On a CPU the probability, and with it the scale, is rounded to 1/256.
     """
     if probability == 0:
         return x
@@ -116,23 +113,17 @@ def byte_dropout(x: Tensor, probability: float) -> Tensor:
 
 
 def attend_cells(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
-    """Attention in decoding: few queries, what each may see told by a bias.
+    """Attention of few queries [B, H, T, K] to keys and values [B, H, C, K] of a cache.
 
-    Args:
-        query: [B, H, Q, K].
-        key, value: [B, H, C, K].
-        bias: added to the scores, 0 or -inf, [B*H, Q or 1, C]; None: all is seen.
-
-    Returns:
-        [B, H, Q, K].
+    The bias [B*H, T or 1, C], 0 or -inf, is added to the scores. The result is [B, H, T, K].
     """
-    scale = query.size(-1) ** -0.5
     if query.device.type != "cpu":
         mask = None if bias is None else bias.unflatten(0, query.shape[:2])
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
     # The parts are faster here than a CPU's own kernel, as in training (`_plain_attention`).
-    flat = query.flatten(0, 1)  # [B*H, Q, K]
+    flat = query.flatten(0, 1)  # [B*H, T, K]
     start, share = (flat.new_zeros(()), 0) if bias is None else (bias, 1)
     keys = key.flatten(0, 1).transpose(1, 2)
-    scores = torch.baddbmm(start, flat, keys, beta=share, alpha=scale)  # [B*H, Q, C]
+    scale = query.size(-1) ** -0.5
+    scores = torch.baddbmm(start, flat, keys, beta=share, alpha=scale)  # [B*H, T, C]
     return torch.bmm(scores.softmax(-1), value.flatten(0, 1)).unflatten(0, query.shape[:2])

@@ -63,7 +63,7 @@ class HeadSelection:
         counted: list[int] = self.heads.flatten().bincount(minlength=self.n_heads).tolist()
         return counted
 
-    def keep(self, sentences: Tensor) -> HeadSelection:
+    def select_sentences(self, sentences: Tensor) -> HeadSelection:
         """Return the selection of these sentences [B'] only."""
         return HeadSelection(self.heads[sentences], self.weights[sentences], self.n_heads)
 
@@ -130,11 +130,12 @@ class MixtureOfHeadsCache(KeyValueCache):
         super().__init__(source, valid, beams, max_length)
         self.selections = list(selections)
 
-    def keep(self, sentences: Tensor) -> None:
+    def select_sentences(self, sentences: Tensor) -> None:
         """Keep only these sentences [B'], ascending, with their beams."""
-        super().keep(sentences)
+        super().select_sentences(sentences)
         self.selections = [
-            (own.keep(sentences), cross.keep(sentences)) for own, cross in self.selections
+            (own.select_sentences(sentences), cross.select_sentences(sentences))
+            for own, cross in self.selections
         ]
 
 

@@ -1,30 +1,29 @@
-"""The key/value cache at fixed addresses: all that a captured step of decoding reads and writes.
+"""A key/value cache at fixed addresses: a captured decoding step reads and writes nothing else.
 
-Its plain twin is `mt.attention.KeyValueCache`. Sizes are those of a frame, one of few; what is
-beyond the real ones is hidden by biases, and the position is a number on the device, so that one
-recording of a step serves each step in that frame.
+Sizes are rounded up to one of few shapes. Biases hide what lies beyond the real sizes, and the
+step is a number on the device, so that one capture serves each step of its shape.
 
-Legend: L layers, B sentences of the frame, N beams, H heads, K head width, S source length of
-the frame, T tokens that it has room for, C = T*N cells, R = B*N rows.
+Legend: L layers, B sentences of the shape, N beams, H heads, K head width, S source length of
+the shape, T tokens that fit, C = T*N cells, R = B*N rows.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from mt.models.modules.attention import attend_cells
+from mt.models.modules.kv_cache import KeyValueCache, cache_dtype
 
 SHORTEST = 16
-"""The least length of a frame; others are powers of two times it."""
+"""The least length of a shape; others are powers of two times it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class StaticShape:
     """The sizes of a step, real ones rounded up."""
 
     sentences: int
@@ -33,9 +32,10 @@ class Frame:
     tokens: int
 
     @classmethod
-    def around(cls, sentences: int, beams: int, source: int, tokens: int) -> Frame:
-        """The least frame that holds these; beams are as many as there are."""
-        return cls(_sentences(sentences), beams, _doubled(source), _doubled(tokens))
+    def rounded_up(cls, sentences: int, beams: int, source: int, tokens: int) -> StaticShape:
+        """The smallest shape for these sizes; beams are as many as there are."""
+        lengths = (max(SHORTEST, 1 << max(0, n - 1).bit_length()) for n in (source, tokens))
+        return cls(_round_up_sentences(sentences), beams, *lengths)
 
     @property
     def rows(self) -> int:
@@ -43,12 +43,7 @@ class Frame:
         return self.sentences * self.beams
 
 
-def _doubled(length: int) -> int:
-    """The least power of two, SHORTEST at least, that is not less."""
-    return max(SHORTEST, 1 << max(0, length - 1).bit_length())
-
-
-def _sentences(count: int) -> int:
+def _round_up_sentences(count: int) -> int:
     """The least of 1, 4, 16, 32, 48, 64, 96, 128, 192, ... that is not less."""
     if count <= 16:
         return 1 if count == 1 else 4 if count <= 4 else 16
@@ -56,141 +51,122 @@ def _sentences(count: int) -> int:
     return power * 3 // 4 if power >= 64 and count <= power * 3 // 4 else power
 
 
-class Rooms:
-    """Memory under names: what is asked for in any shape begins at the same address, always.
+class BufferPool:
+    """Named memory: views of one name start at the same address, whatever their shape.
 
-    A room that is too small is made anew, and `moved` counts how often that happened: whoever
-    remembers addresses forgets them then.
+    A buffer that is too small is replaced, and `moved` counts replacements: addresses kept from
+    before are invalid.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.device, self.moved = device, 0
-        self.held: dict[str, Tensor] = {}
+        self.buffers: dict[str, Tensor] = {}
+        self.owner: object = None
+        """The cache whose contents the buffers have."""
 
     def view(self, name: str, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        """The front of a room, in this shape; it holds what was there before."""
+        """The front of a buffer, in this shape, with its earlier contents."""
         size = math.prod(shape)
-        room = self.held.get(name)
-        if room is None or room.numel() < size or room.dtype != dtype:
+        buffer = self.buffers.get(name)
+        if buffer is None or buffer.numel() < size or buffer.dtype != dtype:
             with torch.inference_mode(False):  # so that it may be written to anywhere
-                self.held[name] = torch.zeros(size + size // 4, dtype=dtype, device=self.device)
+                buffer = torch.zeros(size + size // 4, dtype=dtype, device=self.device)
+            self.buffers[name] = buffer
             self.moved += 1
-        return self.held[name][:size].view(*shape)
+        return buffer[:size].view(*shape)
 
 
-class StaticCache:
-    """Has the methods of `KeyValueCache` by which layers attend; one new token a row and step.
+class StaticCache(KeyValueCache):
+    """A `KeyValueCache` in a pool, for one new token a row and step.
 
-    It is for one batch at a time: `load` begins the next one in the same memory.
-    """
+    One cache at a time uses the pool."""
 
-    frame: Frame
-    own: Tensor
-    """[2L, B, H, C, K] keys and values of what was decoded, of each layer in turn."""
-    source: Tensor
-    """[2L, B, H, S, K] those of the source."""
-    past: Tensor
-    """[B, 1, N, C] the bias: 0 where a cell is in a beam's past."""
-    padding: Tensor
-    """[B, H, 1, S] the bias: 0 at real source positions."""
+    length: Tensor
+    """[1] decoded tokens."""
 
-    def __init__(self, rooms: Rooms) -> None:
-        self.rooms = rooms
-        self.length = rooms.view("length", (1,), torch.long)
-        """[1] how many tokens were decoded."""
+    def __init__(
+        self, pool: BufferPool, source: Sequence[tuple[Tensor, Tensor]], valid: Tensor, beams: int
+    ) -> None:
+        """Start empty, in the place of the pool's last cache; see `KeyValueCache`."""
+        sentences, self.heads, length, self.width = source[0][0].shape
+        self.layers, self.dtype = len(source), cache_dtype(source[0][0])
+        self.pool, self.beams, self.steps = pool, beams, 0
+        self._biases = {}
+        pool.owner = self
+        self._allocate(StaticShape.rounded_up(sentences, beams, length, 1), sentences)
+        for own, new in zip(self.source, source, strict=True):
+            for place, kept in zip(own, new, strict=True):
+                place[:sentences, :, :length] = kept
+        bias = self.padding[self.heads][:sentences, ..., :length]
+        bias.copy_(bias.masked_fill(valid[:, None, None], 0))
+        self.length = pool.view("length", (1,), torch.long).zero_()
 
-    def load(self, frame: Frame, source: Sequence[tuple[Tensor, Tensor]], valid: Tensor) -> None:
-        """Begin a batch.
+    def _allocate(self, shape: StaticShape, count: int) -> None:
+        """Take a shape for `count` real sentences, empty; the rest must not become NaN."""
+        self.shape, self.sentences = shape, count
+        b, n, s, c = shape.sentences, shape.beams, shape.source, shape.tokens * shape.beams
+        view = self.pool.view
+        self._own = view("own", (self.layers, 2, b, self.heads, c, self.width), self.dtype)
+        self._source = view("source", (self.layers, 2, b, self.heads, s, self.width), self.dtype)
+        self.past = view("past", (b, 1, n, c), self.dtype).fill_(-math.inf)
+        padding = view("padding", (b, self.heads, 1, s), self.dtype).fill_(-math.inf)
+        padding[count:, ..., 0] = 0  # a softmax needs one key
+        self.padding: dict[int, Tensor] = {self.heads: padding}
+        self.alone = view("alone", (n, n), self.dtype).fill_(-math.inf).fill_diagonal_(0)
+        # Hidden cells have weight 0, and 0 times infinity is NaN.
+        self.own = [(k, v) for k, v in self._own.zero_()]
+        self.source = [(k, v) for k, v in self._source.zero_()]
+        self.filled = self.dense = c
 
-        Args:
-            frame: sizes that hold it.
-            source: for each decoder layer, keys and values [B', H, S', K] of the memory.
-            valid: [B', S'] bool, True at real source positions.
+    def _move(self, shape: StaticShape, sentences: Tensor) -> None:
+        """Continue in another shape of the same source length with only these sentences [B']."""
+        count, used = len(sentences), self.steps * self.beams
+        own, past = self._own[:, :, sentences, :, :used], self.past[sentences, ..., :used]
+        source, padding = self._source[:, :, sentences], self.padding[self.heads][sentences]
+        self._allocate(shape, count)
+        self._own[:, :, :count, :, :used], self.past[:count, ..., :used] = own, past
+        self._source[:, :, :count], self.padding[self.heads][:count] = source, padding
+
+    def select_sentences(self, sentences: Tensor) -> None:
+        """Keep only these sentences [B'], ascending, with their beams."""
+        self.check_owner()
+        shape = self.shape
+        sizes = len(sentences), shape.beams, shape.source, shape.tokens
+        self._move(StaticShape.rounded_up(*sizes), sentences)
+
+    def grow(self) -> None:
+        """Move to a shape of more tokens when this one is full."""
+        self.check_owner()
+        if self.steps == self.shape.tokens:
+            every = torch.arange(self.sentences, device=self.past.device)
+            self._move(replace(self.shape, tokens=2 * self.shape.tokens), every)
+
+    def check_owner(self) -> None:
+        """Check that the pool has the contents of this cache.
+
+        Raises:
+            RuntimeError: another cache was started since.
         """
-        first = source[0][0]
-        self.layers, self.heads, self.width = len(source), first.size(1), first.size(3)
-        # On a CPU attention is in fp32 at least, as in `KeyValueCache`.
-        wide = torch.promote_types(first.dtype, torch.float32)
-        self.dtype = wide if first.device.type == "cpu" else first.dtype
-        self._settle(frame, len(valid))
-        real = slice(None, len(valid)), slice(None), slice(None), slice(None, valid.size(1))
-        for place, kept in enumerate(each for pair in source for each in pair):
-            self.source[place][real[:2] + real[3:]] = kept
-        self.padding[real] = self.padding[real].masked_fill(valid[:, None, None], 0)
-        self.length.zero_()
-
-    def _settle(self, frame: Frame, count: int) -> None:
-        """Take a frame, empty but for what lets `count` sentences and the rest be computed."""
-        self.frame = frame
-        b, n, s, c = frame.sentences, frame.beams, frame.source, frame.tokens * frame.beams
-        layers = 2 * self.layers
-        view = self.rooms.view
-        self.own = view("own", (layers, b, self.heads, c, self.width), self.dtype)
-        self.source = view("source", (layers, b, self.heads, s, self.width), self.dtype)
-        self.past = view("past", (b, 1, n, c), self.dtype)
-        self.padding = view("padding", (b, self.heads, 1, s), self.dtype)
-        self.alone = view("alone", (n, n), self.dtype)  # 0, else -inf
-        self.alone.fill_(-math.inf).fill_diagonal_(0)
-        # Hidden cells weigh 0, which only what is finite survives.
-        self.own.zero_()
-        self.source.zero_()
-        self.past.fill_(-math.inf)
-        self.padding.fill_(-math.inf)
-        self.padding[count:, ..., 0] = 0  # sentences that are none must see something
-
-    def move(self, frame: Frame, sentences: Tensor, tokens: int) -> None:
-        """Go on in another frame, or the same, with only these sentences [B'], ascending.
-
-        Args:
-            frame: its source length is that of now.
-            sentences: which are kept.
-            tokens: how many were decoded.
-        """
-        used = tokens * frame.beams
-        own, past = self.own[:, sentences, :, :used], self.past[sentences, :, :, :used]
-        source, padding = self.source[:, sentences], self.padding[sentences]
-        self._settle(frame, len(sentences))
-        count = len(sentences)
-        self.own[:, :count, :, :used], self.past[:count, ..., :used] = own, past
-        self.source[:, :count], self.padding[:count] = source, padding
+        if self.pool.owner is not self:
+            raise RuntimeError(
+                "a buffer pool serves one batch at a time, and this is not the last one"
+            )
 
     def reorder(self, rows: Tensor) -> None:
-        """Row r becomes what row `rows[r]` [B'*N] was: its past is now that one's."""
-        beams = self.frame.beams
-        past = self.past[: len(rows) // beams]
-        origins = rows.view(-1, 1, beams, 1) % beams
-        past.copy_(past.gather(2, origins.expand_as(past)))
+        """Row r of the real ones becomes what row `rows[r]` [B'*N] was."""
+        self.check_owner()
+        super().reorder(rows)
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Append keys and values and attend to all of the past, each [R, 1, H, K]; [R, 1, H*K]."""
-        keys, values = self.own[2 * layer], self.own[2 * layer + 1]
-        if layer == 0:
-            self._append_to_past()
-        for kept, new in ((keys, key), (values, value)):
-            kept.index_copy_(2, self.cells, self._apart(new))
-        return self._attend(query, keys, values, self.bias)
+    def _append(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        for kept, new in zip(self.own[layer], (key, value), strict=True):
+            kept.index_copy_(2, self.cells, new.to(self.dtype))
+        return self.own[layer]
 
-    def _append_to_past(self) -> None:
-        """The cells of this step, and the bias that all layers share."""
-        frame = self.frame
-        self.cells = self.length * frame.beams + torch.arange(frame.beams, device=self.past.device)
-        self.past.index_copy_(3, self.cells, self.alone.expand(frame.sentences, 1, -1, -1))
-        self.bias = self.past.expand(-1, self.heads, -1, -1).flatten(0, 1)  # [B*H, N, C]
-
-    def attend_source(self, layer: int, query: Tensor) -> Tensor:
-        """Attend to the source from [R, 1, H, K]; [R, 1, H*K]."""
-        keys, values = self.source[2 * layer], self.source[2 * layer + 1]
-        return self._attend(query, keys, values, self.padding.flatten(0, 1))
-
-    def _apart(self, x: Tensor) -> Tensor:
-        """[R, 1, H, K] -> [B, H, N, K]."""
-        shape = (self.frame.sentences, self.frame.beams, self.heads, self.width)
-        return x.reshape(shape).transpose(1, 2).to(self.dtype)
-
-    def _attend(self, query: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
-        mixed = attend_cells(self._apart(query), keys, values, bias)  # [B, H, N, K]
-        return mixed.transpose(1, 2).reshape(self.frame.rows, 1, self.heads * self.width)
+    def _append_to_past(self, tokens: int, beams: int) -> Tensor:
+        self.cells = self.length * beams + torch.arange(beams, device=self.past.device)
+        self.past.index_copy_(3, self.cells, self.alone.expand(len(self.past), 1, -1, -1))
+        return self.past
 
     def advance(self, rows: int, tokens: int) -> None:
-        """All layers have appended one position of all rows."""
+        """All layers have appended one position of all rows; part of a captured step."""
         self.length.add_(tokens)

@@ -118,7 +118,7 @@ class TestTranslate:
         done = mt("translate", "one", "two", "three", *given.split(), *files, stdin="x\ny\n")
         assert (done.code, done.out) == (0, "x\ny\n")
         ((path, options),) = asked
-        assert (path, options.others) == (Path("one"), (Path("two"), Path("three")))
+        assert (path, options.ensemble_paths) == (Path("one"), (Path("two"), Path("three")))
         assert (options.processes, options.threads, options.precision) == (2, 3, "bf16")
         assert (options.seed, options.strict, options.checkpoint) == (7, True, "last")
         assert list(options.prefixes) == ["a", "b"]

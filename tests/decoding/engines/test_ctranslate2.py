@@ -167,7 +167,7 @@ def test_samples_are_different_and_ranked(theirs):
             assert one.score == pytest.approx(sum(one.log_probabilities))
 
 
-@pytest.mark.parametrize("more", [{"checkpoint": "best"}, {"others": (Path("x"),)}])
+@pytest.mark.parametrize("more", [{"checkpoint": "best"}, {"ensemble_paths": (Path("x"),)}])
 def test_options_of_runs_are_refused(folder, more):
     with pytest.raises(ConfigError, match="one model"):
         open_engine(folder, options(**more))

@@ -215,7 +215,7 @@ def test_the_decoder_gives_what_full_decoding_gives(engine):
             beams = torch.randint(0, width, tokens.shape, generator=generator)
             if step == 3:
                 kept = torch.tensor([0, 2])
-                decoder.keep(state, kept)
+                decoder.select_sentences(state, kept)
                 source, prefixes, beams = source[kept], prefixes[kept], beams[kept]
             decoder.reorder(state, beams)
             prefixes = prefixes.gather(1, beams[..., None].expand_as(prefixes))
