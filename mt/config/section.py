@@ -54,7 +54,7 @@ def input_files(section: BaseModel) -> dict[str, str]:
     for name, info in type(section).model_fields.items():
         value = getattr(section, name)
         marks = [*info.metadata, *getattr(info.annotation, "__args__", ())]
-        if "_below_the_file" not in repr(marks):
+        if _resolve_path.__name__ not in repr(marks):
             continue
         if isinstance(value, str):
             found[name] = value
