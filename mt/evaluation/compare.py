@@ -22,84 +22,83 @@ ROUNDS = 2
 
 @dataclass(frozen=True)
 class ModelRow:
-    """What there is to compare of a model."""
+    """What a table of models compares."""
 
     name: str
     bytes: int
     """Of its weights, on disk."""
-    lines_per_second: float
-    """Over all test sets, loading left out."""
-    bleu: dict[str, float]
-    """Of each test set."""
+    lines_per_second: float | None
+    """Over all test sets, loading left out; None: nothing here opens it."""
+    bleu: dict[str, float] | None
+    """Of each test set; None without references."""
 
 
 def compare_models(
     models: dict[str, Path], recipe: Recipe, options: EngineOptions | None = None
 ) -> list[ModelRow]:
-    """Translate the test sets of a recipe with each of several models.
+    """Translate the test sets of a recipe with each of several models, named by the keys.
 
-    Args:
-        models: the path of each, by the name that the table gives it.
-        recipe: names the test sets; where it has none, the validation corpus stands in.
-        options: what is asked of each engine.
+    The validation corpus is used when the recipe has no test set.
     """
     sets = recipe.data.test or {"valid": recipe.data.valid}
     texts = {name: evaluate.read_test_set(config) for name, config in sets.items()}
-    asked = replace(options or EngineOptions(), soon=False)
-    engines = {name: open_engine(path, asked) for name, path in models.items()}
+    options = replace(options or EngineOptions(), soon=False)
+    engines = {name: open_engine(path, options) for name, path in models.items()}
+    targets = {name: config.direction.target for name, config in sets.items()}
     first, (some, _) = next(iter(texts.items()))
     seconds = dict.fromkeys(models, float("inf"))
-    found: dict[str, dict[str, list[str]]] = {}
+    outputs: dict[str, dict[str, list[str]]] = {}
     with console.print_lines_once():
         for engine in engines.values():
-            _translate(engine, asked, some[:WARM_UP], sets[first].direction.target)
+            translate_texts(engine, options, some[:WARM_UP], targets[first])
         for _ in range(ROUNDS):
             for name, engine in engines.items():
-                began = time.perf_counter()
-                found[name] = {
-                    each: _translate(engine, asked, lines, sets[each].direction.target)
+                start = time.perf_counter()
+                outputs[name] = {
+                    each: translate_texts(engine, options, lines, targets[each])
                     for each, (lines, _) in texts.items()
                 }
-                seconds[name] = min(seconds[name], time.perf_counter() - began)
+                seconds[name] = min(seconds[name], time.perf_counter() - start)
     count = sum(len(lines) for lines, _ in texts.values())
     rows = []
     for name, path in models.items():
         bleu = {
             each: metrics.score_translations(
-                found[name][each], texts[each][1], config.direction.target, recipe.evaluation
+                outputs[name][each], texts[each][1], targets[each], recipe.evaluation
             )["BLEU"]["score"]
-            for each, config in sets.items()
+            for each in sets
         }
         rows.append(ModelRow(name, weight_bytes(path), count / seconds[name], bleu))
     return rows
 
 
-def _translate(engine: Engine, options: EngineOptions, lines: list[str], target: str) -> list[str]:
-    told = replace(options, target_language=target)
-    return [each.text for each in engine.translate(lines, told)]
+def translate_texts(
+    engine: Engine, options: EngineOptions, lines: list[str], target: str
+) -> list[str]:
+    """Translations into the language `target`, in order."""
+    options = replace(options, target_language=target)
+    return [each.text for each in engine.translate(lines, options)]
 
 
 def weight_bytes(path: Path) -> int:
-    """Bytes of the weights that translate."""
+    """Bytes on disk of the weights of a run, of a file, or of all files in an exported folder."""
     if run_directory.is_run(path):
-        return (run_directory.open_run(path).folder / checkpoint.MODEL).stat().st_size
-    if path.is_file():
-        return path.stat().st_size
-    return sum(part.stat().st_size for part in path.iterdir() if part.is_file())
+        path = run_directory.open_run(path).folder / checkpoint.MODEL
+    parts = [path] if path.is_file() else [part for part in path.rglob("*") if part.is_file()]
+    return sum(part.stat().st_size for part in parts)
 
 
 def format_table(rows: Sequence[ModelRow]) -> Iterator[str]:
-    """The rows as lines, speed and size also as shares of the first."""
-    width = max(8, *(len(row.name) for row in rows))
-    sets = list(rows[0].bleu)
-    widths = [max(8, len(name) + 2) for name in sets]
-    titles = "".join(f"{name:>{w}}" for name, w in zip(sets, widths, strict=True))
-    yield f"{'':{width}} {'MB':>8} {'size':>6} {'lines/s':>9} {'speed':>6}{titles}  (BLEU)"
+    """The rows as lines, speed and size also as ratios to the first."""
     first = rows[0]
+    sets = list(first.bleu or ())
+    cells = [["", "MB", "size", "lines/s", "speed", *(f"BLEU {name}" for name in sets)]]
     for row in rows:
-        size, speed = row.bytes / first.bytes, row.lines_per_second / first.lines_per_second
-        scores = "".join(f"{row.bleu[n]:>{w}.2f}" for n, w in zip(sets, widths, strict=True))
-        yield (
-            f"{row.name:{width}} {row.bytes / 1e6:8.1f} {size:5.2f}x {row.lines_per_second:9.1f} "
-            f"{speed:5.2f}x{scores}"
-        )
+        speed, first_speed = row.lines_per_second, first.lines_per_second
+        cells.append([
+            row.name, f"{row.bytes / 1e6:.1f}", f"{row.bytes / first.bytes:.2f}x",
+            f"{speed:.1f}" if speed else "-",
+            f"{speed / first_speed:.2f}x" if speed and first_speed else "-",
+            *(f"{row.bleu[name]:.2f}" if row.bleu else "-" for name in sets),
+        ])  # fmt: skip
+    return console.align_columns(cells)
