@@ -66,7 +66,7 @@ def test_ctrl_c_at_any_moment_of_a_command_is_told_in_one_line():
 LISTENING = """
 import os, signal, sys, time
 from mt.runtime import signals
-interrupts.listen()
+signals.install()
 """
 
 
@@ -123,7 +123,7 @@ def test_where_it_is_ignored_it_stays_ignored():
         "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
         + LISTENING
         + """
-interrupts.leave_at_once()
+signals.exit_on_sigint()
 signal.raise_signal(signal.SIGINT)
 print("goes on")
 """
@@ -151,11 +151,11 @@ import ctypes, readline
 from mt.cli import interactive
 from mt.runtime import signals
 from mt.decoding.types import EngineOptions
-interrupts.listen()
+signals.install()
 come = ctypes.cast(ctypes.pythonapi.PyErr_SetInterrupt, ctypes.c_void_p)
 readline.set_pre_input_hook(None)
 ctypes.c_void_p.in_dll(ctypes.CDLL(readline.__file__), "rl_pre_input_hook").value = come.value
-interactive.converse(None, EngineOptions())
+interactive.translate_interactively(None, EngineOptions())
 print("ended")
 """
 
