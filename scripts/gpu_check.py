@@ -53,9 +53,10 @@ from mt.data.corpus import SIDES, Corpus, Writer
 from mt.data.gpu_corpus import GpuCorpus
 from mt.interfaces import Batch
 from mt.runtime.device import Precision
+from mt.runtime.torch_private import num_compilations
 from mt.training import loop as train
 from mt.training.ema import MovingAverage
-from mt.training.graphed_step import GraphedStep, num_compilations
+from mt.training.graphed_step import GraphedStep
 from mt.training.step import (
     ModelWithLoss,
     accumulate_gradients,

@@ -19,7 +19,7 @@ from mt.config.section import Variant
 from mt.interfaces import Cache, Memory
 from mt.models.modules.embedding import WordDropout, WordDropoutConfig, shared_embeddings
 from mt.models.modules.layers import Dropout, norm
-from mt.models.modules.linear import once
+from mt.models.modules.linear import keep_fp32
 from mt.models.modules.mixture_of_heads import (
     HeadRouter,
     HeadSelection,
@@ -182,7 +182,7 @@ class MixtureOfHeads(nn.Module):
         self.encoder_norm = norm(config.norm_kind, config.d_model) if final else nn.Identity()
         self.decoder_norm = norm(config.norm_kind, config.d_model) if final else nn.Identity()
         for layer in encoder:
-            once(layer.self_attention)
+            keep_fp32(layer.self_attention)
         heads = config.n_heads, config.heads_per_sentence
         self.encoder_router = HeadRouter(config.d_model, len(encoder), *heads)
         self.decoder_router = HeadRouter(config.d_model, 2 * len(decoder), *heads)

@@ -28,7 +28,7 @@ from mt.errors import ConfigError
 from mt.interfaces import Cache, Memory
 from mt.models.modules.embedding import WordDropout, WordDropoutConfig, shared_embeddings
 from mt.models.modules.layers import Dropout
-from mt.models.modules.linear import Linear, once
+from mt.models.modules.linear import Linear, keep_fp32
 from mt.models.modules.lstm import (
     LSTM,
     Bidirectional,
@@ -96,7 +96,7 @@ class RecurrentDecoder(nn.Module):
         self.upper = nn.ModuleList([LSTM(units, units) for _ in range(self.layers - 1)])
         self.first = Linear(encoded, self.layers * units)
         self.drop = Dropout(config.dropout)
-        once(self.first)
+        keep_fp32(self.first)
 
     def source(self, memory: Memory) -> Tensors:
         """What is attended to; see `mt.recurrent.source_of`."""
@@ -157,7 +157,7 @@ class BahdanauDecoder(RecurrentDecoder):
         self.key = Linear(units, inner)
         self.score = nn.Parameter(torch.empty(inner))
         self.readout = Linear(2 * units + config.d_model, 2 * config.d_model)
-        once(self.key)
+        keep_fp32(self.key)
 
     def source(self, memory: Memory) -> Tensors:
         """See `RecurrentDecoder.source`; with keys U h."""
@@ -263,7 +263,7 @@ class Recurrent(nn.Module):
         widths = [config.d_model] + [config.units] * (config.encoder_layers - 1)
         self.encoder = nn.ModuleList([Bidirectional(width, config.units) for width in widths])
         self.decoder: RecurrentDecoder = DECODERS[config.attention](config)
-        once(self.encoder)
+        keep_fp32(self.encoder)
         initialise(self)
 
     def encode(self, source: Tensor) -> Memory:

@@ -21,7 +21,7 @@ from mt.models.modules.head_gates import Config as HeadGates
 from mt.models.modules.head_gates import HardConcrete
 from mt.models.modules.kv_cache import KeyValueCache
 from mt.models.modules.layers import Dropout, MultiHeadAttention, SelfAttention, norm
-from mt.models.modules.linear import once
+from mt.models.modules.linear import keep_fp32
 from mt.models.modules.positions import Positions, Rotary
 from mt.models.modules.transformer_layers import (
     Sublayer,
@@ -221,9 +221,9 @@ class Transformer(nn.Module):
             for layer in [*self.encoder, *self.decoder]:
                 cast(EncoderLayer | DecoderLayer, layer).self_attention.rotary = rotary
         for layer in self.encoder:
-            once(cast(EncoderLayer, layer).self_attention)
+            keep_fp32(cast(EncoderLayer, layer).self_attention)
         for layer in self.decoder:
-            once(cast(DecoderLayer, layer).cross_attention.key_value)
+            keep_fp32(cast(DecoderLayer, layer).cross_attention.key_value)
         initialise(self)
 
     def encode(self, source: Tensor) -> Memory:

@@ -6,7 +6,6 @@ them at once. Its plain twin is `step.accumulate_micro_batch`, which it captures
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 
@@ -97,12 +96,3 @@ def replay(captured: _Captured, batch: Batch, counts: Mapping[str, Tensor]) -> T
         count.copy_(counts[name])
     captured.graph()
     return captured.part.clone()  # the next graph may use its place
-
-
-def num_compilations() -> int:
-    """How many times torch.compile has compiled something in this process."""
-    if "torch._dynamo" not in sys.modules:
-        return 0
-    from torch._dynamo.utils import counters
-
-    return int(counters["stats"]["unique_graphs"])

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mt.models.modules.linear import rounded
+from mt.models.modules.linear import pad_rows
 from mt.special_tokens import PAD
 
 CHUNK = 512
@@ -35,7 +35,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
     ) -> Tensor:  # fmt: skip
         wanted = any(ctx.needs_input_grad[:3])
         gradients = zero_gradients(hidden, weight, bias, wanted)
-        h, w, b = rounded(hidden, dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+        h, w, b = (
+            pad_rows(hidden, dtype),
+            weight.to(dtype),
+            None if bias is None else bias.to(dtype),
+        )
         chunk = CHUNK if h.device.type == "cpu" else DEVICE_CHUNKS * CHUNK
         logits, slopes = (h.new_empty(min(chunk, len(h)), len(w)) for _ in range(2))
         # Where each row's label lies in the flat buffer: scatter_add_ is slow in bf16 on a CPU.
@@ -219,7 +223,7 @@ class _LinearTwoPasses(torch.autograd.Function):
         for start in range(0, count, chunk):
             y = labels[start : start + chunk]
             rows = 2 * len(y)
-            x = rounded(torch.cat([h[start : start + chunk] for h in hidden.chunk(2)]), dtype)
+            x = pad_rows(torch.cat([h[start : start + chunk] for h in hidden.chunk(2)]), dtype)
             z = torch.mm(x, w.t()) if b is None else torch.addmm(b, x, w.t())
             real = None if kept is None else kept[start : start + chunk].to(wide)
             slope, losses, differs = _two_slopes(z[:rows].to(wide), y, smoothing, alpha, real)

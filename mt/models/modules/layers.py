@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from mt.models.modules.attention import attend, attention_weights, byte_dropout
 from mt.models.modules.head_gates import HardConcrete
 from mt.models.modules.kv_cache import KeyValueCache
-from mt.models.modules.linear import Linear, Packed
+from mt.models.modules.linear import Linear, PrepackedWeight
 from mt.models.modules.positions import Rotary
 
 
@@ -109,10 +109,10 @@ class MultiHeadAttention(nn.Module):
 class SelfAttention(MultiHeadAttention):
     """Attention of a sequence to itself, cached when decoding."""
 
-    packed: Packed | None = None
+    packed: PrepackedWeight | None = None
     """Query, key and value in one product, when packed."""
-    once = False
-    """See `mt.linear.once`."""
+    keep_fp32 = False
+    """See `linear.keep_fp32`."""
 
     def pack(self, dtype: torch.dtype | None) -> None:
         """See `mt.linear.pack`."""
@@ -120,7 +120,7 @@ class SelfAttention(MultiHeadAttention):
         if dtype is not None:
             parts = (self.query, self.key_value)
             weight, bias = (torch.cat([getattr(p, n) for p in parts]) for n in ("weight", "bias"))
-            self.packed = Packed(weight, bias, dtype)
+            self.packed = PrepackedWeight(weight, bias, dtype)
 
     def attend_self(self, x: Tensor, valid: Tensor | None, causal: bool) -> Tensor:
         """All positions [B, T, D] at once."""
@@ -178,7 +178,7 @@ class FeedForward(nn.Module):
             inner = F.silu(self.gate(x)) * self.inner(x)
         else:
             relu = self.activation == "relu"
-            inner = self.inner.rectified(x) if relu else F.gelu(self.inner(x))
+            inner = self.inner.relu(x) if relu else F.gelu(self.inner(x))
         if self.mask is not None:
             inner = inner * self.mask.to(inner.dtype)
         outer: Tensor = self.outer(self.drop(inner))

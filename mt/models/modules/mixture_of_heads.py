@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from mt.models.modules.attention import attend, attention_weights
 from mt.models.modules.kv_cache import KeyValueCache
-from mt.models.modules.linear import Packed, linear
+from mt.models.modules.linear import PrepackedWeight, linear
 
 Product = Callable[[Tensor], Tensor]
 """Multiplies states [P, L, D] by the matrix of one head."""
@@ -147,8 +147,8 @@ class MixtureOfHeadsAttention(nn.Module):
 
     dtype: torch.dtype | None = None
     """The type of the packed matrices."""
-    once = False
-    """See `mt.linear.once`."""
+    keep_fp32 = False
+    """See `linear.keep_fp32`."""
 
     def __init__(self, d_model: int, n_heads: int, dropout: float, d_head: int) -> None:
         super().__init__()
@@ -157,7 +157,7 @@ class MixtureOfHeadsAttention(nn.Module):
         self.query = nn.Linear(d_model, width)
         self.key_value = nn.Linear(d_model, 2 * width)
         self.output = nn.Linear(width, d_model)
-        self.packed: dict[str, list[Packed]] = {}
+        self.packed: dict[str, list[PrepackedWeight]] = {}
         """For each product a packed matrix a head, from its first use on."""
         self.watch: list[Tensor] | None = None
         """A list here receives the weights [B, k, T, S] of each call."""
@@ -240,7 +240,7 @@ class MixtureOfHeadsAttention(nn.Module):
             if product not in self.packed:  # what is made of the source once stays in fp32
                 dtype = torch.float32 if product == "source" else self.dtype
                 pairs = self._matrices(product)
-                self.packed[product] = [Packed(w.contiguous(), b, dtype) for w, b in pairs]
+                self.packed[product] = [PrepackedWeight(w.contiguous(), b, dtype) for w, b in pairs]
             return self.packed[product]
         return [_product(*pair) for pair in self._matrices(product)]
 
