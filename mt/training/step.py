@@ -12,6 +12,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.export import register_dataclass
 
 from mt.errors import MachineError
 from mt.interfaces import Batch, Loss, Objective, Term
@@ -19,9 +20,7 @@ from mt.runtime import distributed, memory, torch_private
 from mt.runtime.device import Precision, autocast
 from mt.runtime.distributed import SINGLE, World
 
-torch_private.register_dataclass(
-    Term
-)  # so that a sharded module finds the tensors in what it returns
+register_dataclass(Term)  # so that a sharded module finds the tensors in what it returns
 
 
 class ModelWithLoss(nn.Module):
