@@ -429,7 +429,7 @@ def test_an_ensemble_and_other_engines_and_models_without_attention_are_refused(
     from mt.models.modules import transformer_layers
 
     monkeypatch.delattr(transformer_layers.TransformerStacks, "attention")
-    monkeypatch.delattr(transformer.Transformer, "attentions")
+    monkeypatch.delattr(transformer_layers.TransformerStacks, "attentions")
     for more in ([], ["--target", "b"]):
         code, _, err = shown([run, "--source", "a", *more], capsys)
         assert code == 2
