@@ -81,7 +81,9 @@ def _show_version_or_help(
 
 for _name in COMMANDS:
     _module = importlib.import_module(f"mt.cli.commands.{_name}")
-    app.command(_name.replace("_", "-"), short_help=_module.ABOUT)(_module.command)
+    _about = (_module.__doc__ or "").partition(": ")[2].strip()
+    _about = _about[:1].upper() + _about[1:]
+    app.command(_name.replace("_", "-"), short_help=_about)(_module.command)
 
 
 def _version() -> str:

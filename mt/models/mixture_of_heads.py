@@ -25,6 +25,7 @@ from mt.models.modules.mixture_of_heads import (
 from mt.models.modules.transformer_layers import (
     Sublayer,
     TransformerStacks,
+    check_sizes,
     feed_forward,
     initialise,
 )
@@ -82,19 +83,12 @@ class Config(Variant):
 
     @model_validator(mode="after")
     def _fits(self) -> Config:
-        if self.d_head is None and self.d_model % self.n_heads:
-            raise ValueError(
-                f"d_model ({self.d_model}) is not divisible by n_heads ({self.n_heads})"
-            )
+        check_sizes(self)
         if self.heads_per_sentence > self.n_heads:
             raise ValueError(
                 f"heads_per_sentence ({self.heads_per_sentence}) is more than "
                 f"n_heads ({self.n_heads})"
             )
-        if self.positions == "learned" and self.max_length is None:
-            raise ValueError("positions: learned needs max_length, the size of its table")
-        if self.positions == "sinusoidal" and self.d_model % 2:
-            raise ValueError(f"d_model ({self.d_model}) must be even for sinusoidal positions")
         return self
 
 

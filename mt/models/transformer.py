@@ -24,6 +24,7 @@ from mt.models.modules.positions import Rotary
 from mt.models.modules.transformer_layers import (
     Sublayer,
     TransformerStacks,
+    check_sizes,
     feed_forward,
     initialise,
 )
@@ -95,20 +96,13 @@ class Config(Variant):
 
     @model_validator(mode="after")
     def _fits(self) -> Config:
-        if self.d_head is None and self.d_model % self.n_heads:
-            raise ValueError(
-                f"d_model ({self.d_model}) is not divisible by n_heads ({self.n_heads})"
-            )
+        check_sizes(self)
         if self.layer_heads is not None:
             for part in ("encoder", "decoder", "cross"):
                 layers = self.encoder_layers if part == "encoder" else self.decoder_layers
                 count = len(getattr(self.layer_heads, part))
                 if count != layers:
                     raise ValueError(f"layer_heads.{part} tells {count} of {layers} layers")
-        if self.positions == "learned" and self.max_length is None:
-            raise ValueError("positions: learned needs max_length, the size of its table")
-        if self.positions == "sinusoidal" and self.d_model % 2:
-            raise ValueError(f"d_model ({self.d_model}) must be even for sinusoidal positions")
         if self.positions == "rotary" and self.head_width % 2:
             raise ValueError(
                 f"a head's width (d_head, else d_model / n_heads: {self.head_width}) must be even "

@@ -121,7 +121,7 @@ class BpeDropout:
     """BPE-dropout (Provilkov et al. 2020, algorithm 1).
 
     A word begins as its characters. In each round every possible merge is left out with a fixed
-    probability, and the first in rank of the others is made. A word without one is done. The same
+    probability, and the others' first in rank is applied. A word without one is done. The same
     merge at two places counts as two merges.
     """
 

@@ -9,7 +9,6 @@ from typer import Argument, Option
 
 from mt.cli import options as cli
 
-ABOUT = "Show what each head of a model attends to."
 PAGE = Path("attention.html")
 
 

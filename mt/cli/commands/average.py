@@ -8,8 +8,6 @@ from typer import Argument, Option
 
 from mt.cli.options import Force, RunFolder
 
-ABOUT = "Average the weights of checkpoints."
-
 
 def command(
     run: RunFolder,

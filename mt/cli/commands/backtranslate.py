@@ -1,4 +1,4 @@
-"""`mt backtranslate`: make parallel text from monolingual text by a reverse model."""
+"""`mt backtranslate`: make parallel text from monolingual text."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from typing import Annotated
 from typer import Argument, Option
 
 from mt.cli import options as cli
-
-ABOUT = "Make parallel text from monolingual text."
 
 
 def command(

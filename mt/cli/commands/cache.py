@@ -9,8 +9,6 @@ from typer import Option
 
 from mt.cli.options import print_lines
 
-ABOUT = "List or clear the encoded corpora."
-
 
 def command(
     clear: Annotated[

@@ -10,8 +10,6 @@ from typer import Argument, Option
 from mt.cli.options import RecipeSets, print_lines
 from mt.errors import ConfigError
 
-ABOUT = "Show and explain a recipe."
-
 
 def command(
     config: Annotated[

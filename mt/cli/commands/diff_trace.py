@@ -10,8 +10,6 @@ import typer
 from mt.cli.options import print_lines
 from mt.errors import printable
 
-ABOUT = "Name the first update in which two traced runs differ."
-
 DIFFERENT = 8
 """Exit code for a difference, which is no failure and so no MtError."""
 

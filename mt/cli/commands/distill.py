@@ -11,15 +11,7 @@ from typer import Argument, Option
 
 from mt.cli import options as cli
 
-ABOUT = "Train a small model on the output of a large one."
-
-
-class Level(Enum):
-    """What the student learns from."""
-
-    sequence = "sequence"
-    word = "word"
-    both = "both"
+Level = Enum("Level", {"sequence": "sequence", "word": "word", "both": "both"})
 
 
 def command(

@@ -1,4 +1,4 @@
-"""`mt eval`: BLEU, chrF2 and TER of a model."""
+"""`mt eval`: score a model by BLEU, chrF2 and TER."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from typing import Annotated, Any
 from typer import Option
 
 from mt.cli import options as cli
-
-ABOUT = "Score a model: BLEU, chrF2, TER."
 
 
 def command(

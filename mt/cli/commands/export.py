@@ -9,8 +9,6 @@ from typer import Argument, Option
 
 from mt.cli.options import Checkpoint, Force, print_lines
 
-ABOUT = "Write a model for another program."
-
 
 def command(
     run: Annotated[Path, Argument(metavar="RUN", help="A run, a checkpoint in it, or a bundle.")],

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from mt.cli.options import ConfigFile, RecipeSets
 
-ABOUT = "Read, count and encode the corpora of a recipe."
-
 
 def command(config: ConfigFile, sets: RecipeSets = None) -> None:
     """Read the corpora, learn the vocabulary, and encode everything into the cache.

@@ -1,4 +1,4 @@
-"""`mt prune`: remove heads, layers and feed-forward columns of a trained model."""
+"""`mt prune`: remove heads, layers and feed-forward columns of a model."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from typing import Annotated
 from typer import Argument, Option
 
 from mt.cli.options import Checkpoint, RecipeSets, print_lines
-
-ABOUT = "Remove heads, layers and feed-forward columns."
 
 
 def command(

@@ -1,4 +1,4 @@
-"""`mt score`: the log-probability of given translations."""
+"""`mt score`: print the log-probability of given translations."""
 
 from __future__ import annotations
 
@@ -11,14 +11,7 @@ from typer import Option
 
 from mt.cli import options as cli
 
-ABOUT = "Score given translations with a model."
-
-
-class ScoreFormat(Enum):
-    """How scores are written."""
-
-    text = "text"
-    json = "json"
+ScoreFormat = Enum("ScoreFormat", {"text": "text", "json": "json"})
 
 
 def command(

@@ -8,8 +8,6 @@ from typer import Option
 
 from mt.cli.options import RunFolder
 
-ABOUT = "Learn the likely target pieces of each source piece."
-
 
 def command(
     run: RunFolder,

@@ -9,8 +9,6 @@ from typer import Option
 
 from mt.cli.options import ConfigFile, Fresh, RecipeSets
 
-ABOUT = "Train a model, or resume."
-
 
 def command(
     config: ConfigFile,

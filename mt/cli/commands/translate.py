@@ -11,14 +11,7 @@ from typer import Option
 
 from mt.cli import options as cli
 
-ABOUT = "Translate lines of text."
-
-
-class BadBytes(Enum):
-    """What happens at a line that is not UTF-8."""
-
-    stop = "stop"
-    replace = "replace"
+BadBytes = Enum("BadBytes", {"stop": "stop", "replace": "replace"})
 
 
 def command(

@@ -359,7 +359,7 @@ class ExportedModel:
                 outputs = self.model.generate(**batch, **settings, logits_processor=[processor])
             decoded = self.tokenizer.batch_decode(outputs, skip_special_tokens=True)
             for row, text, ids in zip(rows, decoded, outputs.tolist(), strict=True):
-                end = ids.index(END) if END in ids else None  # cut by the model's own limit
+                end = ids.index(END) if END in ids else None  # None: the maximum length ended it
                 pieces = self.vocabulary.pieces_target(ids[1:end])
                 translations[row] = Translation(text, tokens=tuple(pieces))
         return (translations[row] for row in range(len(texts)))

@@ -38,6 +38,17 @@ class Sublayer(nn.Module):
         return normalised
 
 
+def check_sizes(config: Any) -> None:
+    """Raise ValueError when the sizes of a model's config contradict each other."""
+    d_model, n_heads = config.d_model, config.n_heads
+    if config.d_head is None and d_model % n_heads:
+        raise ValueError(f"d_model ({d_model}) is not divisible by n_heads ({n_heads})")
+    if config.positions == "learned" and config.max_length is None:
+        raise ValueError("positions: learned needs max_length, the size of its table")
+    if config.positions == "sinusoidal" and d_model % 2:
+        raise ValueError(f"d_model ({d_model}) must be even for sinusoidal positions")
+
+
 def feed_forward(config: Any) -> FeedForward:
     """Build the feed-forward layer (section 3.3) of a model's config."""
     return FeedForward(config.d_model, config.d_ff, config.activation_dropout, config.activation)
