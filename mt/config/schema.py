@@ -90,10 +90,11 @@ class SideSamplingConfig(Section):
     """For `model: bpe`: probability of leaving out a merge each time that it could be made
     (Provilkov et al. 2020); 0: none is."""
     alpha: float | None = Field(None, ge=0)
-    """For `model: unigram`: a cut is drawn with its probability to the power of this (Kudo 2018);
-    0: all are alike, large: nearly always the best; nothing: always the best."""
+    """For `model: unigram`: draw one of the `nbest` best segmentations of each word, in proportion
+    to its probability to the power of this (Kudo 2018). 0: uniformly; large: nearly always the
+    best; left out: always the best."""
     nbest: int | None = Field(None, ge=1)
-    """For `model: unigram`: draw among so many best cuts of each word; nothing: among all."""
+    """For `model: unigram`: the number of best segmentations to draw from; 64 when left out."""
 
     @model_validator(mode="after")
     def _agree(self) -> SideSamplingConfig:

@@ -12,7 +12,7 @@ from torch import Tensor
 from mt.interfaces import Batch
 from mt.runtime import distributed
 from mt.runtime.distributed import World
-from mt.training.graphed_step import num_compilations
+from mt.runtime.torch_private import num_compilations
 
 
 class Meter:

@@ -12,11 +12,11 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import register_dataclass
+from torch.export import register_dataclass
 
 from mt.errors import MachineError
 from mt.interfaces import Batch, Loss, Objective, Term
-from mt.runtime import distributed, memory
+from mt.runtime import distributed, memory, torch_private
 from mt.runtime.device import Precision, autocast
 from mt.runtime.distributed import SINGLE, World
 
@@ -204,7 +204,7 @@ def step_if_finite(optimizer: torch.optim.Optimizer, finite: Tensor) -> None:
     Decided on the device. Torch's fused optimizers can leave out a step by themselves
     (`found_inf`, as torch.amp.GradScaler has them do); for others, what they changed is put back.
     """
-    if getattr(optimizer, "_step_supports_amp_scaling", False):
+    if torch_private.skips_by_found_inf(optimizer):
         optimizer.found_inf = 1.0 - finite.float()  # type: ignore[attr-defined]
         try:
             optimizer.step()
