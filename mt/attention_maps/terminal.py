@@ -92,7 +92,7 @@ def translation_lines(translation: Translation, width: int) -> Iterator[Text]:
         text = printable(other.text, MAX_TEXT_LENGTH)
         yield Text(f"  {other.score:8.3f}  {text}", style="dim")
     if translation.tokens and translation.alignment:
-        yield from _alignment_lines(translation, width)
+        yield from attention_lines(translation, width)
 
 
 def coloured_pieces(translation: Translation) -> Text:
@@ -114,7 +114,7 @@ def _colour(share: float) -> str:
     return next((name for least, name in PROBABILITY_COLOURS if share >= least), "red")
 
 
-def _alignment_lines(translation: Translation, width: int) -> Iterator[Text]:
+def attention_lines(translation: Translation, width: int) -> Iterator[Text]:
     """Source pieces across, target pieces down, each with its probability; shaded by attention."""
     margins = right_align(display_pieces(translation.tokens))
     for row, value in zip(margins, translation.log_probabilities, strict=False):
