@@ -1,6 +1,6 @@
 """The one error that a user sees, its kinds, and the exit code of each.
 
-A failure is told in one line, `mt: error[CODE] WHERE: WHAT`, and one line of advice.
+A failure is one line, `mt: error[CODE] WHERE: WHAT`, and one line of advice.
 Anything that is not an `MtError` is a bug of ours (exit code 1).
 """
 
@@ -23,7 +23,7 @@ class MtError(Exception):
         where: the file, line, key or path concerned.
         what: what is wrong, with the figures.
         advice: what the reader can do about it.
-        others: further (where, what) of the same code, told in the same report.
+        others: further (where, what) of the same code, in the same report.
     """
 
     exit_code = 1
@@ -94,8 +94,8 @@ class Stopped(BaseException):
         super().__init__(message)
 
 
-class Elsewhere(Exception):
-    """Another process of this run has failed and has told why; nothing is to be said here."""
+class FailedOnAnotherRank(Exception):
+    """Another rank of this run has failed and has reported why; this one exits silently."""
 
     def __init__(self, exit_code: int) -> None:
         self.exit_code = exit_code

@@ -1,4 +1,4 @@
-"""Check a GPU against the CPU, then measure decoding and training on it.
+"""Checks a GPU against the CPU, then measures decoding and training on it.
 
     python scripts/gpu_check.py                             # agreement, then speed
     python scripts/gpu_check.py --only decoding             # or --only training
@@ -7,19 +7,22 @@
 
 It needs torch, numpy, pydantic and yaml; only --multi30k needs what `mt train` needs. FOLDER has
 train, val and test_2016_flickr as .en.gz and .de.gz. Standard output is a Markdown report; the exit
-code is 1 when something does not agree. The part on decoding is in gpu_decoding.py.
+code is 1 when something does not agree. What it does of decoding is in gpu_decoding.py.
 """
 
-# ruff: noqa: E402
+# ruff: noqa: E402, E501
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -31,19 +34,16 @@ FOR_TRAINING = ("sentencepiece", "safetensors", "sacrebleu", "datasets", "typer"
 sys.path[:0] = [str(Path(__file__).resolve().parents[n]) for n in (1, 0)]
 
 
-def find_missing(names: tuple[str, ...]) -> list[str]:
+def missing(names: tuple[str, ...]) -> list[str]:
     return [name for name in names if importlib.util.find_spec(name) is None]
 
 
-if find_missing(NEEDED):
-    sys.exit(f"gpu_check needs {', '.join(NEEDED)}; missing: {', '.join(find_missing(NEEDED))}")
+if missing(NEEDED):
+    sys.exit(f"gpu_check needs {', '.join(NEEDED)}; missing: {', '.join(missing(NEEDED))}")
 
 import gpu_decoding
 import numpy as np
 import torch
-from bench import harness
-from bench.updates import build_optimizer, build_step
-from gpu_decoding import Checks, synchronize
 
 from mt.config import schema
 from mt.config.plugins import plugin
@@ -53,9 +53,10 @@ from mt.data.corpus import SIDES, Corpus, Writer
 from mt.data.gpu_corpus import GpuCorpus
 from mt.interfaces import Batch
 from mt.runtime.device import Precision
+from mt.runtime.torch_private import num_compilations
+from mt.training import loop as train
 from mt.training.ema import MovingAverage
-from mt.training.graphed_step import GraphedStep, num_compilations
-from mt.training.loop import optimizer_step
+from mt.training.graphed_step import GraphedStep
 from mt.training.step import (
     ModelWithLoss,
     accumulate_gradients,
@@ -72,6 +73,9 @@ MODELS = {
     "big": (1024, 16, 4096, 6, 37000, 0.3, 25000),
 }
 QUICK = {"tiny": (32, 2, 64, 1, 500, 0.1, 512)}
+TOLERANCE = 5e-3
+"""Largest relative error of fp32 on two devices: sums are taken in another order, and a ReLU at its
+kink then goes the other way (2e-3 between fp32 and fp64 on one CPU)."""
 HALF_TOLERANCE = 0.1
 """Largest relative error of a gradient in bf16, whose numbers have three digits."""
 
@@ -79,31 +83,32 @@ HALF_TOLERANCE = 0.1
 # --------------------------------------------------------------------------------- parts
 
 
-def make_step(
+def made(
     sizes: tuple[Any, ...], device: torch.device, dropout: float | None = None,
     kind: str = "transformer", precision: Precision = "fp32",
 ) -> ModelWithLoss:  # fmt: skip
-    """Return model and objective with the same weights on any device."""
+    """Model and objective with the same weights on any device."""
     width, heads, inner, layers, vocabulary, usual, _ = sizes
     own = {"d_model": width, "dropout": usual if dropout is None else dropout}
     if kind == "transformer":
         own |= {"n_heads": heads, "d_ff": inner, "norm": "pre"}
         own |= {"encoder_layers": layers, "decoder_layers": layers}
-    recipe = SimpleNamespace(
-        model=plugin("models", kind).Config(kind=kind, **own),
-        objective=plugin("objectives", "cross_entropy").Config(),
-    )
-    vocabulary_sizes = SimpleNamespace(joint=True, source_size=vocabulary, target_size=vocabulary)
+    models = plugin("models", kind)
+    known = SimpleNamespace(joint=True, source_size=vocabulary, target_size=vocabulary)
     torch.manual_seed(1)
-    return build_step(recipe, vocabulary_sizes, precision).to(device)
+    model = models.build(models.Config(**own), known)
+    module = plugin("objectives", "cross_entropy")
+    step = ModelWithLoss(model, module.build(module.Config(), model, known, None), precision)
+    return step.to(device)
 
 
-def make_optimizer(step: ModelWithLoss, kind: str = "adamw") -> torch.optim.Optimizer:
-    return build_optimizer(plugin("optimizers", kind).Config(kind=kind, learning_rate=1e-4), step)
+def made_optimizer(step: ModelWithLoss, kind: str = "adamw") -> torch.optim.Optimizer:
+    module = plugin("optimizers", kind)
+    return module.build(module.Config(learning_rate=1e-4), list(step.named_parameters()))
 
 
-def make_corpus(folder: Path, pairs: int, vocabulary: int) -> Corpus:
-    """Write pairs of random pieces, as long as news: 27 pieces in the mean, a few above 100."""
+def made_corpus(folder: Path, pairs: int, vocabulary: int) -> Corpus:
+    """Pairs of random pieces, as long as those of news: 27 pieces in the mean, a few above 100."""
     folder.mkdir(exist_ok=True)
     generator = np.random.default_rng(1)
     base = generator.lognormal(3.1, 0.6, pairs)
@@ -122,13 +127,41 @@ def no_scaler(device: torch.device) -> torch.amp.GradScaler:
     return torch.amp.GradScaler(device.type, enabled=False)
 
 
+def synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 # ----------------------------------------------------------------------------- agreement
 
 
-def gradients_of(
-    step: ModelWithLoss, batches: list[Batch], run: Callable[..., Any] = accumulate_micro_batch
+@dataclass
+class Checks:
+    """What was compared, and whether all of it agreed."""
+
+    failed: bool = False
+
+    def error(
+        self, what: str, found: list[torch.Tensor], expected: list[torch.Tensor],
+        most: float = TOLERANCE,
+    ) -> None:  # fmt: skip
+        """Print the largest error of a list of tensors, each relative to its own norm."""
+        errors = [
+            float((a.cpu() - b.cpu()).norm() / b.cpu().norm().clamp(min=1e-12))
+            for a, b in zip(found, expected, strict=True)
+        ]
+        worst = max(e if e == e else float("inf") for e in errors)
+        self.say(what, worst <= most, f"relative error {worst:.1e}")
+
+    def say(self, what: str, good: bool, figures: str) -> None:
+        self.failed |= not good
+        print(f"| {what} | {figures} | {'ok' if good else 'FAILED'} |", flush=True)
+
+
+def gradient(
+    step: ModelWithLoss, batches: list[Batch], run: Callable[..., Any]
 ) -> list[torch.Tensor]:
-    """Return the mean loss and all gradients of an update; clear gradients in place before it."""
+    """The mean loss and all gradients of an update, gradients cleared in place."""
     for parameter in step.parameters():
         if parameter.grad is not None:
             parameter.grad.zero_()
@@ -138,29 +171,37 @@ def gradients_of(
 
 
 def check_agreement(sizes: tuple[Any, ...], corpus: Corpus, device: torch.device) -> bool:
-    """Check the device against the CPU, graphs against plain runs, and that skipping skips."""
+    """Whether the device agrees with the CPU, graphs with plain runs, and skipping skips."""
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False
     checks, resident = Checks(), GpuCorpus(corpus, device)
-    print("\n" + harness.table("agreement | figures | "))
+    print("\n| agreement | figures | |\n|---|---|---|")
     groups = [np.arange(0, 24), np.arange(24, 60), np.arange(60, 64)]
-    cpu, on_cpu = torch.device("cpu"), [collate.collate_pairs(corpus, rows) for rows in groups]
+    here, there = made(sizes, torch.device("cpu"), 0.0), made(sizes, device, 0.0)
+    expected = gradient(
+        here, [collate.collate_pairs(corpus, rows) for rows in groups], accumulate_micro_batch
+    )
     plain = [resident.collate(rows) for rows in groups]
+    checks.error("fp32 loss and gradients, CPU and device", gradient(there, plain, accumulate_micro_batch),
+                 expected)  # fmt: skip
     longest = int(corpus.source_lengths.max()) + 3, int(corpus.target_lengths.max()) + 5
     filled = [resident.collate(rows, [(40, *longest)]) for rows in groups]
-    expected = gradients_of(make_step(sizes, cpu, 0.0), on_cpu)
-    there = make_step(sizes, device, 0.0)
-    checks.compare("fp32 loss and gradients, CPU and device", gradients_of(there, plain), expected)
-    checks.compare("the same, rows and widths filled up", gradients_of(there, filled), expected)
+    checks.error("the same, rows and widths filled up", gradient(there, filled, accumulate_micro_batch),
+                 expected)  # fmt: skip
     if device.type == "cuda":
         check_graphs(checks, sizes, filled, device)
-    expected = gradients_of(make_step(sizes, cpu, 0.0, "rnn"), on_cpu)
-    found = gradients_of(make_step(sizes, device, 0.0, "rnn"), plain)
-    checks.compare("rnn: fp32, CPU and device", found, expected)
-    found = gradients_of(make_step(sizes, device, 0.0, "rnn", "bf16"), plain)
-    checks.compare("rnn: bf16 on the device, fp32 on the CPU", found, expected, HALF_TOLERANCE)
+    here, there = (made(sizes, place, 0.0, "rnn") for place in (torch.device("cpu"), device))
+    expected = gradient(
+        here, [collate.collate_pairs(corpus, rows) for rows in groups], accumulate_micro_batch
+    )
+    checks.error(
+        "rnn: fp32, CPU and device", gradient(there, plain, accumulate_micro_batch), expected
+    )
+    halves = made(sizes, device, 0.0, "rnn", "bf16")
+    found = gradient(halves, plain, accumulate_micro_batch)
+    checks.error("rnn: bf16 on the device, fp32 on the CPU", found, expected, HALF_TOLERANCE)
     for kind in ("adamw", "muon"):
-        check_skipping(checks, make_step(sizes, device, 0.0), kind, filled, device)
+        check_skipping(checks, made(sizes, device, 0.0), kind, filled, device)
     torch.backends.cudnn.allow_tf32 = True
     return not checks.failed
 
@@ -169,35 +210,35 @@ def check_graphs(
     checks: Checks, sizes: tuple[Any, ...], batches: list[Batch], device: torch.device
 ) -> None:
     for dropout in (0.0, 0.1):
-        plain, step = make_step(sizes, device, dropout), make_step(sizes, device, dropout)
+        plain, step = made(sizes, device, dropout), made(sizes, device, dropout)
         graphs = GraphedStep(step, lambda line: print(f"| {line} | | |"))
         for number in range(3):  # plainly, captured, replayed
             torch.manual_seed(number)
-            expected = gradients_of(plain, batches)
+            expected = gradient(plain, batches, accumulate_micro_batch)
             torch.manual_seed(number)
-            found = gradients_of(step, batches, graphs)
+            found = gradient(step, batches, graphs)
         same = all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
-        checks.compare(f"graphs and plain, dropout {dropout} (same bits: {same})", found, expected)
-        checks.report("shapes captured", len(graphs.captured) > 0, str(len(graphs.captured)))
+        checks.error(f"graphs and plain, dropout {dropout} (same bits: {same})", found, expected)
+        checks.say("shapes captured", len(graphs.captured) > 0, str(len(graphs.captured)))
 
 
 def check_skipping(
     checks: Checks, step: ModelWithLoss, kind: str, batches: list[Batch], device: torch.device
 ) -> None:
-    optimizer = make_optimizer(step, kind)
-    gradients_of(step, batches)
+    optimizer = made_optimizer(step, kind)
+    gradient(step, batches, accumulate_micro_batch)
     step_if_finite(optimizer, torch.tensor(True, device=device))
 
-    def copy_state() -> list[torch.Tensor]:
+    def held() -> list[torch.Tensor]:
         state = [v for p in step.parameters() for v in optimizer.state[p].values()]
         return [t.detach().clone() for t in (*step.parameters(), *state)]
 
-    before = copy_state()
+    before = held()
     next(step.parameters()).grad.fill_(float("nan"))
     norm = torch.nn.utils.clip_grad_norm_(step.parameters(), 1.0, foreach=True)
     step_if_finite(optimizer, norm.isfinite())
-    same = all(torch.equal(a, b) for a, b in zip(before, copy_state(), strict=True))
-    checks.report(f"{kind}: an update that is not finite changes nothing", same, "to the bit")
+    same = all(torch.equal(a, b) for a, b in zip(before, held(), strict=True))
+    checks.say(f"{kind}: an update that is not finite changes nothing", same, "to the bit")
 
 
 # --------------------------------------------------------------------------------- speed
@@ -212,13 +253,13 @@ class Loop:
         torch.set_float32_matmul_precision("high")
         self.corpus, self.device, self.slots = corpus, device, slots
         self.shapes = choose_shapes(corpus.source_lengths, corpus.target_lengths, slots)
-        self.step = make_step(sizes, device)
+        self.step = made(sizes, device)
         self.step.precision = "bf16" if device.type == "cuda" else "fp32"
         if device.type == "cuda":
             for block in self.step.model.blocks():
                 block.compile(dynamic=True)
         self.session: Any = SimpleNamespace(
-            step=self.step, optimizer=make_optimizer(self.step), scaler=no_scaler(device),
+            step=self.step, optimizer=made_optimizer(self.step), scaler=no_scaler(device),
             average=MovingAverage(self.step, 0.999),
             graphs=GraphedStep(self.step, print) if device.type == "cuda" else None,
             recipe=SimpleNamespace(training=SimpleNamespace(clip=1.0)),
@@ -239,7 +280,7 @@ class Loop:
             epoch += 1
 
     def update(self) -> np.ndarray:
-        """Do one update; return its rows of the corpus."""
+        """One update; the rows that it took."""
         micros, self.number = next(self.updates), self.number + 1
         batches = [self.resident.collate(rows, self.shapes) for rows in micros]
         run = self.session.graphs or accumulate_micro_batch
@@ -247,25 +288,21 @@ class Loop:
             self.step, self.step.objective, batches, self.session.scaler, self.number,
             accumulate=run, keep_buffers=self.session.graphs is not None,
         )  # fmt: skip
-        optimizer_step(self.session, self.number, 1e-5)
+        train.optimizer_step(self.session, self.number, 1e-5)
         return np.concatenate(micros)
-
-    def count_graphs(self) -> int:
-        """Return how many graphs are captured."""
-        return len(self.session.graphs.captured) if self.session.graphs else 0
 
 
 def measure_decoding(name: str, device: torch.device, given: argparse.Namespace) -> None:
-    sizes, lines = given.sizes[name], 20 if given.quick else given.lines
+    sizes, lines = (QUICK if given.quick else MODELS)[name], 20 if given.quick else given.lines
     with tempfile.TemporaryDirectory() as folder:
-        sentences = gpu_decoding.read_sentences(make_corpus(Path(folder), lines, sizes[4]), lines)
+        sentences = gpu_decoding.sentences_of(made_corpus(Path(folder), lines, sizes[4]), lines)
     gpu_decoding.measure(name, sizes, sentences, device, 1 if given.quick else 2)
 
 
-def count_operations(sizes: tuple[Any, ...], corpus: Corpus, rows: np.ndarray) -> float:
-    """Count the operations of training on pairs, padding not counted: forward, twice back.
+def needed_operations(sizes: tuple[Any, ...], corpus: Corpus, rows: np.ndarray) -> float:
+    """Floating-point operations of training on pairs, padding not counted: forward, twice back.
 
-    It is two for each weight and position, and those of attention's two products.
+    Two for each weight and position, and those of attention's two products.
     """
     d, _, f, layers, vocabulary, *_ = sizes
     s = corpus.source_lengths[rows].astype(float)
@@ -276,57 +313,57 @@ def count_operations(sizes: tuple[Any, ...], corpus: Corpus, rows: np.ndarray) -
     return float(3 * 2 * (weights + attention).sum())
 
 
-def measure_training(
+def measure(
     name: str, sizes: tuple[Any, ...], device: torch.device, given: argparse.Namespace
 ) -> None:
     began, compiled_before = time.perf_counter(), num_compilations()
     slots = 2048 if given.quick else min(32768, round(2.25 * sizes[-1]))
     with tempfile.TemporaryDirectory() as folder:
-        corpus = make_corpus(Path(folder), 400 if given.quick else 40000, sizes[4])
+        corpus = made_corpus(Path(folder), 400 if given.quick else 40000, sizes[4])
         if device.type == "cuda":
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(device)
         loop = Loop(sizes, corpus, device, slots)
         loop.update()
-        synchronize(device)
+        synchronise(device)
         first = time.perf_counter() - began
         warm(loop, 0 if given.quick else given.seconds)
         waits = hidden_waits(loop, device)
-        synchronize(device)
+        synchronise(device)
         compiled, start = num_compilations(), time.perf_counter()
         tokens, operations, updates = 0, 0.0, 0
         while updates < 2 or (not given.quick and time.perf_counter() - start < given.seconds):
             rows = loop.update()
             tokens += int(corpus.target_lengths[rows].sum())
-            operations += count_operations(sizes, corpus, rows)
+            operations += needed_operations(sizes, corpus, rows)
             updates += 1
             if updates % 10 == 0:
-                synchronize(device)  # as a report does
-        synchronize(device)
+                synchronise(device)  # as a report does
+        synchronise(device)
         seconds = time.perf_counter() - start
     memory = torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else 0.0
     share = operations / seconds / (given.peak * 1e12)
-    size = sum(p.numel() for p in loop.step.parameters()) / 1e6
-    cells = (
-        name, f"{size:.1f} M", f"{tokens / seconds:,.0f}", f"{1000 * seconds / updates:.1f}",
-        f"{100 * share:.2f} %", f"{memory:.2f}", f"{first:.1f}",
-        f"{compiled - compiled_before} + {num_compilations() - compiled}",
-        loop.count_graphs(), waits,
-    )  # fmt: skip
-    print(harness.table_row(cells), flush=True)
+    graphs = len(loop.session.graphs.captured) if loop.session.graphs else 0
+    print(
+        f"| {name} | {sum(p.numel() for p in loop.step.parameters()) / 1e6:.1f} M | "
+        f"{tokens / seconds:,.0f} | {1000 * seconds / updates:.1f} | {100 * share:.2f} % | "
+        f"{memory:.2f} | {first:.1f} | {compiled - compiled_before} + {num_compilations() - compiled} "
+        f"| {graphs} | {waits} |",
+        flush=True,
+    )
 
 
 def warm(loop: Loop, seconds: float) -> None:
-    """Update for some seconds, and on until no new shape was captured for a while."""
+    """Update for so long, and on until no new shape was captured for a while."""
     began, captured, since = time.perf_counter(), 0, 0
     while time.perf_counter() - began < seconds or (seconds and since < 2 * len(loop.shapes)):
         loop.update()
-        now = loop.count_graphs()
+        now = len(loop.session.graphs.captured) if loop.session.graphs else 0
         captured, since = now, since + 1 if now == captured else 0
 
 
 def hidden_waits(loop: Loop, device: torch.device) -> str:
-    """Return whether an update makes the host wait for the device, and torch's message."""
+    """Whether an update makes the host wait for the device; what torch says about the first."""
     if device.type != "cuda":
         return "-"
     torch.cuda.set_sync_debug_mode("error")
@@ -358,21 +395,24 @@ runtime: {{device: {device}}}
 
 
 def train_multi30k(folder: Path, goal: float, device: str) -> bool:
-    """Train with the real command; return whether validation reached a BLEU, and print when."""
+    """Train with the real command; whether, and when, validation reached the BLEU asked for."""
     with tempfile.TemporaryDirectory() as place:
-        path = Path(place) / "multi30k.yaml"
+        path, run = Path(place) / "multi30k.yaml", Path(place) / "run"
         path.write_text(RECIPE.format(folder=folder.resolve(), device=device), encoding="utf-8")
-        try:
-            rows, finished = harness.train(path, Path(place) / "run", stderr=None)
-        except harness.CommandError as error:
-            print(f"\nMulti30k: `mt train` failed: {error}")
+        command = [sys.executable, "-m", "mt", "train", str(path), "--run", str(run)]
+        began = time.perf_counter()
+        code = subprocess.run(command, cwd=Path(__file__).resolve().parents[1]).returncode
+        took = time.perf_counter() - began
+        if code:
+            print(f"\nMulti30k: `mt train` ended with exit code {code}")
             return False
-    found = [(row["valid_bleu"], row["seconds"]) for row in rows if "valid_bleu" in row]
+        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    found = [(line["valid_bleu"], line["seconds"]) for line in lines if "valid_bleu" in line]
     when = next((f"{s:.0f} s" for bleu, s in found if bleu >= goal), "never")
     best = max(bleu for bleu, _ in found)
     print(
         f"\nMulti30k en-de: BLEU {goal} on the validation set reached after {when}; best "
-        f"{best:.2f}; {finished.seconds:.0f} s in all, start and preparation included"
+        f"{best:.2f}; {took:.0f} s in all, start and preparation included"
     )
     return best >= goal
 
@@ -380,8 +420,8 @@ def train_multi30k(folder: Path, goal: float, device: str) -> bool:
 # ---------------------------------------------------------------------------------- main
 
 
-def parse_arguments() -> argparse.Namespace:
-    parser = harness.make_parser(__doc__)
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--quick", action="store_true", help="one tiny model, two updates")
     parser.add_argument("--only", choices=["training", "decoding"])
@@ -391,14 +431,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--peak", type=float, default=989, help="TFLOP/s; bf16 of an H200: 989")
     parser.add_argument("--multi30k", type=Path, metavar="FOLDER")
     parser.add_argument("--bleu", type=float, default=38, help="goal of --multi30k, on validation")
-    given = parser.parse_args()
-    given.sizes = QUICK if given.quick else {name: MODELS[name] for name in given.models}
-    return given
+    return parser.parse_args()
 
 
 def main() -> int:
-    given = parse_arguments()
-    lacking = find_missing(FOR_TRAINING)
+    given = parsed()
+    lacking = missing(FOR_TRAINING)
     print(f"torch {torch.__version__}, Python {sys.version.split()[0]}")
     print(f"missing for --multi30k: {', '.join(lacking) or 'nothing'}")
     if given.device.startswith("cuda") and not torch.cuda.is_available():
@@ -406,36 +444,42 @@ def main() -> int:
         return 1
     device = torch.device(given.device)
     if device.type == "cuda":
-        took = time.perf_counter() - BEGAN
-        print(f"{torch.cuda.get_device_name(device)}, imported in {took:.1f} s")
-    small, middle = (QUICK["tiny"],) * 2 if given.quick else (MODELS["tiny"], MODELS["iwslt"])
+        print(f"{torch.cuda.get_device_name(device)}, imported in {seconds_since(BEGAN)}")
+    sizes = QUICK["tiny"] if given.quick else MODELS["iwslt"]
     good = True
     with tempfile.TemporaryDirectory() as folder:
         if given.only != "training":
             checks, count = Checks(), 16 if given.quick else 100
-            corpus = make_corpus(Path(folder) / "decoding", 400, small[4])
+            small = (QUICK if given.quick else MODELS)["tiny"]
+            corpus = made_corpus(Path(folder) / "decoding", 400, small[4])
             gpu_decoding.check(checks, small, corpus, count, device)
             good &= not checks.failed
         if given.only != "decoding":
-            corpus = make_corpus(Path(folder) / "training", 400, middle[4])
-            good &= check_agreement(middle, corpus, device)
+            corpus = made_corpus(Path(folder) / "training", 400, sizes[4])
+            good &= check_agreement(sizes, corpus, device)
+    names = list(QUICK) if given.quick else given.models
     if given.only != "training":
-        print("\n" + harness.table(gpu_decoding.HEAD))
-        for name in given.sizes:
+        print(gpu_decoding.HEADER)
+        for name in names:
             measure_decoding(name, device, given)
     if given.only == "decoding":
         return 0 if good else 1
-    print("\n" + harness.table(
-        "model | parameters | target tokens/s | ms an update | share of peak | GiB | "
-        "seconds to the first update | compilations, + after warm-up | graphs | waits"
-    ))  # fmt: skip
-    for name, sizes in given.sizes.items():
-        measure_training(name, sizes, device, given)
+    print(
+        "\n| model | parameters | target tokens/s | ms an update | share of peak | GiB | "
+        "seconds to the first update | compilations, + after warm-up | graphs | waits |\n"
+        "|---|---|---|---|---|---|---|---|---|---|"
+    )
+    for name in names:
+        measure(name, (QUICK if given.quick else MODELS)[name], device, given)
     if given.multi30k and lacking:
         print(f"\nMulti30k: skipped, missing {', '.join(lacking)}")
     elif given.multi30k:
         good &= train_multi30k(given.multi30k, given.bleu, given.device)
     return 0 if good else 1
+
+
+def seconds_since(began: float) -> str:
+    return f"{time.perf_counter() - began:.1f} s"
 
 
 if __name__ == "__main__":

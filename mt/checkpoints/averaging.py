@@ -49,7 +49,7 @@ def average_checkpoints(
     """Save the mean of checkpoints' weights as checkpoints/average, whole or not at all.
 
     Args:
-        run: a run directory in which nobody trains.
+        run: a run directory that is not in training.
         names: its checkpoints (`step-N`); when there are none, the `last` ones.
         last: how many of the last ones.
         replace: an average that is there already is replaced.
@@ -61,7 +61,7 @@ def average_checkpoints(
         ModelError: there are fewer than two, one is missing or damaged, or there is an average.
         MachineError: the run is in training.
     """
-    run = open_run(run, names[0] if names else "last").run  # what is none is told, not made one
+    run = open_run(run, names[0] if names else "last").run  # refuses a folder that is no run
     with files.lock(run / ".lock"):
         if (run / "checkpoints" / AVERAGE).exists() and not replace:
             advice = f"translate with --checkpoint {AVERAGE}, or replace it with --force"

@@ -5,7 +5,7 @@ It is an uncompressed zip archive, and the same model makes the same bytes:
     MANIFEST.json README.md config.yaml resolved.json state.json report.json scores.json
     vocabulary.json vocabulary*.model model.safetensors
 
-MANIFEST.json lists the others with size and sha256. Whoever made the file, reading it runs
+MANIFEST.json lists the others with size and sha256. Reading it, whatever its origin, runs
 nothing of it, writes nothing, and takes no more memory than the file has bytes.
 """
 
@@ -114,7 +114,7 @@ def model_card(opened: LoadedModel) -> str:
             "",
             "## Licence and use",
             "",
-            "To be said by whoever publishes it: the licence of the weights, which that of the "
+            "To be stated by the publisher: the licence of the weights, which that of the "
             "data may bind, and what the model is fit and unfit for.",
             "",
         ]
@@ -199,7 +199,7 @@ def _parse_recipe(path: Path, archive: zipfile.ZipFile) -> Recipe:
 
 @contextmanager
 def _open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
-    """The archive, once its table of contents is found harmless; what is damaged is told."""
+    """Open the archive after checking its table of contents."""
     try:
         with open(path, "rb") as stream, zipfile.ZipFile(stream) as archive:
             problem = _archive_problem(archive)

@@ -1,11 +1,12 @@
-"""A conversation at a terminal: a line typed, its translation, how sure of it the model is.
+"""Interactive translation: read a line from the terminal, show its translation.
 
-Pieces are coloured by their probability, and below them a map of the attention shows what each
-piece of the translation (down) looked at in the source (across).
+Pieces are coloured by probability. Below them a map shows the attention of each target piece (down)
+over the source pieces (across).
 """
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -24,16 +25,11 @@ PROMPT = "> "
 
 
 def translate_interactively(engine: Engine, options: EngineOptions) -> None:
-    """Translate what is typed, line by line, until Ctrl-D or Ctrl-C.
-
-    Colours are left out where NO_COLOR is set or the terminal has none.
-    """
-    import contextlib
-
+    """Translate typed lines until Ctrl-D or Ctrl-C; NO_COLOR turns colours off."""
     from rich.console import Console
 
     with contextlib.suppress(ImportError):
-        import readline  # noqa: F401  (makes `input` edit lines and remember them)
+        import readline  # noqa: F401  (gives `input` line editing and a history)
     console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
     print_line("mt: one line to translate at a time; Ctrl-D ends")
     options = replace(options, alignments=True, line_buffered=True)
@@ -41,9 +37,9 @@ def translate_interactively(engine: Engine, options: EngineOptions) -> None:
         for line in _read_lines():
             try:
                 options = _translate_line(engine, line, options, console)
-            except DataError as error:  # of this line; the next may be better
+            except DataError as error:  # concerns this line only
                 print_line(str(error).splitlines()[0])
-    except KeyboardInterrupt:  # wherever it comes: the conversation has ended well
+    except KeyboardInterrupt:  # a normal way to end
         sys.stdout.write("\n")
 
 
@@ -51,7 +47,7 @@ def _read_lines() -> Iterator[str]:
     sys.stdin.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
     while True:
         try:
-            # A Ctrl-C between the prompt and the wait for a key would be seen at the next key.
+            # Without polling, a Ctrl-C just before the wait for a key is seen at the next key.
             with signals.poll_signals():
                 line = input(PROMPT)
         except EOFError:
@@ -63,14 +59,14 @@ def _read_lines() -> Iterator[str]:
 def _translate_line(
     engine: Engine, line: str, options: EngineOptions, console: Console
 ) -> EngineOptions:
-    """Show the translation of a line; gives back the options with what the engine can do."""
+    """Show the translation of a line; returns the options that the engine supports."""
     try:
-        (found,) = engine.translate([line], options)
+        (translation,) = engine.translate([line], options)
     except ConfigError:
         if not options.alignments:
             raise
-        options = replace(options, alignments=False)  # a model without attention
-        (found,) = engine.translate([line], options)
-    for shown in translation_lines(found, console.width):
+        options = replace(options, alignments=False)  # the model has no attention
+        (translation,) = engine.translate([line], options)
+    for shown in translation_lines(translation, console.width):
         console.print(shown)
     return options

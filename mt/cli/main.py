@@ -1,7 +1,7 @@
-"""The command `mt`: the app, of the commands in `commands/`, and the telling of what fails.
+"""The command `mt`: the app made of the commands in `commands/`, and the reporting of errors.
 
-A command is told to the functions that do it and has no logic of its own. Everything heavy is
-imported inside the command that needs it, so that help is instant. Standard output is data;
+A command calls the functions that do the work and has no logic of its own. Heavy modules are
+imported inside the command that needs them, so that help is instant. Standard output is data;
 everything else, errors too, goes to standard error.
 """
 
@@ -21,7 +21,7 @@ from typing import Annotated, Any
 import typer
 
 from mt.cli.options import print_lines
-from mt.errors import ConfigError, Elsewhere, MachineError, MtError, Stopped, printable
+from mt.errors import ConfigError, FailedOnAnotherRank, MachineError, MtError, Stopped, printable
 from mt.runtime import memory, signals
 
 ABOUT = """Train a machine-translation Transformer from parallel text, and translate with it.
@@ -30,7 +30,7 @@ ABOUT = """Train a machine-translation Transformer from parallel text, and trans
   mt train configs/demo.yaml                  prepare, train, resume when run again
   echo "Hello." | mt translate runs/demo      lines in, lines out
   mt eval runs/demo                           BLEU, chrF and TER of every test set
-  mt score runs/demo --source a --target b    how probable given translations are
+  mt score runs/demo --source a --target b    log-probability of given translations
 
 Standard output is data, standard error is everything else.
 
@@ -50,7 +50,7 @@ COMMANDS = (
     "prepare", "train", "translate", "score", "eval", "attention", "export", "average", "shortlist",
     "prune", "distill", "backtranslate", "config", "diff_trace", "cache",
 )  # fmt: skip
-"""Files in `commands/`, in the order in which help names them."""
+"""Files in `commands/`, in the order of the help."""
 
 app = typer.Typer(
     add_completion=False,
@@ -65,7 +65,10 @@ app = typer.Typer(
 def _show_version_or_help(
     context: typer.Context,
     version: Annotated[
-        bool, typer.Option("--version", help="Print the versions of mt, torch, Python; the device.")
+        bool,
+        typer.Option(
+            "--version", help="Print the versions of mt, torch and Python, and the device."
+        ),
     ] = False,
 ) -> None:
     if version:
@@ -78,7 +81,9 @@ def _show_version_or_help(
 
 for _name in COMMANDS:
     _module = importlib.import_module(f"mt.cli.commands.{_name}")
-    app.command(_name.replace("_", "-"), short_help=_module.ABOUT)(_module.command)
+    _about = (_module.__doc__ or "").partition(": ")[2].strip()
+    _about = _about[:1].upper() + _about[1:]
+    app.command(_name.replace("_", "-"), short_help=_about)(_module.command)
 
 
 def _version() -> str:
@@ -94,15 +99,15 @@ def _version() -> str:
 
 
 def main() -> None:
-    """The command `mt`: does what the command line says and exits with its code."""
+    """Run the command line and exit with its code."""
     try:
         signals.install()
         code = run(sys.argv[1:])
         signals.exit_on_sigint()
-    except KeyboardInterrupt:  # it came just before or just after
+    except KeyboardInterrupt:  # just before or after the command
         code = _report_interrupt()
     if os.environ.get("WORLD_SIZE", "1") != "1":
-        # Of several processes, torch's threads may outlive Python and abort what has gone well.
+        # With several ranks, torch's threads may outlive Python and abort a successful process.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
@@ -110,7 +115,7 @@ def main() -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Do what a command line says; tell what fails in one line; the exit code."""
+    """Run a command line, report an error in one line, and return the exit code."""
     try:
         command = typer.main.get_command(app)
         with command.make_context("mt", list(arguments)) as context:
@@ -122,38 +127,37 @@ def run(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return _report_interrupt()
     except BrokenPipeError:
-        # Whoever read our output has gone; nothing must be flushed to it when Python ends.
+        # The reader of our output is gone; Python must not flush to it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except Elsewhere as error:
+    except FailedOnAnotherRank as error:
         return error.exit_code
     except Stopped as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
     except Exception as error:
-        if signals.interrupted():  # as which it may come out of a library
+        if signals.interrupted():  # a library may have turned it into this error
             return _report_interrupt()
         if os.environ.get("MT_DEBUG") == "1":
             traceback.print_exception(error)
         from mt.runtime import distributed
 
-        told = _as_mt_error(error)
-        sys.stderr.write(f"{distributed.rank_prefix()}{told or _report_bug(error)}\n")
-        return told.exit_code if told else 1
+        known = _as_mt_error(error)
+        sys.stderr.write(f"{distributed.rank_prefix()}{known or _report_bug(error)}\n")
+        return known.exit_code if known else 1
 
 
 def _report_interrupt() -> int:
-    """Tell of a Ctrl-C; the exit code."""
     sys.stderr.write("mt: stopped\n")
     return signals.INTERRUPT_EXIT_CODE
 
 
 def _as_mt_error(error: Exception) -> MtError | None:
-    """The failure as its reader can mend it; None when it is a bug of ours."""
+    """The error as one that the user can fix; None for a bug of mt."""
     if isinstance(error, MtError):
         return error
     usage: Any = error
-    if hasattr(error, "format_message"):  # what typer raises on a wrong command line
+    if hasattr(error, "format_message"):  # typer's error of a wrong command line
         place = usage.ctx.command_path if getattr(usage, "ctx", None) else "mt"
         what = " ".join(usage.format_message().split())
         return ConfigError("USAGE", place, what, f"see {place} --help")
@@ -169,7 +173,7 @@ def _as_mt_error(error: Exception) -> MtError | None:
 
 
 def _report_bug(error: Exception) -> str:
-    """A bug of ours, told in one line; its trace is kept in a file."""
+    """Write the trace of a bug to a file; the lines that report it."""
     here = Path(__file__).parents[1]
     frames = traceback.extract_tb(error.__traceback__)
     ours = [frame for frame in frames if here in Path(frame.filename).parents]
@@ -180,7 +184,7 @@ def _report_bug(error: Exception) -> str:
 
 
 def _write_crash_log(trace: str) -> str:
-    """The path of a file that holds the trace, or how to see it where none can be written."""
+    """The path of a file with the trace, or how to see the trace if none can be written."""
     from mt.runtime import files
 
     name = f"mt-crash-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"

@@ -1,14 +1,14 @@
-"""What commands share: their options, and what is read and written on their behalf."""
+"""Options, input and output that commands share."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
-import typer
+from typer import Argument, Option
 
 from mt.errors import ConfigError
 
@@ -16,57 +16,55 @@ if TYPE_CHECKING:
     from mt.decoding.types import EngineOptions
 
 ConfigFile = Annotated[
-    Path, typer.Argument(metavar="CONFIG", help="A YAML recipe, such as configs/demo.yaml.")
+    Path, Argument(metavar="CONFIG", help="A YAML recipe, such as configs/demo.yaml.")
 ]
+RunFolder = Annotated[Path, Argument(metavar="RUN", help="A run directory.")]
 RunFolders = Annotated[
     list[Path],
-    typer.Argument(
-        metavar="RUN",
-        help="A run directory, or one checkpoint folder in it; several are an ensemble.",
-    ),
+    Argument(metavar="RUN", help="A run directory or a checkpoint in it; several: an ensemble."),
 ]
 RecipeSets = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Replace a value, say model.dropout=0.3."),
+    Option("--set", metavar="KEY=VALUE", help="Replace a value, for example model.dropout=0.3."),
 ]
 EngineSets = Annotated[
     list[str] | None,
-    typer.Option(
-        "--set", metavar="KEY=VALUE", help="Replace a search.* or runtime.* value of the run."
-    ),
-]
-Checkpoint = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="best, last, average or step-N; best when left out."),
-]
-Device = Annotated[
-    str | None, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:N; auto if left out.")
+    Option("--set", metavar="KEY=VALUE", help="Replace a search.* or runtime.* value of the run."),
 ]
 RuntimeSets = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Replace a runtime.* value of the run."),
+    Option("--set", metavar="KEY=VALUE", help="Replace a runtime.* value of the run."),
 ]
-Processes = Annotated[
-    int,
-    typer.Option(metavar="N", min=1, help="Share the work among N processes, a model in each."),
+Checkpoint = Annotated[
+    str | None, Option(metavar="NAME", help="best, last, average or step-N; default best.")
 ]
-Threads = Annotated[
-    int | None,
-    typer.Option(metavar="N", min=1, help="CPU threads of a process; one a core if left out."),
-]
-To = Annotated[
-    str | None,
-    typer.Option(
-        "--to", metavar="LANGUAGE", help="Of a model of several directions: the target's, say de."
-    ),
+Device = Annotated[
+    str | None, Option(metavar="NAME", help="auto, cpu, cuda or cuda:N; default auto.")
 ]
 Precision = Annotated[
-    str | None, typer.Option(metavar="NAME", help="auto, fp32, bf16 or fp16; auto if left out.")
+    str | None, Option(metavar="NAME", help="auto, fp32, bf16 or fp16; default auto.")
+]
+Processes = Annotated[
+    int, Option(metavar="N", min=1, help="Share the work among N processes, each with a model.")
+]
+AutoProcesses = Annotated[
+    int | None, Option(metavar="N", min=1, help="Translating processes; default one per CPU core.")
+]
+Threads = Annotated[
+    int | None, Option(metavar="N", min=1, help="CPU threads of a process; default one per core.")
+]
+To = Annotated[
+    str | None, Option("--to", metavar="LANGUAGE", help="Target of a multilingual model, say de.")
+]
+Fresh = Annotated[bool, Option("--fresh", help="Start over; an older run is renamed, not deleted.")]
+Force = Annotated[bool, Option("--force", help="Replace output that exists already.")]
+Strict = Annotated[
+    bool, Option("--strict", help="Exit with 3 at a line too long for the model, not split it.")
 ]
 
 
-def print_lines(lines: Any) -> None:
-    """Write each to standard output."""
+def print_lines(lines: Iterable[Any]) -> None:
+    """Write lines to standard output."""
     from mt.runtime import files
 
     with files.open_output(None) as out:
@@ -75,7 +73,7 @@ def print_lines(lines: Any) -> None:
 
 
 def open_input(path: Path | None) -> contextlib.AbstractContextManager[BinaryIO]:
-    """The bytes to read: of a file, else of standard input."""
+    """Open a file for reading bytes; standard input if there is no path."""
     from mt.runtime import files
 
     if path is not None:
@@ -87,15 +85,15 @@ def open_input(path: Path | None) -> contextlib.AbstractContextManager[BinaryIO]
 
 
 def at_terminal() -> bool:
-    """Whether a person types and reads."""
+    """Whether standard input and output are both a terminal."""
     return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout))
 
 
-def refuse(*wrong: tuple[bool, str, str]) -> None:
-    """Refuse what makes no sense together: (whether it is so, option, why)."""
-    for is_so, option, why in wrong:
-        if is_so:
-            raise ConfigError("USAGE", option, why, "leave it out")
+def refuse(*conflicts: tuple[bool, str, str]) -> None:
+    """Raise for the first conflict of options: (whether it exists, option, reason)."""
+    for exists, option, reason in conflicts:
+        if exists:
+            raise ConfigError("USAGE", option, reason, "leave it out")
 
 
 def engine_options(
@@ -103,7 +101,7 @@ def engine_options(
     precision: str | None = None, threads: int | None = None, processes: int = 1,
     sections: Sequence[str] = ("search", "runtime"), to: str | None = None,
 ) -> EngineOptions:  # fmt: skip
-    """What an engine is asked for, from the options that stand for `runtime.*` and from --set."""
+    """Engine options from --set and from the options that abbreviate `runtime.*`."""
     import json
 
     from pydantic import Field
@@ -118,10 +116,9 @@ def engine_options(
 
     document = yaml_reader.Document({}, name="--set")
     for assignment in sets or ():
-        section = assignment.partition("=")[0].split(".")[0].strip()
-        if section not in sections:
-            known = " and ".join(f"{name}.*" for name in sections)
-            what = f"a trained model has its own; only {known} can be set here"
+        if assignment.partition("=")[0].split(".")[0].strip() not in sections:
+            allowed = " and ".join(f"{name}.*" for name in sections)
+            what = f"a trained model has its own; only {allowed} can be set here"
             example = "search.beams=8" if "search" in sections else "runtime.threads=2"
             advice = f"for instance --set {example}"
             raise ConfigError("CONFIG-SET", f"--set {assignment}", what, advice)

@@ -1,8 +1,8 @@
-"""Distillation: a student learns from a teacher's translations, its probabilities, or both.
+"""Distillation: train a student on a teacher's translations, its probabilities, or both.
 
-Sequence-level (Kim and Rush 2016, section 3.2): the teacher translates the training sources with
-its beam, and the student trains on what it wrote. Word-level: `objective.kind: distillation`. The
-student's run is an ordinary one, which holds what it was trained on.
+Sequence-level (Kim and Rush 2016, section 3.2): the teacher translates the training sources by beam
+search, and the student trains on these translations. Word-level: `objective.kind: distillation`.
+The student's run is an ordinary one that also keeps its training data:
 
     RUN/distilled/vocabulary/  train-0/  train-1/ ...  student.yaml
 """
@@ -26,6 +26,7 @@ from mt.data import pairs
 from mt.decoding import translate_corpus
 from mt.decoding.types import EngineOptions
 from mt.errors import ConfigError, DataError
+from mt.evaluation import compare
 from mt.runtime import console, files
 from mt.training.loop import train
 from mt.training.setup import archive_run
@@ -38,7 +39,7 @@ Level = Literal["sequence", "word", "both"]
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be distilled."""
+    """What to distil, and how."""
 
     teacher: Path
     recipe: Recipe
@@ -48,11 +49,11 @@ class Plan:
     keep_original: bool
     """Train on the original pairs, too."""
     options: EngineOptions
-    """What is asked of the teacher when it translates."""
+    """Of the teacher when it translates."""
 
     @property
     def folder(self) -> Path:
-        """What was made for the student."""
+        """Where the student's recipe, vocabulary and data are written."""
         return self.run / "distilled"
 
 
@@ -60,17 +61,17 @@ def make_plan(
     teacher: Path, config: Path, sets: tuple[str, ...], run: Path, level: Level | None,
     keep_original: bool, options: EngineOptions,
 ) -> Plan:  # fmt: skip
-    """What is to be done, once it is seen that it can be; the level follows from the objective.
+    """Check what can be checked before any work; the level follows from the objective.
 
     Raises:
-        ConfigError: the level and the objective, or other options, do not go together.
-        ModelError: there is no teacher, or it has another vocabulary than the recipe asks for.
+        ConfigError: the level and the objective, or other options, contradict each other.
+        ModelError: there is no teacher, or it has another vocabulary than the recipe.
     """
     word = ("objective.kind=distillation",) if level in ("word", "both") else ()
     student, _ = recipe.load(config, (*word, *sets))
-    taught = student.objective.kind == "distillation"
-    level = level or ("both" if taught else "sequence")
-    if taught and level == "sequence":
+    word_level = student.objective.kind == "distillation"
+    level = level or ("both" if word_level else "sequence")
+    if word_level and level == "sequence":
         what = "distillation is a word-level objective"
         raise ConfigError("DISTILL", "objective.kind", what, "ask for --level both, or word")
     if keep_original and level == "word":
@@ -80,15 +81,15 @@ def make_plan(
         what = "it is one process until the student trains"
         advice = "use --no-train, then torchrun -m mt train RUN/distilled/student.yaml --run RUN"
         raise ConfigError("DISTILL", "mt distill", what, advice)
-    known = _student_vocabulary(teacher)  # says what is wrong with the path
-    if level != "sequence" and student.vocabulary.path is not None:
-        check_vocabulary(teacher, known, open_existing(student.vocabulary))
+    vocabulary = _load_vocabulary(teacher)
     if level != "sequence":
+        if student.vocabulary.path is not None:
+            check_vocabulary(teacher, vocabulary, open_existing(student.vocabulary))
         bundle.open_loaded_model(teacher)  # torch must be able to load it
     return Plan(teacher, student, run, level, keep_original, options)
 
 
-def _student_vocabulary(model: Path) -> Vocabulary:
+def _load_vocabulary(model: Path) -> Vocabulary:
     """The vocabulary of a run, a checkpoint, a bundle or an exported folder."""
     if model.is_file() or run_directory.is_run(model):
         return bundle.open_loaded_model(model).vocabulary
@@ -96,60 +97,52 @@ def _student_vocabulary(model: Path) -> Vocabulary:
 
 
 def distill(
-    made: Plan, fresh: bool = False, training: bool = True,
+    plan: Plan, fresh: bool = False, training: bool = True,
     tell: Callable[[str], None] = console.print_line,
 ) -> Iterator[str]:  # fmt: skip
-    """Translate what is to be translated, train the student, and compare it with its teacher.
+    """Translate the training sources, train the student, and compare it with its teacher.
 
-    Run again after any interruption it goes on where it was.
-
-    Args:
-        made: what to do.
-        fresh: start over; an older run is moved aside.
-        training: whether the student is trained now.
-        tell: where a line of progress goes.
+    A second call after an interruption continues. `fresh` renames an older run and starts over.
 
     Yields:
-        The lines of a table, once the student has trained.
+        The lines of the comparison, once the student has trained.
     """
-    if fresh and made.run.exists():
-        archive_run(made.run)
-    student = _prepare_student(made, tell)
-    files.write_file(made.folder / "student.yaml", run_directory.recipe_text(student))
+    if fresh and plan.run.exists():
+        archive_run(plan.run)
+    student = _prepare_student(plan, tell)
+    files.write_file(plan.folder / "student.yaml", run_directory.recipe_text(student))
     if not training:
-        tell(f"train it with: mt train {made.folder / 'student.yaml'} --run {made.run}")
+        tell(f"train it with: mt train {plan.folder / 'student.yaml'} --run {plan.run}")
         return
-    train(student, made.run)
-    from mt.evaluation import compare
-
-    models = {"teacher": made.teacher, "student": made.run}
+    train(student, plan.run)
+    models = {"teacher": plan.teacher, "student": plan.run}
     yield from compare.format_table(compare.compare_models(models, student))
 
 
-def _prepare_student(made: Plan, tell: Callable[[str], None]) -> Recipe:
-    """The student's recipe, its data translated, its vocabulary the teacher's."""
-    values: dict[str, Any] = recipe.dump(made.recipe)
-    files.make_folder(made.folder)
-    if made.recipe.vocabulary.path is None:
+def _prepare_student(plan: Plan, tell: Callable[[str], None]) -> Recipe:
+    """The student's recipe: translated data, the vocabulary of the teacher."""
+    values: dict[str, Any] = recipe.dump(plan.recipe)
+    files.make_folder(plan.folder)
+    if plan.recipe.vocabulary.path is None:
         tell("the student takes over the teacher's vocabulary")
-        own = files.make_folder(made.folder / "vocabulary")
-        _student_vocabulary(made.teacher).save(own)
-        values["vocabulary"] = {**values["vocabulary"], "path": str(own.absolute())}
-    if made.level != "sequence":
-        values["objective"] = {**values["objective"], "teacher": str(made.teacher.absolute())}
-    if made.level != "word":
-        written = [
-            translate_corpora(made, number, source, tell)
-            for number, source in enumerate(made.recipe.data.train)
+        folder = files.make_folder(plan.folder / "vocabulary")
+        _load_vocabulary(plan.teacher).save(folder)
+        values["vocabulary"] = {**values["vocabulary"], "path": str(folder.absolute())}
+    if plan.level != "sequence":
+        values["objective"] = {**values["objective"], "teacher": str(plan.teacher.absolute())}
+    if plan.level != "word":
+        translated = [
+            translate_corpora(plan, number, source, tell)
+            for number, source in enumerate(plan.recipe.data.train)
         ]
-        kept = values["data"]["train"] if made.keep_original else []
-        values["data"] = {**values["data"], "train": [*written, *kept]}
+        original = values["data"]["train"] if plan.keep_original else []
+        values["data"] = {**values["data"], "train": [*translated, *original]}
     return validate(Recipe, Document(values, name="the student's recipe"))
 
 
 @dataclass(frozen=True)
 class SourceTexts:
-    """The source sides of a corpus, as lines; can be read again."""
+    """The source sides of a corpus, as lines; can be iterated again."""
 
     config: SourceConfig
 
@@ -163,15 +156,14 @@ class SourceTexts:
 
 
 def translate_corpora(
-    made: Plan, number: int, source: SourceConfig, tell: Callable[[str], None]
+    plan: Plan, number: int, source: SourceConfig, tell: Callable[[str], None]
 ) -> dict[str, Any]:
-    """A training corpus as the teacher translates it: the section of the recipe that reads it."""
-    out = made.folder / f"train-{number}"
+    """Translate a training corpus by the teacher; the recipe section that reads the result."""
+    out = plan.folder / f"train-{number}"
     direction: Languages = source.direction
-    options = replace(made.options, target_language=_engine_options(made, direction))
-    translate_corpus.translate_corpus(
-        translate_corpus.CorpusJob(made.teacher, SourceTexts(source), out, options, "target"), tell
-    )
+    options = replace(plan.options, target_language=_target_language(plan, direction))
+    job = translate_corpus.CorpusJob(plan.teacher, SourceTexts(source), out, options, "target")
+    translate_corpus.translate_corpus(job, tell)
     return {
         "kind": "text",
         "source": str((out / "source.txt").absolute()),
@@ -180,15 +172,15 @@ def translate_corpora(
     }
 
 
-def _engine_options(made: Plan, direction: Languages) -> str | None:
-    """The language to ask of the teacher.
+def _target_language(plan: Plan, direction: Languages) -> str | None:
+    """The target language for the teacher; None when it has only one.
 
     Raises:
         ConfigError: the teacher translates another direction.
     """
-    several = _student_vocabulary(made.teacher).languages
-    known = several or (read_any_recipe(made.teacher).direction.target,)
-    if direction.target not in known:
-        what = f"the teacher translates to {', '.join(known)}, the corpus to {direction.target}"
+    several = _load_vocabulary(plan.teacher).languages
+    languages = several or (read_any_recipe(plan.teacher).direction.target,)
+    if direction.target not in languages:
+        what = f"the teacher translates to {', '.join(languages)}, the corpus to {direction.target}"
         raise ConfigError("DISTILL", "languages", what, "take a teacher of this direction")
     return direction.target if several else None

@@ -1,7 +1,6 @@
-"""What a trained model can do without, and taking it out: heads, feed-forward columns, layers.
+"""Measure how important the parts of a Transformer are, and remove heads, columns and layers.
 
-What is taken out is gone: the matrices of what is left are smaller, and so is the work. How wide
-a head is does not change.
+Removed parts leave the weight matrices, so memory and work shrink too. The head width is kept.
 
 Legend: B sentences, H heads, K head width, D model width, F feed-forward width.
 """
@@ -23,14 +22,14 @@ from mt.special_tokens import PAD
 from mt.training.losses import linear_cross_entropy
 
 Scores = dict[str, Tensor]
-"""By the name of an attention or of a feed-forward layer, a figure for each head or column."""
+"""A score for each head [H] or column [F], by the name of the attention or feed-forward layer."""
 KeptIndices = dict[str, Tensor]
-"""By the same names the numbers of what stays, ascending."""
+"""The indices of the heads or columns to keep, ascending, by the same names."""
 
 
 @dataclass(frozen=True)
 class Importance:
-    """How much the loss would feel the want of each part; see `measure_importance`."""
+    """The importance of each part; see `measure_importance`."""
 
     heads: Scores
     columns: Scores
@@ -53,36 +52,29 @@ def measure_importance(model: nn.Module, batches: Sequence[Batch]) -> Importance
     """The importance of heads and columns: E |dL(x)/dm| of a mask m on each, at m = 1.
 
     Michel et al. 2019, "Are Sixteen Heads Really Better than One?", section 4.1, equation 2: the
-    expectation is over sentence pairs x, whose loss L(x) is summed over the target. A mask of its
-    own for every sentence makes one backward pass tell all of a batch. As there, the figures of a
-    layer are divided by their l2 norm.
-
-    Args:
-        model: a Transformer; its gradients are left alone.
-        batches: sentence pairs, on the model's device.
+    expectation is over sentence pairs x, whose loss L(x) is summed over the target. Each sentence
+    has its own mask, so one backward pass serves a whole batch. As in the paper, the scores of a
+    layer are divided by their l2 norm. The gradients of the model are unchanged.
     """
-    parts: dict[str, MultiHeadAttention | FeedForward] = {
-        **attentions(model), **feed_forwards(model),
-    }  # fmt: skip
+    heads, columns = attentions(model), feed_forwards(model)
+    parts: dict[str, MultiHeadAttention | FeedForward] = {**heads, **columns}
     totals: Scores = {}
     with _frozen_weights(model):
         for batch in batches:
-            masks = {name: _mask(part, len(batch.rows), batch.source) for name, part in
-                     parts.items()}  # fmt: skip
+            masks = {name: _add_mask(part, batch) for name, part in parts.items()}
             try:
-                _sum_gradients(model, batch).backward()
+                _total_loss(model, batch).backward()
             finally:
                 for part in parts.values():
                     part.mask = None
             for name, mask in masks.items():
-                assert mask.grad is not None, "every mask is on the way to the loss"
-                felt = mask.grad.abs().flatten(0, -2).sum(dim=0)  # [H] or [F]
-                totals[name] = totals[name] + felt if name in totals else felt
-    told = {name: total / total.norm().clamp(min=1e-30) for name, total in totals.items()}
-    heads = attentions(model).keys()
+                assert mask.grad is not None, "the loss depends on every mask"
+                total = mask.grad.abs().flatten(0, -2).sum(dim=0)  # [H] or [F]
+                totals[name] = totals[name] + total if name in totals else total
+    scores = {name: total / total.norm().clamp(min=1e-30) for name, total in totals.items()}
     return Importance(
-        {name: value for name, value in told.items() if name in heads},
-        {name: value for name, value in told.items() if name not in heads},
+        {name: score for name, score in scores.items() if name in heads},
+        {name: score for name, score in scores.items() if name in columns},
     )
 
 
@@ -97,21 +89,18 @@ def _frozen_weights(model: nn.Module) -> Iterator[None]:
             yield
     finally:
         model.train(training)
-        for parameter, wanted in before:
-            parameter.requires_grad_(wanted)
+        for parameter, requires_grad in before:
+            parameter.requires_grad_(requires_grad)
 
 
-def _mask(part: MultiHeadAttention | FeedForward, sentences: int, like: Tensor) -> Tensor:
-    """Ones, [B, H] or [B, 1, F], that the part multiplies by and the loss is derived by."""
-    if isinstance(part, MultiHeadAttention):
-        shape: tuple[int, ...] = (sentences, part.n_heads)
-    else:
-        shape = (sentences, 1, part.outer.in_features)
-    part.mask = torch.ones(shape, device=like.device, requires_grad=True)
+def _add_mask(part: MultiHeadAttention | FeedForward, batch: Batch) -> Tensor:
+    """Multiply a part by ones, [B, H] or [B, 1, F], which the loss is differentiated by."""
+    size = (part.n_heads,) if isinstance(part, MultiHeadAttention) else (1, part.outer.in_features)
+    part.mask = torch.ones((len(batch.rows), *size), device=batch.source.device, requires_grad=True)
     return part.mask
 
 
-def _sum_gradients(model: Any, batch: Batch) -> Tensor:
+def _total_loss(model: Any, batch: Batch) -> Tensor:
     """-log p(y | x) summed over the batch."""
     hidden = model.decode(batch.inputs, model.encode(batch.source))  # [B, T, D]
     real = batch.labels != PAD  # [B, T]
@@ -120,28 +109,23 @@ def _sum_gradients(model: Any, batch: Batch) -> Tensor:
 
 
 @torch.no_grad()
-def weighted_loss(model: nn.Module, batches: Sequence[Batch]) -> float:
-    """The mean loss of a token."""
+def mean_loss(model: nn.Module, batches: Sequence[Batch]) -> float:
+    """The mean loss per target token."""
     model.eval()
-    total = math.fsum(float(_sum_gradients(model, batch)) for batch in batches)
+    total = math.fsum(float(_total_loss(model, batch)) for batch in batches)
     return total / sum(int(batch.target_lengths.sum()) for batch in batches)
 
 
-# -------------------------------------------------------------------------------- choosing
+# ------------------------------------------------------------------------------- selection
 
 
 def heads_to_keep(scores: Scores, share: float, uneven: bool) -> KeptIndices:
-    """Which heads stay when a share of them goes; one of each attention at least.
+    """The heads that remain when a share goes; at least one per attention.
 
-    Args:
-        scores: the importance of each.
-        share: how many go.
-        uneven: those least important of all, rather than as many of each attention.
+    Every attention loses the same share. With `uneven` the least important heads of all go.
     """
     if not uneven:
-        return {
-            name: _highest(each, _at_least_one(len(each), share)) for name, each in scores.items()
-        }
+        return columns_to_keep(scores, share)
     best = {name: int(each.argmax()) for name, each in scores.items()}
     others = sorted(
         (float(value), name, head)
@@ -149,20 +133,18 @@ def heads_to_keep(scores: Scores, share: float, uneven: bool) -> KeptIndices:
         for head, value in enumerate(each)
         if head != best[name]
     )
-    going = round(share * sum(map(len, scores.values())))
-    gone = {(name, head) for _, name, head in others[:going]}
+    num_removed = round(share * sum(map(len, scores.values())))
+    removed = {(name, head) for _, name, head in others[:num_removed]}
     return {
-        name: torch.tensor([head for head in range(len(each)) if (name, head) not in gone])
+        name: torch.tensor([head for head in range(len(each)) if (name, head) not in removed])
         for name, each in scores.items()
     }
 
 
 def heads_with_open_gates(gates: Scores, uneven: bool) -> KeptIndices:
-    """The heads whose gates are not closed, and of each attention one at least.
+    """The heads with open gates (see `fold_gates`), at least one per attention.
 
-    Args:
-        gates: from `fold_gates`.
-        uneven: no others; else as many of each attention as the one with most has.
+    Without `uneven` every attention keeps as many heads as the one with most open gates.
     """
     counts = {name: max(1, int((each > 0).sum())) for name, each in gates.items()}
     most = max(counts.values())
@@ -173,43 +155,46 @@ def heads_with_open_gates(gates: Scores, uneven: bool) -> KeptIndices:
 
 
 def columns_to_keep(scores: Scores, share: float) -> KeptIndices:
-    """Which feed-forward columns stay when a share of them goes, the same number in each layer."""
-    return {name: _highest(each, _at_least_one(len(each), share)) for name, each in scores.items()}
-
-
-def _at_least_one(count: int, share: float) -> int:
-    return max(1, count - round(share * count))
+    """The columns that remain when a share of each layer goes, at least one."""
+    return {
+        name: _highest(each, max(1, len(each) - round(share * len(each))))
+        for name, each in scores.items()
+    }
 
 
 def _highest(scores: Tensor, count: int) -> Tensor:
-    """The numbers of the `count` largest, ascending; of equals the first."""
+    """The indices of the `count` largest, ascending; among equals the first."""
     return scores.cpu().argsort(descending=True, stable=True)[:count].sort().values
 
 
-# ------------------------------------------------------------------------------ taking out
+# --------------------------------------------------------------------------------- removal
 
 
 def remove_layers(model: Any, stack: str, count: int, batches: Sequence[Batch]) -> list[int]:
-    """Take layers out of `encoder` or `decoder`, each time the one whose want costs least loss.
+    """Remove layers of `encoder` or `decoder` one by one, each time at the least loss.
 
     Returns:
-        The numbers of those that stay.
+        The indices of the `count` layers that remain.
     """
-    layers, kept = list(getattr(model, stack)), list(range(len(getattr(model, stack))))
+    layers = list(getattr(model, stack))
+    kept = list(range(len(layers)))
 
-    def without(gone: int) -> float:
-        setattr(model, stack, nn.ModuleList([layers[i] for i in kept if i != gone]))
-        return weighted_loss(model, batches)
+    def set_layers(numbers: list[int]) -> None:
+        setattr(model, stack, nn.ModuleList([layers[i] for i in numbers]))
+
+    def loss_without(removed: int) -> float:
+        set_layers([i for i in kept if i != removed])
+        return mean_loss(model, batches)
 
     while len(kept) > count:
-        kept.remove(min(kept, key=without))
-    setattr(model, stack, nn.ModuleList([layers[i] for i in kept]))
+        kept.remove(min(kept, key=loss_without))
+    set_layers(kept)
     return kept
 
 
 @torch.no_grad()
 def fold_gates(model: nn.Module) -> Scores:
-    """Multiply what follows each head by its gate, which is then no more; the gates, [H] each."""
+    """Multiply each head's output weights by its gate and drop the gates; returns them, [H]."""
     gates: Scores = {}
     for name, attention in attentions(model).items():
         if attention.gates is not None:
@@ -223,28 +208,27 @@ def fold_gates(model: nn.Module) -> Scores:
 
 @torch.no_grad()
 def keep_heads(attention: MultiHeadAttention, heads: Tensor) -> None:
-    """Take all other heads out of an attention."""
-    device = attention.output.weight.device
-    width = attention.output.in_features // attention.n_heads  # K
-    rows = (heads[:, None] * width + torch.arange(width)).flatten().to(device)  # [H'*K]
-    both = torch.cat((rows, rows + attention.output.in_features))  # of keys, then of values
-    _keep(attention.query, rows)
-    _keep(attention.key_value, both)
-    _keep_inputs(attention.output, rows)
+    """Remove all other heads of an attention."""
+    output = attention.output
+    width = output.in_features // attention.n_heads  # K
+    rows = (heads[:, None] * width + torch.arange(width)).flatten().to(output.weight.device)
+    _keep_outputs(attention.query, rows)  # rows: [H'*K]
+    _keep_outputs(attention.key_value, torch.cat((rows, rows + output.in_features)))
+    _keep_inputs(output, rows)
     attention.n_heads = len(heads)
 
 
 @torch.no_grad()
 def keep_columns(layer: FeedForward, columns: Tensor) -> None:
-    """Take all other columns out of a feed-forward layer."""
+    """Remove all other columns of a feed-forward layer."""
     columns = columns.to(layer.outer.weight.device)
     for part in (layer.inner, layer.gate):
         if part is not None:
-            _keep(part, columns)
+            _keep_outputs(part, columns)
     _keep_inputs(layer.outer, columns)
 
 
-def _keep(part: nn.Linear, rows: Tensor) -> None:
+def _keep_outputs(part: nn.Linear, rows: Tensor) -> None:
     part.weight = nn.Parameter(part.weight[rows])
     part.bias = nn.Parameter(part.bias[rows])
     part.out_features = len(rows)
@@ -256,14 +240,13 @@ def _keep_inputs(part: nn.Linear, columns: Tensor) -> None:
 
 
 def layer_sizes(model: Any) -> dict[str, Any]:
-    """The keys of the transformer's config that tell how large a pruned model is."""
-    every = attentions(model)
+    """The sizes of a pruned model, as keys of the transformer's config."""
     parts = {
         "encoder": [n.self_attention.n_heads for n in model.encoder],
         "decoder": [n.self_attention.n_heads for n in model.decoder],
         "cross": [n.cross_attention.n_heads for n in model.decoder],
     }
-    first = next(iter(every.values()))
+    first = next(iter(attentions(model).values()))
     width, most = first.output.in_features // first.n_heads, max(map(max, parts.values()))
     even = {count for counts in parts.values() for count in counts} == {most}
     return {

@@ -15,7 +15,7 @@ from mt.errors import ConfigError
 
 
 def to_yaml(recipe: Recipe, document: Document) -> Iterator[str]:
-    """The whole recipe as lines of YAML, each value with where it was said.
+    """The whole recipe as lines of YAML, each value with the place where it was set.
 
     Args:
         recipe: the recipe.
@@ -43,7 +43,7 @@ def _yaml_lines(value: Any, location: Location) -> Iterator[tuple[Location, int,
         below = _yaml_lines(entry, inside)
         if isinstance(value, dict):
             yield inside, len(location), label, False
-        else:  # the first key stands beside the dash
+        else:  # the first key follows the dash
             first, _, text, is_value = next(below)
             yield first, len(location), f"- {text}", is_value
         yield from below
@@ -60,7 +60,7 @@ def _yaml_scalar(value: Any) -> str:
 
 
 def _origin(document: Document, location: Location) -> str:
-    """Where the value at `location` was said, or that it is a default."""
+    """Where the value at `location` was set, or `default`."""
     value: Any = document.value
     for depth, key in enumerate(location):
         known = key in value if isinstance(value, dict) else isinstance(value, list)

@@ -61,16 +61,16 @@ class Recipe(Section):
         if not isinstance(languages, dict):
             return value
 
-        def told(source: Any) -> Any:
+        def with_languages(source: Any) -> Any:
             return {"languages": languages, **source} if isinstance(source, dict) else source
 
         for key in ("train", "more_valid"):
             if isinstance(data.get(key), list):
-                data[key] = [told(source) for source in data[key]]
+                data[key] = [with_languages(source) for source in data[key]]
         if "valid" in data:
-            data["valid"] = told(data["valid"])
+            data["valid"] = with_languages(data["valid"])
         if isinstance(data.get("test"), dict):
-            data["test"] = {name: told(source) for name, source in data["test"].items()}
+            data["test"] = {name: with_languages(source) for name, source in data["test"].items()}
         return {**value, "data": data}
 
     @model_validator(mode="after")
@@ -85,12 +85,12 @@ class Recipe(Section):
         if plan.falls_to_zero and self.data.streaming and training.max_steps is None:
             raise ValueError(
                 f"schedule.kind: {plan.kind} falls to zero at the end and so needs "
-                "training.max_steps: with data.streaming nobody knows how long an epoch is"
+                "training.max_steps: with data.streaming the length of an epoch is unknown"
             )
         if self.data.streaming and self.data.temperature != 1:
             raise ValueError(
                 f"data.temperature: {self.data.temperature} needs to know how many pairs there "
-                "are, and with data.streaming nobody does"
+                "are, which is unknown with data.streaming"
             )
         if training.max_steps is not None and plan.warmup_steps >= training.max_steps:
             raise ValueError(
@@ -140,7 +140,7 @@ class Recipe(Section):
 
     @property
     def told_languages(self) -> tuple[str, ...]:
-        """The languages to be written, if there are several: each source tells its own."""
+        """The target languages, if there are several: each source then begins with a tag."""
         corpora = (*self.data.train, self.data.valid, *self.data.more_valid)
         alone = {source.language for source in corpora if source.side is not None}
         targets = {source.direction.target for source in corpora if source.side is None}
@@ -148,7 +148,7 @@ class Recipe(Section):
 
     @property
     def direction(self) -> Languages:
-        """Where the model translates when nobody says: as `languages`, if that is learned."""
+        """The default direction: `languages` if it is trained on, else the first that is."""
         known = [each.direction for each in self.data.train if each.side is None]
         if not known or self.languages.target in {each.target for each in known}:
             return self.languages
@@ -163,7 +163,7 @@ class Recipe(Section):
 
 
 def load(path: Path, overrides: Iterable[str] = ()) -> tuple[Recipe, Document]:
-    """The recipe in a YAML file with `a.b=value` overrides applied, and where each value stands.
+    """The recipe in a YAML file with `a.b=value` overrides applied, and the place of each value.
 
     Raises:
         ConfigError: everything that is wrong with it.

@@ -84,16 +84,17 @@ class DataConfig(Section):
 
 
 class SideSamplingConfig(Section):
-    """How the words of one side are cut anew in each epoch; by default they are not."""
+    """How the words of one side are re-segmented each epoch; by default they are not."""
 
     dropout: float = Field(0.0, ge=0, le=1)
     """For `model: bpe`: probability of leaving out a merge each time that it could be made
     (Provilkov et al. 2020); 0: none is."""
     alpha: float | None = Field(None, ge=0)
-    """For `model: unigram`: a cut is drawn with its probability to the power of this (Kudo 2018);
-    0: all are alike, large: nearly always the best; nothing: always the best."""
+    """For `model: unigram`: draw one of the `nbest` best segmentations of each word, in proportion
+    to its probability to the power of this (Kudo 2018). 0: uniformly; large: nearly always the
+    best; left out: always the best."""
     nbest: int | None = Field(None, ge=1)
-    """For `model: unigram`: draw among so many best cuts of each word; nothing: among all."""
+    """For `model: unigram`: the number of best segmentations to draw from; 64 when left out."""
 
     @model_validator(mode="after")
     def _agree(self) -> SideSamplingConfig:
@@ -157,7 +158,7 @@ class VocabularyConfig(Section):
         model = self.model if self.kind == "sentencepiece" else self.kind
         for name in ("source", "target"):
             wanted = getattr(self.sampling, name).kind
-            # What a vocabulary that is there already is, it tells when it is opened.
+            # The kind of an existing vocabulary is checked when it is opened.
             if wanted not in (None, model) and (self.path is None or self.kind == "whitespace"):
                 key = "dropout" if wanted == "bpe" else "alpha"
                 raise ValueError(f"sampling.{name}.{key} is for model: {wanted}, not for {model}")

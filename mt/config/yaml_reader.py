@@ -27,7 +27,7 @@ Location = tuple[str | int, ...]
 
 @dataclass(frozen=True)
 class Document:
-    """What was read: plain values, and for each path to a value where it was said."""
+    """Plain values, and the file and line of each."""
 
     value: dict[str, Any]
     places: dict[Location, str] = field(default_factory=dict)
@@ -36,7 +36,7 @@ class Document:
     name: str = "config"
 
     def place(self, location: Location) -> str:
-        """Where `location`, or the nearest thing around it, was said."""
+        """The file and line of `location`, or of the nearest value around it."""
         for end in range(len(location), 0, -1):
             if location[:end] in self.places:
                 return self.places[location[:end]]
@@ -96,8 +96,8 @@ def _compose(text: str, name: str) -> yaml.Node | None:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{name}:{mark.line + 1}" if mark else name
-        told = [getattr(error, "context", None), getattr(error, "problem", None)]
-        what = ", ".join(filter(None, told)) or str(error).splitlines()[0]
+        parts = [getattr(error, "context", None), getattr(error, "problem", None)]
+        what = ", ".join(filter(None, parts)) or str(error).splitlines()[0]
         raise ConfigError("CONFIG-YAML", where, what, advice) from None
 
 

@@ -100,7 +100,7 @@ def temperature_sample(
 
     A corpus of n among N pairs is drawn from in proportion to (n/N)^(1/temperature) (Arivazhagan
     et al. 2019, section 4.2). Each of its pairs comes as often as any other, or once more; which
-    do is drawn anew in each epoch, from nothing but the seed and the epoch's number.
+    do is drawn for each epoch from the seed and the number of the epoch alone.
 
     Args:
         parts: pairs of each corpus, one after another.

@@ -28,7 +28,8 @@ def bucket_by_length(
     large is split in two, by source or by target length, where the two have the fewest slots
     together: a k-d tree over the lengths of both sides, which sorting by one of them is not.
     Each half has a quarter of the pairs at least: else long tails are shaved off one by one,
-    and batches become too small to be fast. A pair that is too large alone stands alone.
+    and batches become too small to be fast. A pair that is too large
+    by itself is a batch of its own.
 
     Args:
         source, target: [pairs] real positions.

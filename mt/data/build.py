@@ -295,7 +295,7 @@ class CorpusBuilder:
     def _report(
         self, train: list[_Counts], valid: dict[str, _Counts], known: Vocabulary
     ) -> dict[str, Any]:
-        """What was read, kept and dropped; refuses a corpus of which nothing is left."""
+        """Count what was read, kept and dropped; refuse a corpus without any pair left."""
         if self.recipe.data.streaming:
             corpora = {s.name: {"kind": s.config.kind, "files": s.files} for s in self.train}
         else:

@@ -44,9 +44,9 @@ class PreparedData:
 
     @property
     def digest(self) -> str:
-        """Of the training pairs; of what is known of them beforehand where they are streamed."""
-        told: str = self.train.digest if self.train is not None else self.report["stream"]
-        return told
+        """The hash of the training pairs; of their configuration where they are streamed."""
+        digest: str = self.train.digest if self.train is not None else self.report["stream"]
+        return digest
 
     @property
     def corpus_sizes(self) -> tuple[int, ...]:
@@ -165,7 +165,7 @@ def lock_path(folder: Path) -> Path:
 
 
 def sweep_cache(folder: Path) -> None:
-    """Delete what killed processes left, also of other corpora that nobody is building."""
+    """Delete what killed processes left, also of other corpora that no process is building."""
     for pattern in (".tmp-*", ".trash-*"):
         for path in folder.parent.glob(pattern):
             owner = folder.parent / path.name.split("-")[1]
@@ -201,7 +201,7 @@ def open_prepared(
     if len(pairs) != len(valid):
         what = f"{len(pairs)} validation pairs, {len(valid)} of them encoded"
         raise ModelError("CORPUS-DAMAGED", where, what, "run `mt prepare` again")
-    told = "streamed" if train is None else f"{len(train):,}"
-    tell(f"{told} pairs, {known.size:,} pieces, from the cache ({folder})")
+    size = "streamed" if train is None else f"{len(train):,}"
+    tell(f"{size} pairs, {known.size:,} pieces, from the cache ({folder})")
     texts = {source: set(targets) for source, targets in held.items()}
     return PreparedData(known, train, valid, pairs, report, folder, texts)

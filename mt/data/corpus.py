@@ -8,7 +8,6 @@ target; `NAME.json` is the header, with the sizes and hashes of the four.
 from __future__ import annotations
 
 import hashlib
-import json
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -97,8 +96,8 @@ class Corpus(EncodedPairs):
                 raise ValueError(f"format {header['format']}, not {FORMAT}")
             if header["digest"] != _digest(header):
                 raise ValueError("its digest is another")
-            for file, told in header["files"].items():
-                _verify_digest(folder / file, told["bytes"], told["sha256"])
+            for file, facts in header["files"].items():
+                _verify_digest(folder / file, facts["bytes"], facts["sha256"])
             return cls(folder, name, header)
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise ModelError("CORPUS-DAMAGED", where, f"damaged ({error})", _ADVICE) from None
@@ -198,20 +197,20 @@ class Writer:
             files.write_json(self.folder / f"{self.name}.json", self._header())
 
     def _header(self) -> dict[str, Any]:
-        told = {
+        written = {
             name: {"bytes": self._bytes[name], "sha256": self._hashes[name].hexdigest()}
             for name in self._streams
         }
         header: dict[str, Any] = {
             "format": FORMAT, "pairs": self.pairs, "dtype": self.dtype, "tokens": self.tokens,
-            "vocabulary": self.vocabulary_digest, "files": told,
+            "vocabulary": self.vocabulary_digest, "files": written,
         }  # fmt: skip
         return header | {"digest": _digest(header)}
 
 
 def _digest(header: dict[str, Any]) -> str:
     """The hash of all that a header says."""
-    told = {key: value for key, value in header.items() if key != "digest"}
+    facts = {key: value for key, value in header.items() if key != "digest"}
     # Of the files only what is in them: the same pairs are the same corpus under any name.
-    told["files"] = [file["sha256"] for file in header["files"].values()]
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    facts["files"] = [file["sha256"] for file in header["files"].values()]
+    return files.digest_json(facts)

@@ -14,5 +14,5 @@ def base_code(language: str) -> str:
 
 
 def sentence_separator(language: str) -> str:
-    """What stands between two sentences of a language."""
+    """The separator between two sentences of a language."""
     return "" if base_code(language) in SPACELESS else " "

@@ -2,7 +2,7 @@
 
 Every random number is a hash of (seed, row, what it is for, position), so that noise does not
 depend on how rows are batched, on the device, nor on how often it is drawn. All shapes are
-known beforehand: nothing asks a device for a value.
+known beforehand: no value is read from a device.
 
 Legend: B rows, S positions; tokens [B, S] stand to the left, `lengths` [B] of them are real, and
 the rest is padding. No function makes a row longer.
@@ -108,7 +108,7 @@ def infill_spans(
         budget, lengths - budget + 1, table, uniform_hash(seed, rows, LENGTHS, width)
     )
     covered = sizes.sum(1)  # [B]
-    # Gap g stands before the token that is the g-th of those that stay.
+    # Gap g is before the token that is the g-th of those that stay.
     key = uniform_hash(seed, rows, PLACES, width + 1)
     key = torch.where(place <= (lengths - covered)[:, None], key, 2.0)
     gaps = key.argsort(dim=1, stable=True)[:, :width]  # the first of them get the spans

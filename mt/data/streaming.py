@@ -59,7 +59,7 @@ def read_chunks(
         corpora: what to read.
         order: decides the order of shards; at least 1.
         processes: who reads which share.
-        position: where to begin, as this function told; None: at the beginning.
+        position: where to begin, as this function yields it; None: at the beginning.
 
     Yields:
         Each chunk, and the position after it.
@@ -160,7 +160,7 @@ class Stream:
         micro_tokens: padded slots of one forward pass.
         processes: this process, which reads its share; others read the rest.
         tell: where a line about each epoch goes.
-        redraw: what cuts the words of each window anew, if that is wanted.
+        redraw: re-segments each window, for subword regularisation.
     """
 
     def __init__(
@@ -236,8 +236,13 @@ class Stream:
             window = self._cut(read_window, epoch, number)
             for update, micros in enumerate(self._planned(window, epoch, number)):
                 if update >= first:
-                    told = {"window": number, "update": update, "begin": begin, "counts": before}
-                    yield _PlannedUpdate(window, micros, told)
+                    position = {
+                        "window": number,
+                        "update": update,
+                        "begin": begin,
+                        "counts": before,
+                    }
+                    yield _PlannedUpdate(window, micros, position)
             number, first, begin, before = number + 1, 0, after, dict(self.counts)
 
     def _windows(

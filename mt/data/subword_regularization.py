@@ -1,7 +1,7 @@
-"""Sentence pairs whose words are cut anew in each epoch: subword regularisation, on line.
+"""On-the-fly subword regularisation: re-segments the encoded corpus each epoch.
 
-What is cut is not the text but the ids that it became, which say how it was written. So nothing
-else need be kept, and what each epoch sees is a function of (seed, epoch) and of the corpus.
+The ids of a prepared corpus spell its words, so nothing else is kept. The segmentation of an
+epoch is a function of (seed, epoch) and of the corpus.
 """
 
 from __future__ import annotations

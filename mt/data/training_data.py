@@ -132,7 +132,7 @@ class TrainingData:
         plan = self.recipe.training
         limits = [] if plan.max_steps is None else [plan.max_steps]
         if plan.max_epochs is not None and self.prepared.train is not None:
-            # Epochs of several windows differ by an update or two; the first stands for all.
+            # Epochs of several windows differ by an update or two; the first is taken for all.
             first = plan_epoch(
                 self.recipe, self.pairs, self.resolved, 0, self.prepared.corpus_sizes
             )

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from mt.decoding.types import Decoder
 from mt.errors import ConfigError
 from mt.interfaces import Cache, Memory, Seq2Seq
-from mt.models.modules.linear import Packed
+from mt.models.modules.linear import PrepackedWeight
 from mt.special_tokens import BEGIN
 
 
@@ -39,7 +39,7 @@ class ModelDecoder:
 
     def __init__(self, model: Seq2Seq, packed: torch.dtype | None = None) -> None:
         self.model = model
-        self.project = None if packed is None else Packed(*self.output(), packed)
+        self.project = None if packed is None else PrepackedWeight(*self.output(), packed)
 
     def output(self) -> tuple[Tensor, Tensor | None]:
         """The projection weight [V, D] and bias [V], or None."""

@@ -1,7 +1,7 @@
-"""Export: a model written for another program, and proved to be the same model.
+"""Export: write a model for another program, and verify that it is the same model.
 
-A sample is translated and scored with both; what differs by more than the tolerance of its kind
-of weights is told and leaves nothing behind.
+A sample is translated and scored with both. A difference beyond the tolerance for its type of
+weights is an error, and the export is deleted.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from mt.decoding.text_translator import TextTranslator
 from mt.decoding.translate import open_engine
 from mt.decoding.types import Engine, EngineOptions
 from mt.errors import ConfigError
-from mt.evaluation import evaluate, metrics
+from mt.evaluation import compare, evaluate, metrics
+from mt.evaluation.compare import ModelRow
 from mt.export.verify import (
     TOLERANCES,
-    ExportRow,
     Sample,
     compare_with_original,
     measure_engine,
@@ -33,15 +33,13 @@ from mt.export.verify import (
 )
 from mt.runtime import files
 
-"""By the type of the weights."""
-
 
 @dataclass(frozen=True)
 class ExportResult:
-    """An export that holds."""
+    """A verified export."""
 
     path: Path
-    rows: tuple[ExportRow, ExportRow]
+    rows: tuple[ModelRow, ModelRow]
     """The model, then its export."""
     sample: Sample
     worst: float | None
@@ -51,7 +49,7 @@ class ExportResult:
 
 
 class _Settings(Section):
-    """Wraps the settings of an exporter, so that problems are told with their keys."""
+    """Wraps the settings of an exporter, so that problems name their keys."""
 
     export: Annotated[Variant, Plugin("exporters")]
 
@@ -60,19 +58,19 @@ def export_model(
     path: Path, kind: str, out: Path | None = None, settings: dict[str, str] | None = None,
     choice: str | None = None, sample: Path | None = None, force: bool = False,
 ) -> ExportResult:  # fmt: skip
-    """Export a model and compare.
+    """Export a model and compare the export with it.
 
     Args:
         path: a run, a checkpoint folder in one, or a bundle.
-        kind: which exporter.
-        out: what to write; by default beside the run, called after it.
+        kind: the exporter.
+        out: the export; by default beside the run, named after it.
         settings: of the exporter.
-        choice: which checkpoint of a run.
+        choice: the checkpoint of a run.
         sample: lines to compare with; by default the recipe's first test set that can be read.
-        force: whether an earlier export of that name is replaced.
+        force: replace an earlier export of that name.
 
     Raises:
-        ConfigError: the target cannot express the model, or `out` is there.
+        ConfigError: the target cannot express the model, or `out` exists.
         ModelError: the export differs from the model; nothing is left behind.
     """
     config = _exporter_config(kind, settings or {})
@@ -81,10 +79,10 @@ def export_model(
     exporter.check(opened, config)
     out = out or _default_path(opened.run, config)
     _refuse_existing(out, force)
-    tried = pick_sample(opened, sample)
+    lines = pick_sample(opened, sample)
     if not opened.scores:
         opened = replace(opened, scores=_known_scores(opened))
-    # The very processor, and the precision of the weights: what differs is the export.
+    # On the CPU in the precision of the weights, so that only the export differs.
     options = EngineOptions(checkpoint=choice, device="cpu", precision="fp32")
     ours = cast(TextTranslator, open_engine(path, options))
     files.make_folder(out.parent)
@@ -95,55 +93,52 @@ def export_model(
         ties: tuple[int, ...] = ()
         if theirs is not None:
             tolerance = TOLERANCES[_weight_type(config)]
-            worst, ties = compare_with_original(ours, theirs, opened, tried, tolerance)
+            worst, ties = compare_with_original(ours, theirs, opened, lines, tolerance)
         weights = opened.folder / checkpoint.MODEL if opened.folder.is_dir() else opened.folder
         rows = (
-            measure_engine("mt", weights, ours, opened.recipe, tried),
-            measure_engine(_export_name(config), hidden, theirs, opened.recipe, tried),
+            measure_engine("mt", weights, ours, opened.recipe, lines),
+            measure_engine(_export_name(config), hidden, theirs, opened.recipe, lines),
         )
-    return ExportResult(out, rows, tried, worst, ties)
+    return ExportResult(out, rows, lines, worst, ties)
 
 
 def _open_export(exporter: Any, path: Path, opened: LoadedModel, config: Variant) -> Engine | None:
-    """What was exported, to be tried; None when nothing opens it."""
+    """An engine on the export; None when nothing opens it."""
     if hasattr(exporter, "open"):
-        tried: Engine = exporter.open(path, opened)
-        return tried
-    kinds = [plugin("engines", kind) for kind in plugins("engines")]
-    known = any(kind.accepts(path) for kind in kinds)
-    precision = "fp32" if _weight_type(config) == "float32" else None  # that of the weights
-    options = EngineOptions(device="cpu", precision=precision)
-    return open_engine(path, options) if known else None
+        return cast(Engine, exporter.open(path, opened))
+    if not any(plugin("engines", kind).accepts(path) for kind in plugins("engines")):
+        return None
+    precision = "fp32" if _weight_type(config) == "float32" else None  # None: that of the weights
+    return open_engine(path, EngineOptions(device="cpu", precision=precision))
 
 
 def _exporter_config(kind: str, settings: dict[str, str]) -> Variant:
-    said: dict[Location, str] = {
+    places: dict[Location, str] = {
         ("export", key): f"--{key} {value}" for key, value in settings.items()
     }
-    said["export",] = f"--to {kind}"
-    document = Document({"export": {"kind": kind, **settings}}, said, name="--to")
+    places["export",] = f"--to {kind}"
+    document = Document({"export": {"kind": kind, **settings}}, places, name="--to")
     return validate(_Settings, document).export
 
 
-def _export_name(config: Variant) -> str:
-    kind, weights = config.kind, _weight_type(config)
-    return kind if weights == "float32" else f"{kind}-{weights}"
-
-
 def _weight_type(config: Variant) -> str:
-    """The type of the weights."""
     return str(getattr(config, "quantization", "float32"))
 
 
+def _export_name(config: Variant) -> str:
+    weights = _weight_type(config)
+    return config.kind if weights == "float32" else f"{config.kind}-{weights}"
+
+
 def _default_path(run: Path, config: Variant) -> Path:
-    """Where an export goes that nobody has named."""
+    """RUN.mt for a bundle, else RUN-KIND, beside the run."""
     name = run.resolve().name.removesuffix(".mt")
     suffix = ".mt" if config.kind == "bundle" else f"-{_export_name(config)}"
     return run.resolve().parent / f"{name}{suffix}"
 
 
 def _refuse_existing(out: Path, force: bool) -> None:
-    """Never delete what is no export."""
+    """Raise when `out` exists, unless it is an export and `force` is set."""
     if not out.exists() and not out.is_symlink():
         return
     if not force:
@@ -155,49 +150,46 @@ def _refuse_existing(out: Path, force: bool) -> None:
 
 
 def _known_scores(opened: LoadedModel) -> dict[str, Any]:
-    """Those of its validation, and of the translations that `mt eval` kept if they are newer."""
-    found = _validation_scores(opened)
+    """Scores of the validation, and of translations that `mt eval` kept if they are newer."""
+    scores = _validation_scores(opened)
+    weights = opened.folder / checkpoint.MODEL
     for name, config in opened.recipe.data.test.items():
         parts = [evaluate.hypothesis_path(opened.run, name, part) for part in ("", ".reference")]
-        weights = opened.folder / checkpoint.MODEL
-        if not all(part.is_file() for part in parts) or not weights.is_file():
+        if not all(part.is_file() for part in (*parts, weights)):
             continue
         if min(part.stat().st_mtime for part in parts) < weights.stat().st_mtime:
             continue
         texts, references = (list(files.read_lines(part)) for part in parts)
-        language = config.direction.target
-        found[name] = metrics.score_translations(
-            texts, [references], language, opened.recipe.evaluation
+        scores[name] = metrics.score_translations(
+            texts, [references], config.direction.target, opened.recipe.evaluation
         )
-    return found
+    return scores
 
 
 def _validation_scores(opened: LoadedModel) -> dict[str, Any]:
-    """What training said of this very step."""
+    """BLEU and chrF2 that training logged at this step."""
     log = opened.run / "metrics.jsonl"
     rows = [json.loads(line) for line in files.read_lines(log)] if log.is_file() else []
     for row in reversed(rows):
         if row.get("step") == opened.step and "valid_bleu" in row:
-            named = {"BLEU": "valid_bleu", "chrF2": "valid_chrf"}
-            how = "while training"
-            told = {k: {"score": round(row[v], 2), "signature": how} for k, v in named.items()}
-            return {"validation": told}
+            return {
+                "validation": {
+                    name: {"score": round(row[key], 2), "signature": "while training"}
+                    for name, key in (("BLEU", "valid_bleu"), ("chrF2", "valid_chrf"))
+                }
+            }
     return {}
 
 
-def format_result(done: ExportResult) -> Iterator[str]:
-    """What was found, as lines."""
-    yield f"{'':24} {'MB':>8} {'lines/s':>9} {'BLEU':>6}"
-    for row in done.rows:
-        speed = "-" if row.lines_per_second is None else f"{row.lines_per_second:.1f}"
-        bleu = "-" if row.bleu is None else f"{row.bleu:.2f}"
-        yield f"{row.name:24} {row.bytes / 1e6:8.1f} {speed:>9} {bleu:>6}"
-    count = len(done.sample.lines)
-    yield f"sample: {count} lines of {done.sample.name}, by the search of the recipe"
-    if done.worst is None:
+def format_result(result: ExportResult) -> Iterator[str]:
+    """The result as lines."""
+    yield from compare.format_table(result.rows)
+    count = len(result.sample.lines)
+    yield f"sample: {count} lines of {result.sample.name}, by the search of the recipe"
+    if result.worst is None:
         yield "not compared: nothing here opens it"
     else:
-        yield f"forced scores: at most {done.worst:.1e} apart"
-    if done.ties:
-        yield f"greedy output equal but for ties in lines {', '.join(map(str, done.ties))}"
-    yield f"written: {done.path}"
+        yield f"forced scores: at most {result.worst:.1e} apart"
+    if result.ties:
+        yield f"greedy output equal but for ties in lines {', '.join(map(str, result.ties))}"
+    yield f"written: {result.path}"

@@ -19,15 +19,17 @@ from mt.decoding.text_translator import TextTranslator
 from mt.decoding.types import Engine, EngineOptions
 from mt.errors import ConfigError, ModelError, MtError
 from mt.evaluation import metrics
+from mt.evaluation.compare import ModelRow, weight_bytes
+from mt.evaluation.evaluate import translate_texts
 from mt.runtime import files
 from mt.special_tokens import END
 
 SAMPLE_LINES = 200
 """Most lines that are translated with both."""
 TIE_MARGIN = 1e-3
-"""Two tokens of which one may stand for the other: their log-probabilities differ by less."""
+"""Two tokens tie when their log-probabilities differ by less."""
 MAX_LOSS = 0.1
-"""Log-probability a token by which the model may find other translations worse than its own."""
+"""Log-probability per token by which other translations may score below the model's own."""
 GREEDY_OPTIONS = EngineOptions(search={"kind": "greedy"})
 
 
@@ -36,22 +38,24 @@ class Tolerance:
     """How much an export may differ from its model."""
 
     score: float
-    """Of forced scores, as a share: of each line where output must be equal, else of the sum."""
+    """Relative difference of forced scores: of each line if outputs must be equal, else of the
+    sum."""
     chrf: float | None = None
     """Least chrF2 of its greedy translations against ours, unless the model finds them about as
     probable as its own; None: they must be equal."""
 
 
-TOLERANCES = {"float32": Tolerance(1e-4)}
-TOLERANCES |= dict.fromkeys(("float16", "bfloat16", "int16"), Tolerance(0.02, 90))
-TOLERANCES |= dict.fromkeys(
-    ("int8", "int8_float32", "int8_float16", "int8_bfloat16"), Tolerance(0.05, 75)
-)
+TOLERANCES = {
+    "float32": Tolerance(1e-4),
+    **dict.fromkeys(("float16", "bfloat16", "int16"), Tolerance(0.02, 90)),
+    **dict.fromkeys(("int8", "int8_float32", "int8_float16", "int8_bfloat16"), Tolerance(0.05, 75)),
+}
+"""By the type of the weights."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Lines to try an export with."""
+    """Lines to compare an export and its model with."""
 
     name: str
     lines: list[str]
@@ -59,30 +63,22 @@ class Sample:
     language: str
     """Of the references."""
 
-
-@dataclass(frozen=True)
-class ExportRow:
-    """What there is to compare of a model and its export."""
-
-    name: str
-    bytes: int
-    """On disk."""
-    lines_per_second: float | None
-    """Of the sample, by the search of the recipe."""
-    bleu: float | None
-    """By the search of the recipe; None without references."""
+    def pairs(self, targets: Sequence[str]) -> list[Pair]:
+        """The lines with these targets."""
+        both = zip(self.lines, targets, strict=True)
+        return [Pair(source, target, "", self.language, self.name) for source, target in both]
 
 
 def pick_sample(opened: LoadedModel, file: Path | None) -> Sample:
-    """The lines to compare with, those that fit the model whole.
+    """Lines that fit the model: of a file, else of the first test set that can be read.
 
     Raises:
         ConfigError: none of the recipe's test sets, nor its validation corpus, can be read here.
     """
     data, target = opened.recipe.data, opened.recipe.direction.target
     if file is not None:
-        read = [(line, "") for line in islice(files.read_lines(file), SAMPLE_LINES)]
-        if lines := [source for source, _ in _fits_model(read, opened)]:
+        rows = [(line, "") for line in islice(files.read_lines(file), SAMPLE_LINES)]
+        if lines := [source for source, _ in _fits_model(rows, opened)]:
             return Sample(file.name, lines, None, target)
         what = "there is no text in it that fits the model"
         raise ConfigError("EXPORT-SAMPLE", file, what, "give another file")
@@ -91,23 +87,23 @@ def pick_sample(opened: LoadedModel, file: Path | None) -> Sample:
             pairs = list(islice(plugin("sources", config.kind).read(config), SAMPLE_LINES))
         except (MtError, ImportError):
             continue
-        read = [(pair.source, pair.target) for pair in pairs if pair.source and pair.target]
-        if both := _fits_model(read, opened):
-            sources, targets = zip(*both, strict=True)
+        rows = [(pair.source, pair.target) for pair in pairs if pair.source and pair.target]
+        if fitting := _fits_model(rows, opened):
+            sources, targets = zip(*fitting, strict=True)
             return Sample(name, list(sources), list(targets), config.direction.target)
     what = "no test set of the recipe, nor its validation corpus, can be read here"
     raise ConfigError("EXPORT-SAMPLE", "--sample", what, "give some lines with --sample FILE")
 
 
 def _fits_model(pairs: Sequence[tuple[str, str]], opened: LoadedModel) -> list[tuple[str, str]]:
-    """Those with text that the model need not cut, as other programs do not."""
-    sides = zip(*pairs, strict=True) if pairs else ([], [])
-    encoders = opened.vocabulary.encode_source, opened.vocabulary.encode_target
-    ids = [encode(list(side)) for encode, side in zip(encoders, sides, strict=True)]
-    lengths = [max(map(len, both)) for both in zip(*ids, strict=True)]
-    room = opened.recipe.data.max_length
-    found = zip(pairs, lengths, strict=True)
-    return [pair for pair, length in found if length < room and not is_blank(pair[0])]
+    """Pairs with text that need not be split: other programs do not split."""
+    sources, targets = ([pair[side] for pair in pairs] for side in (0, 1))
+    ids = opened.vocabulary.encode_source(sources), opened.vocabulary.encode_target(targets)
+    return [
+        pair
+        for pair, source, target in zip(pairs, *ids, strict=True)
+        if max(len(source), len(target)) < opened.recipe.data.max_length and not is_blank(pair[0])
+    ]
 
 
 def compare_with_original(
@@ -118,28 +114,25 @@ def compare_with_original(
     Raises:
         ModelError: the export is not the model.
     """
-    asked = replace(GREEDY_OPTIONS, target_language=sample.language)
-    greedy = [list(engine.translate(sample.lines, asked)) for engine in (ours, theirs)]
-    mine, other = ([each.text for each in found] for found in greedy)
-    pairs = [
-        _to_pair(a, b, sample) for a, b in zip(sample.lines, sample.references or mine, strict=True)
-    ]
+    options = replace(GREEDY_OPTIONS, target_language=sample.language)
+    greedy = [list(engine.translate(sample.lines, options)) for engine in (ours, theirs)]
+    mine, other = ([each.text for each in outputs] for outputs in greedy)
+    pairs = sample.pairs(sample.references or mine)
     forced = [[each.log_probability for each in engine.score(pairs)] for engine in (ours, theirs)]
-    every = [_relative_difference(a, b) for a, b in zip(*forced, strict=True)]
-    worst = max(every)
-    told = worst if tolerance.chrf is None else _relative_difference(*map(math.fsum, forced))
-    if not told <= tolerance.score:  # NaN is no number within it
-        line = every.index(worst)
-        _raise_difference(
-            f"forced scores by {told:.1e}, at most {tolerance.score:.0e} may be", line, forced
-        )
+    differences = [_relative_difference(a, b) for a, b in zip(*forced, strict=True)]
+    worst = max(differences)
+    total = _relative_difference(*map(math.fsum, forced))
+    difference = worst if tolerance.chrf is None else total
+    if not difference <= tolerance.score:  # NaN is not within it
+        what = f"forced scores by {difference:.1e}, at most {tolerance.score:.0e} may be"
+        _raise_difference(what, differences.index(worst), forced)
     if tolerance.chrf is not None:
         _, chrf = metrics.bleu_and_chrf(other, mine, sample.language, opened.recipe.evaluation)
         if chrf < tolerance.chrf and _log_prob_loss(ours, sample, mine, other) > MAX_LOSS:
             what = f"its greedy translations have chrF2 {chrf:.1f} against those of mt, "
             _raise_difference(f"{what}at least {tolerance.chrf:g} is wanted", 0, [mine, other])
         return worst, ()
-    # By their tokens: bytes that are no character may be shown in several ways.
+    # By tokens: bytes that are no character have several spellings.
     tokens = [(a.tokens, b.tokens) for a, b in zip(*greedy, strict=True)]
     differing = [line for line, (a, b) in enumerate(tokens) if a != b]
     for line in differing:
@@ -151,25 +144,16 @@ def compare_with_original(
 def _log_prob_loss(
     engine: Engine, sample: Sample, mine: Sequence[str], other: Sequence[str]
 ) -> float:
-    """By how much less a token the model finds other translations probable than its own.
+    """The mean log-probability per token of the model's own translations, less that of others.
 
-    Of an untrained model any translation is as good as its own, however different.
+    For an untrained model any translation is as good as its own, however different.
     """
     means = []
     for texts in (mine, other):
-        pairs = [_to_pair(a, b, sample) for a, b in zip(sample.lines, texts, strict=True)]
-        scores = list(engine.score(pairs))
+        scores = list(engine.score(sample.pairs(texts)))
         total = math.fsum(score.log_probability for score in scores)
         means.append(total / sum(score.tokens for score in scores))
     return means[0] - means[1]
-
-
-def _translate_texts(engine: Engine, lines: Sequence[str], options: EngineOptions) -> list[str]:
-    return [translation.text for translation in engine.translate(lines, options)]
-
-
-def _to_pair(source: str, target: str, sample: Sample) -> Pair:
-    return Pair(source, target, "", sample.language, sample.name)
 
 
 def _relative_difference(a: float, b: float) -> float:
@@ -180,47 +164,41 @@ def _is_tie(
     ours: TextTranslator, line: str, one: Sequence[str], other: Sequence[str],
     language: str | None = None,
 ) -> bool:  # fmt: skip
-    """Whether the first token in which two translations of a line differ could be either."""
+    """Whether the model finds the first differing tokens of two translations equally probable."""
     vocabulary = ours.vocabulary
-    names = vocabulary.pieces_target(range(vocabulary.target_size))
-    ids = {name: i for i, name in enumerate(names)}
+    pieces = vocabulary.pieces_target(range(vocabulary.target_size))
+    ids = {piece: i for i, piece in enumerate(pieces)}
     (source,) = vocabulary.encode_source([line])
-    source = [*vocabulary.front(ours.target(language)), *source]
-    both = [[*(ids[name] for name in tokens), END] for tokens in (one, other)]
-    place = next(i for i, (a, b) in enumerate(zip(*both, strict=False)) if a != b)
-    gains = ours.searcher.force([([*source, END], each) for each in both])
-    return abs(gains[0][place] - gains[1][place]) < TIE_MARGIN
+    source = [*vocabulary.front(ours.target(language)), *source, END]
+    targets = [[*(ids[piece] for piece in tokens), END] for tokens in (one, other)]
+    place = next(i for i, (a, b) in enumerate(zip(*targets, strict=False)) if a != b)
+    log_probs = ours.searcher.force([(source, target) for target in targets])
+    return abs(log_probs[0][place] - log_probs[1][place]) < TIE_MARGIN
 
 
 def _raise_difference(what: str, line: int, values: Sequence[Sequence[Any]]) -> None:
     mine, other = (each[line] for each in values)
+    what = f"it differs from the model: {what}; line {line + 1} of the sample: {mine} / {other}"
     advice = "the versions of both programs do not go together; please report it"
-    told = f"it differs from the model: {what}; line {line + 1} of the sample: {mine} / {other}"
-    raise ModelError("EXPORT-DIFFERS", "the export", told, advice)
+    raise ModelError("EXPORT-DIFFERS", "the export", what, advice)
 
 
 def measure_engine(
     name: str, path: Path, engine: Engine | None, recipe: Recipe, sample: Sample
-) -> ExportRow:  # fmt: skip
-    """Size, speed and BLEU."""
-    parts = [path] if path.is_file() else [part for part in path.rglob("*") if part.is_file()]
-    size = sum(part.stat().st_size for part in parts)
+) -> ModelRow:
+    """Size, and speed and BLEU by the recipe's search, or greedily without such a search."""
     if engine is None:
-        return ExportRow(name, size, None, None)
+        return ModelRow(name, weight_bytes(path), None, None)
     start = time.perf_counter()
-    texts = _translate_by_recipe(engine, sample)
-    seconds = time.perf_counter() - start
+    try:
+        texts = translate_texts(engine, EngineOptions(), sample.lines, sample.language)
+    except ConfigError:
+        texts = translate_texts(engine, GREEDY_OPTIONS, sample.lines, sample.language)
+    speed = len(texts) / (time.perf_counter() - start)
     bleu = None
     if sample.references is not None:
-        bleu, _ = metrics.bleu_and_chrf(
+        score, _ = metrics.bleu_and_chrf(
             texts, sample.references, sample.language, recipe.evaluation
         )
-    return ExportRow(name, size, len(texts) / seconds, bleu)
-
-
-def _translate_by_recipe(engine: Engine, sample: Sample) -> list[str]:
-    asked = EngineOptions(target_language=sample.language)
-    try:
-        return _translate_texts(engine, sample.lines, asked)
-    except ConfigError:  # a search that the other program has not
-        return _translate_texts(engine, sample.lines, replace(asked, search=GREEDY_OPTIONS.search))
+        bleu = {sample.name: score}
+    return ModelRow(name, weight_bytes(path), speed, bleu)

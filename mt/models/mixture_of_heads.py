@@ -1,40 +1,34 @@
 """A Transformer in which a router selects k heads of each attention for each sentence.
 
-The other parts are those of `transformer`. See `mt.mixture_of_heads` for the attention.
+The other parts are those of `transformer`. See `modules/mixture_of_heads.py` for the attention.
 
 Legend: B sentences, N beams, S source length, T target length, D model width, V vocabulary.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, cast
 
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mt.config.section import Variant
 from mt.interfaces import Cache, Memory
-from mt.models.modules.embedding import WordDropout, WordDropoutConfig, shared_embeddings
-from mt.models.modules.layers import Dropout, norm
-from mt.models.modules.linear import once
+from mt.models.modules.embedding import WordDropoutConfig, shared_embeddings
+from mt.models.modules.linear import keep_fp32
 from mt.models.modules.mixture_of_heads import (
     HeadRouter,
     HeadSelection,
     MixtureOfHeadsAttention,
     MixtureOfHeadsCache,
 )
-from mt.models.modules.positions import Positions
 from mt.models.modules.transformer_layers import (
     Sublayer,
-    alignment,
-    attention_maps,
+    TransformerStacks,
+    check_sizes,
     feed_forward,
     initialise,
 )
-from mt.special_tokens import PAD
 
 if TYPE_CHECKING:
     from mt.vocabulary.vocabulary import Vocabulary
@@ -89,19 +83,12 @@ class Config(Variant):
 
     @model_validator(mode="after")
     def _fits(self) -> Config:
-        if self.d_head is None and self.d_model % self.n_heads:
-            raise ValueError(
-                f"d_model ({self.d_model}) is not divisible by n_heads ({self.n_heads})"
-            )
+        check_sizes(self)
         if self.heads_per_sentence > self.n_heads:
             raise ValueError(
                 f"heads_per_sentence ({self.heads_per_sentence}) is more than "
                 f"n_heads ({self.n_heads})"
             )
-        if self.positions == "learned" and self.max_length is None:
-            raise ValueError("positions: learned needs max_length, the size of its table")
-        if self.positions == "sinusoidal" and self.d_model % 2:
-            raise ValueError(f"d_model ({self.d_model}) must be even for sinusoidal positions")
         return self
 
 
@@ -155,45 +142,28 @@ class DecoderLayer(nn.Module):
         return x
 
 
-class MixtureOfHeads(nn.Module):
+class MixtureOfHeads(TransformerStacks):
     """Encoder and decoder stacks, each with a router, embeddings and positions."""
 
     syncs_device = True
     """A pass synchronises with the device to read how many sentences selected a head."""
 
     def __init__(self, config: Config, source_size: int, target_size: int, tie: str) -> None:
-        super().__init__()
-        self.scale = math.sqrt(config.d_model) if config.scale_embeddings else 1.0
-        # The target embedding comes first: it owns the weights that are shared.
-        self.target_embedding = nn.Embedding(target_size, config.d_model)
-        self.source_embedding = None if tie == "all" else nn.Embedding(source_size, config.d_model)
-        self.projection = nn.Linear(config.d_model, target_size) if tie == "none" else None
-        length = config.max_length or 1024
-        self.source_positions = Positions(config.positions, config.d_model, length)
-        self.target_positions = Positions(config.positions, config.d_model, length)
-        self.drop = Dropout(config.dropout)
-        words = config.word_dropout
-        self.source_words = WordDropout(words.source, words.by)
-        self.target_words = WordDropout(words.target, words.by)
-        encoder = [EncoderLayer(config) for _ in range(config.encoder_layers)]
-        decoder = [DecoderLayer(config) for _ in range(config.decoder_layers)]
-        self.encoder, self.decoder = nn.ModuleList(encoder), nn.ModuleList(decoder)
-        final = config.norm == "pre"  # the residual stream itself was never normalised
-        self.encoder_norm = norm(config.norm_kind, config.d_model) if final else nn.Identity()
-        self.decoder_norm = norm(config.norm_kind, config.d_model) if final else nn.Identity()
-        for layer in encoder:
-            once(layer.self_attention)
+        super().__init__(
+            config, source_size, target_size, tie,
+            (EncoderLayer(config) for _ in range(config.encoder_layers)),
+            (DecoderLayer(config) for _ in range(config.decoder_layers)),
+        )  # fmt: skip
+        for layer in self.encoder:
+            keep_fp32(cast(EncoderLayer, layer).self_attention)
         heads = config.n_heads, config.heads_per_sentence
-        self.encoder_router = HeadRouter(config.d_model, len(encoder), *heads)
-        self.decoder_router = HeadRouter(config.d_model, 2 * len(decoder), *heads)
+        self.encoder_router = HeadRouter(config.d_model, config.encoder_layers, *heads)
+        self.decoder_router = HeadRouter(config.d_model, 2 * config.decoder_layers, *heads)
         initialise(self)
 
     def encode(self, source: Tensor) -> Memory:
         """Source ids [B, S] to memory [B, S, D]."""
-        valid = source != PAD  # [B, S]
-        table = self.source_embedding or self.target_embedding
-        x = self.source_words(table, source) * self.scale  # [B, S, D]
-        x = self.drop(self.source_positions(x))
+        x, valid = self.embed_source(source)
         for layer, selection in zip(self.encoder, self.encoder_router(x, valid), strict=True):
             x = layer(x, valid, selection)
         return Memory(self.encoder_norm(x), valid)
@@ -209,17 +179,15 @@ class MixtureOfHeads(nn.Module):
 
     def decode(self, target: Tensor, memory: Memory, cache: Cache | None = None) -> Tensor:
         """Hidden states [B, T, D] of target inputs [B, T]; with a cache, of the new ones only."""
-        known = cast(MixtureOfHeadsCache, cache).length if cache is not None else 0
-        x = self.target_words(self.target_embedding, target) * self.scale  # [B, T, D]
-        x = self.drop(self.target_positions(x, known))
-        if cache is None:
+        past = cast(MixtureOfHeadsCache | None, cache)
+        x = self.embed_target(target, 0 if past is None else past.length)
+        if past is None:
             for layer, selections in zip(self.decoder, self._select_heads(memory), strict=True):
                 x = layer(x, memory.states, memory.valid, selections)
         else:
-            kept = cast(MixtureOfHeadsCache, cache)
             for number, layer in enumerate(self.decoder):
-                x = cast(DecoderLayer, layer).extend(x, kept, number)
-            kept.advance(*target.shape)
+                x = cast(DecoderLayer, layer).extend(x, past, number)
+            past.advance(*target.shape)
         hidden: Tensor = self.decoder_norm(x)
         return hidden
 
@@ -228,32 +196,9 @@ class MixtureOfHeads(nn.Module):
         selected = iter(self.decoder_router(memory.states, memory.valid))
         return list(zip(selected, selected, strict=True))
 
-    def attention(self, source: Tensor, target: Tensor) -> Tensor:
-        """See `mt.transformer_layers.alignment`."""
-        return alignment(self, source, target)
-
-    def attentions(self, source: Tensor, target: Tensor) -> Mapping[str, Sequence[Tensor]]:
-        """See `mt.transformer_layers.attention_maps`; H is k."""
-        return attention_maps(self, source, target)
-
-    def output(self) -> tuple[Tensor, Tensor | None]:
-        """The projection weight [V, D] and its bias: logits = hidden W^T + b."""
-        if self.projection is not None:
-            return self.projection.weight, self.projection.bias
-        return self.target_embedding.weight, None
-
-    def forward(self, source: Tensor, target: Tensor) -> Tensor:
-        """Logits [B, T, V] of target inputs [B, T], each position seeing those before it."""
-        weight, bias = self.output()
-        return F.linear(self.decode(target, self.encode(source)), weight, bias)
-
-    def blocks(self) -> Iterable[nn.Module]:
-        """Encoder and decoder layers."""
-        return [*self.encoder, *self.decoder]
-
 
 def build(config: Config, vocabulary: Vocabulary) -> MixtureOfHeads:
-    """The model, its weights drawn from torch's generator.
+    """Build the model; its weights come from torch's generator.
 
     Raises:
         ConfigError: the embeddings cannot be shared because the vocabulary is not joint.

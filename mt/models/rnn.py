@@ -1,8 +1,8 @@
 """Recurrent translators: LSTMs without attention, with Bahdanau's and with Luong's.
 
-| `attention` | how the decoder reads the source | from |
+| `attention` | what the decoder reads of the source | paper |
 |---|---|---|
-| `none` | only through the encoder's last states | Sutskever et al. 2014 |
+| `none` | only the encoder's last states | Sutskever et al. 2014 |
 | `bahdanau` | additive attention with the state before each step | Bahdanau et al. 2015 |
 | `dot` | dot products with each step's own state, fed to the next step | Luong et al. 2015 |
 
@@ -28,7 +28,7 @@ from mt.errors import ConfigError
 from mt.interfaces import Cache, Memory
 from mt.models.modules.embedding import WordDropout, WordDropoutConfig, shared_embeddings
 from mt.models.modules.layers import Dropout
-from mt.models.modules.linear import Linear, once
+from mt.models.modules.linear import Linear, keep_fp32
 from mt.models.modules.lstm import (
     LSTM,
     Bidirectional,
@@ -52,7 +52,7 @@ class Config(Variant):
 
     kind: str = "rnn"
     d_model: int = Field(512, ge=1)
-    """Width D of the embeddings and of what is projected to the vocabulary."""
+    """Width D of the embeddings and of the input of the projection."""
     units: int = Field(1024, ge=2)
     """Units H of a decoder layer; each direction of an encoder layer has half as many."""
     encoder_layers: int = Field(2, ge=1)
@@ -60,11 +60,11 @@ class Config(Variant):
     decoder_layers: int = Field(1, ge=1)
     """Layers of the decoder."""
     attention: Literal["bahdanau", "dot", "none"] = "bahdanau"
-    """Of the decoder to the source: additive, by dot products, or none."""
+    """Attention of the decoder to the source: additive, by dot products, or none."""
     attention_units: int | None = Field(None, ge=1)
     """Width A of the additive attention's inner layer; d_model when left out."""
     dropout: float = Field(0.2, ge=0, lt=1)
-    """On embeddings, between layers and on what is projected."""
+    """On embeddings, between layers and on the input of the projection."""
     word_dropout: WordDropoutConfig = WordDropoutConfig()
     """Whole words that are hidden from encoder and decoder."""
     tie_embeddings: Literal["auto", "all", "decoder", "none"] = "auto"
@@ -81,12 +81,10 @@ class Config(Variant):
 
 
 class RecurrentDecoder(nn.Module):
-    """LSTM layers that begin with a linear map of the encoder's last states.
+    """LSTM layers whose first state is a linear map of the encoder's last states.
 
-    Args:
-        config: sizes.
-        fed: width of what the first layer reads beside the word and its state.
-        encoded: width of the states that it begins with.
+    The first layer reads `fed` further numbers beside the word and its state. The encoder's last
+    states are `encoded` wide.
     """
 
     def __init__(self, config: Config, fed: int, encoded: int) -> None:
@@ -96,18 +94,18 @@ class RecurrentDecoder(nn.Module):
         self.upper = nn.ModuleList([LSTM(units, units) for _ in range(self.layers - 1)])
         self.first = Linear(encoded, self.layers * units)
         self.drop = Dropout(config.dropout)
-        once(self.first)
+        keep_fp32(self.first)
 
     def source(self, memory: Memory) -> Tensors:
-        """What is attended to; see `mt.recurrent.source_of`."""
+        """The source as `lstm.attend` takes it."""
         return source_of(memory.states, memory.valid)
 
     def begin(self, memory: Memory) -> Tensors:
-        """The states before the first word: tanh(c) and c, each [B, H], of each layer."""
+        """The state before the first word: tanh(c) and c, each [B, H], of each layer."""
         return self.begin_with(last_states(memory.states, memory.valid))
 
     def begin_with(self, encoded: Tensor) -> Tensors:
-        """See `begin`; all cells c are one linear map of `encoded`."""
+        """The same from states `encoded`, of which all cells c are one linear map."""
         cells = self.first(encoded)
         layers = cells.to(wide(cells)).chunk(self.layers, dim=-1)
         return [each for cell in layers for each in (cell.tanh(), cell)]
@@ -120,7 +118,7 @@ class RecurrentDecoder(nn.Module):
 
 
 class PlainDecoder(RecurrentDecoder):
-    """Sutskever et al. 2014. Only words are fed back: each layer reads all positions at once."""
+    """Sutskever et al. 2014. Only words are fed back, so each layer reads all positions at once."""
 
     def __init__(self, config: Config) -> None:
         super().__init__(config, 0, config.units)
@@ -130,10 +128,10 @@ class PlainDecoder(RecurrentDecoder):
         """Nothing."""
         return []
 
-    def forward(self, x: Tensor, source: Tensors, state: Tensors, watch: Tensors) -> Tensor:
+    def forward(self, x: Tensor, source: Tensors, state: Tensors, weights: Tensors) -> Tensor:
         """Hidden [T, R, D] of embeddings x [T, R, D]; advances `state`.
 
-        The weights [B, N, S] of the attention of each step are added to `watch`.
+        Appends the attention weights [B, N, S] of each step to `weights`.
         """
         x, state[0], state[1] = self.bottom(x, *state[:2])
         hidden: Tensor = self.drop(self.readout(self.drop(self.through_upper(x, state))))
@@ -157,28 +155,28 @@ class BahdanauDecoder(RecurrentDecoder):
         self.key = Linear(units, inner)
         self.score = nn.Parameter(torch.empty(inner))
         self.readout = Linear(2 * units + config.d_model, 2 * config.d_model)
-        once(self.key)
+        keep_fp32(self.key)
 
     def source(self, memory: Memory) -> Tensors:
-        """See `RecurrentDecoder.source`; with keys U h."""
+        """The source with keys U h."""
         return source_of(memory.states, memory.valid, self.key(memory.states))
 
     def begin(self, memory: Memory) -> Tensors:
-        """See `RecurrentDecoder.begin`."""
+        """The state before the first word, from the backward direction only."""
         return self.begin_with(memory.states[:, 0].chunk(2, dim=-1)[1])
 
-    def forward(self, x: Tensor, source: Tensors, state: Tensors, watch: Tensors) -> Tensor:
+    def forward(self, x: Tensor, source: Tensors, state: Tensors, weights: Tensors) -> Tensor:
         """See `PlainDecoder.forward`."""
         hidden, cell = state[:2]
-        seen, contexts = [], []
-        for given in self.bottom.inputs(x).unbind(0):  # [R, 4H]
-            context, weights = attend(source, self.query(hidden), self.score)  # [R, H]
-            contexts.append(context.to(given.dtype))
-            hidden, cell = self.bottom.step(given, torch.cat((hidden, contexts[-1]), -1), cell)
-            seen.append(hidden)
-            watch.append(weights)
+        outputs, contexts = [], []
+        for word in self.bottom.inputs(x).unbind(0):  # [R, 4H]
+            context, step_weights = attend(source, self.query(hidden), self.score)  # [R, H]
+            contexts.append(context.to(word.dtype))
+            hidden, cell = self.bottom.step(word, torch.cat((hidden, contexts[-1]), -1), cell)
+            outputs.append(hidden)
+            weights.append(step_weights)
         state[:2] = hidden, cell
-        top = self.drop(self.through_upper(torch.stack(seen), state))
+        top = self.drop(self.through_upper(torch.stack(outputs), state))
         pairs = self.readout(torch.cat((top, torch.stack(contexts), x), dim=-1))  # [T, R, 2D]
         return self.drop(torch.maximum(*pairs.chunk(2, dim=-1)))
 
@@ -195,24 +193,24 @@ class LuongDecoder(RecurrentDecoder):
         self.readout = Linear(2 * config.units, config.d_model, bias=False)
 
     def begin(self, memory: Memory) -> Tensors:
-        """See `RecurrentDecoder.begin`; last of all what is fed."""
+        """The state before the first word, and zeros as the first fed input."""
         state = super().begin(memory)
         return [*state, state[1].new_zeros(len(state[1]), self.readout.out_features)]
 
-    def forward(self, x: Tensor, source: Tensors, state: Tensors, watch: Tensors) -> Tensor:
+    def forward(self, x: Tensor, source: Tensors, state: Tensors, weights: Tensors) -> Tensor:
         """See `PlainDecoder.forward`."""
-        seen = []
-        for given in self.bottom.inputs(x).unbind(0):  # [R, 4H]
+        outputs = []
+        for word in self.bottom.inputs(x).unbind(0):  # [R, 4H]
             below = torch.cat((state[0], state[-1].to(state[0].dtype)), dim=-1)
-            state[:2] = self.bottom.step(given, below, state[1])
+            state[:2] = self.bottom.step(word, below, state[1])
             for n, layer in enumerate(self.upper, start=1):
                 upper, at = cast(LSTM, layer), slice(2 * n, 2 * n + 2)
                 state[at] = upper.step(upper.inputs(self.drop(state[2 * n - 2])), *state[at])
-            context, weights = attend(source, state[-3])  # [R, H]
-            state[-1] = self.readout(torch.cat((context.to(given.dtype), state[-3]), -1)).tanh()
-            seen.append(state[-1])
-            watch.append(weights)
-        return self.drop(torch.stack(seen))
+            context, step_weights = attend(source, state[-3])  # [R, H]
+            state[-1] = self.readout(torch.cat((context.to(word.dtype), state[-3]), -1)).tanh()
+            outputs.append(state[-1])
+            weights.append(step_weights)
+        return self.drop(torch.stack(outputs))
 
 
 DECODERS = {"none": PlainDecoder, "bahdanau": BahdanauDecoder, "dot": LuongDecoder}
@@ -220,22 +218,22 @@ DECODERS = {"none": PlainDecoder, "bahdanau": BahdanauDecoder, "dot": LuongDecod
 
 @dataclass
 class RecurrentCache:
-    """States, one row a beam, and the source, one row a sentence."""
+    """States with a row per beam, and the source with a row per sentence."""
 
     source: Tensors
     state: Tensors
     beams: int
     fresh: bool = True
-    """Whether nothing was decoded yet: one row a sentence stands for all its beams."""
+    """Whether nothing was decoded yet: then the states have a row per sentence."""
 
     def spread(self) -> None:
-        """Give each beam its own row."""
+        """Repeat the rows of a fresh cache for each beam."""
         if self.fresh:
             self.state = [x.repeat_interleave(self.beams, dim=0) for x in self.state]
         self.fresh = False
 
     def reorder(self, rows: Tensor) -> None:
-        """Row r becomes what row `rows[r]` [B*N] was."""
+        """Replace row r by row `rows[r]` [B*N]."""
         self.spread()
         self.state = [x[rows] for x in self.state]
 
@@ -263,7 +261,7 @@ class Recurrent(nn.Module):
         widths = [config.d_model] + [config.units] * (config.encoder_layers - 1)
         self.encoder = nn.ModuleList([Bidirectional(width, config.units) for width in widths])
         self.decoder: RecurrentDecoder = DECODERS[config.attention](config)
-        once(self.encoder)
+        keep_fp32(self.encoder)
         initialise(self)
 
     def encode(self, source: Tensor) -> Memory:
@@ -282,23 +280,23 @@ class Recurrent(nn.Module):
 
     def decode(
         self, target: Tensor, memory: Memory, cache: Cache | None = None,
-        watch: Tensors | None = None,
+        weights: Tensors | None = None,
     ) -> Tensor:  # fmt: skip
         """Hidden states [B, T, D] of target inputs [B, T]; with a cache, of the new ones only.
 
-        The attention weights [B, 1, S] of each position are added to `watch`.
+        Appends the attention weights [B, 1, S] of each position to `weights`.
         """
         count = len(target)
         if cache is None:
             target = pad_batch(target)
             cache = self.start(Memory(pad_batch(memory.states), pad_batch(memory.valid)), 1, 0)
-        kept = cast(RecurrentCache, cache)
-        if len(target) > len(kept.state[0]):
-            kept.spread()
+        past = cast(RecurrentCache, cache)
+        if len(target) > len(past.state[0]):
+            past.spread()
         x = self.drop(self.target_words(self.target_embedding, target.t()) * self.scale)
-        watch = [] if watch is None else watch
-        hidden: Tensor = self.decoder(x, kept.source, kept.state, watch)  # [T, R, D]
-        kept.spread()
+        weights = [] if weights is None else weights
+        hidden: Tensor = self.decoder(x, past.source, past.state, weights)  # [T, R, D]
+        past.spread()
         return hidden.transpose(0, 1)[:count]
 
     def attention(self, source: Tensor, target: Tensor) -> Tensor:
@@ -311,12 +309,12 @@ class Recurrent(nn.Module):
             what = "a model with attention: none looks at no source word and so aligns none"
             advice = "ask for no alignments and no coverage, or train one with attention: bahdanau"
             raise ConfigError("ATTENTION", "model.attention", what, advice)
-        seen: Tensors = []
-        self.decode(target, self.encode(source), watch=seen)
-        return torch.cat(seen, dim=1)[: len(source)]
+        weights: Tensors = []
+        self.decode(target, self.encode(source), weights=weights)
+        return torch.cat(weights, dim=1)[: len(source)]
 
     def attentions(self, source: Tensor, target: Tensor) -> Mapping[str, Sequence[Tensor]]:
-        """That of `attention`, as one head; see `mt.contracts.Seq2Seq`."""
+        """The weights of `attention` as one head; see `mt.interfaces.Seq2Seq`."""
         return {"cross": [self.attention(source, target)[:, None]]}  # [B, 1, T, S]
 
     def output(self) -> tuple[Tensor, Tensor | None]:
@@ -332,13 +330,13 @@ class Recurrent(nn.Module):
 
 @torch.no_grad()
 def initialise(model: nn.Module) -> None:
-    """Draw the weights.
+    """Draw the weights from torch's generator.
 
     | weight | drawn from |
     |---|---|
     | embeddings, v of additive attention | normal, deviation D^-0.5 |
-    | recurrent products of LSTMs | orthogonal, each gate for itself (Saxe et al. 2014) |
-    | other linear layers | Xavier uniform, each gate of an LSTM for itself |
+    | recurrent products of LSTMs | orthogonal, each gate separately (Saxe et al. 2014) |
+    | other linear layers | Xavier uniform, each gate of an LSTM separately |
     | biases | 0, those of forget gates 1 (Jozefowicz et al. 2015) |
     """
     for module in model.modules():
@@ -362,7 +360,7 @@ def initialise(model: nn.Module) -> None:
 
 
 def build(config: Config, vocabulary: Vocabulary) -> Recurrent:
-    """The model, its weights drawn from torch's generator.
+    """Build the model; its weights come from torch's generator.
 
     Raises:
         ConfigError: the embeddings cannot be shared because the vocabulary is not joint.

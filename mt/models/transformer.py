@@ -1,36 +1,33 @@
 """The Transformer of "Attention Is All You Need" (Vaswani et al. 2017), in the paper's order.
 
 Legend: B sentences, N beams, S source length, T target length, D model width, V vocabulary.
-It stays within what CTranslate2's TransformerSpec expresses.
+Its options are those that CTranslate2's TransformerSpec expresses.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar, cast
 
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mt.config.section import Section, Variant
 from mt.interfaces import Cache, Memory
-from mt.models.modules.embedding import WordDropout, WordDropoutConfig, shared_embeddings
+from mt.models.modules.embedding import WordDropoutConfig, shared_embeddings
 from mt.models.modules.head_gates import Config as HeadGates
 from mt.models.modules.head_gates import HardConcrete
 from mt.models.modules.kv_cache import KeyValueCache
-from mt.models.modules.layers import Dropout, MultiHeadAttention, SelfAttention, norm
-from mt.models.modules.linear import once
-from mt.models.modules.positions import Positions, Rotary
+from mt.models.modules.layers import MultiHeadAttention, SelfAttention
+from mt.models.modules.linear import keep_fp32
+from mt.models.modules.positions import Rotary
 from mt.models.modules.transformer_layers import (
     Sublayer,
-    alignment,
-    attention_maps,
+    TransformerStacks,
+    check_sizes,
     feed_forward,
     initialise,
 )
-from mt.special_tokens import PAD
 
 if TYPE_CHECKING:
     from mt.vocabulary.vocabulary import Vocabulary
@@ -39,7 +36,7 @@ Heads = Annotated[int, Field(ge=1)]
 
 
 class LayerHeads(Section):
-    """How many heads each layer has, the first layer's first."""
+    """The number of heads of each layer, from the first on."""
 
     encoder: tuple[Heads, ...] = Field(strict=False)
     """Of the encoder's self-attention."""
@@ -58,9 +55,9 @@ class Config(Variant):
     n_heads: int = Field(8, ge=1)
     """Attention heads H."""
     d_head: int | None = Field(None, ge=1)
-    """Width K of a head; d_model / n_heads when left out. Pruned models have their own."""
+    """Width K of a head; d_model / n_heads when left out. Pruning keeps it."""
     layer_heads: LayerHeads | None = None
-    """Other numbers of heads in each layer, as `mt prune --uneven` leaves them."""
+    """Numbers of heads that differ between layers, as after `mt prune --uneven`."""
     d_ff: int = Field(2048, ge=1)
     """Width of the feed-forward layer."""
     encoder_layers: int = Field(6, ge=1)
@@ -82,37 +79,30 @@ class Config(Variant):
     activation: Literal["relu", "gelu", "swiglu"] = "relu"
     """Of the feed-forward layer."""
     positions: Literal["sinusoidal", "learned", "rotary", "none"] = "sinusoidal"
-    """How the order of the words is told: by what is added to embeddings (section 3.5), or by
-    turning the queries and keys of self-attention (`rotary`, Su et al. 2021)."""
+    """Position encoding: added to embeddings (section 3.5), or a rotation of the queries and keys
+    of self-attention (`rotary`, Su et al. 2021)."""
     max_length: int | None = Field(None, ge=2)
-    """Positions of a learned table; the others know every position."""
+    """Positions of a learned table; the others have no limit."""
     tie_embeddings: Literal["auto", "all", "decoder", "none"] = "auto"
     """Share weights of source, target and output (all), of target and output (decoder);
     `auto`: all with a joint vocabulary, else decoder (section 3.4)."""
     scale_attention: bool = True
     """Divide the products of queries and keys by the square root of a head's width (section
-    3.2.1); false, an experiment, leaves them as they are, and cannot be exported."""
+    3.2.1); false is an experiment, and cannot be exported."""
     scale_embeddings: bool = True
     """Multiply embeddings by sqrt(d_model) (section 3.4)."""
     head_gates: HeadGates | None = None
-    """Learn which heads can go; see docs/compression.md."""
+    """Learn which heads can be removed; see docs/compression.md."""
 
     @model_validator(mode="after")
     def _fits(self) -> Config:
-        if self.d_head is None and self.d_model % self.n_heads:
-            raise ValueError(
-                f"d_model ({self.d_model}) is not divisible by n_heads ({self.n_heads})"
-            )
+        check_sizes(self)
         if self.layer_heads is not None:
             for part in ("encoder", "decoder", "cross"):
                 layers = self.encoder_layers if part == "encoder" else self.decoder_layers
-                told = len(getattr(self.layer_heads, part))
-                if told != layers:
-                    raise ValueError(f"layer_heads.{part} tells {told} of {layers} layers")
-        if self.positions == "learned" and self.max_length is None:
-            raise ValueError("positions: learned needs max_length, the size of its table")
-        if self.positions == "sinusoidal" and self.d_model % 2:
-            raise ValueError(f"d_model ({self.d_model}) must be even for sinusoidal positions")
+                count = len(getattr(self.layer_heads, part))
+                if count != layers:
+                    raise ValueError(f"layer_heads.{part} tells {count} of {layers} layers")
         if self.positions == "rotary" and self.head_width % 2:
             raise ValueError(
                 f"a head's width (d_head, else d_model / n_heads: {self.head_width}) must be even "
@@ -126,10 +116,10 @@ class Config(Variant):
         return self.d_head or self.d_model // self.n_heads
 
     def heads(self, part: Literal["encoder", "decoder", "cross"]) -> tuple[int, ...]:
-        """How many heads each layer has in the encoder's, the decoder's or cross-attention."""
+        """The number of heads of each layer in the encoder's, the decoder's or cross-attention."""
         if self.layer_heads is not None:
-            told: tuple[int, ...] = getattr(self.layer_heads, part)
-            return told
+            heads: tuple[int, ...] = getattr(self.layer_heads, part)
+            return heads
         return (self.n_heads,) * (self.encoder_layers if part == "encoder" else self.decoder_layers)
 
 
@@ -182,124 +172,83 @@ A = TypeVar("A", bound=MultiHeadAttention)
 
 
 def _attention(kind: type[A], config: Config, heads: int) -> A:
-    """Build an attention of that kind, with the gates of the config."""
-    made = kind(config.d_model, heads, config.attention_dropout, config.head_width)
+    attention = kind(config.d_model, heads, config.attention_dropout, config.head_width)
     if config.head_gates is not None:
-        made.gates = HardConcrete(heads)
-    return made
+        attention.gates = HardConcrete(heads)
+    return attention
 
 
-class Transformer(nn.Module):
+class Transformer(TransformerStacks):
     """Encoder and decoder stacks, embeddings and positions (sections 3.1 to 3.5)."""
 
     def __init__(self, config: Config, source_size: int, target_size: int, tie: str) -> None:
-        super().__init__()
-        self.scale = math.sqrt(config.d_model) if config.scale_embeddings else 1.0
-        # The target embedding comes first: it owns the weights that are shared.
-        self.target_embedding = nn.Embedding(target_size, config.d_model)
-        self.source_embedding = None if tie == "all" else nn.Embedding(source_size, config.d_model)
-        self.projection = nn.Linear(config.d_model, target_size) if tie == "none" else None
-        length = config.max_length or 1024
-        self.source_positions = Positions(config.positions, config.d_model, length)
-        self.target_positions = Positions(config.positions, config.d_model, length)
-        self.drop = Dropout(config.dropout)
-        words = config.word_dropout
-        self.source_words = WordDropout(words.source, words.by)
-        self.target_words = WordDropout(words.target, words.by)
-        self.encoder = nn.ModuleList([EncoderLayer(config, n) for n in config.heads("encoder")])
         both = zip(config.heads("decoder"), config.heads("cross"), strict=True)
-        self.decoder = nn.ModuleList([DecoderLayer(config, n, cross) for n, cross in both])
-        final = config.norm == "pre"  # the residual stream itself was never normalised
-        self.encoder_norm = norm(config.norm_kind, config.d_model) if final else nn.Identity()
-        self.decoder_norm = norm(config.norm_kind, config.d_model) if final else nn.Identity()
+        super().__init__(
+            config, source_size, target_size, tie,
+            (EncoderLayer(config, heads) for heads in config.heads("encoder")),
+            (DecoderLayer(config, heads, cross) for heads, cross in both),
+        )  # fmt: skip
         if not config.scale_attention:
             for module in self.modules():
                 if isinstance(module, MultiHeadAttention):
                     module.sharpness = math.sqrt(config.head_width)
         if config.positions == "rotary":
-            rotary = Rotary(config.head_width, length)
+            rotary = Rotary(config.head_width, config.max_length or 1024)
             for layer in [*self.encoder, *self.decoder]:
                 cast(EncoderLayer | DecoderLayer, layer).self_attention.rotary = rotary
         for layer in self.encoder:
-            once(cast(EncoderLayer, layer).self_attention)
-        for layer in self.decoder:
-            once(cast(DecoderLayer, layer).cross_attention.key_value)
+            keep_fp32(cast(EncoderLayer, layer).self_attention)
+        for layer in self._decoder_layers():
+            keep_fp32(layer.cross_attention.key_value)
         initialise(self)
+
+    def _decoder_layers(self) -> list[DecoderLayer]:
+        return [cast(DecoderLayer, layer) for layer in self.decoder]
 
     def encode(self, source: Tensor) -> Memory:
         """Source ids [B, S] to memory [B, S, D]."""
-        valid = source != PAD  # [B, S]
-        table = self.source_embedding or self.target_embedding
-        x = self.source_words(table, source) * self.scale  # [B, S, D]
-        x = self.drop(self.source_positions(x))
+        x, valid = self.embed_source(source)
         for layer in self.encoder:
             x = layer(x, valid)
         return Memory(self.encoder_norm(x), valid)
 
     def start(self, memory: Memory, beams: int, max_length: int) -> Cache:
         """A cache for `max_length` tokens; the source's keys and values computed once."""
-        heads = [cast(DecoderLayer, layer).self_attention.n_heads for layer in self.decoder]
+        heads = [layer.self_attention.n_heads for layer in self._decoder_layers()]
         source = self.keys_values(memory, max_length)
         return KeyValueCache(source, memory.valid, beams, max_length, heads)
 
     @property
     def uniform_heads(self) -> bool:
         """Whether all decoder layers have the same number of heads."""
-        layers = [cast(DecoderLayer, layer) for layer in self.decoder]
-        heads = {n for x in layers for n in (x.self_attention.n_heads, x.cross_attention.n_heads)}
-        return len(heads) == 1
+        parts = [(x.self_attention, x.cross_attention) for x in self._decoder_layers()]
+        return len({part.n_heads for pair in parts for part in pair}) == 1
 
     def keys_values(self, memory: Memory, positions: int) -> list[tuple[Tensor, Tensor]]:
         """The source's keys and values [B, H, S, K] of each decoder layer."""
         self.target_positions.reserve(positions)
-        rotary = getattr(cast(DecoderLayer, self.decoder[0]).self_attention, "rotary", None)
-        if rotary is not None:
-            rotary.reserve(positions)
-        layers = [cast(DecoderLayer, layer) for layer in self.decoder]
+        layers = self._decoder_layers()
+        if layers[0].self_attention.rotary is not None:
+            layers[0].self_attention.rotary.reserve(positions)
         return [layer.cross_attention.keys_values(memory.states) for layer in layers]
 
     def decode(self, target: Tensor, memory: Memory, cache: Cache | None = None) -> Tensor:
         """Hidden states [B, T, D] of target inputs [B, T]; with a cache, of the new ones only."""
-        known = cast(KeyValueCache, cache).length if cache is not None else 0
-        x = self.target_words(self.target_embedding, target) * self.scale  # [B, T, D]
-        x = self.drop(self.target_positions(x, known))
-        if cache is None:
+        past = cast(KeyValueCache | None, cache)
+        x = self.embed_target(target, 0 if past is None else past.length)
+        if past is None:
             for layer in self.decoder:
                 x = layer(x, memory.states, memory.valid)
         else:
-            kept = cast(KeyValueCache, cache)
-            for number, layer in enumerate(self.decoder):
-                x = cast(DecoderLayer, layer).extend(x, kept, number)
-            kept.advance(*target.shape)
+            for number, layer in enumerate(self._decoder_layers()):
+                x = layer.extend(x, past, number)
+            past.advance(*target.shape)
         hidden: Tensor = self.decoder_norm(x)
         return hidden
 
-    def attention(self, source: Tensor, target: Tensor) -> Tensor:
-        """See `mt.transformer_layers.alignment`."""
-        return alignment(self, source, target)
-
-    def attentions(self, source: Tensor, target: Tensor) -> Mapping[str, Sequence[Tensor]]:
-        """See `mt.transformer_layers.attention_maps`."""
-        return attention_maps(self, source, target)
-
-    def output(self) -> tuple[Tensor, Tensor | None]:
-        """The projection weight [V, D] and its bias: logits = hidden W^T + b (section 3.4)."""
-        if self.projection is not None:
-            return self.projection.weight, self.projection.bias
-        return self.target_embedding.weight, None
-
-    def forward(self, source: Tensor, target: Tensor) -> Tensor:
-        """Logits [B, T, V] of target inputs [B, T], each position seeing those before it."""
-        weight, bias = self.output()
-        return F.linear(self.decode(target, self.encode(source)), weight, bias)
-
-    def blocks(self) -> Iterable[nn.Module]:
-        """Encoder and decoder layers."""
-        return [*self.encoder, *self.decoder]
-
 
 def build(config: Config, vocabulary: Vocabulary) -> Transformer:
-    """The model, its weights drawn from torch's generator.
+    """Build the model; its weights come from torch's generator.
 
     Raises:
         ConfigError: the embeddings cannot be shared because the vocabulary is not joint.

@@ -44,7 +44,7 @@ def pick_device(name: str, world: World = SINGLE) -> torch.device:
 
 
 def physical_cores() -> int:
-    """Cores that this process may use, hyper-threads counted once where Linux tells."""
+    """Cores that this process may use; hyper-threads count once where Linux reports them."""
     allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     if not allowed:
         return os.cpu_count() or 1

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from mt.errors import Elsewhere, MachineError, MtError, Stopped
+from mt.errors import FailedOnAnotherRank, MachineError, MtError, Stopped
 
 if TYPE_CHECKING:
     import torch
@@ -51,8 +51,8 @@ class World:
     """Where the processes leave word for one another, also after one has failed."""
 
     @property
-    def first(self) -> bool:
-        """Whether this is the process that writes and speaks for all."""
+    def is_main(self) -> bool:
+        """Whether this is rank 0, which alone writes and prints."""
         return self.rank == 0
 
 
@@ -64,14 +64,14 @@ SINGLE = World()
 
 @contextlib.contextmanager
 def join_processes() -> Iterator[World]:
-    """Join the processes that a launcher began, and part from them at the end.
+    """Join the process group of a launcher; leave it at the end.
 
-    Who fails first tells it for all, and the others end without a word and with its exit code.
-    Who was killed tells nothing: then the first of the others to miss it does.
+    The rank that fails first reports its error; the others exit silently with its exit code.
+    When a rank is killed, the first other rank that misses it reports RANK-LOST.
 
     Raises:
         MachineError: another process is gone.
-        Elsewhere: another process has failed, and has told why.
+        FailedOnAnotherRank: another rank has failed and has reported why.
     """
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
     rank, size, local_rank, local_size = (int(os.environ.get(n, "SIZE" in n)) for n in names)
@@ -98,10 +98,10 @@ def join_processes() -> Iterator[World]:
         yield world
         barrier(world)
     except (Exception, Stopped) as error:
-        told = _first_failure(world, error)
-        if told is error:
+        reported = _first_failure(world, error)
+        if reported is error:
             raise
-        raise told from error
+        raise reported from error
     distributed.destroy_process_group()
 
 
@@ -112,13 +112,13 @@ def _first_failure(world: World, error: BaseException) -> BaseException:
         what = f"another process is gone, or did not answer for {TIMEOUT} ({_first_line(error)})"
         advice = "see what the launcher says of it; the same command goes on from the last save"
         error = MachineError("RANK-LOST", f"rank {world.rank} of {world.size}", what, advice)
-    code = error.exit_code if isinstance(error, (MtError, Stopped, Elsewhere)) else 1
+    code = error.exit_code if isinstance(error, (MtError, Stopped, FailedOnAnotherRank)) else 1
     mine = f"{world.rank} {code}"
     with contextlib.suppress(RuntimeError):  # the store may be gone, too
-        told = world.store.compare_set("failed", "", mine).decode()
-        if told != mine:
-            error = Elsewhere(int(told.split()[1]))
-    if gone or isinstance(error, Elsewhere):
+        first = world.store.compare_set("failed", "", mine).decode()
+        if first != mine:
+            error = FailedOnAnotherRank(int(first.split()[1]))
+    if gone or isinstance(error, FailedOnAnotherRank):
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)  # the launcher hurries those who are left
         time.sleep(EXIT_GRACE_SECONDS)
@@ -132,7 +132,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def rank_prefix() -> str:
-    """What stands before an error, so that one sees which of several processes tells it."""
+    """The prefix of an error line that names the rank, where there are several."""
     several = os.environ.get("WORLD_SIZE", "1") != "1"
     return f"rank {os.environ.get('RANK', 0)}: " if several else ""
 
@@ -148,14 +148,14 @@ def main_first(world: World, name: str, action: Callable[[], Value]) -> Value:
     key = f"{name}/{node}"
     while world.local_rank and not world.store.check([key]):
         if world.store.check(["failed"]):
-            raise Elsewhere(1)
+            raise FailedOnAnotherRank(1)
         time.sleep(0.1)
     value = action()
     world.store.set(key, "done")
     world.store.add(f"{name}/all", 1)
     while world.store.add(f"{name}/all", 0) < world.size:
         if world.store.check(["failed"]):
-            raise Elsewhere(1)
+            raise FailedOnAnotherRank(1)
         time.sleep(0.1)
     return value
 
@@ -226,7 +226,7 @@ def all_gather_json(world: World, value: Value) -> list[Value]:
 
 def from_main(world: World, action: Callable[[], Value]) -> Value:
     """What `action` gives on the first process, which alone does it; whatever JSON can say."""
-    value = action() if world.first else None
+    value = action() if world.is_main else None
     return cast(Value, all_gather_json(world, value)[0])
 
 
@@ -237,10 +237,10 @@ def tensors_from_main(world: World, action: Callable[[], dict[str, Tensor]]) -> 
     import torch
     from torch import distributed
 
-    tensors = action() if world.first else {}
+    tensors = action() if world.is_main else {}
     about = {name: (list(t.shape), str(t.dtype)[6:]) for name, t in tensors.items()}
     for name, (shape, dtype) in from_main(world, lambda: about).items():
-        if not world.first:
+        if not world.is_main:
             tensors[name] = torch.empty(shape, dtype=getattr(torch, dtype))
         distributed.broadcast(tensors[name], 0)
     return tensors
@@ -309,7 +309,7 @@ def gradient_sync(step: nn.Module, last: bool) -> Iterator[None]:
 
 
 def full_tensor(tensor: Tensor) -> Tensor:
-    """A tensor of which each process holds a part, put together; others as they are."""
+    """The whole of a sharded tensor; other tensors unchanged."""
     return cast(Any, tensor).full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 

@@ -321,7 +321,7 @@ def decode_lines(
     Args:
         stream: the bytes.
         name: what the stream is called in an error.
-        replaced: told the number of each line that is not UTF-8, whose bad bytes then become
+        replaced: called with the number of each line that is not UTF-8, whose bad bytes become
             U+FFFD; without it such a line is an error.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Memory: how much there is, when it is exhausted, the most that fits in it, and keeping it."""
+"""Memory: free bytes, out-of-memory errors, the largest size that fits, malloc options."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-_TOLD_BY_RUNTIME_ERRORS = (
+_MESSAGES = (
     "CUDA error: out of memory",
     "CUDA out of memory",
     "can't allocate memory",
@@ -20,9 +20,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory, a device's or the machine's, did not suffice."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
-    return isinstance(error, RuntimeError) and any(
-        told in str(error) for told in _TOLD_BY_RUNTIME_ERRORS
-    )
+    return isinstance(error, RuntimeError) and any(message in str(error) for message in _MESSAGES)
 
 
 def first_line(error: BaseException) -> str:
@@ -31,7 +29,7 @@ def first_line(error: BaseException) -> str:
 
 
 def available_bytes() -> int | None:
-    """Bytes of main memory that this process may still take, where Linux tells; else None.
+    """Bytes of main memory that this process may still take; None where Linux does not report it.
 
     The least of what the machine has and of what the control groups leave (versions 1 and 2).
     """
@@ -104,7 +102,7 @@ def bisect_max(fits: Callable[[int], bool], first: int, limit: int, grain: int) 
 
 
 def keep_freed_memory() -> None:
-    """Have the C library keep the memory that is freed, where it can be told to.
+    """Make the C library keep freed memory, where it has such an option.
 
     Each batch frees what the next one needs. To give it back to the kernel and get it again,
     cleared, costs more than a dropout does; and what is held then swings with each batch.

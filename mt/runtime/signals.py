@@ -51,7 +51,7 @@ def install() -> None:
 
 
 def _is_ignored() -> bool:
-    """Whether whoever started this wants it to go on, as `nohup` does."""
+    """Whether the parent ignores SIGINT, as `nohup` does."""
     return signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
@@ -74,12 +74,12 @@ def _raise_dropped(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
 
-def _note_dropped(told: sys.UnraisableHookArgs) -> None:
-    if issubclass(told.exc_type, KeyboardInterrupt):
+def _note_dropped(dropped: sys.UnraisableHookArgs) -> None:
+    if issubclass(dropped.exc_type, KeyboardInterrupt):
         _dropped.append(True)
         signal.setitimer(signal.ITIMER_REAL, POLL_SECONDS)  # by then the destructor is through
     else:
-        sys.__unraisablehook__(told)
+        sys.__unraisablehook__(dropped)
 
 
 @contextlib.contextmanager

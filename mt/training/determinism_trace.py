@@ -1,6 +1,6 @@
-"""Traces: what every update saw and did, to the bit, and where two runs first differ.
+"""Bit-exact traces of training, and the first difference of two.
 
-RUN/trace.jsonl holds a line an update: where it stands, a hash of its batch, and loss, gradient
+RUN/trace.jsonl has a line for each update: its position, a hash of its batch, and loss, gradient
 norm and rate as `float.hex` writes them, which loses no bit. A resume cuts the lines of updates
 that are made again, so a run that was stopped has the trace of one that was not.
 """
@@ -37,12 +37,12 @@ FIELDS = {
 
 
 class TraceWriter:
-    """Writes the trace of a run; a disk that refuses it is told once and ends no training.
+    """Writes the trace of a run; a disk that refuses it causes one warning and ends no training.
 
     Args:
         run: the run directory.
         step: updates made so far; lines of later ones are cut.
-        report: what tells of a disk that refuses.
+        report: prints the warning.
     """
 
     def __init__(self, run: Path, step: int, report: Reporter) -> None:
@@ -139,7 +139,7 @@ def format_value(key: str, value: Any) -> str:
 
 
 def read_trace(path: Path) -> dict[int, Any]:
-    """The trace of a run directory, or in a file: for each step what is known of it.
+    """Read the trace of a run directory, or of a file: the fields of each step.
 
     A last line that a crash left torn is no part of it.
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mt.runtime.distributed import local_shard
+from mt.runtime.torch_private import lerp_all
 
 
 class MovingAverage:
@@ -28,4 +29,4 @@ class MovingAverage:
         averages = [local_shard(parameter) for parameter in self.module.parameters()]
         weights = [local_shard(parameter) for parameter in module.parameters()]
         weight = finite * (1 - decay)  # a tensor: whether it is 0 is known on the device only
-        torch._foreach_lerp_(averages, weights, [weight] * len(averages))
+        lerp_all(averages, weights, weight)

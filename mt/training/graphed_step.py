@@ -6,7 +6,6 @@ them at once. Its plain twin is `step.accumulate_micro_batch`, which it captures
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 
@@ -59,12 +58,3 @@ class GraphedStep:
         shape = (batch.source.shape, batch.target.shape)
         part, _ = self.graphs(shape, work, *tensors, *counts.values())
         return part.clone()  # the next graph may use its memory
-
-
-def num_compilations() -> int:
-    """How many times torch.compile has compiled something in this process."""
-    if "torch._dynamo" not in sys.modules:
-        return 0
-    from torch._dynamo.utils import counters
-
-    return int(counters["stats"]["unique_graphs"])

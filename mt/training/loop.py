@@ -64,24 +64,24 @@ def train(
         MtError: anything that the user can mend.
         Stopped: a signal came; a checkpoint is saved.
     """
-    if fresh and world.first and folder.exists():
+    if fresh and world.is_main and folder.exists():
         archive_run(folder)
     with (
-        files.lock(folder / ".lock") if world.first else contextlib.nullcontext(),
+        files.lock(folder / ".lock") if world.is_main else contextlib.nullcontext(),
         stop_requests(world) as stop,
-        contextlib.closing(Reporter(folder) if world.first else SilentReporter(folder)) as report,
+        contextlib.closing(Reporter(folder) if world.is_main else SilentReporter(folder)) as report,
     ):
         run, state = build_run(recipe, folder, stop, report, world)
         reason = stop_reason(run, state)
         if reason and state.finished:
-            if world.first:
+            if world.is_main:
                 delete_old_checkpoints(run)
             average_last(run, state)
             report.tell(f"{folder} has finished: {reason}; nothing to do (--fresh starts over)")
             return
         report.start(run.last_step, state.step)
         run.tracing = trace
-        run.trace = TraceWriter(folder, state.step, report) if trace and world.first else None
+        run.trace = TraceWriter(folder, state.step, report) if trace and world.is_main else None
         run.started = time.monotonic() - state.seconds
         for micro_batches, after in run.data.updates(state.cursor):
             state = run_due_tasks(run, state)
@@ -294,7 +294,7 @@ def save_checkpoint(run: TrainingRun, state: TrainState, better: bool) -> None:
     averaged = run.average.module if run.average else None
     tensors = checkpoint.training_tensors(run.module, averaged, run.optimizer)
     model = run.eval_module().model
-    if not run.world.first:
+    if not run.world.is_main:
         return
     folder = write_checkpoint(run, state, model, tensors)
     if better:
@@ -349,20 +349,20 @@ def average_last(run: TrainingRun, state: TrainState) -> None:
     if value is None:
         mean = copy.deepcopy(run.eval_module())
         model = mean.model
-        if world.first:
+        if world.is_main:
             averaging.load_mean(averaging.last_checkpoints(folder, plan.average), model)
         weights = distributed.tensors_from_main(world, lambda: checkpoint.model_weights(model))
         checkpoint.load_into(model, weights, folder)
         result = run_validation(run, mean)
         assert result is not None
         value = result.value(plan.monitor)
-        if world.first:
+        if world.is_main:
             made = replace(state, best=value if math.isfinite(value) else None, best_step=None)
             name = run_directory.AVERAGE
             checkpoint.save_checkpoint(folder, name, model, made, run.metadata)
     line = f"average of the last {plan.average} checkpoints: {plan.monitor} {abs(value):.2f}"
     if math.isfinite(value) and (state.best is None or value > state.best):
-        if world.first:
+        if world.is_main:
             run_directory.mark_best(folder, folder / "checkpoints" / run_directory.AVERAGE)
         line += ", the best"
     run.report.tell(line)

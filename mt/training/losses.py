@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mt.models.modules.linear import rounded
+from mt.models.modules.linear import pad_rows
 from mt.special_tokens import PAD
 
 CHUNK = 512
@@ -49,7 +49,7 @@ class _ChunkedLoss(torch.autograd.Function):
         logits = slopes = w.new_empty(0)
         for start in range(0, len(parts[0]), chunk):
             places = slice(start, start + chunk)
-            x = rounded(torch.cat([part[places] for part in parts]), dtype)
+            x = pad_rows(torch.cat([part[places] for part in parts]), dtype)
             if len(logits) < len(x):  # the first chunk is the largest: two buffers serve for all
                 logits, slopes = w.new_empty(len(x), len(w)), w.new_empty(len(x), len(w))
             z, slope = logits[: len(x)], slopes[: len(x)]
@@ -169,7 +169,7 @@ def linear_cross_entropy(
 ) -> Tensor:  # fmt: skip
     """Sum the cross-entropy with smoothed labels over P positions (section 5.4).
 
-    A label y stands for the distribution (1 - smoothing) onehot(y) + smoothing / V
+    A label y becomes the distribution (1 - smoothing) onehot(y) + smoothing / V
     (Szegedy et al. 2015).
 
     Args:

@@ -12,7 +12,7 @@ from torch import Tensor
 from mt.interfaces import Batch
 from mt.runtime import distributed
 from mt.runtime.distributed import World
-from mt.training.graphed_step import num_compilations
+from mt.runtime.torch_private import num_compilations
 
 
 class Meter:
@@ -22,7 +22,7 @@ class Meter:
         self.clear()
 
     def clear(self) -> None:
-        """Begin anew."""
+        """Start over."""
         self.loss: list[Tensor] = []
         self.norm = torch.zeros(())
         self.tokens, self.slots, self.real, self.splits, self.wait = 0, 0, 0, 0, 0.0
@@ -38,7 +38,7 @@ class Meter:
         self.slots += sum(batch.source.numel() + batch.labels.numel() for batch in batches)
 
     def read(self, world: World) -> dict[str, float]:
-        """The figures; and begin anew.
+        """Return the figures and start over.
 
         Of several processes, padding, waiting and memory are those of the first.
         """

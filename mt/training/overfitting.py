@@ -1,4 +1,4 @@
-"""Whether a model has begun to learn its training pairs by heart: told once, with what to do.
+"""Overfitting warning: reported once, with advice.
 
 What is compared is the same of both kinds of pairs: the loss without dropout and without smoothed
 labels, of the weights that translate. (The loss that training reports has both in it.) A model
@@ -15,7 +15,7 @@ from mt.config.recipe import Recipe
 MARGIN = 0.01
 """Share by which a loss must be above the lowest one to count as risen."""
 MIN_RISES = 3
-"""Validations in a row with a risen loss before it is told."""
+"""Validations in a row with a risen loss before the warning."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class OverfittingState:
 def observe(
     gap: OverfittingState | None, step: int, valid: float, train: float
 ) -> OverfittingState | None:
-    """What is known after one more validation, of which these are the losses."""
+    """The state after one more validation with these losses."""
     if not (math.isfinite(valid) and math.isfinite(train)):
         return gap
     if gap is None or valid < gap.valid:

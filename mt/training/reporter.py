@@ -1,6 +1,6 @@
-"""What a run tells: a progress line, `metrics.jsonl` and TensorBoard; rank 0 only.
+"""Training reports: a progress line, `metrics.jsonl` and TensorBoard; rank 0 only.
 
-A log that cannot be written is told once and then left alone: it never ends a training.
+A log that cannot be written causes one warning and is then left alone: it never ends a training.
 """
 
 from __future__ import annotations
@@ -205,10 +205,10 @@ def validation_line(values: Mapping[str, Any]) -> str:
     """The figures of a validation as a line."""
     names = {"valid_loss": "loss", "valid_perplexity": "perplexity"}
     names |= {"valid_bleu": "BLEU", "valid_chrf": "chrF", "train_loss": "loss of training pairs"}
-    told = [
+    parts = [
         f"{name} {values[key]:.3f}" for key, name in names.items() if values.get(key) is not None
     ]
-    return f"validation at step {values['step']:,}: {', '.join(told)}"
+    return f"validation at step {values['step']:,}: {', '.join(parts)}"
 
 
 def format_duration(seconds: float) -> str:
@@ -248,7 +248,7 @@ def truncate_log(metrics: Path, step: int) -> None:
 
 
 def _step_of(line: bytes) -> float:
-    """The step that a line of `metrics.jsonl` tells of; infinity when the line is not whole."""
+    """The step of a line of `metrics.jsonl`; infinity when the line is damaged."""
     try:
         return int(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):

@@ -23,14 +23,14 @@ CHANGEABLE_KEYS = (
 
 def resume_run(run: TrainingRun, folder: Path) -> TrainState:
     """Restore weights, optimizer, average and position from a checkpoint folder."""
-    if run.world.first:
+    if run.world.is_main:
         check_data(run, folder)
     averaged = run.average.module if run.average else None
     state = checkpoint.restore_training(folder, run.module, averaged, run.optimizer, run.world)
     state = replace(state, stream=run.data.unpack_cursor(state.stream))
     if state.scaler:
         run.scaler.load_state_dict(state.scaler)
-    if state.best_step is not None and run.world.first:
+    if state.best_step is not None and run.world.is_main:
         best = run.folder / "checkpoints" / checkpoint.checkpoint_name(state.best_step)
         if best.is_dir() and (run.folder / "best").resolve() != best.resolve():
             run_directory.mark_best(run.folder, best)  # a crash came between the two
@@ -88,9 +88,10 @@ def check_data(run: TrainingRun, folder: Path) -> None:
 def describe_corpora(recipe: Recipe) -> str:
     """The corpora as the recipe says them: `data.train.0 (kind=huggingface, dataset=...)`."""
     named = {f"data.train.{number}": source for number, source in enumerate(recipe.data.train)}
-    named["data.valid"], told = recipe.data.valid, list[str]()
+    named["data.valid"], described = recipe.data.valid, list[str]()
     named |= {f"data.more_valid.{i}": each for i, each in enumerate(recipe.data.more_valid)}
     for key, source in named.items():
-        said = source.model_dump(include=source.model_fields_set - {"languages"})
-        told.append(f"{key} ({', '.join(f'{name}={value}' for name, value in said.items())})")
-    return ", ".join(told)
+        settings = source.model_dump(include=source.model_fields_set - {"languages"})
+        values = ", ".join(f"{name}={value}" for name, value in settings.items())
+        described.append(f"{key} ({values})")
+    return ", ".join(described)

@@ -26,7 +26,7 @@ def rate_factor(config: ScheduleConfig, step: int, last_step: int | None) -> flo
 def layer_rate_factors(names: Iterable[str], decay: float) -> dict[str, float]:
     """The factor of each parameter's rate by the place of its layer (Howard and Ruder 2018).
 
-    The layers of a stack are told by the number in their names, and each stack is counted from
+    The layers of a stack are found by the number in their names, and each stack is counted from
     its top: 1, decay, decay^2 ... Embeddings and positions stand below the deepest stack; what
     is in no stack, such as a last norm or an output, has 1.
     """

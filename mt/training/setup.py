@@ -21,7 +21,6 @@ from mt.data.training_data import open_training_data
 from mt.errors import ConfigError, DataError, Stopped
 from mt.evaluation.metrics import make_metrics
 from mt.interfaces import Objective, Seq2Seq, Teacher
-from mt.models.modules.head_gates import gated
 from mt.runtime import distributed, files, memory
 from mt.runtime.device import pick_device, use_threads
 from mt.runtime.distributed import World
@@ -30,6 +29,7 @@ from mt.training import finetuning
 from mt.training.autotune import autotune
 from mt.training.ema import MovingAverage
 from mt.training.graphed_step import GraphedStep
+from mt.training.head_gate_loss import add_head_gate_loss
 from mt.training.reporter import Reporter
 from mt.training.resume import check_recipe, resume_run
 from mt.training.schedule import layer_rate_factors
@@ -130,7 +130,7 @@ def build_module(
     model = plugin("models", recipe.model.kind).build(recipe.model, vocabulary).to(device)
     build = plugin("objectives", recipe.objective.kind).build
     objective = build(recipe.objective, model, vocabulary, teacher).to(device)
-    return ModelWithLoss(model, gated(objective, model, recipe.model), "fp32")
+    return ModelWithLoss(model, add_head_gate_loss(objective, model, recipe.model), "fp32")
 
 
 def load_initial_weights(
@@ -230,7 +230,7 @@ def capture_graphs(
 def begin_run(run: TrainingRun) -> TrainState:
     """Write the files of a new run; the state before its first update."""
     weights = list(run.module.model.parameters())
-    if run.world.first:
+    if run.world.is_main:
         # A checkpoint has the model, the raw weights and two moments; two exist while saving.
         needed = 2 * sum(4 * p.numel() * p.element_size() for p in weights)
         files.check_free_space(run.folder, needed)
@@ -245,7 +245,7 @@ def begin_run(run: TrainingRun) -> TrainState:
 def continue_run(run: TrainingRun, last: str) -> TrainState:
     """Restore a run from its last checkpoint; its state."""
     state = resume_run(run, run.folder / "checkpoints" / last)
-    if run.world.first:
+    if run.world.is_main:
         files.write_json(run.folder / "resolved.json", run.resolved)
         run_directory.write_recipe(run.folder, run.recipe)
     return state

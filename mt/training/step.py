@@ -1,6 +1,6 @@
 """One step: the loss of a micro-batch, the gradient of the mean over several, the update.
 
-Nothing here asks a device for a value, but when memory is exhausted: a question would make the
+No value is read from a device, except when memory is exhausted: reading would make the
 host wait for all work that is queued.
 """
 
@@ -12,11 +12,11 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import register_dataclass
+from torch.export import register_dataclass
 
 from mt.errors import MachineError
 from mt.interfaces import Batch, Loss, Objective, Term
-from mt.runtime import distributed, memory
+from mt.runtime import distributed, memory, torch_private
 from mt.runtime.device import Precision, autocast
 from mt.runtime.distributed import SINGLE, World
 
@@ -44,11 +44,11 @@ MicroBatchRunner = Callable[[nn.Module, Batch, Mapping[str, Tensor], torch.amp.G
 
 
 class OutOfMemory(Exception):
-    """Memory was exhausted in a micro-batch: its number, and what was said."""
+    """Memory was exhausted in a micro-batch: its number, and the message."""
 
-    def __init__(self, number: int, told: str) -> None:
-        self.number, self.told = number, told
-        super().__init__(told)
+    def __init__(self, number: int, message: str) -> None:
+        self.number, self.message = number, message
+        super().__init__(message)
 
 
 def accumulate_micro_batch(
@@ -92,11 +92,11 @@ def accumulate_gradients(
         except (MemoryError, RuntimeError) as error:
             if not memory.is_out_of_memory(error):
                 raise
-            told = memory.first_line(error)
+            message = memory.first_line(error)
             if world.size > 1:  # one of several processes cannot do an update again alone
                 advice = "lower it, and train into another folder with --run"
-                raise MachineError("OOM", "batching.micro_tokens", told, advice) from None
-            raise OutOfMemory(number, told) from None
+                raise MachineError("OOM", "batching.micro_tokens", message, advice) from None
+            raise OutOfMemory(number, message) from None
     return mean
 
 
@@ -126,17 +126,17 @@ def compute_gradients(
         try:
             return accumulate_gradients(step, objective, batches, scaler, world, accumulate), split
         except OutOfMemory as error:
-            failed, told = error.number, error.told
+            failed, message = error.number, error.message
         # Out here the error, and with it the frames that hold the partial graph, is gone.
         step.zero_grad(set_to_none=not keep_buffers)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         batch = batches[failed]
-        batches = [*batches[:failed], *split_batch(batch, told), *batches[failed + 1 :]]
+        batches = [*batches[:failed], *split_batch(batch, message), *batches[failed + 1 :]]
         split.append(batch)
 
 
-def split_batch(batch: Batch, told: str) -> list[Batch]:
+def split_batch(batch: Batch, message: str) -> list[Batch]:
     """The rows of a micro-batch in two, each no wider than its longest pair.
 
     Raises:
@@ -145,7 +145,9 @@ def split_batch(batch: Batch, told: str) -> list[Batch]:
     real = (batch.target_lengths > 0).nonzero()[:, 0]  # rows that only fill a shape are left out
     if len(real) < 2:
         source, target = int(batch.source_lengths.max()), int(batch.target_lengths.max())
-        what = f"a single pair of {source} source and {target} target tokens does not fit ({told})"
+        what = (
+            f"a single pair of {source} source and {target} target tokens does not fit ({message})"
+        )
         advice = "lower data.max_length or the model's sizes, or free memory on the machine"
         raise MachineError("OOM", "batching.micro_tokens", what, advice)
     return [_select_rows(batch, rows) for rows in real.tensor_split(2)]
@@ -169,7 +171,7 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     for group in optimizer.param_groups:
         own = rate * group.get("factor", 1.0)
         if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(own)  # a kernel reads it there, so that nothing is compiled anew
+            group["lr"].fill_(own)  # a kernel reads it there, so that nothing is compiled again
         else:
             group["lr"] = own
 
@@ -202,7 +204,7 @@ def step_if_finite(optimizer: torch.optim.Optimizer, finite: Tensor) -> None:
     Decided on the device. Torch's fused optimizers can leave out a step by themselves
     (`found_inf`, as torch.amp.GradScaler has them do); for others, what they changed is put back.
     """
-    if getattr(optimizer, "_step_supports_amp_scaling", False):
+    if torch_private.skips_by_found_inf(optimizer):
         optimizer.found_inf = 1.0 - finite.float()  # type: ignore[attr-defined]
         try:
             optimizer.step()

@@ -22,7 +22,7 @@ from mt.vocabulary.vocabulary import Vocabulary
 
 
 class ModelTeacher:
-    """What an objective sees of a trained model; see `mt.contracts.Teacher`."""
+    """A frozen model behind the interface `mt.interfaces.Teacher`."""
 
     def __init__(self, model: nn.Module, digest: str = "") -> None:
         self.model = model.eval().requires_grad_(False)
@@ -87,7 +87,7 @@ def check_vocabulary(path: Path, theirs: Vocabulary, ours: Vocabulary) -> None:
     """
     if theirs.digest == ours.digest:
         return
-    told = [f"{known.size:,} pieces, {known.digest[:16]}" for known in (theirs, ours)]
-    what = f"the teacher has another vocabulary ({told[0]}) than the student ({told[1]})"
+    both = [f"{each.size:,} pieces, {each.digest[:16]}" for each in (theirs, ours)]
+    what = f"the teacher has another vocabulary ({both[0]}) than the student ({both[1]})"
     advice = "set vocabulary.path to the teacher's run, or leave it to mt distill"
     raise ModelError("VOCAB-MISMATCH", path, what, advice)

@@ -32,7 +32,7 @@ from mt.training.step import ModelWithLoss, split_batch
 PADDED_TOKENS = 8192
 """Padded slots of one validation batch."""
 TRAIN_PAIRS = 1000
-"""Training pairs whose loss is told beside that of the validation pairs."""
+"""Training pairs whose loss is reported beside that of the validation pairs."""
 Sums = dict[str, tuple[float, float]]
 """For each term of the loss its weighted total and its count."""
 
@@ -105,7 +105,7 @@ def validate(
                 values[f"valid_{name}_{source}-{target}"] = score
         samples += [(a, b, made) for (a, b), made in zip(texts, hypotheses, strict=True)]
     heat_map = None
-    if world.first:
+    if world.is_main:
         with torch.inference_mode():
             heat_map = _heat_map(step.model, prepared, device)
     return Validation(values, _spread_rows(samples, len(directions)), heat_map)
@@ -224,8 +224,8 @@ def _terms(step: ModelWithLoss, batch: Batch) -> Iterator[Term]:
     except (MemoryError, RuntimeError) as error:
         if not memory.is_out_of_memory(error):
             raise
-        told = memory.first_line(error)
-    for half in split_batch(batch, told):
+        message = memory.first_line(error)
+    for half in split_batch(batch, message):
         yield from _terms(step, half)
 
 

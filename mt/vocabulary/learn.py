@@ -16,19 +16,19 @@ from mt.config.schema import Languages, VocabularyConfig
 from mt.errors import ConfigError, DataError, ModelError, MtError
 from mt.special_tokens import BEGIN, END, FIRST_PIECE, FIRST_RESERVED, N_RESERVED, PAD, UNK
 from mt.vocabulary.vocabulary import (
-    _NAMED,
-    _TOKENIZERS,
+    NAMED_CONTROLS,
+    TOKENIZERS,
     SentencePieceTokenizer,
     Tokenizer,
     Vocabulary,
     WhitespaceTokenizer,
-    _first_line,
-    _split_words,
+    first_line,
     normalize_source,
+    split_words,
 )
 
 Ranked = list[tuple[str, int]]
-"""Words and how often each occurs, the most frequent first."""
+"""Words and their counts, the most frequent first."""
 _MANY_CHARACTERS = {"zh", "ja", "ko", "yue", "lzh", "cmn", "zho", "jpn", "kor"}
 # Its threads' partial sums are added in order, so another number gives another vocabulary.
 _TRAINER_THREADS = 16
@@ -36,12 +36,12 @@ _UNIGRAM_CHARACTERS = 5_000_000
 
 
 def sample_rows(count: int, config: VocabularyConfig) -> NDArray[np.int64]:
-    """Which of `count` lines to learn from: [at most config.sample], ascending, one a stratum."""
-    wanted = min(count, config.sample)
-    if wanted == count:
+    """A stratified sample of `count` lines to learn from: [at most config.sample], ascending."""
+    size = min(count, config.sample)
+    if size == count:
         return np.arange(count)
-    place = np.random.Generator(np.random.PCG64(config.seed)).random(wanted)  # [wanted] in [0, 1)
-    edges = np.arange(wanted + 1) * count // wanted
+    place = np.random.Generator(np.random.PCG64(config.seed)).random(size)  # [size] in [0, 1)
+    edges = np.arange(size + 1) * count // size
     return edges[:-1] + (place * np.diff(edges)).astype(np.int64)
 
 
@@ -49,14 +49,13 @@ def learn_vocabulary(
     config: VocabularyConfig, languages: Languages, source_lines: Iterable[str],
     target_lines: Iterable[str], either: bool = False,
 ) -> Vocabulary:  # fmt: skip
-    """A vocabulary learned from all the lines given, or the one that `config.path` names.
+    """Learn a vocabulary from all lines, or open the one that `config.path` names.
 
-    What it needs of the lines is how often each word occurs, so memory goes with the number
-    of distinct words. With `either` one side may be empty, as of monolingual text.
+    Memory grows with the number of distinct words. With `either` one side may be empty.
 
     Raises:
-        ConfigError: `vocabulary.size` is more than the text allows, or too little for it.
-        DataError: no text.
+        ConfigError: `vocabulary.size` is too large or too small for the text.
+        DataError: there is no text.
         ModelError: `vocabulary.path` is missing or no vocabulary.
     """
     if config.path is not None:
@@ -69,9 +68,12 @@ def learn_vocabulary(
     counts = [_count(lines) for lines in sides]
     if config.joint:
         counts, codes = [sum(counts, Counter())], [" ".join(codes)]
-    learn = _learn_words if config.kind == "whitespace" else _learn_subwords
-    cutters = learn(config, [_ranked(counted) for counted in counts], codes)
-    return Vocabulary(config.kind, cutters[0], cutters[-1], _controls())
+    ranked = [sorted(each.items(), key=lambda item: (-item[1], item[0])) for each in counts]
+    if config.kind == "whitespace":
+        tokenizers = _learn_words(config, ranked)
+    else:
+        tokenizers = _learn_subwords(config, ranked, codes)
+    return Vocabulary(config.kind, tokenizers[0], tokenizers[-1], _controls())
 
 
 def open_existing(config: VocabularyConfig) -> Vocabulary:
@@ -84,34 +86,28 @@ def open_existing(config: VocabularyConfig) -> Vocabulary:
     except OSError as error:
         advice = "see vocabulary.path: a SentencePiece .model, or a run directory"
         raise ModelError("VOCAB-NONE", path, error.strerror or str(error), advice) from None
-    side = _TOKENIZERS[config.kind](content, str(path))
+    side = TOKENIZERS[config.kind](content, str(path))
     return Vocabulary(config.kind, side, side, _controls())
 
 
 def _controls() -> dict[str, int]:
-    return {name: FIRST_RESERVED + i for i, name in enumerate(_NAMED)}
+    return {name: FIRST_RESERVED + i for i, name in enumerate(NAMED_CONTROLS)}
 
 
 def _count(lines: Iterable[str]) -> Counter[str]:
-    counted: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for line in lines:
-        counted.update(_split_words(line))
-    # Neither can stand in a list of words, and NUL spoils a SentencePiece model.
-    for word in [word for word in counted if "\0" in word or "\n" in word]:
-        del counted[word]
-    if not counted:
+        counts.update(split_words(line))
+    # A list of words is split at newlines, and NUL corrupts a SentencePiece model.
+    for word in [word for word in counts if "\0" in word or "\n" in word]:
+        del counts[word]
+    if not counts:
         advice = "see data.train: is there text in it?"
         raise DataError("DATA-EMPTY", "vocabulary", "there is no text to learn it from", advice)
-    return counted
+    return counts
 
 
-def _ranked(counted: Counter[str]) -> Ranked:
-    return sorted(counted.items(), key=lambda item: (-item[1], item[0]))
-
-
-def _learn_words(
-    config: VocabularyConfig, sides: list[Ranked], codes: list[str]
-) -> list[Tokenizer]:
+def _learn_words(config: VocabularyConfig, sides: list[Ranked]) -> list[Tokenizer]:
     kept = [[word for word, _ in words[: config.size - FIRST_PIECE]] for words in sides]
     return [WhitespaceTokenizer("\n".join(words).encode(), "vocabulary") for words in kept]
 
@@ -134,10 +130,10 @@ def _learn_subwords(
 
 
 def _thin_words(words: Ranked) -> Ranked:
-    """The words in proportion, but not more of them than the unigram trainer may lay out.
+    """Scale the counts down to the memory of the unigram trainer.
 
-    It holds each occurrence of a word in memory, at about 18 bytes a character. What a count
-    loses in rounding goes to the next word, so that rare words keep their share together.
+    It keeps each occurrence of a word, at about 18 bytes per character. Rounding errors carry over
+    to the next word, so that rare words together keep their share.
     """
     scale = _UNIGRAM_CHARACTERS / sum((len(word) + 1) * count for word, count in words)
     if scale >= 1:
@@ -159,13 +155,16 @@ def _character_coverage(config: VocabularyConfig, codes: str) -> float:
 
 
 def _train_subwords(config: VocabularyConfig, words: Ranked, coverage: float, size: int) -> bytes:
-    """The bytes of a SentencePiece model of exactly `size` pieces; RuntimeError if it cannot be.
+    """The bytes of a SentencePiece model of exactly `size` pieces; RuntimeError if impossible.
 
-    Pieces never cross a space, so words with their counts teach it the same as their lines.
+    Pieces never cross a space, so words with their counts are equivalent to their lines.
     """
     import sentencepiece
 
-    reserved = [*_NAMED, *(f"<reserved_{i}>" for i in range(len(_NAMED), N_RESERVED))]
+    reserved = [
+        *NAMED_CONTROLS,
+        *(f"<reserved_{i}>" for i in range(len(NAMED_CONTROLS), N_RESERVED)),
+    ]
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=(f"{word}\t{count}" for word, count in words),
@@ -178,22 +177,24 @@ def _train_subwords(config: VocabularyConfig, words: Ranked, coverage: float, si
     return model.getvalue()
 
 
-def _describe_failure(error: RuntimeError, wanted: int, learn: Callable[[int], object]) -> MtError:
-    """What SentencePiece's refusal means, with a size that is known to succeed."""
-    where, size = "vocabulary.size", wanted
-    while found := re.search(r"set it to a value <= (\d+)", str(error)):
-        size = int(found[1])
+def _describe_failure(
+    error: RuntimeError, requested: int, learn: Callable[[int], object]
+) -> MtError:
+    """Explain an error of SentencePiece, with a size that is tried and works."""
+    where, size = "vocabulary.size", requested
+    while match := re.search(r"set it to a value <= (\d+)", str(error)):
+        size = int(match[1])
         try:
             learn(size)
         except RuntimeError as smaller:
             error = smaller
             continue
-        what = f"{wanted} is too large for this text; the largest possible is {size}"
+        what = f"{requested} is too large for this text; the largest possible is {size}"
         advice = f"set vocabulary.size={size} or less, or train on more text"
         return ConfigError("VOCAB-TOO-BIG", where, what, advice)
-    if found := re.search(r"required_chars\D*\d+ vs (\d+)", str(error)):
-        what = f"{size} is too small for the characters of this text; it takes {found[1]}"
-        advice = f"set vocabulary.size={found[1]} or more, or lower vocabulary.character_coverage"
+    if match := re.search(r"required_chars\D*\d+ vs (\d+)", str(error)):
+        what = f"{size} is too small for the characters of this text; it takes {match[1]}"
+        advice = f"set vocabulary.size={match[1]} or more, or lower vocabulary.character_coverage"
         return ConfigError("VOCAB-TOO-SMALL", where, what, advice)
     advice = "is there ordinary text in data.train?"
-    return DataError("VOCAB", "vocabulary", f"cannot be learned ({_first_line(error)})", advice)
+    return DataError("VOCAB", "vocabulary", f"cannot be learned ({first_line(error)})", advice)

@@ -1,9 +1,9 @@
-"""The vocabulary: text to ids and back, learned with SentencePiece or given.
+"""The vocabulary: text to ids and back, by a SentencePiece model or a list of words.
 
-Ids 0 to 3 are pad, unk, begin and end, 4 to 67 are control pieces that no text can become,
-and from 68 on stand the pieces of text: with byte fallback the 256 bytes first, so that no
-character is unknown. The source is normalised (NFKC, white space folded); the target is left
-as it is and comes back from its ids unchanged. (White space within a line U+2581 apart.)
+Ids 0 to 3 are pad, unk, begin and end. Ids 4 to 67 are control pieces that no text can become. The
+pieces of text begin at 68: with byte fallback the 256 bytes first, so that no character is unknown.
+The source is normalised (NFKC, white space folded). The target is not, and comes back from its ids
+unchanged, but for U+2581.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import unicodedata
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,16 +23,16 @@ from mt.runtime import files
 from mt.special_tokens import BEGIN, END, FIRST_PIECE, FIRST_RESERVED, N_RESERVED, PAD, UNK
 
 FORMAT = 1
-_NAMED = ("<mask>", "<bt>")
+NAMED_CONTROLS = ("<mask>", "<bt>")
 
 
 def normalize_source(line: str) -> str:
-    """The source side of a line: NFKC, each run of white space one space, none at the ends."""
+    """NFKC, with each run of white space as one space, and none at the ends."""
     return " ".join(unicodedata.normalize("NFKC", line).split())
 
 
 def language_tag(language: str) -> str:
-    """The name of the control piece that stands for a language, such as `<2de>`."""
+    """The name of the control piece of a target language, such as `<2de>`."""
     return f"<2{language}>"
 
 
@@ -39,26 +40,26 @@ def language_tag(language: str) -> str:
 
 
 class Tokenizer(Protocol):
-    """Cuts text of one side into pieces with ids."""
+    """Text of one side to ids and back."""
 
     suffix: str
     content: bytes
     size: int
     longest: int | None
-    """Characters of the longest piece; None when there is no such bound."""
+    """Characters of the longest piece; None when unbounded."""
 
     def encode(self, lines: Sequence[str]) -> list[list[int]]:
         """The ids of each line."""
 
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
-        """The text of each list of ids, which are of unk and of pieces only."""
+        """The text of each list of ids, without control pieces."""
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
-        """The string of each id that is no control piece."""
+        """The string of each id, none of a control piece."""
 
 
 class SentencePieceTokenizer:
-    """A SentencePiece model; a foreign one has its ids moved up by FIRST_PIECE."""
+    """A SentencePiece model; the ids of a foreign one are shifted by FIRST_PIECE."""
 
     suffix = ".model"
 
@@ -67,11 +68,11 @@ class SentencePieceTokenizer:
 
         self.content, self.where = content, where
         try:
-            # Checked here because an empty model loads, and fails at the first line.
+            # An empty model would load, and fail at the first line only.
             self.processor = sentencepiece.SentencePieceProcessor(model_proto=content or b"?")
             own = self._is_ours()
         except Exception as error:
-            what = f"not a SentencePiece model ({_first_line(error)})"
+            what = f"not a SentencePiece model ({first_line(error)})"
             raise ModelError("VOCAB-DAMAGED", where, what, _AGAIN) from None
         self.unknown = self.processor.unk_id()
         self.offset = 0 if own else FIRST_PIECE
@@ -90,29 +91,30 @@ class SentencePieceTokenizer:
 
     def encode(self, lines: Sequence[str]) -> list[list[int]]:
         """The ids of each line."""
-        found: list[list[int]] = self.processor.encode(list(lines), out_type=int, num_threads=1)
+        every: list[list[int]] = self.processor.encode(list(lines), out_type=int, num_threads=1)
         if not self.offset:
-            return found
+            return every
         unknown, offset = self.unknown, self.offset
-        return [[UNK if i == unknown else i + offset for i in ids] for ids in found]
+        return [[UNK if i == unknown else i + offset for i in ids] for ids in every]
+
+    def _to_own(self, ids: Sequence[int]) -> list[int]:
+        return [self.unknown if i == UNK else i - self.offset for i in ids]
 
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
         """The text of each list of ids."""
-        own = [[self.unknown if i == UNK else i - self.offset for i in line] for line in ids]
-        # Of no lines at all it makes one, "".
-        found: list[str] = self.processor.decode(own, num_threads=1) if own else []
-        return found
+        if not ids:  # SentencePiece would return one empty line
+            return []
+        texts: list[str] = self.processor.decode(list(map(self._to_own, ids)), num_threads=1)
+        return texts
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """The string of each id."""
-        found: list[str] = self.processor.id_to_piece(
-            [self.unknown if i == UNK else i - self.offset for i in ids]
-        )
-        return found
+        names: list[str] = self.processor.id_to_piece(self._to_own(ids))
+        return names
 
 
 class WhitespaceTokenizer:
-    """A list of words; what stands between spaces is one piece."""
+    """A list of words, which spaces separate in text."""
 
     suffix = ".txt"
     longest: int | None = None
@@ -131,8 +133,8 @@ class WhitespaceTokenizer:
 
     def encode(self, lines: Sequence[str]) -> list[list[int]]:
         """The ids of each line."""
-        known = self.ids
-        return [[known.get(word, UNK) for word in _split_words(line)] for line in lines]
+        ids = self.ids
+        return [[ids.get(word, UNK) for word in split_words(line)] for line in lines]
 
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
         """The text of each list of ids."""
@@ -143,17 +145,18 @@ class WhitespaceTokenizer:
         return ["<unk>" if i == UNK else self.words[i - FIRST_PIECE] for i in ids]
 
 
-def _split_words(line: str) -> Iterator[str]:
-    """What stands between spaces and tabs; other white space may be part of a given piece."""
+def split_words(line: str) -> Iterator[str]:
+    """Split at spaces and tabs; other white space may be part of a piece."""
     return (word for word in line.replace("\t", " ").split(" ") if word)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, or its type."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 _AGAIN = "prepare again, or give vocabulary.path a good one"
-_TOKENIZERS: dict[str, type[SentencePieceTokenizer] | type[WhitespaceTokenizer]] = {
+TOKENIZERS: dict[str, type[SentencePieceTokenizer] | type[WhitespaceTokenizer]] = {
     "sentencepiece": SentencePieceTokenizer,
     "whitespace": WhitespaceTokenizer,
 }
@@ -165,18 +168,16 @@ _TOKENIZERS: dict[str, type[SentencePieceTokenizer] | type[WhitespaceTokenizer]]
 class Vocabulary:
     """Text to ids and back for both sides of a translation direction.
 
-    Args:
-        kind: `sentencepiece` or `whitespace`.
-        source, target: what cuts each side, the same object when the vocabulary is joint.
-        controls: names of the control pieces that are in use, and their ids.
+    A joint vocabulary has the same tokenizer as `source` and `target`. `controls` are the ids of
+    the control pieces in use, by name.
     """
 
     def __init__(
         self, kind: str, source: Tokenizer, target: Tokenizer, controls: dict[str, int]
     ) -> None:
         self.kind, self.source, self.target, self.controls = kind, source, target, controls
-        parts = [hashlib.sha256(side.content).hexdigest() for side in (source, target)]
-        key = json.dumps([FORMAT, kind, self.joint, controls, parts], sort_keys=True)
+        digests = [hashlib.sha256(side.content).hexdigest() for side in (source, target)]
+        key = json.dumps([FORMAT, kind, self.joint, controls, digests], sort_keys=True)
         self.digest = hashlib.sha256(key.encode()).hexdigest()
 
     @property
@@ -200,21 +201,19 @@ class Vocabulary:
         return max(self.source_size, self.target_size)
 
     def normalise_source(self, lines: Iterable[str]) -> list[str]:
-        """What is cut of source lines: folded, but left alone where pieces were cut elsewhere."""
-        return (
-            list(lines) if self.kind == "whitespace" else [normalize_source(line) for line in lines]
-        )
+        """Source lines as they are encoded; words of a whitespace vocabulary stay as they are."""
+        return list(lines if self.kind == "whitespace" else map(normalize_source, lines))
 
     def encode_source(self, lines: Sequence[str]) -> list[list[int]]:
         """The ids of source lines, normalised first, without `<s>` and `</s>`."""
         return self.source.encode(self.normalise_source(lines))
 
     def encode_target(self, lines: Sequence[str]) -> list[list[int]]:
-        """The ids of target lines as they are, without `<s>` and `</s>`."""
+        """The ids of target lines, without `<s>` and `</s>`."""
         return self.target.encode(lines)
 
     def decode_target(self, ids: Sequence[Sequence[int]]) -> list[str]:
-        """The text of target ids up to their end; control pieces are left out."""
+        """The text of target ids up to `</s>`, without control pieces."""
         return self.target.decode([_strip_control_ids(line, self.target_size) for line in ids])
 
     def pieces_source(self, ids: Sequence[int]) -> list[str]:
@@ -234,7 +233,7 @@ class Vocabulary:
         return self._source_pieces if self.joint else self._pieces(self.target)
 
     def _pieces(self, side: Tokenizer) -> list[str]:
-        """The string of every id of a side: each line asks for some."""
+        """The string of every id of a side."""
         special = {PAD: "<pad>", UNK: "<unk>", BEGIN: "<s>", END: "</s>"}
         special |= {i: f"<reserved_{i - FIRST_RESERVED}>" for i in range(4, FIRST_PIECE)}
         special |= {i: name for name, i in self.controls.items()}
@@ -242,18 +241,18 @@ class Vocabulary:
 
     @property
     def languages(self) -> tuple[str, ...]:
-        """The languages that have a control piece: a source says in which it is to be written."""
+        """The target languages of a multilingual vocabulary: those with a control piece."""
         return tuple(name[2:-1] for name in self.controls if name.startswith("<2"))
 
     def front(self, language: str) -> tuple[int, ...]:
-        """What stands before a source to be written in a language; nothing if none is named."""
+        """The ids that prefix a source to select the target language; none if monolingual."""
         return (self.controls[language_tag(language)],) if self.languages else ()
 
     def naming(self, names: Iterable[str]) -> Vocabulary:
-        """The same vocabulary, in which these control pieces have a name and an id.
+        """The same vocabulary with these control pieces added.
 
         Raises:
-            ConfigError: there are not so many reserved pieces.
+            ConfigError: there are too few reserved pieces.
         """
         controls = dict(self.controls)
         for name in names:
@@ -266,30 +265,30 @@ class Vocabulary:
         return Vocabulary(self.kind, self.source, self.target, controls)
 
     def save(self, folder: Path) -> None:
-        """Write it into a folder, `vocabulary.json` last."""
+        """Write the files of `parts` into a folder."""
         for name, content in self.parts().items():
             files.write_file(folder / name, content)
 
     def parts(self) -> dict[str, bytes]:
-        """Its files, `vocabulary.json` last."""
-        named = {"": self.source} if self.joint else _sides(self.source, self.target)
-        told = {
-            f"vocabulary{side}{cutter.suffix}": cutter.content for side, cutter in named.items()
-        }
+        """The content of each file by name, `vocabulary.json` last."""
+        sides = {"": self.source}
+        if not self.joint:
+            sides = {".source": self.source, ".target": self.target}
+        parts = {f"vocabulary{name}{side.suffix}": side.content for name, side in sides.items()}
         header = {
             "format": FORMAT, "kind": self.kind, "joint": self.joint,
             "source_size": self.source_size, "target_size": self.target_size,
             "controls": self.controls, "digest": self.digest,
-            "files": {n: hashlib.sha256(content).hexdigest() for n, content in told.items()},
+            "files": {n: hashlib.sha256(content).hexdigest() for n, content in parts.items()},
         }  # fmt: skip
-        return {**told, "vocabulary.json": files.as_json(header).encode()}
+        return {**parts, "vocabulary.json": files.as_json(header).encode()}
 
     @classmethod
     def load(cls, folder: Path | zipfile.Path) -> Vocabulary:
-        """The vocabulary in a folder, or in an archive.
+        """Load the vocabulary in a folder or in an archive.
 
         Raises:
-            ModelError: missing, damaged, of a newer format, or not what it was when saved.
+            ModelError: missing, damaged, of a newer format, or changed since it was saved.
         """
         where = folder / "vocabulary.json"
         try:
@@ -302,7 +301,7 @@ class Vocabulary:
             name = Path(error.filename).name
             raise ModelError("VOCAB-NONE", folder, f"{name} is missing", _AGAIN) from None
         except (OSError, ValueError, LookupError, TypeError) as error:
-            what = f"damaged ({_first_line(error)})"
+            what = f"damaged ({first_line(error)})"
             raise ModelError("VOCAB-DAMAGED", where, what, _AGAIN) from None
         if loaded.digest != header["digest"]:
             what = f"its digest is {loaded.digest[:16]}, not {str(header['digest'])[:16]}"
@@ -311,28 +310,20 @@ class Vocabulary:
 
     @classmethod
     def _loaded(cls, folder: Path | zipfile.Path, header: dict[str, Any]) -> Vocabulary:
-        cut = _TOKENIZERS[header["kind"]]
+        tokenizer = TOKENIZERS[header["kind"]]
         sides = []
         for side in [""] if header["joint"] else [".source", ".target"]:
-            path = folder / f"vocabulary{side}{cut.suffix}"
+            path = folder / f"vocabulary{side}{tokenizer.suffix}"
             content = path.read_bytes()
-            found, kept = hashlib.sha256(content).hexdigest(), header["files"][path.name]
-            if found != kept:
-                what = f"its sha256 is {found[:16]}, not {kept[:16]}"
+            actual, expected = hashlib.sha256(content).hexdigest(), header["files"][path.name]
+            if actual != expected:
+                what = f"its sha256 is {actual[:16]}, not {expected[:16]}"
                 raise ModelError("VOCAB-DAMAGED", path, what, _AGAIN)
-            sides.append(cut(content, str(path)))
+            sides.append(tokenizer(content, str(path)))
         return cls(header["kind"], sides[0], sides[-1], header["controls"])
 
 
-def _sides(source: Tokenizer, target: Tokenizer) -> dict[str, Tokenizer]:
-    return {".source": source, ".target": target}
-
-
 def _strip_control_ids(ids: Sequence[int], size: int) -> list[int]:
-    found = []
-    for i in map(int, ids):
-        if i == END:
-            break
-        if i == UNK or FIRST_PIECE <= i < size:
-            found.append(i)
-    return found
+    """The ids up to `</s>`, without control pieces."""
+    before_end = takewhile(lambda i: i != END, map(int, ids))
+    return [i for i in before_end if i == UNK or FIRST_PIECE <= i < size]

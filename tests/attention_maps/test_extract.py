@@ -100,7 +100,7 @@ def test_the_weights_are_those_of_an_independent_computation(engine):
         np.testing.assert_allclose(layer.sum(axis=2), 1, atol=1e-6)
 
 
-def test_watching_changes_nothing_and_ends(run):
+def test_recording_changes_nothing_and_ends(run):
     model = bundle.open_loaded_model(run).model().eval()
     source, inputs = torch.randint(68, 400, (2, 5)), torch.randint(68, 400, (2, 4))
     source[1, 3:] = 0
@@ -109,9 +109,9 @@ def test_watching_changes_nothing_and_ends(run):
         maps = model.attentions(source, inputs)
         after = model.decode(inputs, model.encode(source))
         layer = model.decoder[0].cross_attention
-        layer.watch = []
+        layer.recorded_weights = []
         watched = model.decode(inputs, model.encode(source))
-        layer.watch = None
+        layer.recorded_weights = None
         aligned = model.attention(source, inputs)
     assert torch.equal(before, after)
     assert torch.equal(before, watched)
@@ -426,10 +426,10 @@ def test_an_ensemble_and_other_engines_and_models_without_attention_are_refused(
     monkeypatch.chdir(tmp_path)
     code, _, err = shown([run, run, "--source", "a"], capsys)
     assert (code, "ensemble" in err) == (2, True)
-    from mt.models import transformer
+    from mt.models.modules import transformer_layers
 
-    monkeypatch.delattr(transformer.Transformer, "attention")
-    monkeypatch.delattr(transformer.Transformer, "attentions")
+    monkeypatch.delattr(transformer_layers.TransformerStacks, "attention")
+    monkeypatch.delattr(transformer_layers.TransformerStacks, "attentions")
     for more in ([], ["--target", "b"]):
         code, _, err = shown([run, "--source", "a", *more], capsys)
         assert code == 2

@@ -170,7 +170,7 @@ def test_the_layer_that_does_nothing_is_the_one_that_goes(batch, vocabulary):
     optimizer = torch.optim.Adam([p for n, p in model.named_parameters() if ".1." not in n], 1e-2)
     for _ in range(30):  # so that the others do something
         optimizer.zero_grad()
-        head_importance._sum_gradients(model, batch).backward()
+        head_importance._total_loss(model, batch).backward()
         optimizer.step()
     expected = hidden(model, batch)
     assert head_importance.remove_layers(model, "decoder", 2, [batch]) == [0, 2]

@@ -142,11 +142,11 @@ def test_closed_gates_are_taken_out(run, capsys):
         ("{kind: topk, heads: 1}", {"heads": "50%"}, "model.kind"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_pruned_is_told_before_any_work(run, gates, options, where):
+def test_what_cannot_be_pruned_is_refused_before_any_work(run, gates, options, where):
     gated(run, gates)
-    asked = {"heads": None, "ff": None, "layers": None, "uneven": False, **options}
+    options = {"heads": None, "ff": None, "layers": None, "uneven": False, **options}
     with pytest.raises(ConfigError) as caught:
-        prune.prune(run, prune.parse_request(**asked))
+        prune.prune(run, prune.parse_request(**options))
     assert str(caught.value.problems[0][0]) == where
     assert not run.with_name("run-pruned").exists()
 

@@ -263,9 +263,9 @@ def test_attention_that_is_not_scaled_is_refused_by_name(subwords, tmp_path):
 def test_what_marian_and_pegasus_lack_is_refused_all_at_once(subwords, tmp_path):
     options = {"norm_kind": "rms", "activation": "swiglu", "positions": "none"}
     _, opened = opened_with(tmp_path, subwords, joint=False, steps=0, **options)
-    told = refused(huggingface, opened)
+    message = refused(huggingface, opened)
     for key in ("model.norm_kind", "model.activation", "model.positions", "vocabulary.joint"):
-        assert key in told
+        assert key in message
 
 
 @pytest.fixture(scope="module")
@@ -308,7 +308,7 @@ def test_quantised_exports_stay_near_the_model(kind, run, tmp_path):
     assert json.loads((tmp_path / "out" / "mt.json").read_text())["quantization"] == kind
 
 
-def test_an_export_that_differs_is_told_and_leaves_nothing(run, tmp_path, monkeypatch):
+def test_an_export_that_differs_is_an_error_and_leaves_nothing(run, tmp_path, monkeypatch):
     def wrong(model, opened, path, config, export=ctranslate2.export):
         with torch.no_grad():
             model.encoder[0].feed_forward.inner.weight.mul_(1.5)
@@ -321,10 +321,10 @@ def test_an_export_that_differs_is_told_and_leaves_nothing(run, tmp_path, monkey
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_quantised_export_that_translates_otherwise_is_told(run, tmp_path, monkeypatch):
+def test_a_quantised_export_that_translates_otherwise_is_an_error(run, tmp_path, monkeypatch):
     strict = {"int8": verify.Tolerance(0.05, 101.0)}
     monkeypatch.setattr(export, "TOLERANCES", strict)
-    monkeypatch.setattr(export, "LOSS", -1.0)
+    monkeypatch.setattr(verify, "MAX_LOSS", -1.0)
     with pytest.raises(ModelError, match="chrF2"):
         export.export_model(run, "ctranslate2", tmp_path / "out", {"quantization": "int8"})
     monkeypatch.setattr(export, "TOLERANCES", {"int8": verify.Tolerance(1e-9)})
@@ -357,7 +357,7 @@ def test_an_export_is_called_after_its_run(run, tmp_path):
         assert lines[-1] == f"written: {done.path}"
 
 
-def test_a_tie_is_told_from_a_difference(run):
+def test_a_tie_is_distinguished_from_a_difference(run):
     engine = open_engine(run, EngineOptions(precision="fp32"))
     (found,) = engine.translate(["Girls sing."], GREEDY)
     other = (*found.tokens[:2], "<0x41>")

@@ -7,10 +7,10 @@ import torch
 from torch.nn import functional as F
 
 from mt.models.modules import linear as maps
-from mt.models.modules.linear import STEP, linear, rounded
+from mt.models.modules.linear import ROW_MULTIPLE, linear, pad_rows
 
 
-@pytest.mark.parametrize("rows", [1, STEP - 1, STEP, STEP + 1])
+@pytest.mark.parametrize("rows", [1, ROW_MULTIPLE - 1, ROW_MULTIPLE, ROW_MULTIPLE + 1])
 @pytest.mark.parametrize("with_bias", [False, True])
 def test_rounding_rows_up_changes_neither_product_nor_gradient(rows, with_bias):
     x = torch.randn(rows, 3, 32)
@@ -30,15 +30,15 @@ def test_rounding_rows_up_changes_neither_product_nor_gradient(rows, with_bias):
 
 
 def test_rounded_rows_are_a_multiple_and_the_rest_is_zero():
-    found = rounded(torch.ones(5, 30, 8), torch.bfloat16)
-    assert found.shape == (2 * STEP, 8)
+    found = pad_rows(torch.ones(5, 30, 8), torch.bfloat16)
+    assert found.shape == (2 * ROW_MULTIPLE, 8)
     assert found.sum() == 5 * 30 * 8
 
 
 def test_in_fp32_nothing_is_rounded():
     x, weight, bias = torch.randn(5, 8), torch.randn(4, 8), torch.randn(4)
     torch.testing.assert_close(linear(x, weight, bias), F.linear(x, weight, bias), rtol=0, atol=0)
-    assert rounded(x, torch.float32).shape == (5, 8)
+    assert pad_rows(x, torch.float32).shape == (5, 8)
 
 
 packs = pytest.mark.skipif(not maps.can_pack(), reason="this torch or processor packs nothing")
@@ -56,7 +56,7 @@ def drawn(rows, width=32, size=48):
 )
 def test_a_packed_product_is_the_plain_one(rows, dtype, tolerance):
     x, weight, bias = drawn(rows)
-    packed = maps.Packed(weight, bias, dtype)
+    packed = maps.PrepackedWeight(weight, bias, dtype)
     plain = F.linear(x, weight, bias)
     torch.testing.assert_close(packed(x).float(), plain, atol=tolerance, rtol=tolerance)
     torch.testing.assert_close(packed(x, "relu"), packed(x).relu())
@@ -67,7 +67,7 @@ def test_a_packed_product_is_the_plain_one(rows, dtype, tolerance):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_result_of_a_row_does_not_depend_on_the_number_of_rows(dtype):
     x, weight, bias = drawn(700)
-    packed = maps.Packed(weight, bias, dtype)
+    packed = maps.PrepackedWeight(weight, bias, dtype)
     every = packed(x)
     for rows in (1, 7, 40, 512, 600):
         assert torch.equal(packed(x[:rows]), every[:rows])
@@ -76,7 +76,7 @@ def test_the_result_of_a_row_does_not_depend_on_the_number_of_rows(dtype):
 @packs
 def test_a_packed_model_trains_as_before_and_is_unpacked_again():
     model = torch.nn.Sequential(maps.Linear(8, 8), maps.Linear(8, 4))
-    maps.once(model[0])
+    maps.keep_fp32(model[0])
     x = torch.randn(3, 8)
     plain = model(x)
     maps.pack(model, torch.bfloat16)

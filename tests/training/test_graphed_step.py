@@ -8,7 +8,7 @@ import torch
 
 from mt.data import collate
 from mt.models import transformer
-from mt.training.graphed_step import num_compilations
+from mt.runtime.torch_private import num_compilations
 from mt.training.objectives import cross_entropy
 from mt.training.step import ModelWithLoss, accumulate_gradients
 

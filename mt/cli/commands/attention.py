@@ -5,69 +5,61 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
-from mt.cli.options import Checkpoint, Device, EngineSets, Precision, To, engine_options, refuse
+from mt.cli import options as cli
 
-ABOUT = "Show what each head of a model attends to."
 PAGE = Path("attention.html")
 
 
 def command(
     runs: Annotated[
-        list[Path],
-        typer.Argument(metavar="MODEL", help="A run directory, a checkpoint in it, a bundle."),
+        list[Path], Argument(metavar="MODEL", help="A run, a checkpoint in it, or a bundle.")
     ],
-    source: Annotated[str, typer.Option(metavar="TEXT", help="The sentence to translate.")],
+    source: Annotated[str, Option(metavar="TEXT", help="The sentence to translate.")],
     target: Annotated[
-        str | None,
-        typer.Option(metavar="TEXT", help="What the model is made to say; what it finds if none."),
+        str | None, Option(metavar="TEXT", help="Force this translation; default the model's own.")
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(
-            "-o", "--output", metavar="FILE", help=f"The page; {PAGE}, unless --png or --terminal."
+        Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="The page; default attention.html, or none with --png or --terminal.",
         ),
     ] = None,
     png: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="A picture of all heads of --part (needs matplotlib)."),
+        Path | None, Option(metavar="FILE", help="Draw all heads of --part (needs matplotlib).")
     ] = None,
     terminal: Annotated[
-        bool, typer.Option("--terminal", help="Print figures of all heads and maps of --part.")
+        bool, Option("--terminal", help="Print figures of all heads, and maps of --part.")
     ] = False,
     part: Annotated[
-        str,
-        typer.Option(metavar="NAME", help="cross, encoder or decoder, for --png and --terminal."),
+        str, Option(metavar="NAME", help="cross, encoder or decoder, for --png and --terminal.")
     ] = "cross",
     layer: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Of these the maps of one layer only.")
+        int | None, Option(metavar="N", min=1, help="Only the maps of this layer of --part.")
     ] = None,
     head: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Of these the maps of one head only.")
+        int | None, Option(metavar="N", min=1, help="Only the maps of this head of --part.")
     ] = None,
     n_best: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", min=1, help="Alternatives; as many as beams, at most 5, if left out."
-        ),
+        int | None, Option(metavar="N", min=1, help="Alternatives; default the beams, at most 5.")
     ] = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Replace files that are there already.")
-    ] = False,
-    sets: EngineSets = None,
-    checkpoint: Checkpoint = None,
-    precision: Precision = None,
-    to: To = None,
-    device: Device = None,
+    force: cli.Force = False,
+    sets: cli.EngineSets = None,
+    checkpoint: cli.Checkpoint = None,
+    precision: cli.Precision = None,
+    to: cli.To = None,
+    device: cli.Device = None,
 ) -> None:
     """Show what each head of a model attends to while it translates a sentence.
 
-    Writes one HTML page that needs nothing from outside: each layer and head of the encoder's and
-    the decoder's self-attention and of the attention to the source, how sure and how spread each
-    is, the alternatives of the beam, and a word alignment. --png draws a picture, --terminal
-    prints in colour. The weights are those of the model's own forward pass. With --target the
-    model is made to say that translation.
+    Writes one self-contained HTML page: the maps of every layer and head (encoder and decoder
+    self-attention, attention to the source), the confidence and entropy of each, the alternatives
+    of the beam, and a word alignment. --png draws a picture, --terminal prints in colour. The
+    weights are those of the model's own forward pass.
 
     \b
     Example:  mt attention runs/demo --source "The house is small." -o house.html
@@ -78,7 +70,7 @@ def command(
     from mt.attention_maps.terminal import print_lines
     from mt.runtime import console, files
 
-    refuse(
+    cli.refuse(
         (len(runs) > 1, str(runs[-1]), "an ensemble has no heads of its own, only its models have"),
         (target is not None and n_best is not None, "--n-best", "a given target has no others"),
     )
@@ -86,19 +78,21 @@ def command(
     for path in (out, png):
         if path is not None and not force:
             files.refuse_existing(path, "choose another name, or replace it with --force")
-    options = engine_options(sets, checkpoint, device, precision, to=to)
+    options = cli.engine_options(sets, checkpoint, device, precision, to=to)
     engine = extract.open_with_attention(runs[0], options)
-    sights = extract.extract(engine, source, target, n_best)
+    maps = extract.extract(engine, source, target, n_best)
     if png is not None:
-        files.write_file(png, render_png(sights[0], part, layer, head))
+        files.write_file(png, render_png(maps[0], part, layer, head))
         console.print_line(f"mt: wrote {png} ({png.stat().st_size >> 10:,} kB)")
     if out is not None:
-        languages = engine.profile.languages
-        about = {"model": " ".join([runs[0].name, checkpoint or ""]).strip(), "text": source}
-        about |= {"source": languages.source, "target": engine.target(to)}
+        metadata = {
+            "model": f"{runs[0].name} {checkpoint or ''}".strip(), "text": source,
+            "source": engine.profile.languages.source, "target": engine.target(to),
+            "forced": target is not None,
+        }  # fmt: skip
         with files.open_output(out) as stream:
-            stream.write(html.render_html(sights, {**about, "forced": target is not None}))
-        told = f"{len(sights)} translations" if target is None else "the given translation"
-        console.print_line(f"mt: wrote {out} ({out.stat().st_size >> 10:,} kB, {told})")
+            stream.write(html.render_html(maps, metadata))
+        count = f"{len(maps)} translations" if target is None else "the given translation"
+        console.print_line(f"mt: wrote {out} ({out.stat().st_size >> 10:,} kB, {count})")
     if terminal:
-        print_lines(sights, part, layer, head)
+        print_lines(maps, part, layer, head)

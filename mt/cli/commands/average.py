@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
-ABOUT = "Average the weights of checkpoints."
+from mt.cli.options import Force, RunFolder
 
 
 def command(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")],
+    run: RunFolder,
     checkpoints: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[step-A step-B ...]", help="Which; the last ones if left out."),
+        Argument(metavar="[step-A step-B ...]", help="Checkpoints; default the last ones."),
     ] = None,
     last: Annotated[
-        int, typer.Option(metavar="N", min=2, help="Of the last N checkpoints, or all there are.")
+        int, Option(metavar="N", min=2, help="Average the last N checkpoints, or all there are.")
     ] = 5,
-    force: Annotated[
-        bool, typer.Option("--force", help="Replace an average that is there already.")
-    ] = False,
+    force: Force = False,
 ) -> None:
     """Average the weights of checkpoints of one run, into its checkpoints/average.
 
-    The average often translates a little better than each of them; `--checkpoint average` of
-    the other commands takes it. A run in training is refused; training.average does the same
+    The average often translates a little better than each of them. Other commands use it with
+    `--checkpoint average`. A run in training is refused. The key training.average does the same
     at the end of a training, and validates the result.
 
     \b
@@ -37,7 +34,5 @@ def command(
     from mt.checkpoints import averaging, run_directory
     from mt.runtime import console
 
-    made = averaging.average_checkpoints(run, checkpoints or (), last, force)
-    console.print_line(
-        f"mt: averaged {', '.join(made)}; --checkpoint {run_directory.AVERAGE} takes it"
-    )
+    names = ", ".join(averaging.average_checkpoints(run, checkpoints or (), last, force))
+    console.print_line(f"mt: averaged {names}; --checkpoint {run_directory.AVERAGE} takes it")

@@ -5,22 +5,20 @@ from __future__ import annotations
 import sys
 from typing import Annotated
 
-import typer
+from typer import Option
 
 from mt.cli.options import print_lines
-
-ABOUT = "List or clear the encoded corpora."
 
 
 def command(
     clear: Annotated[
-        bool, typer.Option("--clear", help="Delete them all; the next run encodes again.")
+        bool, Option("--clear", help="Delete them all; the next run encodes again.")
     ] = False,
 ) -> None:
     """List the encoded corpora in the cache with their sizes, or delete them.
 
-    The cache is $MT_CACHE, else mt/ in the platform's cache folder. It holds nothing that cannot
-    be made again from the recipe and the data.
+    The cache is $MT_CACHE, else mt/ in the platform's cache folder. Everything in it can be made
+    again from the recipe and the data.
 
     \b
     Example:  mt cache --clear

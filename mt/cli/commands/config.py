@@ -5,28 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from mt.cli.options import RecipeSets, print_lines
 from mt.errors import ConfigError
 
-ABOUT = "Show and explain a recipe."
-
 
 def command(
     config: Annotated[
-        Path | None, typer.Argument(metavar="CONFIG", help="A YAML recipe.", show_default=False)
+        Path | None, Argument(metavar="CONFIG", help="A YAML recipe.", show_default=False)
     ] = None,
     sets: RecipeSets = None,
     explain: Annotated[
         list[str] | None,
-        typer.Option(metavar="KEY", help="Tell about one key: its type, default, value, meaning."),
+        Option(metavar="KEY", help="Print the type, default, value and meaning of one key."),
     ] = None,
     schema: Annotated[
-        bool, typer.Option("--schema", help="Print the JSON Schema of recipes, for editors.")
+        bool, Option("--schema", help="Print the JSON Schema of recipes, for editors.")
     ] = False,
 ) -> None:
-    """Print a recipe with every default filled in, and where each value was said.
+    """Print a recipe with every default filled in, and the place where each value is set.
 
     The output is itself a recipe: it can be saved and trained.
 
@@ -46,8 +44,8 @@ def command(
     if config is None:
         what, advice = "Missing argument 'CONFIG'.", "see mt config --help"
         raise ConfigError("USAGE", "mt config", what, advice)
-    settled, document = recipe.load(config, sets or ())
+    loaded, document = recipe.load(config, sets or ())
     if explain:
-        print_lines(line for key in explain for line in explaining.explain(settled, document, key))
+        print_lines(line for key in explain for line in explaining.explain(loaded, document, key))
     else:
-        print_lines(explaining.to_yaml(settled, document))
+        print_lines(explaining.to_yaml(loaded, document))

@@ -10,21 +10,19 @@ import typer
 from mt.cli.options import print_lines
 from mt.errors import printable
 
-ABOUT = "Name the first update in which two traced runs differ."
-
 DIFFERENT = 8
-"""Exit code when there is a difference: no failure, so no MtError has it."""
+"""Exit code for a difference, which is no failure and so no MtError."""
 
 
 def command(
     one: Annotated[Path, typer.Argument(metavar="A", help="A run directory, or a trace.jsonl.")],
     other: Annotated[Path, typer.Argument(metavar="B", help="Another.")],
 ) -> None:
-    """Compare two runs that were trained with --trace, update by update, to the last bit.
+    """Compare two runs that were trained with --trace, update by update, bit by bit.
 
-    Names the first update that differs and in what: its place, its data, its loss, its gradient
-    norm, its learning rate, or (every 50 updates and at the end) the weights after it. Leaves
-    with 0 when the runs are equal, with 8 when they differ.
+    Names the first update that differs, and what differs: its position, data, loss, gradient norm
+    or learning rate, or (every 50 updates and at the end) the weights after it. Exits with 0 when
+    the runs are equal, with 8 when they differ.
 
     \b
     Example:  mt diff-trace runs/demo runs/again
@@ -37,6 +35,6 @@ def command(
         print_lines([determinism_trace.summarize_equal(*traces)])
         return
     values = zip((one, other), difference.values, strict=True)
-    told = [f"  {value}  {printable(path)}" for path, value in values]
-    print_lines([f"step {difference.step}: {difference.what} differs", *told])
+    lines = [f"  {value}  {printable(path)}" for path, value in values]
+    print_lines([f"step {difference.step}: {difference.what} differs", *lines])
     raise typer.Exit(DIFFERENT)

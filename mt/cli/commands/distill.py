@@ -1,92 +1,75 @@
-"""`mt distill`: train a small student on what a large teacher says."""
+"""`mt distill`: train a small student on the output of a large teacher."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
-from mt.cli.options import ConfigFile, Precision, RecipeSets, Threads, engine_options, print_lines
+from mt.cli import options as cli
 
-ABOUT = "Train a small model on what a large one says."
-
-
-class Level(Enum):
-    """What the student learns from."""
-
-    sequence = "sequence"
-    word = "word"
-    both = "both"
+Level = Enum("Level", {"sequence": "sequence", "word": "word", "both": "both"})
 
 
 def command(
     teacher: Annotated[
         Path,
-        typer.Argument(
+        Argument(
             metavar="TEACHER",
             help="A run, a checkpoint in one, a bundle; for --level sequence also a CTranslate2 "
             "folder.",
         ),
     ],
-    config: ConfigFile,
-    sets: RecipeSets = None,
+    config: cli.ConfigFile,
+    sets: cli.RecipeSets = None,
     run: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="The student's run; runs/<config name> if left out."),
+        Path | None, Option(metavar="DIR", help="The student's run; default runs/<config name>.")
     ] = None,
     level: Annotated[
         Level | None,
-        typer.Option(
-            help="The teacher's translations, its probabilities of each word, or both; sequence, "
-            "but for a recipe whose objective is distillation.",
+        Option(
+            help="The teacher's translations, its probabilities of each word, or both. Default "
+            "both if the recipe's objective is distillation, else sequence.",
         ),
     ] = None,
     keep_original: Annotated[
-        bool, typer.Option("--keep-original", help="Train on the original pairs, too.")
+        bool, Option("--keep-original", help="Train on the original pairs, too.")
     ] = False,
     beams: Annotated[
-        int | None,
-        typer.Option(metavar="N", min=1, help="Beams of the teacher; as its recipe says."),
+        int | None, Option(metavar="N", min=1, help="Beams of the teacher; default its recipe's.")
     ] = None,
-    processes: Annotated[
-        int | None,
-        typer.Option(metavar="N", min=1, help="Processes that translate; one a CPU core."),
-    ] = None,
-    threads: Threads = None,
-    precision: Precision = None,
+    processes: cli.AutoProcesses = None,
+    threads: cli.Threads = None,
+    precision: cli.Precision = None,
     no_train: Annotated[
-        bool,
-        typer.Option("--no-train", help="Translate only; mt train then trains the student."),
+        bool, Option("--no-train", help="Translate only; mt train then trains the student.")
     ] = False,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Start over; an older run is moved aside, not deleted.")
-    ] = False,
+    fresh: cli.Fresh = False,
 ) -> None:
-    """Train a student, say of fewer layers, on what a trained teacher says.
+    """Train a student, for example with fewer layers, on the output of a trained teacher.
 
     Sequence-level: the teacher translates the training sources, and the student learns its
-    translations. Word-level: the student learns the probabilities that the teacher gives at each
-    position (objective.weight, objective.temperature). The student has the teacher's vocabulary.
-    CONFIG is an ordinary recipe; the run is an ordinary one. What was interrupted goes on when
-    the command is run again. At the end both are compared: size, lines/s, BLEU.
+    translations. Word-level: the student learns the teacher's probabilities at each position
+    (objective.weight, objective.temperature). The student has the teacher's vocabulary. CONFIG
+    and the run are ordinary ones. The same command again resumes. At the end size, lines/s and
+    BLEU of both are compared.
 
     \b
     Example:  mt distill runs/large configs/small.yaml --run runs/student
               mt distill runs/large configs/small.yaml --level both --set model.decoder_layers=1
     """
-    from dataclasses import replace
-
     from mt.compression import distill
     from mt.decoding.translate import default_processes
 
-    asked = engine_options(None, None, None, precision, threads)
+    options = cli.engine_options(None, None, None, precision, threads)
     search = {} if beams is None else {"beams": beams}
-    processes = processes or default_processes(asked.device)
-    options = replace(asked, search=search, processes=processes)
-    made = distill.make_plan(
+    processes = processes or default_processes(options.device)
+    plan = distill.make_plan(
         teacher, config, tuple(sets or ()), run or Path("runs") / config.stem,
-        None if level is None else level.value, keep_original, options,
+        None if level is None else level.value, keep_original,
+        replace(options, search=search, processes=processes),
     )  # fmt: skip
-    print_lines(distill.distill(made, fresh, not no_train))
+    cli.print_lines(distill.distill(plan, fresh, not no_train))

@@ -1,4 +1,4 @@
-"""`mt eval`: BLEU, chrF2 and TER of a model."""
+"""`mt eval`: score a model by BLEU, chrF2 and TER."""
 
 from __future__ import annotations
 
@@ -6,86 +6,69 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+from typer import Option
 
-from mt.cli.options import (
-    Checkpoint,
-    Device,
-    EngineSets,
-    Precision,
-    Processes,
-    RunFolders,
-    Threads,
-    To,
-    engine_options,
-    print_lines,
-)
-
-ABOUT = "Score a model: BLEU, chrF2, TER."
+from mt.cli import options as cli
 
 
 def command(
-    runs: RunFolders,
+    runs: cli.RunFolders,
     on: Annotated[
-        list[str] | None,
-        typer.Option("--on", metavar="NAME", help="A test set of the recipe; all if left out."),
+        list[str] | None, Option("--on", metavar="NAME", help="A test set of the recipe, not all.")
     ] = None,
     source: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Evaluate on this text instead.")
+        Path | None, Option(metavar="FILE", help="Evaluate on this text instead.")
     ] = None,
     reference: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="FILE", help="Its translation; give several for several references."),
+        list[Path] | None, Option(metavar="FILE", help="Its translation; repeat for several.")
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object instead of a table.")
-    ] = False,
+    as_json: Annotated[bool, Option("--json", help="Print JSON instead of a table.")] = False,
     show: Annotated[
-        int, typer.Option(metavar="N", help="Show N translations of each test set, too.", min=0)
+        int, Option(metavar="N", help="Also show N translations of each test set.", min=0)
     ] = 0,
-    processes: Processes = 1,
-    threads: Threads = None,
-    precision: Precision = None,
-    to: To = None,
-    sets: EngineSets = None,
-    checkpoint: Checkpoint = None,
-    device: Device = None,
+    processes: cli.Processes = 1,
+    threads: cli.Threads = None,
+    precision: cli.Precision = None,
+    to: cli.To = None,
+    sets: cli.EngineSets = None,
+    checkpoint: cli.Checkpoint = None,
+    device: cli.Device = None,
 ) -> None:
     """Score a model with sacreBLEU: BLEU, chrF2 and TER, each with its signature.
 
-    Translates every test set of the recipe, or those named by --on, each to its own language, or
-    the text of --source, to that of --to, and keeps the translations in RUN/hypotheses/, those of
-    an ensemble in its first run's.
+    Translates every test set of the recipe, or those named by --on, into its own language, or the
+    text of --source into that of --to. Translations are kept in RUN/hypotheses/; those of an
+    ensemble in its first run.
 
     \b
     Example:  mt eval runs/demo --on test --json
               mt eval runs/demo --source test.en --reference test.de
     """
-    from mt.decoding import translate
-    from mt.evaluation import evaluate as evaluating
-    from mt.runtime import console
+    from mt.decoding.translate import open_engine
+    from mt.evaluation import evaluate
+    from mt.runtime.console import print_line
 
     options = replace(
-        engine_options(sets, checkpoint, device, precision, threads, processes, to=to),
+        cli.engine_options(sets, checkpoint, device, precision, threads, processes, to=to),
         ensemble_paths=tuple(runs[1:]), low_latency=False,
     )  # fmt: skip
-    engine = translate.open_engine(runs[0], options)
-    scores = evaluating.evaluate(runs[0], engine, on or (), source, reference or (), options)
+    engine = open_engine(runs[0], options)
+    scores = evaluate.evaluate(runs[0], engine, on or (), source, reference or (), options)
     for name in scores:
-        for example in evaluating.sample_translations(runs[0], name, show):
+        for example in evaluate.sample_translations(runs[0], name, show):
             for label, text in zip(("source", "reference", "translation"), example, strict=True):
-                console.print_line(f"{label:11}  {text}")
-            console.print_line("")
+                print_line(f"{label:11}  {text}")
+            print_line("")
     if as_json:
         import json
 
-        print_lines([json.dumps(scores, ensure_ascii=False)])
+        cli.print_lines([json.dumps(scores, ensure_ascii=False)])
     else:
-        print_lines(_table(scores))
+        cli.print_lines(_format_scores(scores))
 
 
-def _table(scores: dict[str, Any]) -> list[str]:
-    """One line a test set and metric: name, metric, score, signature."""
+def _format_scores(scores: dict[str, Any]) -> list[str]:
+    """A table with one line per test set and metric."""
     width = max([8, *(len(name) for name in scores)])
     return [f"{'test set':{width}}  metric   score  signature"] + [
         f"{name:{width}}  {metric:6}  {value['score']:6.2f}  {value['signature']}"

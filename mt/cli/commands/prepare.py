@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from mt.cli.options import ConfigFile, RecipeSets
 
-ABOUT = "Read, count and encode the corpora of a recipe."
-
 
 def command(config: ConfigFile, sets: RecipeSets = None) -> None:
-    """Read the corpora, learn the vocabulary, encode everything into the cache.
+    """Read the corpora, learn the vocabulary, and encode everything into the cache.
 
-    `mt train` does this by itself; run it alone to look at the counts first, or to do the work
-    on another machine. What is already in the cache is not done again.
+    `mt train` does this by itself. Run it alone to check the counts first, or to do the work on
+    another machine. Work that is in the cache is not repeated.
 
     \b
     Example:  mt prepare configs/demo.yaml --set vocabulary.size=4000
     """
     from mt.config import recipe
-    from mt.data import prepare as preparing
-    from mt.training import finetuning
+    from mt.data.prepare import prepare
+    from mt.training.finetuning import inherited_vocabulary
 
     loaded, _ = recipe.load(config, sets or ())
-    preparing.prepare(loaded, known=finetuning.inherited_vocabulary(loaded))
+    prepare(loaded, known=inherited_vocabulary(loaded))

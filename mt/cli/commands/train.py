@@ -5,36 +5,27 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Option
 
-from mt.cli.options import ConfigFile, RecipeSets
-
-ABOUT = "Train a model, or resume."
+from mt.cli.options import ConfigFile, Fresh, RecipeSets
 
 
 def command(
     config: ConfigFile,
     sets: RecipeSets = None,
     run: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="The run directory; runs/<config name> if left out."),
+        Path | None, Option(metavar="DIR", help="The run directory; default runs/<config name>.")
     ] = None,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Start over; an older run is moved aside, not deleted.")
-    ] = False,
+    fresh: Fresh = False,
     trace: Annotated[
-        bool,
-        typer.Option(
-            "--trace",
-            help="Write trace.jsonl for mt diff-trace; waits for the device at every update.",
-        ),
+        bool, Option("--trace", help="Write trace.jsonl for mt diff-trace; slower on a GPU.")
     ] = False,
 ) -> None:
-    """Train a model; the same command again resumes where it stopped.
+    """Train a model; the same command again resumes an interrupted run.
 
-    Prepares the data when needed, validates as it goes, keeps the best and the last checkpoints,
-    and writes metrics.jsonl and TensorBoard files into the run directory. Ctrl-C or SIGTERM
-    saves a checkpoint and leaves with 130 or 143.
+    Prepares the data if necessary, validates regularly, keeps the best and the last checkpoints,
+    and writes metrics.jsonl and TensorBoard files into the run directory. Ctrl-C or SIGTERM saves
+    a checkpoint and exits with 130 or 143.
 
     \b
     Example:  mt train configs/demo.yaml --set training.max_minutes=10 --run runs/short
@@ -44,7 +35,7 @@ def command(
     from mt.runtime import distributed
 
     with distributed.join_processes() as world:
-        settled, _ = recipe.load(config, sets or ())
-        from mt.training import loop as training
+        loaded, _ = recipe.load(config, sets or ())
+        from mt.training import loop
 
-        training.train(settled, run or Path("runs") / config.stem, fresh, trace, world)
+        loop.train(loaded, run or Path("runs") / config.stem, fresh, trace, world)

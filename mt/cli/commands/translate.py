@@ -7,111 +7,78 @@ from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Option
 
-from mt.cli.options import (
-    Checkpoint,
-    Device,
-    EngineSets,
-    Precision,
-    RunFolders,
-    Threads,
-    To,
-    at_terminal,
-    engine_options,
-    open_input,
-    refuse,
-)
+from mt.cli import options as cli
 
-ABOUT = "Translate lines of text."
-
-
-class BadBytes(Enum):
-    """What is done at a line that is not UTF-8."""
-
-    stop = "stop"
-    replace = "replace"
+BadBytes = Enum("BadBytes", {"stop": "stop", "replace": "replace"})
 
 
 def command(
-    runs: RunFolders,
+    runs: cli.RunFolders,
     source: Annotated[
-        Path | None,
-        typer.Option("-i", "--input", metavar="FILE", help="Text to read; standard input if none."),
+        Path | None, Option("-i", "--input", metavar="FILE", help="Default standard input.")
     ] = None,
     target: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", metavar="FILE", help="Where to write; standard output."),
+        Path | None, Option("-o", "--output", metavar="FILE", help="Default standard output.")
     ] = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Replace the -o file if it is there already.")
-    ] = False,
+    force: cli.Force = False,
     n_best: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Write the N best translations of each line.")
+        int, Option(metavar="N", min=1, help="Write the N best translations of each line.")
     ] = 1,
     form: Annotated[
         str | None,
-        typer.Option(
+        Option(
             "--format",
             metavar="NAME",
-            help="text, moses (line ||| translation ||| features ||| score) or json (an object a "
-            "line, everything in it); moses for n-best lists, else text.",
+            help="text; moses: line ||| translation ||| features ||| score; json: an object per "
+            "line with everything. Default moses for n-best lists, else text.",
         ),
     ] = None,
     scores: Annotated[
-        bool,
-        typer.Option("--scores", help="In text, the score and a tab before each translation."),
+        bool, Option("--scores", help="In text, the score and a tab before each translation.")
     ] = False,
     alignments: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--alignments",
             help="In text, a tab and word alignments i-j (source-target, from 0) after each "
-            "translation; in moses a last field; in json the matrix, too.",
+            "translation; in moses a last field; in json also the matrix.",
         ),
     ] = False,
     prefix: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="What each translation must begin with, line by line."),
+        Path | None, Option(metavar="FILE", help="Line by line, the start of each translation.")
     ] = None,
-    seed: Annotated[int, typer.Option(metavar="N", help="Of searches that sample.")] = 1,
-    strict: Annotated[
-        bool,
-        typer.Option("--strict", help="Leave with 3 at a line too long for the model; else split."),
-    ] = False,
+    seed: Annotated[int, Option(metavar="N", help="Seed of searches that sample.")] = 1,
+    strict: cli.Strict = False,
     on_bad_utf8: Annotated[
-        BadBytes,
-        typer.Option(
-            help="At a line that is not UTF-8: stop with 3, or read U+FFFD for the bytes."
-        ),
+        BadBytes, Option(help="At a line that is not UTF-8: exit with 3, or read U+FFFD.")
     ] = BadBytes.stop,
     line_buffered: Annotated[
-        bool,
-        typer.Option("--line-buffered", help="Answer each line before the next is read; slower."),
+        bool, Option("--line-buffered", help="Translate each line before reading on; slower.")
     ] = False,
     processes: Annotated[
         int | None,
-        typer.Option(
+        Option(
             metavar="N",
             min=1,
-            help="Share the work among N processes, a model in each; by default as many as CPU "
-            "cores (at most 8) for a file of some size, else one.",
+            help="Share the work among N processes, each with a model. Default one per CPU core, "
+            "at most 8, for a large file; else 1.",
         ),
     ] = None,
-    threads: Threads = None,
-    precision: Precision = None,
-    to: To = None,
-    sets: EngineSets = None,
-    checkpoint: Checkpoint = None,
-    device: Device = None,
+    threads: cli.Threads = None,
+    precision: cli.Precision = None,
+    to: cli.To = None,
+    sets: cli.EngineSets = None,
+    checkpoint: cli.Checkpoint = None,
+    device: cli.Device = None,
 ) -> None:
     """Translate text: one line in, one line out, in order; blank lines stay blank.
 
-    The input is UTF-8, plain or compressed, raw: no tokenisation before or after. A file named
-    by -o appears when it is complete. Of several models the log-probabilities are averaged;
-    they must share one vocabulary. A model of several directions is told the language by --to.
-    At a terminal, without -i, it is a conversation: a prompt, the translation coloured by
-    confidence, and a map of the attention; Ctrl-D ends it.
+    The input is raw UTF-8, plain or compressed; nothing else needs to tokenise or detokenise it.
+    The -o file appears when it is complete. An ensemble averages the log-probabilities of its
+    models, which must share one vocabulary. At a terminal, without -i, translation is interactive:
+    a prompt, the translation coloured by confidence, and a map of the attention; Ctrl-D ends it.
 
     \b
     Example:  mt translate runs/demo -i test.en -o test.de --set search.beams=8
@@ -121,38 +88,34 @@ def command(
     from mt.decoding import translate as translating
     from mt.runtime import files
 
-    refuse(
+    several = (processes or 1) > 1
+    cli.refuse(
         (force and target is None, "--force", "there is no -o file to replace"),
         (line_buffered and target is not None, "--line-buffered", "an -o file appears at the end"),
-        (
-            (processes or 1) > 1 and line_buffered,
-            "--line-buffered",
-            "one line is no work for several",
-        ),
+        (several and line_buffered, "--line-buffered", "one line is no work for several"),
     )
     if target is not None and not force:
         files.refuse_existing(target, "choose another name, or replace it with --force")
-    rendering = output_formats.make_formatter(form, n_best, scores, alignments)
+    formatter = output_formats.make_formatter(form, n_best, scores, alignments)
     options = replace(
-        engine_options(sets, checkpoint, device, precision, threads, processes or 1, to=to),
+        cli.engine_options(sets, checkpoint, device, precision, threads, processes or 1, to=to),
         ensemble_paths=tuple(runs[1:]), n_best=n_best, alignments=alignments, seed=seed,
         strict=strict,
         prefixes=files.read_lines(prefix) if prefix else None, line_buffered=line_buffered,
         low_latency=target is None,  # a file appears when it is complete
         token_scores=n_best > 1 or form in ("moses", "json"),
     )  # fmt: skip
-    plain = source or target or form or scores or alignments or prefix or line_buffered
-    if not plain and at_terminal():
-        from mt.cli import interactive
+    batch_mode = source or target or form or scores or alignments or prefix or line_buffered
+    if not batch_mode and cli.at_terminal():
+        from mt.cli.interactive import translate_interactively
 
         options = replace(options, token_scores=True)
-        interactive.translate_interactively(translating.open_engine(runs[0], options), options)
+        translate_interactively(translating.open_engine(runs[0], options), options)
         return
-    with open_input(source) as stream:  # a file that is missing is told before a model is opened
-        alone = line_buffered or options.device or threads or processes
-        if not alone:
+    with cli.open_input(source) as stream:  # reports a missing file before a model is opened
+        if not (line_buffered or options.device or threads or processes):
             options = replace(options, processes=translating.check_processes(stream))
         engine = translating.open_engine(runs[0], options)
+        name, replaced = str(source or "standard input"), on_bad_utf8 is BadBytes.replace
         with files.open_output(target) as out:
-            name, replaced = str(source or "standard input"), on_bad_utf8 is BadBytes.replace
-            translating.translate_lines(engine, stream, out, options, name, rendering, replaced)
+            translating.translate_lines(engine, stream, out, options, name, formatter, replaced)

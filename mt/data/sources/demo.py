@@ -1,11 +1,11 @@
 """Sentences in English, German and Chinese with one meaning, from a small authored grammar.
 
-A sentence is first a tree (clauses, noun phrases, words of a lexicon), then said in each
+A sentence is first a tree (clauses, noun phrases, words of a lexicon), then rendered in each
 language by that language's own rules: German moves the verb (second, first, last) and inflects
 for case, gender and number; Chinese counts with measure words and puts relative clauses before
 their noun. Every sentence has one translation. Combinations of words (verb with object,
 adjective with noun, clause within clause) are dealt to train, valid and test by a stable hash,
-so that the test set asks for combinations that training never shows.
+so that the test set has combinations that training never shows.
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ def _pairs(config: Config) -> Iterator[Pair]:
     source, target = config.direction.source, config.direction.target
     name = f"demo/{config.split}"
     for number, (tree, text) in enumerate(sentences(config), start=1):
-        said = [text if to == "en" else SAY[to](tree) for to in (source, target)]
-        yield Pair(said[0], said[1], source, target, f"{name}:{number}")
+        sides = [text if to == "en" else SAY[to](tree) for to in (source, target)]
+        yield Pair(sides[0], sides[1], source, target, f"{name}:{number}")
 
 
 def read(config: Config) -> Iterable[Pair]:

@@ -156,7 +156,7 @@ def _hub(config: Config, streaming: bool = False) -> Any:
                     streaming=streaming,
                 )  # fmt: skip
             except ValueError as error:
-                # Without a name it asks for one; with a guessed one it tells those there are.
+                # With a guessed name the error lists the names that exist.
                 if "config" not in str(error).lower() or name == pair[1] or config.config:
                     raise
         raise AssertionError("unreachable: the last name returns or raises")
@@ -220,15 +220,17 @@ def _told(config: Config, where: str) -> Iterator[None]:
 
 def _shard(config: Config, error: Exception) -> str | None:
     """The shard that could not be read, where it is known."""
-    told = " ".join(str(cause) for cause in _chain(error))
+    message = " ".join(str(cause) for cause in _chain(error))
     for path in config.files:
-        if path in told:
+        if path in message:
             return path
-    found = re.search(r"hf://datasets/\S+?(?=[\s'\"])|(?<=/resolve/)\S+?(?=[\s'\"?])", f"{told} ")
+    found = re.search(
+        r"hf://datasets/\S+?(?=[\s'\"])|(?<=/resolve/)\S+?(?=[\s'\"?])", f"{message} "
+    )
     shard = found[0].rstrip(".,") if found else ""
     if _builder(shard):
         return shard
-    # What reads a file says what is wrong with it, but seldom of which: it is the `file` that the
+    # What reads a file says what is wrong, but seldom with which file: it is the `file` that the
     # builder of `datasets` was at.
     frames = [frame for cause in _chain(error) for frame, _ in walk_tb(cause.__traceback__)]
     named = [str(frame.f_locals.get("file")) for frame in frames]

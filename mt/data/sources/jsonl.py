@@ -50,9 +50,9 @@ def _object(line: str, origin: str) -> dict[str, Any]:
     try:
         value = json.loads(line)
     except (ValueError, RecursionError) as error:
-        told = str(error) if isinstance(error, ValueError) else "nested too deep"
+        problem = str(error) if isinstance(error, ValueError) else "nested too deep"
         advice = "each line must be one JSON object"
-        raise DataError("DATA-JSON", origin, f"not JSON: {told}", advice) from None
+        raise DataError("DATA-JSON", origin, f"not JSON: {problem}", advice) from None
     if not isinstance(value, dict):
         what = f"a JSON {type(value).__name__}, not an object"
         raise DataError("DATA-JSON", origin, what, 'write {"source": "...", "target": "..."}')

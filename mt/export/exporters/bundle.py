@@ -14,22 +14,15 @@ if TYPE_CHECKING:
 
 
 class Config(Variant):
-    """There is nothing to choose: the weights are kept as they are."""
+    """No settings: the weights are kept as they are."""
 
     kind: str = "bundle"
 
 
 def check(opened: LoadedModel, config: Config) -> None:
-    """Any model can be bundled."""
+    """Accept any model."""
 
 
 def export(model: nn.Module | Any, opened: LoadedModel, path: Path, config: Config) -> None:
-    """Write the file.
-
-    Args:
-        model: with the weights to translate with.
-        opened: what it is of.
-        path: the file; it must not exist.
-        config: of no consequence.
-    """
+    """Write the bundle to `path`, which must not exist."""
     bundle.write_bundle(path, opened, model)

@@ -1,14 +1,13 @@
-"""CTranslate2: the fast engine for processors (https://github.com/OpenNMT/CTranslate2).
+"""CTranslate2: a fast inference engine for CPUs (https://github.com/OpenNMT/CTranslate2).
 
-The folder holds their model.bin, config.json and vocabularies, written by their own classes, and
-beside these what `mt` needs to translate with it: mt.json, config.yaml and the vocabulary.
+The folder has their model.bin, config.json and vocabularies, written by their own classes. Beside
+these lies what `mt` needs to translate with it: mt.json, config.yaml and the vocabulary.
 
 Legend: V vocabulary, D model width, P positions.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,11 +22,11 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 POSITIONS = 1024
-"""Fewest positions of a table that the model itself does not bound."""
+"""Least number of positions in the table of a model that has no maximum length."""
 
 
 class Config(Variant):
-    """How the weights are stored; any processor can translate with any of these."""
+    """Storage of the weights; any CPU can translate with any of these types."""
 
     kind: str = "ctranslate2"
     quantization: Literal[
@@ -41,25 +40,24 @@ def check(opened: run_directory.LoadedModel, config: Config) -> None:
     """Refuse what CTranslate2 cannot express.
 
     Raises:
-        ConfigError: it is another model than the transformer, or its attention is not scaled;
-            names the key.
+        ConfigError: names the key that CTranslate2 cannot express.
         MachineError: ctranslate2 is not installed.
     """
-    kind = opened.recipe.model.kind
-    if kind != "transformer":
-        what = f"ctranslate2 cannot express the model {kind}"
-        raise ConfigError("EXPORT-KIND", "model.kind", what, "export it --to bundle")
     model: Any = opened.recipe.model
+    bundled = "export it --to bundle"
+    if model.kind != "transformer":
+        what = f"ctranslate2 cannot express the model {model.kind}"
+        raise ConfigError("EXPORT-KIND", "model.kind", what, bundled)
     if not model.scale_attention:
         what = "ctranslate2 cannot express false: it scales what queries and keys give"
-        raise ConfigError("EXPORT-KIND", "model.scale_attention", what, "export it --to bundle")
+        raise ConfigError("EXPORT-KIND", "model.scale_attention", what, bundled)
     if model.head_gates is not None:
         what = f"ctranslate2 cannot express head gates of kind {model.head_gates.kind}"
         advice = "mt prune RUN --heads closed first"
         raise ConfigError("EXPORT-KIND", "model.head_gates", what, advice)
     if model.layer_heads is not None:
         what = "ctranslate2 cannot express layers of different numbers of heads"
-        advice = "prune without --uneven, or export it --to bundle"
+        advice = f"prune without --uneven, or {bundled}"
         raise ConfigError("EXPORT-KIND", "model.layer_heads", what, advice)
     try:
         import ctranslate2  # noqa: F401
@@ -69,50 +67,42 @@ def check(opened: run_directory.LoadedModel, config: Config) -> None:
 
 
 def export(model: Seq2Seq, opened: run_directory.LoadedModel, path: Path, config: Config) -> None:
-    """Write the model into a new folder.
-
-    Args:
-        model: a Transformer with the weights to translate with.
-        opened: the run, or what else the model is from.
-        path: the folder to write; it is made.
-        config: how to store it.
-    """
+    """Write a Transformer into the new folder `path`."""
     files.make_folder(path)
     recipe, vocabulary = opened.recipe, opened.vocabulary
-    wanted: Any = recipe.model
-    rows = wanted.max_length or max(POSITIONS, 4 * recipe.data.max_length)
-    spec = specification(model, wanted, rows)
-    sides = (vocabulary.pieces_source, vocabulary.source_size), (
-        vocabulary.pieces_target, vocabulary.target_size
-    )  # fmt: skip
-    source, target = (_distinct(pieces(range(size))) for pieces, size in sides)
-    spec.register_source_vocabulary(source)
-    spec.register_target_vocabulary(target)
+    section: Any = recipe.model
+    num_positions = section.max_length or max(POSITIONS, 4 * recipe.data.max_length)
+    spec = specification(model, section, num_positions)
+    spec.register_source_vocabulary(
+        _distinct(vocabulary.pieces_source(range(vocabulary.source_size)))
+    )
+    spec.register_target_vocabulary(
+        _distinct(vocabulary.pieces_target(range(vocabulary.target_size)))
+    )
     spec.validate()
     spec.optimize(quantization=config.quantization)
     spec.save(str(path))
     vocabulary.save(path)
     run_directory.write_recipe(path, recipe)
-    about = {
+    metadata = {
         "format": FORMAT,
         "languages": recipe.direction.model_dump(),
         "longest": recipe.data.max_length,
-        "positions": rows,
-        "search": recipe.search.model_dump(mode="json") | {"shortlist": False},  # it has none
+        "positions": num_positions,
+        "search": recipe.search.model_dump(mode="json") | {"shortlist": False},  # unsupported
         "vocabulary": vocabulary.digest,
         "quantization": config.quantization,
         "step": opened.step,
         "sha256": files.sha256(path / "model.bin"),
     }
-    files.write_json(path / "mt.json", about)
+    files.write_json(path / "mt.json", metadata)
 
 
 def _distinct(pieces: list[str]) -> list[str]:
-    """Pieces by which an id can be told; a foreign vocabulary may have a `<s>` of its own."""
-    counts = Counter(pieces)
+    """The pieces, repeated ones with their id: a foreign vocabulary may have its own `<s>`."""
     seen: set[str] = set()
     for number, piece in enumerate(pieces):
-        if counts[piece] > 1 and piece in seen:
+        if piece in seen:
             pieces[number] = f"{piece}#{number}"
         seen.add(piece)
     return pieces
@@ -121,14 +111,8 @@ def _distinct(pieces: list[str]) -> list[str]:
 # ------------------------------------------------------------------------------- weights
 
 
-def specification(model: Any, config: Any, rows: int) -> Any:
-    """Their TransformerSpec with the weights of ours.
-
-    Args:
-        model: a Transformer.
-        config: its section of the recipe.
-        rows: positions of the tables.
-    """
+def specification(model: Any, config: Any, num_positions: int) -> Any:
+    """A TransformerSpec with the weights of a Transformer; `config` is its recipe section."""
     from ctranslate2 import specs
 
     activations = specs.Activation
@@ -144,7 +128,7 @@ def specification(model: Any, config: Any, rows: int) -> Any:
     if config.d_head is not None:
         shared["head_dim"] = config.d_head
     rotary = config.positions == "rotary"
-    if rotary:  # all numbers of a head; 2i and 2i+1 turn together, as in ours
+    if rotary:  # of the whole head width; pairs are 2i and 2i+1, as in ours
         shared |= {"rotary_dim": 0, "rotary_interleave": True, "rotary_base": 10_000}
     spec = specs.TransformerSpec(
         specs.TransformerEncoderSpec(config.encoder_layers, **shared),
@@ -163,11 +147,11 @@ def specification(model: Any, config: Any, rows: int) -> Any:
     for stack, layers, final, positions in stacks:
         stack.scale_embeddings = config.scale_embeddings
         if not rotary:
-            stack.position_encodings.encodings = _positions(positions, rows)
+            stack.position_encodings.encodings = _position_table(positions, num_positions)
         if config.norm == "pre":
-            _norm(stack.layer_norm, final)
+            _copy_norm(stack.layer_norm, final)
         for layer, ours in zip(stack.layer, layers, strict=True):
-            _layer(layer, ours)
+            _copy_layer(layer, ours)
     table = model.target_embedding if model.source_embedding is None else model.source_embedding
     spec.encoder.embeddings[0].weight = _array(table.weight)
     spec.decoder.embeddings.weight = _array(model.target_embedding.weight)
@@ -178,46 +162,45 @@ def specification(model: Any, config: Any, rows: int) -> Any:
     return spec
 
 
-def _layer(layer: Any, ours: Any) -> None:
-    """An encoder or a decoder layer."""
+def _copy_layer(layer: Any, ours: Any) -> None:
     norms = [sublayer.norm for sublayer in ours.sublayers]
     own = ours.self_attention
-    _linear(layer.self_attention.linear[0], own.query, own.key_value)
-    _linear(layer.self_attention.linear[1], own.output)
-    _norm(layer.self_attention.layer_norm, norms[0])
+    _copy_linear(layer.self_attention.linear[0], own.query, own.key_value)
+    _copy_linear(layer.self_attention.linear[1], own.output)
+    _copy_norm(layer.self_attention.layer_norm, norms[0])
     if len(norms) == 3:
         cross = ours.cross_attention
-        _linear(layer.attention.linear[0], cross.query)
-        _linear(layer.attention.linear[1], cross.key_value)
-        _linear(layer.attention.linear[2], cross.output)
-        _norm(layer.attention.layer_norm, norms[1])
+        _copy_linear(layer.attention.linear[0], cross.query)
+        _copy_linear(layer.attention.linear[1], cross.key_value)
+        _copy_linear(layer.attention.linear[2], cross.output)
+        _copy_norm(layer.attention.layer_norm, norms[1])
     inner, gate = ours.feed_forward.inner, ours.feed_forward.gate
-    _norm(layer.ffn.layer_norm, norms[-1])
-    _linear(layer.ffn.linear_0, inner if gate is None else gate)
+    _copy_norm(layer.ffn.layer_norm, norms[-1])
+    _copy_linear(layer.ffn.linear_0, inner if gate is None else gate)
     if gate is not None:
-        _linear(layer.ffn.linear_0_noact, inner)
-    _linear(layer.ffn.linear_1, ours.feed_forward.outer)
+        _copy_linear(layer.ffn.linear_0_noact, inner)
+    _copy_linear(layer.ffn.linear_1, ours.feed_forward.outer)
 
 
-def _linear(linear: Any, *ours: nn.Linear) -> None:
-    """One matrix of theirs from one or several of ours, one below the other."""
+def _copy_linear(linear: Any, *ours: nn.Linear) -> None:
+    """Stack the rows of one or several linear layers into one."""
     import numpy as np
 
     linear.weight = np.concatenate([_array(each.weight) for each in ours])
     linear.bias = np.concatenate([_array(each.bias) for each in ours])
 
 
-def _norm(norm: Any, ours: Any) -> None:
+def _copy_norm(norm: Any, ours: Any) -> None:
     norm.gamma = _array(ours.weight)
     if getattr(ours, "bias", None) is not None:
         norm.beta = _array(ours.bias)
 
 
-def _positions(ours: Any, rows: int) -> Any:
+def _position_table(positions: Any, count: int) -> Any:
     """The table [P, D] that is added to the embeddings."""
     import torch
 
-    return _array(ours(torch.zeros(1, rows, ours.d_model))[0])
+    return _array(positions(torch.zeros(1, count, positions.d_model))[0])
 
 
 def _array(tensor: Tensor) -> Any:

@@ -14,22 +14,22 @@ from mt.special_tokens import FIRST_PIECE, UNK
 
 
 class WordDropoutConfig(Section):
-    """Which share of the words a model is not shown in training."""
+    """The share of words that are hidden from a model in training."""
 
     source: float = Field(0.0, ge=0, lt=1)
     """Probability that a source piece is hidden."""
     target: float = Field(0.0, ge=0, lt=1)
-    """Probability that a piece of the target so far is hidden; it is still to be predicted."""
+    """Probability that a piece of the decoder's input is hidden; it is still a label."""
     by: Literal["zero", "unk"] = "zero"
-    """A hidden piece has no embedding at all, or that of `<unk>`."""
+    """The embedding of a hidden piece: zero, or that of `<unk>`."""
 
 
 class WordDropout(nn.Module):
-    """Embeds ids, in training without some of them (Gal and Ghahramani 2016, section 4.2).
+    """Embeds ids and, in training, hides some words (Gal and Ghahramani 2016, section 4.2).
 
-    Each position is hidden by itself, as Sennrich and Zhang (2019) do it, where the older paper
-    hides all occurrences of a word at once. What is no text (`<s>`, `</s>`, a tag) is always
-    shown. With `zero` the others are scaled up, so that their expectation stays.
+    Each position is hidden independently (Sennrich and Zhang 2019); the older paper hides all
+    occurrences of a word at once. Special pieces are never hidden. With `zero` the others are
+    scaled up, so that their expectation is unchanged.
     """
 
     def __init__(self, probability: float, by: Literal["zero", "unk"]) -> None:
@@ -50,20 +50,16 @@ class WordDropout(nn.Module):
         return table(ids) * shown[..., None]
 
 
-def shared_embeddings(asked: str, joint: bool) -> str:
-    """Which embeddings are one (section 3.4): `all`, `decoder` or `none`.
-
-    Args:
-        asked: `model.tie_embeddings`; `auto` shares all that can be.
-        joint: whether source and target have the same vocabulary.
+def shared_embeddings(tie: str, joint: bool) -> str:
+    """Which embeddings share weights (section 3.4), `auto` resolved: `all`, `decoder` or `none`.
 
     Raises:
-        ConfigError: all shall be one, but there are two vocabularies.
+        ConfigError: `all` needs a joint vocabulary.
     """
-    if asked == "auto":
+    if tie == "auto":
         return "all" if joint else "decoder"
-    if asked == "all" and not joint:
+    if tie == "all" and not joint:
         what = "all shares source and target, which needs a joint vocabulary"
         advice = "set vocabulary.joint: true, or model.tie_embeddings: decoder"
         raise ConfigError("CONFIG", "model.tie_embeddings", what, advice)
-    return asked
+    return tie

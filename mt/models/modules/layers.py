@@ -1,4 +1,4 @@
-"""The parts of the Transformer: attention heads, feed-forward, norms, positions, embedding.
+"""Layers of the Transformer: multi-head attention, feed-forward, normalisation.
 
 Legend: B sentences, T queries, S keys, D model width, H heads, K head width, F feed-forward.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from mt.models.modules.attention import attend, attention_weights, byte_dropout
 from mt.models.modules.head_gates import HardConcrete
 from mt.models.modules.kv_cache import KeyValueCache
-from mt.models.modules.linear import Linear, Packed
+from mt.models.modules.linear import Linear, PrepackedWeight
 from mt.models.modules.positions import Rotary
 
 
@@ -36,28 +36,28 @@ class MultiHeadAttention(nn.Module):
     """MultiHead(Q, K, V) = Concat(head_1 .. head_H) W^O (section 3.2.2)."""
 
     sharpness = 1.0
-    """What queries are multiplied by; sqrt(K) undoes the scaling of their products with keys."""
+    """A factor of the queries; sqrt(K) undoes the scaling of their products with keys."""
 
     def __init__(
         self, d_model: int, n_heads: int, dropout: float, d_head: int | None = None
     ) -> None:
         super().__init__()
         self.n_heads, self.dropout = n_heads, dropout
-        width = n_heads * (d_head or d_model // n_heads)  # H*K, which is D but in pruned models
+        width = n_heads * (d_head or d_model // n_heads)  # H*K; not D in pruned models
         self.query = Linear(d_model, width)
         self.key_value = Linear(d_model, 2 * width)
         self.output = Linear(width, d_model)
         self.rotary: Rotary | None = None
-        """Tells positions in self-attention, where nothing else does."""
-        self.watch: list[Tensor] | None = None
+        """Rotates queries and keys of self-attention by their positions."""
+        self.recorded_weights: list[Tensor] | None = None
         """A list here receives the weights [B, H, T, S] of each call."""
         self.mask: Tensor | None = None
-        """[H], or [B, H], multiplies what each head gives: so pruning tries heads."""
+        """[H] or [B, H], multiplies the output of each head; pruning measures it."""
         self.gates: HardConcrete | None = None
-        """What else it is multiplied by, and learning can close."""
+        """[H], multiplies it, too; training may close a gate."""
 
     def keys_values(self, memory: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values, each [B, H, S, K], of what is attended to [B, S, D]."""
+        """Keys and values, each [B, H, S, K], of a memory [B, S, D]."""
         key, value = self.key_value(memory).chunk(2, dim=-1)
         return self._split(key), self._split(value)
 
@@ -66,25 +66,26 @@ class MultiHeadAttention(nn.Module):
         valid: Tensor | None = None, causal: bool = False,
     ) -> Tensor:  # fmt: skip
         """Attend from x [B, T, D] to keys and values [B, H, S, K]."""
-        query = self._sharp(self.query(x))
-        return self._merge(self._attend(self._split(query), keys_values, valid, causal))
+        query = self._split(self._scale(self.query(x)))
+        return self._merge(self._attend(query, keys_values, valid, causal))
 
     def _attend(
         self, query: Tensor, keys_values: tuple[Tensor, Tensor], valid: Tensor | None, causal: bool
     ) -> Tensor:
         key, value = keys_values
-        if self.watch is not None:
-            # As `attend` computes on a CPU; packed parts may differ in their types.
+        if self.recorded_weights is not None:
+            # In the type of `attend` on a CPU; packed parts may differ in their types.
             wide = torch.promote_types(torch.promote_types(query.dtype, key.dtype), torch.float32)
-            self.watch.append(attention_weights(query.to(wide), key.to(wide), valid, causal))
+            weights = attention_weights(query.to(wide), key.to(wide), valid, causal)
+            self.recorded_weights.append(weights)
         return attend(query, key, value, valid, causal, self.dropout if self.training else 0.0)
 
     def attend_source(self, x: Tensor, cache: KeyValueCache, layer: int) -> Tensor:
         """Attend from new positions x [R, t, D] to the source in the cache."""
-        query = self._sharp(self.query(x))
-        return self._out(cache.attend_source(layer, self._heads(query)))
+        query = self._scale(self.query(x))
+        return self._project_out(cache.attend_source(layer, self._heads(query)))
 
-    def _sharp(self, query: Tensor) -> Tensor:
+    def _scale(self, query: Tensor) -> Tensor:
         return query if self.sharpness == 1 else query * self.sharpness
 
     def _heads(self, x: Tensor) -> Tensor:
@@ -94,14 +95,14 @@ class MultiHeadAttention(nn.Module):
         return self._heads(x).transpose(1, 2)  # [B, T, H*K] -> [B, H, T, K]
 
     def _merge(self, heads: Tensor) -> Tensor:
-        return self._out(heads.transpose(1, 2).flatten(2))  # [B, H, T, K] -> [B, T, D]
+        return self._project_out(heads.transpose(1, 2).flatten(2))  # [B, H, T, K] -> [B, T, D]
 
-    def _out(self, mixed: Tensor) -> Tensor:
-        """What the heads give, [B, T, H*K] -> [B, T, D]."""
+    def _project_out(self, mixed: Tensor) -> Tensor:
+        """The output projection of the heads, [B, T, H*K] -> [B, T, D]."""
         for mask in (self.mask, None if self.gates is None else self.gates()):
             if mask is not None:
-                each = mask if mask.dim() == 1 else mask[:, None]  # [.., H]
-                mixed = (self._heads(mixed) * each[..., None].to(mixed.dtype)).flatten(-2)
+                factor = mask if mask.dim() == 1 else mask[:, None]  # [.., H]
+                mixed = (self._heads(mixed) * factor[..., None].to(mixed.dtype)).flatten(-2)
         merged: Tensor = self.output(mixed)
         return merged
 
@@ -109,30 +110,30 @@ class MultiHeadAttention(nn.Module):
 class SelfAttention(MultiHeadAttention):
     """Attention of a sequence to itself, cached when decoding."""
 
-    packed: Packed | None = None
-    """Query, key and value in one product, when packed."""
-    once = False
-    """See `mt.linear.once`."""
+    packed: PrepackedWeight | None = None
+    """Query, key and value as one product."""
+    keep_fp32 = False
+    """See `linear.keep_fp32`."""
 
     def pack(self, dtype: torch.dtype | None) -> None:
-        """See `mt.linear.pack`."""
+        """See `linear.pack`."""
         self.packed = None
         if dtype is not None:
             parts = (self.query, self.key_value)
             weight, bias = (torch.cat([getattr(p, n) for p in parts]) for n in ("weight", "bias"))
-            self.packed = Packed(weight, bias, dtype)
+            self.packed = PrepackedWeight(weight, bias, dtype)
 
     def attend_self(self, x: Tensor, valid: Tensor | None, causal: bool) -> Tensor:
         """All positions [B, T, D] at once."""
-        query, key, value = map(self._split, self._projected(x))
+        query, key, value = map(self._split, self._project(x))
         return self._merge(self._attend(query, (key, value), valid, causal))
 
     def attend_cached(self, x: Tensor, cache: KeyValueCache, layer: int) -> Tensor:
         """New positions [R, t, D] after those in the cache."""
-        query, key, value = map(self._heads, self._projected(x, cache.length))
-        return self._out(cache.attend(layer, query, key, value))
+        query, key, value = map(self._heads, self._project(x, cache.length))
+        return self._project_out(cache.attend(layer, query, key, value))
 
-    def _projected(self, x: Tensor, start: int | Tensor = 0) -> tuple[Tensor, ...]:
+    def _project(self, x: Tensor, start: int | Tensor = 0) -> tuple[Tensor, ...]:
         """Query, key and value, each [B, T, H*K], of positions from `start` on."""
         if self.packed is not None and not torch.is_grad_enabled():
             query, key, value = self.packed(x).chunk(3, dim=-1)
@@ -140,20 +141,20 @@ class SelfAttention(MultiHeadAttention):
             query, (key, value) = self.query(x), self.key_value(x).chunk(2, dim=-1)
         if self.rotary is not None:
             query, key = self.rotary(query, start), self.rotary(key, start)
-        return self._sharp(query), key, value
+        return self._scale(query), key, value
 
 
 @contextmanager
-def watching(parts: Iterable[MultiHeadAttention]) -> Iterator[list[Tensor]]:
-    """A list that receives the weights [B, H, T, S] of each call of `parts`, in their order."""
-    watched, seen = list(parts), list[Tensor]()
-    for part in watched:
-        part.watch = seen
+def record_attention(parts: Iterable[Any]) -> Iterator[list[Tensor]]:
+    """Record the attention weights [B, H, T, S] of each call of `parts`, in their order."""
+    recorded, weights = list(parts), list[Tensor]()
+    for part in recorded:
+        part.recorded_weights = weights
     try:
-        yield seen
+        yield weights
     finally:
-        for part in watched:
-            part.watch = None
+        for part in recorded:
+            part.recorded_weights = None
 
 
 class FeedForward(nn.Module):
@@ -170,7 +171,7 @@ class FeedForward(nn.Module):
         self.outer = Linear(d_ff, d_model)
         self.drop = Dropout(dropout)
         self.mask: Tensor | None = None
-        """[F], or [B, 1, F], multiplies the columns: so pruning tries them."""
+        """[F] or [B, 1, F], multiplies the columns; pruning measures it."""
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, T, D] -> [B, T, F] -> [B, T, D]."""
@@ -178,7 +179,7 @@ class FeedForward(nn.Module):
             inner = F.silu(self.gate(x)) * self.inner(x)
         else:
             relu = self.activation == "relu"
-            inner = self.inner.rectified(x) if relu else F.gelu(self.inner(x))
+            inner = self.inner.relu(x) if relu else F.gelu(self.inner(x))
         if self.mask is not None:
             inner = inner * self.mask.to(inner.dtype)
         outer: Tensor = self.outer(self.drop(inner))

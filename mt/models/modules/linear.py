@@ -1,57 +1,58 @@
-"""Linear maps whose matrix products come in few sizes on a CPU.
+"""Linear layers with few matrix sizes on a CPU, and weights packed for inference.
 
-In bf16 a CPU's library compiles a kernel for each size of a product and keeps about a megabyte of
-it. Sentences make thousands of sizes, so that compiling would take a good part of the time and
-hundreds of kernels would be held. Rows rounded up to a multiple of 128 make a few dozen.
+In bf16 oneDNN compiles a kernel for each size of a product and keeps about a megabyte of it.
+Sentences make thousands of sizes: compilation would take a good part of the time, and hundreds of
+kernels would stay in memory. With the rows padded to a multiple of 128 a few dozen remain.
 
-For inference weights are packed once into the layout of oneDNN's kernels, in fp32 too: they use
-all of a CPU's vector units whoever made it, and the result of a row does not depend on how many
-rows there are, so that batching cannot change a translation. On another device packing is casting
-once, instead of at each product.
+For inference weights are packed into the layout of oneDNN's kernels, in fp32 too. These kernels use
+all vector units of any CPU, and the result of a row does not depend on the number of rows, so
+batching cannot change a translation. On other devices packing is one cast instead of one per
+product.
+
+Legend: P rows, K inputs, N outputs.
 """
 
 from __future__ import annotations
 
-import functools
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-STEP = 128
-"""Rows of a product come in multiples of this."""
-MANY = 512
-"""More rows than this, as an encoder has, come packed in multiples of STEP, for kernels are kept
-for each number; fewer are few numbers already (`mt.lines.batch_size`)."""
-ROWS = 256
-"""For how many rows a packed weight is laid out; others go as well."""
+from mt.runtime import torch_private
+from mt.runtime.torch_private import can_pack as can_pack
+
+ROW_MULTIPLE = 128
+"""The rows of a product are padded to a multiple of this."""
+MANY_ROWS = 512
+"""Packed products of more rows, as in an encoder, are padded: a kernel is kept for each number of
+rows. Fewer rows come in few numbers anyway."""
+PACKED_ROWS = 256
+"""The number of rows that the layout of a packed weight is optimised for."""
 
 
-def rounded(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """x [..., K] as a matrix [P, K] of that type.
-
-    For bf16 on a CPU P is a multiple of STEP, with zeros in the rows added.
-    """
-    return _in_steps(x, dtype, STEP if x.device.type == "cpu" and dtype == torch.bfloat16 else 1)
+def pad_rows(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """x [..., K] as a matrix [P, K] of that type; for bf16 on a CPU with padded rows of zeros."""
+    padded = x.device.type == "cpu" and dtype == torch.bfloat16
+    return _pad_rows(x, dtype, ROW_MULTIPLE if padded else 1)
 
 
-def _in_steps(x: Tensor, dtype: torch.dtype, step: int) -> Tensor:
-    """x [..., K] as a matrix [P, K] of that type, P a multiple of `step`, zeros in rows added."""
+def _pad_rows(x: Tensor, dtype: torch.dtype, multiple: int) -> Tensor:
     rows = x.numel() // x.size(-1)
-    matrix = x.new_empty(-(-rows // step) * step, x.size(-1), dtype=dtype)
+    matrix = x.new_empty(-(-rows // multiple) * multiple, x.size(-1), dtype=dtype)
     matrix[:rows] = x.reshape(rows, x.size(-1))
     matrix[rows:] = 0
     return matrix
 
 
-class _RoundedLinear(torch.autograd.Function):
-    """x W^T + b in the type of the autocast, forward and backward with rows rounded up."""
+class _PaddedLinear(torch.autograd.Function):
+    """x W^T + b in the type of the autocast, forward and backward with padded rows."""
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # type: ignore[no-untyped-def]
         dtype = torch.get_autocast_dtype("cpu")
-        matrix, w = rounded(x, dtype), weight.to(dtype)
+        matrix, w = pad_rows(x, dtype), weight.to(dtype)
         ctx.save_for_backward(matrix, w)
         ctx.has_bias = bias is not None
         product = (
@@ -62,7 +63,7 @@ class _RoundedLinear(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient: Tensor):  # type: ignore[no-untyped-def]
         matrix, w = ctx.saved_tensors
-        slope = rounded(gradient, w.dtype)
+        slope = pad_rows(gradient, w.dtype)
         rows = gradient.numel() // len(w)
         of_x = (slope @ w)[:rows].view(*gradient.shape[:-1], w.size(1))
         of_bias = slope.sum(0, dtype=torch.float32) if ctx.has_bias else None
@@ -70,7 +71,7 @@ class _RoundedLinear(torch.autograd.Function):
 
 
 def trains_in_bf16(device: torch.device) -> bool:
-    """Whether products are taken in bf16 on a CPU, with gradients."""
+    """Whether products on a CPU are in bf16, with gradients."""
     return (
         device.type == "cpu"
         and torch.is_grad_enabled()
@@ -83,61 +84,41 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """x [..., K] times weight [N, K], plus bias [N]: [..., N], as `F.linear`, its plain twin."""
     if not trains_in_bf16(x.device) or torch.compiler.is_compiling():
         return F.linear(x, weight, bias)
-    product: Tensor = _RoundedLinear.apply(x, weight, bias)  # type: ignore[no-untyped-call]
+    product: Tensor = _PaddedLinear.apply(x, weight, bias)  # type: ignore[no-untyped-call]
     return product
 
 
-@functools.cache
-def can_pack() -> bool:
-    """Whether this torch and this processor have the kernels; they are what compiled code calls."""
-    if not torch.backends.mkldnn.is_available():
-        return False
-    try:
-        weight, x = torch.eye(16), torch.ones(1, 16)
-        return torch.equal(Packed(weight, None, torch.float32)(x), x)
-    except (AttributeError, RuntimeError):
-        return False
-
-
-class Packed:
+class PrepackedWeight:
     """A weight [N, K] and its bias, packed for products in one type; no gradients."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
-        self.laid_out, self.dtype = weight.device.type == "cpu", dtype
+        self.on_cpu, self.dtype = weight.device.type == "cpu", dtype
         with torch.no_grad():
             self.weight = weight.detach().to(dtype)
             self.bias = None if bias is None else bias.detach().to(dtype)
-            if self.laid_out:
-                self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight, ROWS)
+            if self.on_cpu:
+                self.weight = torch_private.pack_weight(self.weight, PACKED_ROWS)
 
     def __call__(self, x: Tensor, activation: str = "none") -> Tensor:
         """x [..., K] -> [..., N] in the packed type; `activation` may be `relu`."""
-        if not self.laid_out:
-            linear = F.linear(x.to(self.dtype), self.weight, self.bias)
-            return F.relu(linear) if activation == "relu" else linear
         rows = x.numel() // x.size(-1)
-        if rows > MANY and rows % STEP:
-            product = self._product(_in_steps(x, self.dtype, STEP), activation)
+        if self.on_cpu and rows > MANY_ROWS and rows % ROW_MULTIPLE:
+            matrix = _pad_rows(x, self.dtype, ROW_MULTIPLE)
+            product = torch_private.packed_linear(matrix, self.weight, self.bias, activation)
             return product[:rows].view(*x.shape[:-1], -1)
-        return self._product(x.to(self.dtype), activation)
-
-    def _product(self, x: Tensor, activation: str) -> Tensor:
-        product: Tensor = torch.ops.mkldnn._linear_pointwise(
-            x, self.weight, self.bias, activation, [], ""
-        )
-        return product
+        return torch_private.packed_linear(x.to(self.dtype), self.weight, self.bias, activation)
 
 
 class Linear(nn.Linear):
-    """torch's linear layer, by `linear`; packed when it shall only infer."""
+    """torch's linear layer by `linear`, which can be packed for inference."""
 
-    packed: Packed | None = None
-    once = False
-    """See `once`."""
+    packed: PrepackedWeight | None = None
+    keep_fp32 = False
+    """See `keep_fp32`."""
 
     def pack(self, dtype: torch.dtype | None) -> None:
-        """Infer with a packed copy of the weights of now; None: with the weights themselves."""
-        self.packed = None if dtype is None else Packed(self.weight, self.bias, dtype)
+        """Infer with a packed copy of the present weights; None: with the weights themselves."""
+        self.packed = None if dtype is None else PrepackedWeight(self.weight, self.bias, dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., K] -> [..., N]."""
@@ -145,48 +126,45 @@ class Linear(nn.Linear):
             return self.packed(x)
         return linear(x, self.weight, self.bias)
 
-    def rectified(self, x: Tensor) -> Tensor:
+    def relu(self, x: Tensor) -> Tensor:
         """max(0, x W^T + b), [..., K] -> [..., N]."""
         if self.packed is not None and not torch.is_grad_enabled():
             return self.packed(x, "relu")
         return F.relu(self(x))
 
 
-def once(part: nn.Module) -> None:
-    """Mark what is computed once a sentence, and packed infers in fp32 whatever the rest does.
-
-    It is little work, and all tokens of the translation depend on it. (On a CPU: elsewhere fp32
-    takes many times as long, and the kernels of attention do not take it.)
-    """
-    for module in part.modules():
-        if isinstance(module, Packable):
-            module.once = True
-
-
 @runtime_checkable
 class Packable(Protocol):
     """A part of a model that infers faster when packed."""
 
-    once: bool
+    keep_fp32: bool
 
     def pack(self, dtype: torch.dtype | None) -> None:
-        """Pack the weights of now; None: undo it."""
+        """Pack the present weights; None: undo it."""
+
+
+def keep_fp32(part: nn.Module) -> None:
+    """Let parts that run once per sentence infer in fp32 on a CPU, however the rest is packed.
+
+    They are little work, and all tokens of the translation depend on them. Elsewhere fp32 is many
+    times as slow, and the attention kernels do not accept it.
+    """
+    for module in part.modules():
+        if isinstance(module, Packable):
+            module.keep_fp32 = True
 
 
 def pack(model: nn.Module, dtype: torch.dtype | None) -> None:
-    """Pack every part of a model that can be; None: undo it.
-
-    Whoever changes weights afterwards packs again.
-    """
+    """Pack every packable part of a model; None: undo it. Repeat it when weights change."""
     on_cpu = next(model.parameters()).device.type == "cpu"
     for module in model.modules():
         if isinstance(module, Packable):
-            exact = dtype is not None and module.once and on_cpu
+            exact = dtype is not None and module.keep_fp32 and on_cpu
             module.pack(torch.float32 if exact else dtype)
 
 
 def packed_weights(model: nn.Module) -> list[Tensor]:
-    """What all packed parts of a model hold."""
+    """The tensors of all packed parts of a model."""
     packs = [getattr(module, "packed", None) for module in model.modules()]
-    held = [each for pack in packs if isinstance(pack, Packed) for each in (pack.weight, pack.bias)]
-    return [each for each in held if each is not None]
+    both = [(each.weight, each.bias) for each in packs if isinstance(each, PrepackedWeight)]
+    return [tensor for pair in both for tensor in pair if tensor is not None]

@@ -1,4 +1,4 @@
-"""Parts of recurrent translators: LSTM layers and attention of one step.
+"""Parts of recurrent translators: LSTM layers, and attention at one step.
 
 Legend: R rows (B sentences, or B*N when decoding with N beams), S source length, T target length,
 E input width, H units, C width of the source's states, A width of the attention's inner layer.
@@ -15,27 +15,20 @@ from torch import Tensor, nn
 from mt.models.modules.linear import Linear, trains_in_bf16
 
 ROWS = 32
-"""Rows in training in bf16 on a CPU are a multiple of this: see `mt.linear`."""
+"""In bf16 training on a CPU the rows are padded to a multiple of this; see `linear`."""
 
 
 def pad_batch(x: Tensor) -> Tensor:
-    """Repeat the first row of x [B, ...] until products like the number of rows.
-
-    The caller cuts the added rows off the result.
-    """
+    """Repeat the first row of x [B, ...] up to a multiple of ROWS where products gain from it."""
     extra = -len(x) % ROWS if trains_in_bf16(x.device) else 0
     return torch.cat((x, x[:1].expand(extra, *x.shape[1:]))) if extra else x
 
 
 class LSTM(nn.Module):
-    """One layer in one direction (Hochreiter and Schmidhuber 1997).
+    """One layer in one direction (Hochreiter and Schmidhuber 1997), E inputs and H units wide.
 
-    It has a forget gate (Gers et al. 2000) and the gates in torch's order: i, f, g, o.
-
-    Args:
-        width: E of its inputs.
-        units: H.
-        fed: width of what a loop adds to its state at each step.
+    It has a forget gate (Gers et al. 2000) and the gates in torch's order: i, f, g, o. At each step
+    `fed` further numbers extend its state.
     """
 
     def __init__(self, width: int, units: int, fed: int = 0) -> None:
@@ -44,56 +37,56 @@ class LSTM(nn.Module):
         self.inputs = Linear(width, 4 * units)
         self.state = Linear(units + fed, 4 * units, bias=False)
 
-    def step(self, given: Tensor, state: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+    def step(self, inputs: Tensor, state: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
         """Advance one position; return the hidden state and the cell, each [R, H].
 
         Args:
-            given: [R, 4H] `inputs` of the position.
-            state: [R, H + fed] the hidden state before it, and what is fed.
-            cell: [R, H] the cell before it, fp32 at least: it adds up over all positions.
+            inputs: [R, 4H] `self.inputs` of the position.
+            state: [R, H + fed] the previous hidden state, and the fed input.
+            cell: [R, H] the previous cell, in fp32 at least: it accumulates over all positions.
         """
         product = self.state(state)
-        i, f, g, o = (given.to(cell.dtype) + product).chunk(4, dim=-1)
+        i, f, g, o = (inputs.to(cell.dtype) + product).chunk(4, dim=-1)
         cell = torch.addcmul(f.sigmoid() * cell, i.sigmoid(), g.tanh())
         return (o.sigmoid() * cell.tanh()).to(product.dtype), cell
 
     def forward(self, x: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Read all positions x [T, R, E] from states [R, H]; hidden [T, R, H] and the last states.
 
-        Packed weights go step by step, so that the result does not depend on the number of rows.
+        Packed weights loop over positions, so the result does not depend on the number of rows.
         """
         if self.state.packed is not None and not torch.is_grad_enabled():
             return self.loop(x, hidden, cell)
         return self.by_torch(x, hidden, cell)
 
     def loop(self, x: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """See `forward`; position for position."""
-        seen = []
-        for given in self.inputs(x).unbind(0):
-            hidden, cell = self.step(given, hidden, cell)
-            seen.append(hidden)
-        return torch.stack(seen), hidden, cell
+        """`forward` by `step`."""
+        outputs = []
+        for inputs in self.inputs(x).unbind(0):
+            hidden, cell = self.step(inputs, hidden, cell)
+            outputs.append(hidden)
+        return torch.stack(outputs), hidden, cell
 
     def by_torch(self, x: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """See `forward`; all positions in torch's kernel, that of `torch.nn.LSTM`."""
+        """`forward` by the kernel of `torch.nn.LSTM`."""
         weights = [self.inputs.weight, self.state.weight, self.inputs.bias]
-        weights.append(torch.zeros_like(weights[-1]))  # torch has two biases, which it adds
+        weights.append(torch.zeros_like(weights[-1]))  # torch adds two biases
         by_cudnn = x.device.type == "cuda"
         if by_cudnn:
             x, weights = for_cudnn(x, weights)
         states = hidden.to(x.dtype)[None], cell.to(x.dtype)[None]
         with torch.autocast("cuda", enabled=False) if by_cudnn else nullcontext():
-            seen, hidden, last = torch.lstm(
+            outputs, hidden, last = torch.lstm(
                 x, states, weights, True, 1, 0.0, self.training, False, False
             )
-        return seen, hidden[0], last[0].to(cell.dtype)
+        return outputs, hidden[0], last[0].to(cell.dtype)
 
 
 def for_cudnn(x: Tensor, weights: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-    """Convert input and weights for cuDNN's LSTM: one dtype, the weights in one piece of memory.
+    """Convert input and weights for cuDNN's LSTM: one dtype, the weights contiguous.
 
-    It has no bf16, and autocast would take fp16 in its place, whose range needs a scaler: with
-    bf16 products this one is in fp32 (on tensor cores as TF32).
+    cuDNN has no bf16, and autocast would use fp16 instead, whose range needs a scaler. So with bf16
+    autocast the LSTM runs in fp32 (TF32 on tensor cores).
     """
     half = torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda") == torch.half
     dtype = torch.half if half else wide(x)
@@ -103,7 +96,7 @@ def for_cudnn(x: Tensor, weights: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
 
 
 def wide(x: Tensor) -> torch.dtype:
-    """The type of sums over all steps: fp32, or x's where that is wider."""
+    """The type of sums over all steps: fp32, or x's type if wider."""
     return torch.promote_types(x.dtype, torch.float32)
 
 
@@ -116,9 +109,9 @@ def reverse_valid(x: Tensor, valid: Tensor) -> Tensor:
 
 
 class Bidirectional(nn.Module):
-    """One layer that reads from both ends (Schuster and Paliwal 1997): half its units from each.
+    """A bidirectional layer (Schuster and Paliwal 1997), half of its units in each direction.
 
-    Each direction begins at the first position that is real, so padding changes nothing.
+    Each direction begins at a real position, so padding changes nothing.
     """
 
     def __init__(self, width: int, units: int) -> None:
@@ -171,7 +164,7 @@ def attend(
             scores = queries @ states.mT
         else:
             inner = (queries[:, :, None] + keys[0][:, None]).tanh()  # [B, N, S, A]
-            # One product a sentence: that of all would round by the number of sentences.
+            # One product per sentence: a single one would round by the number of sentences.
             each = weight.to(inner.dtype)[:, None].expand(len(inner), -1, 1)  # [B, A, 1]
             scores = (inner.flatten(1, 2) @ each).view(inner.shape[:3])
         weights = (scores + bias).softmax(dim=-1)  # [B, N, S]

@@ -1,12 +1,12 @@
-"""Mixture of attention heads (Zhang et al. 2022): each sentence has k of H heads of an attention.
+"""Mixture of attention heads (Zhang et al. 2022): each sentence uses k of H heads of an attention.
 
-The heads that a sentence does not have are not computed. The sentences of one head are gathered,
-multiplied by its matrices and put back: H products of B*k/H sentences each, in place of one
-product of B sentences with all heads. To gather matrices for each sentence instead would move
-4 K D numbers a head, more than it computes for the few positions of a sentence.
+Unselected heads are not computed. The sentences of one head are gathered, multiplied by its
+matrices and put back: H products of B*k/H sentences each, in place of one product of B sentences
+with all heads. Gathering matrices per sentence instead would move 4 K D numbers per head, more
+than the work of the few positions of a sentence.
 
-The k heads of a sentence are numbered 1 to k: keys, values, the cache and the attention itself
-are those of a model with k heads.
+The heads of a sentence are numbered 1 to k: keys, values, the cache and the attention itself are
+those of a model with k heads.
 
 Legend: B sentences, N beams, R rows (B, or B*N when decoding), T queries, S keys, L positions of
 a sentence over all its beams, D model width, H heads, k selected, K head width, A attentions,
@@ -24,20 +24,14 @@ from torch.nn import functional as F
 
 from mt.models.modules.attention import attend, attention_weights
 from mt.models.modules.kv_cache import KeyValueCache
-from mt.models.modules.linear import Packed, linear
+from mt.models.modules.linear import PrepackedWeight, linear
 
 Product = Callable[[Tensor], Tensor]
 """Multiplies states [P, L, D] by the matrix of one head."""
 
 
 class HeadSelection:
-    """The heads that each sentence has of one attention.
-
-    Args:
-        heads: [B, k] their numbers, ascending.
-        weights: [B, k] factors of their results.
-        n_heads: H.
-    """
+    """The heads [B, k] of each sentence in one attention, ascending, and their weights [B, k]."""
 
     def __init__(self, heads: Tensor, weights: Tensor, n_heads: int) -> None:
         self.heads, self.weights, self.n_heads = heads, weights, n_heads
@@ -116,12 +110,7 @@ class HeadRouter(nn.Module):
 
 
 class MixtureOfHeadsCache(KeyValueCache):
-    """A key/value cache with the heads of each sentence.
-
-    Args:
-        selections: of each layer, those of its self-attention and of its cross-attention.
-        source, valid, beams, max_length: see `mt.attention.KeyValueCache`.
-    """
+    """A `KeyValueCache` with the selections of each layer's self- and cross-attention."""
 
     def __init__(
         self, selections: Sequence[tuple[HeadSelection, HeadSelection]],
@@ -142,14 +131,14 @@ class MixtureOfHeadsCache(KeyValueCache):
 class MixtureOfHeadsAttention(nn.Module):
     """Self- or cross-attention with k heads for each sentence.
 
-    Its methods are those of `mt.layers.SelfAttention`, with the selection as last argument or in
-    the cache.
+    Its methods are those of `layers.SelfAttention`, with the selection as last argument or in the
+    cache.
     """
 
     dtype: torch.dtype | None = None
     """The type of the packed matrices."""
-    once = False
-    """See `mt.linear.once`."""
+    keep_fp32 = False
+    """See `linear.keep_fp32`."""
 
     def __init__(self, d_model: int, n_heads: int, dropout: float, d_head: int) -> None:
         super().__init__()
@@ -158,9 +147,9 @@ class MixtureOfHeadsAttention(nn.Module):
         self.query = nn.Linear(d_model, width)
         self.key_value = nn.Linear(d_model, 2 * width)
         self.output = nn.Linear(width, d_model)
-        self.packed: dict[str, list[Packed]] = {}
-        """For each product a packed matrix a head, from its first use on."""
-        self.watch: list[Tensor] | None = None
+        self.packed: dict[str, list[PrepackedWeight]] = {}
+        """For each product a packed matrix per head, from its first use on."""
+        self.recorded_weights: list[Tensor] | None = None
         """A list here receives the weights [B, k, T, S] of each call."""
 
     # -------------------------------------------------------------------------- what layers call
@@ -175,8 +164,8 @@ class MixtureOfHeadsAttention(nn.Module):
     def attend_cached(self, x: Tensor, cache: MixtureOfHeadsCache, layer: int) -> Tensor:
         """Attend from new positions [R, t, D] to themselves and to those in the cache."""
         selection = cache.selections[layer][0]
-        made = self._gather(_by_sentence(x, selection), selection, "all")  # [B, k, L, 3K]
-        query, key, value = (_by_row(part, x) for part in made.chunk(3, dim=-1))
+        mixed = self._gather(_by_sentence(x, selection), selection, "all")  # [B, k, L, 3K]
+        query, key, value = (_by_row(part, x) for part in mixed.chunk(3, dim=-1))
         return self._scatter_rows(cache.attend(layer, query, key, value), x, selection)
 
     def keys_values(self, memory: Tensor, selection: HeadSelection) -> tuple[Tensor, Tensor]:
@@ -204,9 +193,10 @@ class MixtureOfHeadsAttention(nn.Module):
         self, query: Tensor, keys_values: tuple[Tensor, Tensor], valid: Tensor | None, causal: bool
     ) -> Tensor:
         key, value = keys_values
-        if self.watch is not None:
+        if self.recorded_weights is not None:
             wide = torch.promote_types(query.dtype, key.dtype)
-            self.watch.append(attention_weights(query.to(wide), key.to(wide), valid, causal))
+            weights = attention_weights(query.to(wide), key.to(wide), valid, causal)
+            self.recorded_weights.append(weights)
         return attend(query, key, value, valid, causal, self.dropout if self.training else 0.0)
 
     def _gather(self, x: Tensor, selection: HeadSelection, product: str) -> Tensor:
@@ -217,8 +207,8 @@ class MixtureOfHeadsAttention(nn.Module):
         """Add up the results of the heads of each sentence: [B, k, L, K] -> [B, L, D]."""
         mixed = mixed * selection.weights[..., None, None].to(mixed.dtype)
         pairs = mixed.flatten(0, 1).index_select(0, selection.order)  # [B*k, L, K]
-        made = self._multiply(pairs, selection, "output").sum(dim=1)
-        return made + self.output.bias.to(made.dtype)
+        total = self._multiply(pairs, selection, "output").sum(dim=1)
+        return total + self.output.bias.to(total.dtype)
 
     def _scatter_rows(self, mixed: Tensor, x: Tensor, selection: HeadSelection) -> Tensor:
         """`_scatter` of rows of beams: [R, t, k*K] -> [R, t, D]."""
@@ -227,21 +217,20 @@ class MixtureOfHeadsAttention(nn.Module):
 
     def _multiply(self, pairs: Tensor, selection: HeadSelection, product: str) -> Tensor:
         """[B*k, L, .] in the order of the selection -> [B, k, L, W]."""
-        heads = self._products(product)
-        parts = list(zip(heads, pairs.split(selection.counts), strict=True))
-        some = [pair for pair in parts if len(pair[1])] or parts[:1]
-        made = torch.cat([multiply(part) for multiply, part in some])
-        return made.index_select(0, selection.places).unflatten(0, selection.heads.shape)
+        parts = list(zip(self._products(product), pairs.split(selection.counts), strict=True))
+        used = [pair for pair in parts if len(pair[1])] or parts[:1]
+        states = torch.cat([multiply(part) for multiply, part in used])
+        return states.index_select(0, selection.places).unflatten(0, selection.heads.shape)
 
     # ---------------------------------------------------------------------------------- matrices
 
     def _products(self, product: str) -> Sequence[Product]:
         """The product of each head."""
         if self.dtype is not None and not torch.is_grad_enabled():
-            if product not in self.packed:  # what is made of the source once stays in fp32
+            if product not in self.packed:  # source products run once per sentence
                 dtype = torch.float32 if product == "source" else self.dtype
                 pairs = self._matrices(product)
-                self.packed[product] = [Packed(w.contiguous(), b, dtype) for w, b in pairs]
+                self.packed[product] = [PrepackedWeight(w.contiguous(), b, dtype) for w, b in pairs]
             return self.packed[product]
         return [_product(*pair) for pair in self._matrices(product)]
 
@@ -252,20 +241,15 @@ class MixtureOfHeadsAttention(nn.Module):
             return [(columns[:, head], None) for head in range(self.n_heads)]
         parts = [] if product == "source" else [self.query]
         parts += [] if product == "query" else [self.key_value]
+        shape = (-1, self.n_heads, self.d_head)
         weight, bias = (
-            torch.cat(
-                [
-                    getattr(part, name).unflatten(0, (-1, self.n_heads, self.d_head))
-                    for part in parts
-                ]
-            ).transpose(0, 1)
+            torch.cat([getattr(part, name).unflatten(0, shape) for part in parts]).transpose(0, 1)
             for name in ("weight", "bias")
         )  # [H, parts, K, D], [H, parts, K]
-        each = zip(weight.flatten(1, 2).unbind(), bias.flatten(1, 2).unbind(), strict=True)
-        return list(each)
+        return list(zip(weight.flatten(1, 2).unbind(), bias.flatten(1, 2).unbind(), strict=True))
 
     def pack(self, dtype: torch.dtype | None) -> None:
-        """See `mt.linear.pack`."""
+        """See `linear.pack`."""
         self.dtype, self.packed = dtype, {}
 
 
@@ -277,6 +261,6 @@ def _by_sentence(x: Tensor, selection: HeadSelection) -> Tensor:
     return x.reshape(len(selection.heads), -1, x.size(-1))  # [R, t, D] -> [B, L, D]
 
 
-def _by_row(made: Tensor, x: Tensor) -> Tensor:
+def _by_row(states: Tensor, x: Tensor) -> Tensor:
     rows, tokens, _ = x.shape
-    return made.transpose(1, 2).reshape(rows, tokens, made.size(1), -1)  # -> [R, t, k, K]
+    return states.transpose(1, 2).reshape(rows, tokens, states.size(1), -1)  # -> [R, t, k, K]

@@ -12,14 +12,10 @@ from mt.errors import ModelError
 
 
 class Rotary(nn.Module):
-    """Turns queries and keys by their positions (RoFormer, Su et al. 2021, section 3.2.2).
+    """Rotates queries and keys by their positions (RoFormer, Su et al. 2021, section 3.2.2).
 
-    Numbers 2i and 2i+1 of a head turn together by p / 10000^(2i/K) at position p (equation 34), so
-    that a product of two depends only on how far apart they are. It knows every position.
-
-    Args:
-        width: K of a head, even.
-        length: positions whose angles are kept.
+    Components 2i and 2i+1 of a head rotate together by p / 10000^(2i/K) at position p (equation
+    34), so their products depend only on distances. The width K is even. The table grows as needed.
     """
 
     table: Tensor
@@ -30,18 +26,18 @@ class Rotary(nn.Module):
         self.register_buffer("table", sinusoids(length, width), persistent=False)  # [length, K]
 
     def forward(self, x: Tensor, start: int | Tensor = 0) -> Tensor:
-        """x [B, T, H*K], whose first position is `start`; [1] on the device when T is 1."""
+        """Rotate x [B, T, H*K] from position `start` on; a tensor [1] on the device if T is 1."""
         if isinstance(start, Tensor):
             rows = self.table.index_select(0, start)
         else:
             rows = self.reserve(start + x.size(1))[start : start + x.size(1)]  # [T, K]
         sine, cosine = rows[:, None].unflatten(-1, (-1, 2)).unbind(-1)  # [T, 1, K/2]
         a, b = x.unflatten(-1, (-1, self.width // 2, 2)).unbind(-1)  # [B, T, H, K/2] each
-        turned = torch.stack((a * cosine - b * sine, a * sine + b * cosine), dim=-1)
-        return turned.flatten(2).to(x.dtype)
+        rotated = torch.stack((a * cosine - b * sine, a * sine + b * cosine), dim=-1)
+        return rotated.flatten(2).to(x.dtype)
 
     def reserve(self, end: int) -> Tensor:
-        """The table, with rows for the positions before `end`."""
+        """The table, grown to the positions before `end`."""
         if end > len(self.table):
             self.table = sinusoids(2 * end, self.width).to(self.table)
         return self.table
@@ -56,10 +52,7 @@ def sinusoids(length: int, d_model: int) -> Tensor:
 
 
 class Positions(nn.Module):
-    """Adds to each embedding what tells its position (section 3.5).
-
-    Rotary positions are told elsewhere: nothing is added, as for `none`.
-    """
+    """Adds position encodings to embeddings (section 3.5); nothing for `rotary` and `none`."""
 
     table: Tensor
 
@@ -74,27 +67,24 @@ class Positions(nn.Module):
         self.register_buffer("table", table, persistent=False)  # [max_length, D]
 
     def forward(self, x: Tensor, start: int | Tensor = 0) -> Tensor:
-        """x [B, T, D], whose first position is `start`; [1] on the device when T is 1.
+        """Add to x [B, T, D] from position `start` on; a tensor [1] on the device if T is 1.
 
         Raises:
             ModelError: a learned table ends before the last position.
         """
         if self.kind in ("none", "rotary"):
             return x
-        table = self.table if self.learned is None else self.learned.weight
         if isinstance(start, Tensor):
+            table = self.table if self.learned is None else self.learned.weight
             return x + table.index_select(0, start)
         end = start + x.size(1)
-        table = self.reserve(end)
-        return x + table[start:end]
+        return x + self.reserve(end)[start:end]
 
     def reserve(self, end: int) -> Tensor:
-        """The table, with rows for the positions before `end`.
-
-        Sinusoids know every one.
+        """The table, grown to the positions before `end`.
 
         Raises:
-            ModelError: a learned table ends before.
+            ModelError: a learned table is too short.
         """
         if self.learned is not None:
             if end > len(self.learned.weight):

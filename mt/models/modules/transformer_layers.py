@@ -1,18 +1,24 @@
-"""What Transformers share whatever their attention is: residual sublayers, first weights, maps.
+"""What all kinds of Transformer share: residual sublayers, embeddings around two stacks of layers.
 
 Sections are those of "Attention Is All You Need" (Vaswani et al. 2017).
 
-Legend: B sentences, S source length, T target length, H heads.
+Legend: B sentences, S source length, T target length, D model width, H heads, V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from mt.models.modules.layers import Dropout, FeedForward, norm, watching
+from mt.interfaces import Cache, Memory
+from mt.models.modules.embedding import WordDropout
+from mt.models.modules.layers import Dropout, FeedForward, norm, record_attention
+from mt.models.modules.positions import Positions
+from mt.special_tokens import PAD
 
 
 class Sublayer(nn.Module):
@@ -32,18 +38,29 @@ class Sublayer(nn.Module):
         return normalised
 
 
+def check_sizes(config: Any) -> None:
+    """Raise ValueError when the sizes of a model's config contradict each other."""
+    d_model, n_heads = config.d_model, config.n_heads
+    if config.d_head is None and d_model % n_heads:
+        raise ValueError(f"d_model ({d_model}) is not divisible by n_heads ({n_heads})")
+    if config.positions == "learned" and config.max_length is None:
+        raise ValueError("positions: learned needs max_length, the size of its table")
+    if config.positions == "sinusoidal" and d_model % 2:
+        raise ValueError(f"d_model ({d_model}) must be even for sinusoidal positions")
+
+
 def feed_forward(config: Any) -> FeedForward:
     """Build the feed-forward layer (section 3.3) of a model's config."""
     return FeedForward(config.d_model, config.d_ff, config.activation_dropout, config.activation)
 
 
 def initialise(model: nn.Module) -> None:
-    """Draw the weights.
+    """Draw the weights from torch's generator.
 
     | weight | drawn from |
     |---|---|
     | embeddings, learned positions | normal, deviation D^-0.5 |
-    | linear layers (keys and values each for themselves) | Xavier uniform |
+    | linear layers (keys and values separately) | Xavier uniform |
     | biases | 0 |
     | norms | 1, and 0 for the bias |
     """
@@ -57,23 +74,87 @@ def initialise(model: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-def alignment(model: Any, source: Tensor, target: Tensor) -> Tensor:
-    """Compute cross-attention [B, T, S] of target inputs, the mean over heads.
+class TransformerStacks(nn.Module):
+    """Embeddings and positions, a stack of encoder layers and one of decoder layers.
 
-    It is that of the last layer but one, which aligns words best (Garg et al. 2019, section 3).
+    A kind of Transformer adds `encode`, `start` and `decode`; see `mt.interfaces.Seq2Seq`.
     """
-    layer = model.decoder[max(0, len(model.decoder) - 2)]
-    with watching([layer.cross_attention]) as seen:
-        model.decode(target, model.encode(source))
-    return seen[0].mean(dim=1)
 
+    def __init__(
+        self, config: Any, source_size: int, target_size: int, tie: str,
+        encoder: Iterable[nn.Module], decoder: Iterable[nn.Module],
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.scale = math.sqrt(config.d_model) if config.scale_embeddings else 1.0
+        # The target embedding comes first: it owns the weights that are shared.
+        self.target_embedding = nn.Embedding(target_size, config.d_model)
+        self.source_embedding = None if tie == "all" else nn.Embedding(source_size, config.d_model)
+        self.projection = nn.Linear(config.d_model, target_size) if tie == "none" else None
+        length = config.max_length or 1024
+        self.source_positions = Positions(config.positions, config.d_model, length)
+        self.target_positions = Positions(config.positions, config.d_model, length)
+        self.drop = Dropout(config.dropout)
+        words = config.word_dropout
+        self.source_words = WordDropout(words.source, words.by)
+        self.target_words = WordDropout(words.target, words.by)
+        self.encoder, self.decoder = nn.ModuleList(encoder), nn.ModuleList(decoder)
+        final = config.norm == "pre"  # the residual stream itself was never normalised
+        self.encoder_norm = norm(config.norm_kind, config.d_model) if final else nn.Identity()
+        self.decoder_norm = norm(config.norm_kind, config.d_model) if final else nn.Identity()
 
-def attention_maps(model: Any, source: Tensor, target: Tensor) -> Mapping[str, Sequence[Tensor]]:
-    """Compute the weights of every head of every layer; see `mt.contracts.Seq2Seq.attentions`."""
-    with (
-        watching(layer.self_attention for layer in model.encoder) as encoder,
-        watching(layer.self_attention for layer in model.decoder) as decoder,
-        watching(layer.cross_attention for layer in model.decoder) as cross,
-    ):
-        model.decode(target, model.encode(source))
-    return {"encoder": encoder, "decoder": decoder, "cross": cross}
+    def encode(self, source: Tensor) -> Memory:
+        """Source ids [B, S] to memory [B, S, D]."""
+        raise NotImplementedError
+
+    def decode(self, target: Tensor, memory: Memory, cache: Cache | None = None) -> Tensor:
+        """Hidden states [B, T, D] of target inputs [B, T]; with a cache, of the new ones only."""
+        raise NotImplementedError
+
+    def embed_source(self, source: Tensor) -> tuple[Tensor, Tensor]:
+        """The encoder's input [B, S, D] of source ids [B, S], and which are valid [B, S]."""
+        table = self.source_embedding or self.target_embedding
+        x = self.source_words(table, source) * self.scale  # [B, S, D]
+        return self.drop(self.source_positions(x)), source != PAD
+
+    def embed_target(self, target: Tensor, start: int | Tensor) -> Tensor:
+        """The decoder's input [B, T, D] of target ids [B, T] from position `start` on."""
+        x = self.target_words(self.target_embedding, target) * self.scale  # [B, T, D]
+        embedded: Tensor = self.drop(self.target_positions(x, start))
+        return embedded
+
+    def attention(self, source: Tensor, target: Tensor) -> Tensor:
+        """Cross-attention [B, T, S] of target inputs, the mean over heads.
+
+        That of the last layer but one aligns words best (Garg et al. 2019, section 3).
+        """
+        layer: Any = self.decoder[max(0, len(self.decoder) - 2)]
+        with record_attention([layer.cross_attention]) as weights:
+            self.decode(target, self.encode(source))
+        return weights[0].mean(dim=1)
+
+    def attentions(self, source: Tensor, target: Tensor) -> Mapping[str, Sequence[Tensor]]:
+        """The weights of every head of every layer; see `mt.interfaces.Seq2Seq.attentions`."""
+        encoders: list[Any] = list(self.encoder)
+        decoders: list[Any] = list(self.decoder)
+        with (
+            record_attention(layer.self_attention for layer in encoders) as encoder,
+            record_attention(layer.self_attention for layer in decoders) as decoder,
+            record_attention(layer.cross_attention for layer in decoders) as cross,
+        ):
+            self.decode(target, self.encode(source))
+        return {"encoder": encoder, "decoder": decoder, "cross": cross}
+
+    def output(self) -> tuple[Tensor, Tensor | None]:
+        """The projection weight [V, D] and its bias: logits = hidden W^T + b (section 3.4)."""
+        if self.projection is not None:
+            return self.projection.weight, self.projection.bias
+        return self.target_embedding.weight, None
+
+    def forward(self, source: Tensor, target: Tensor) -> Tensor:
+        """Logits [B, T, V] of target inputs [B, T], each position from those before it."""
+        weight, bias = self.output()
+        return F.linear(self.decode(target, self.encode(source)), weight, bias)
+
+    def blocks(self) -> Iterable[nn.Module]:
+        """Encoder and decoder layers."""
+        return [*self.encoder, *self.decoder]

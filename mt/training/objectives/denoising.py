@@ -1,7 +1,7 @@
 """Denoising: the text comes back from its noised form (BART, Lewis et al. 2020).
 
 A row of a monolingual corpus has the same text on both sides, and a `<mask>` before its source
-that says so. The source is noised anew at each step; a row of a parallel corpus is translated. So
+that says so. The source gets new noise at each step; a row of a parallel corpus is translated. So
 one training may pre-train on text alone, or go on denoising while it learns to translate.
 """
 
@@ -136,7 +136,7 @@ class Denoising(nn.Module):
 
 
 class Head(nn.Module):
-    """What stands between encoder and output in masked-token prediction, as in BERT."""
+    """The layers between encoder and output in masked-token prediction, as in BERT."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

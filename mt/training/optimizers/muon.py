@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.optim._muon import muon  # the function of torch.optim.Muon, which takes parts, too
 
 from mt.config.schema import OptimizerConfig
+from mt.runtime.torch_private import muon
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
@@ -93,8 +93,6 @@ class Muon(torch.optim.Optimizer):
         muon(
             weights, gradients, means,
             lr=group["lr"], weight_decay=group["weight_decay"], momentum=group["momentum"],
-            nesterov=True, ns_coefficients=(3.4445, -4.7750, 2.0315), ns_steps=5, eps=1e-7,
-            adjust_lr_fn="match_rms_adamw", has_complex=False,
         )  # fmt: skip
 
 

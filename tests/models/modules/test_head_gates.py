@@ -12,7 +12,8 @@ from mt.compression import head_importance
 from mt.config.plugins import plugin
 from mt.data import collate
 from mt.models.modules import head_gates
-from mt.models.modules.head_gates import HardConcrete, gated
+from mt.models.modules.head_gates import HardConcrete
+from mt.training.head_gate_loss import add_head_gate_loss
 from mt.training.step import ModelWithLoss, accumulate_gradients
 
 transformer, mixture = plugin("models", "transformer"), plugin("models", "mixture_of_heads")
@@ -39,7 +40,9 @@ def built(vocabulary, module=transformer, **config):
 
 def step_of(model, vocabulary, config, module=transformer):
     objective = cross_entropy.build(cross_entropy.Config(), model, vocabulary, None)
-    return ModelWithLoss(model, gated(objective, model, module.Config(**SMALL, **config)), "fp32")
+    return ModelWithLoss(
+        model, add_head_gate_loss(objective, model, module.Config(**SMALL, **config)), "fp32"
+    )
 
 
 def trained(step, steps, rate):
@@ -137,6 +140,6 @@ def test_the_empty_heads_of_an_older_recipe_are_accepted_and_others_are_not():
 def test_a_model_without_gates_has_the_objective_as_it_is(vocabulary):
     model = built(vocabulary)
     objective = cross_entropy.build(cross_entropy.Config(), model, vocabulary, None)
-    assert gated(objective, model, transformer.Config(**SMALL)) is objective
-    assert gated(objective, model, object()) is objective
+    assert add_head_gate_loss(objective, model, transformer.Config(**SMALL)) is objective
+    assert add_head_gate_loss(objective, model, object()) is objective
     assert copy.deepcopy(model) is not model

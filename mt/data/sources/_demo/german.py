@@ -47,7 +47,7 @@ def german(sentence: Sentence) -> str:
 
 
 def german_clause(clause: Clause, finite_at: str) -> list[str]:
-    """A clause whose finite verb stands first, second or last."""
+    """A clause whose finite verb comes first, second or last."""
     subject = german_phrase(clause.subject, "nominative")
     finite, rest = german_verb(clause)
     middle = []

@@ -1,0 +1,109 @@
+"""Every use of torch's private functions, each with a fallback for a torch that lacks it.
+
+`tests/runtime/test_torch_private.py` compares each with public functions.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@functools.cache
+def can_pack() -> bool:
+    """Whether this torch and this CPU have oneDNN's packed linear kernels."""
+    try:
+        weight, x = torch.eye(16), torch.ones(1, 16)
+        packed = pack_weight(weight, 1)
+        return packed.is_mkldnn and torch.equal(packed_linear(x, packed, None, "none"), x)
+    except (AttributeError, RuntimeError):
+        return False
+
+
+def pack_weight(weight: Tensor, rows: int) -> Tensor:
+    """A weight [N, K] in the layout of oneDNN's kernels for products of `rows` rows.
+
+    The weight itself is the fallback. Compiled code of torch calls the same kernels.
+    """
+    if not torch.backends.mkldnn.is_available() or not hasattr(
+        torch.ops.mkldnn, "_reorder_linear_weight"
+    ):
+        return weight
+    packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
+    return packed
+
+
+def packed_linear(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
+    """x [P, K] times a weight of `pack_weight`, plus bias [N]; `activation`: `relu` or `none`."""
+    if weight.is_mkldnn:
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, activation, [], "")
+        return product
+    product = F.linear(x, weight, bias)
+    return F.relu(product) if activation == "relu" else product
+
+
+def muon(
+    weights: list[Tensor], gradients: list[Tensor], means: list[Tensor], *, lr: float,
+    weight_decay: float, momentum: float,
+) -> None:  # fmt: skip
+    """One update of torch.optim.Muon, for matrices that may be views of parameters.
+
+    Updates the weights and the running means of the gradients in place. The scale is that of
+    AdamW's updates (Liu et al. 2025).
+    """
+    settings: dict[str, Any] = {
+        "lr": lr, "weight_decay": weight_decay, "momentum": momentum, "nesterov": True,
+        "ns_coefficients": (3.4445, -4.7750, 2.0315), "ns_steps": 5, "eps": 1e-7,
+        "adjust_lr_fn": "match_rms_adamw",
+    }  # fmt: skip
+    try:
+        from torch.optim._muon import muon as update
+    except ImportError:
+        muon_by_optimizer(weights, gradients, means, settings)
+    else:
+        update(weights, gradients, means, **settings, has_complex=False)
+
+
+def muon_by_optimizer(
+    weights: list[Tensor], gradients: list[Tensor], means: list[Tensor], settings: dict[str, Any]
+) -> None:
+    """The fallback of `muon`, by a new torch.optim.Muon."""
+    if not weights:
+        return
+    parameters = [torch.nn.Parameter(weight.detach()) for weight in weights]
+    optimizer = torch.optim.Muon(parameters, **settings)
+    for parameter, gradient, mean in zip(parameters, gradients, means, strict=True):
+        parameter.grad = gradient
+        optimizer.state[parameter]["momentum_buffer"] = mean
+    optimizer.step()
+
+
+def skips_by_found_inf(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether an optimizer skips its update on the device where its `found_inf` is 1."""
+    return bool(getattr(optimizer, "_step_supports_amp_scaling", False))
+
+
+def lerp_all(tensors: Sequence[Tensor], ends: Sequence[Tensor], weight: Tensor) -> None:
+    """Move each tensor towards its end by the share `weight` [], in place."""
+    if hasattr(torch, "_foreach_lerp_"):
+        torch._foreach_lerp_(list(tensors), list(ends), [weight] * len(tensors))
+        return
+    for tensor, end in zip(tensors, ends, strict=True):
+        tensor.lerp_(end, weight)
+
+
+def num_compilations() -> int:
+    """The number of graphs that torch.compile has compiled in this process; 0 if unknown."""
+    if "torch._dynamo" not in sys.modules:
+        return 0
+    try:
+        from torch._dynamo.utils import counters
+    except ImportError:
+        return 0
+    return int(counters["stats"]["unique_graphs"])

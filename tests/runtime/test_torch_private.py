@@ -1,0 +1,79 @@
+"""Private functions of torch do what public ones do, and so do their fallbacks."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from mt.runtime import torch_private
+
+
+@pytest.mark.parametrize("private", [True, False])
+@pytest.mark.parametrize("activation", ["none", "relu"])
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_a_packed_product_is_that_of_torch(private, activation, with_bias, monkeypatch):
+    if not private:
+        monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    elif not torch_private.can_pack():
+        pytest.skip("this torch or processor packs nothing")
+    x, weight = torch.randn(5, 24), torch.randn(12, 24)
+    bias = torch.randn(12) if with_bias else None
+    packed = torch_private.pack_weight(weight, 5)
+    assert packed.is_mkldnn is private
+    product = torch_private.packed_linear(x, packed, bias, activation)
+    plain = F.linear(x, weight, bias)
+    torch.testing.assert_close(product, plain.relu() if activation == "relu" else plain)
+
+
+def matrices():
+    torch.manual_seed(3)
+    shapes = [(6, 4), (4, 4), (3, 8)]
+    return [[torch.randn(shape) for shape in shapes] for _ in range(3)]
+
+
+def test_muon_and_its_fallback_are_the_same_update(monkeypatch):
+    results = []
+    for private in (True, False):
+        weights, gradients, means = matrices()
+        if not private:
+            monkeypatch.setitem(sys.modules, "torch.optim._muon", None)
+        for _ in range(2):
+            torch_private.muon(weights, gradients, means, lr=0.02, weight_decay=0.1, momentum=0.95)
+        results.append([*weights, *means])
+    before, gradients, _ = matrices()
+    for private, fallback in zip(*results, strict=True):
+        assert torch.equal(private, fallback)
+    assert not any(torch.equal(a, b) for a, b in zip(before, results[0], strict=False))
+
+
+def test_fused_optimizers_skip_an_update_by_found_inf():
+    weight = torch.nn.Parameter(torch.ones(2))
+    assert not torch_private.skips_by_found_inf(torch.optim.SGD([weight], 0.1))
+    fused = torch.optim.AdamW([weight], 0.1, fused=True)
+    if torch_private.skips_by_found_inf(fused):  # else an update is undone: tests/test_step.py
+        weight.grad = torch.ones(2)
+        fused.found_inf = torch.ones(())
+        fused.step()
+        assert weight.tolist() == [1.0, 1.0]
+        fused.found_inf = torch.zeros(())
+        fused.step()
+        assert weight.tolist() != [1.0, 1.0]
+
+
+@pytest.mark.parametrize("private", [True, False])
+def test_lerp_moves_each_tensor_by_the_same_share(private, monkeypatch):
+    if not private:
+        monkeypatch.delattr(torch, "_foreach_lerp_")
+    tensors, ends = [torch.zeros(3), torch.ones(2, 2)], [torch.ones(3), torch.zeros(2, 2)]
+    torch_private.lerp_all(tensors, ends, torch.tensor(0.25))
+    assert tensors[0].tolist() == [0.25] * 3
+    assert tensors[1].tolist() == [[0.75] * 2] * 2
+
+
+def test_compilations_are_counted():
+    before = torch_private.num_compilations()
+    torch.compile(lambda x: x + 1, backend="eager")(torch.ones(2))
+    assert torch_private.num_compilations() == before + 1

@@ -1,0 +1,52 @@
+"""Laws of autotuning: micro-batches fit memory and hold the longest pair."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from mt.models import transformer
+from mt.runtime import memory
+from mt.training import autotune
+from mt.training.objectives import cross_entropy
+from mt.training.step import ModelWithLoss
+
+
+@pytest.fixture
+def step(vocabulary):
+    config = transformer.Config(
+        d_model=16, n_heads=2, d_ff=16, encoder_layers=1, decoder_layers=1, dropout=0.1
+    )
+    model = transformer.build(config, vocabulary)
+    return ModelWithLoss(model, cross_entropy.CrossEntropy(model, 0.1), "fp32")
+
+
+CORPUS = SimpleNamespace(source_lengths=np.array([3, 5, 20]), target_lengths=np.array([4, 30, 6]))
+CPU = torch.device("cpu")
+
+
+def test_what_a_pass_keeps_grows_with_its_rows(step):
+    one, four = (
+        autotune.activation_bytes(step, autotune.full_batch(n, 20, 30, CPU)) for n in (1, 4)
+    )
+    assert 3.5 * one < four < 4.5 * one
+
+
+def test_the_worst_micro_batches_are_full_and_hold_the_longest_sides():
+    longest, middling = autotune.worst_batches(CORPUS, 500, CPU)
+    assert longest.source.shape == (10, 20)
+    assert longest.labels.shape == (10, 30)
+    assert middling.source.numel() + middling.labels.numel() <= 500
+
+
+def test_micro_batches_shrink_where_memory_is_short_but_hold_a_pair(step, monkeypatch):
+    found = []
+    for room in (None, 1 << 40, 1 << 20, 1):
+        monkeypatch.setattr(memory, "available_bytes", lambda room=room: room)
+        found.append(autotune.find_cpu_micro_tokens(step, CORPUS, 100, 6144))
+    assert found[:2] == [6144, 6144]
+    assert 100 < found[2] < 6144
+    assert found[3] == 100
