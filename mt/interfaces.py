@@ -1,4 +1,4 @@
-"""The nouns of the house and the protocols of its plug-ins: read this file first.
+"""Shared data types and interfaces of plug-ins. Read this file first.
 
 Legend: B sentences, S source length, T target length, D model width, H heads, V vocabulary,
 N beams. All tensors are padded on the right with id 0. Nothing here imports torch when it
@@ -106,7 +106,7 @@ class Seq2Seq(Protocol):
     def decode(self, target: Tensor, memory: Memory, cache: Cache | None = None) -> Tensor:
         """Hidden states [B, T, D] of the target inputs [B, T].
 
-        With a cache, `target` [B*N, t] holds the tokens after those already cached.
+        With a cache, `target` [B*N, t] are the tokens after those already cached.
         """
 
     def attention(self, source: Tensor, target: Tensor) -> Tensor:
@@ -161,12 +161,12 @@ class StaticCacheModel(Seq2Seq, Protocol):
 
     @property
     def uniform_heads(self) -> bool:
-        """Whether all decoder layers have as many heads and use them all, as that cache needs."""
+        """Whether all decoder layers use the same number of heads, as that cache needs."""
 
     def keys_values(self, memory: Memory, positions: int) -> list[tuple[Tensor, Tensor]]:
         """What each decoder layer attends to in the memory: keys and values [B, H, S, K].
 
-        Afterwards the model knows so many target positions without making new tables.
+        It also extends the model's position tables to `positions` target positions.
         """
 
 

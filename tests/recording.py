@@ -61,7 +61,7 @@ class Recording(TorchDispatchMode):
 
 
 class Recorder:
-    """A `mt.replays.Recorder` for a CPU; counts what it did."""
+    """A `mt.runtime.cuda_graphs.GraphCapturer` for a CPU; counts what it did."""
 
     def __init__(self):
         self.warmed = self.recorded = self.replayed = 0

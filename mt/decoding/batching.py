@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TypeVar
 
@@ -11,6 +11,7 @@ FIRST_WINDOW, LARGEST_WINDOW = 64, 4096
 GROWTH = 16
 """Growth of a window: many lines make batches of like lengths, few do not."""
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class LineWarnings:
@@ -49,6 +50,17 @@ def length_batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
         end = start + fit // _size_step(fit) * _size_step(fit)
         yield order[start:end]
         start = end
+
+
+def map_by_length(
+    compute: Callable[[list[Item]], Iterable[Result]], items: Sequence[Item],
+    lengths: Sequence[int], tokens: int,
+) -> list[Result]:  # fmt: skip
+    """The results of `compute` for batches of like length, in the order of the items."""
+    results: dict[int, Result] = {}
+    for rows in length_batches(lengths, tokens):
+        results.update(zip(rows, compute([items[row] for row in rows]), strict=True))
+    return [results[row] for row in range(len(items))]
 
 
 def rounded_batch_size(count: int) -> int:

@@ -13,7 +13,10 @@ V vocabulary, K candidates.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from mt.decoding.candidates import (
     NEG_INF,
@@ -35,9 +38,6 @@ from mt.decoding.candidates import (
 from mt.decoding.types import Decoder, Hypotheses, Request
 from mt.errors import ConfigError
 from mt.special_tokens import BEGIN, END
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 @dataclass
@@ -63,28 +63,6 @@ class BeamState:
             setattr(self, each.name, getattr(self, each.name)[sentences])
 
 
-def empty_beams(request: Request, beams: int, groups: int) -> BeamState:
-    """One empty live prefix for each group of each sentence.
-
-    Raises:
-        ConfigError: there are fewer beams than hypotheses to find, or a prefix is too long.
-    """
-    import torch
-
-    if request.n_best > beams:
-        what = f"{beams} beams cannot give {request.n_best} hypotheses"
-        raise ConfigError("SEARCH", "search.beams", what, "ask for fewer, or set more beams")
-    forced = forced_tokens(request)
-    sentences, longest = forced.shape
-    scores = torch.full((sentences, beams), NEG_INF, device=forced.device)
-    scores[:, :: beams // groups] = 0
-    tokens = torch.zeros((sentences, beams, longest), dtype=torch.long, device=forced.device)
-    rows = torch.arange(sentences, device=forced.device)
-    return BeamState(
-        rows, rows.new_zeros(sentences, groups), scores, tokens, tokens.float(), forced
-    )
-
-
 @dataclass
 class Candidates:
     """Continuations of a sentence's beams, best first; each [B, K]."""
@@ -99,19 +77,11 @@ class Candidates:
         """The candidates at the places `order` [B, K']."""
         return Candidates(*(getattr(self, each.name).gather(1, order) for each in fields(self)))
 
-    def first(self, count: int) -> Candidates:
-        """The `count` best."""
-        return Candidates(*(getattr(self, each.name)[:, :count] for each in fields(self)))
-
-
-def _concatenate(parts: list[Candidates]) -> Candidates:
-    import torch
-
-    if len(parts) == 1:
-        return parts[0]
-    return Candidates(
-        *(torch.cat([getattr(p, f.name) for p in parts], dim=1) for f in fields(Candidates))
-    )
+    @staticmethod
+    def concatenate(parts: list[Candidates], width: int) -> Candidates:
+        """The first `width` candidates of each part."""
+        columns = ([getattr(p, each.name)[:, :width] for p in parts] for each in fields(Candidates))
+        return Candidates(*(c[0] if len(c) == 1 else torch.cat(c, dim=1) for c in columns))
 
 
 @dataclass(frozen=True)
@@ -139,9 +109,7 @@ class BeamSearch:
         Raises:
             ConfigError: there are fewer beams than hypotheses to find, or a prefix is too long.
         """
-        import torch
-
-        live = empty_beams(request, self.beams, self.groups)
+        live = self._empty_beams(request)
         finished = Hypotheses(
             live.tokens.clone(), torch.full_like(live.scores, NEG_INF), live.log_probs.clone()
         )
@@ -183,6 +151,20 @@ class BeamSearch:
             result = _drop_duplicates(result)
         return rank_hypotheses(self.config, decoder, request, result)
 
+    def _empty_beams(self, request: Request) -> BeamState:
+        """One empty live prefix for each group of each sentence."""
+        if request.n_best > self.beams:
+            what = f"{self.beams} beams cannot give {request.n_best} hypotheses"
+            raise ConfigError("SEARCH", "search.beams", what, "ask for fewer, or set more beams")
+        forced = forced_tokens(request)
+        sentences, longest = forced.shape
+        scores = torch.full((sentences, self.beams), NEG_INF, device=forced.device)
+        scores[:, :: self.width] = 0
+        tokens = forced.new_zeros(sentences, self.beams, longest)
+        rows = torch.arange(sentences, device=forced.device)
+        num_finished = rows.new_zeros(sentences, self.groups)
+        return BeamState(rows, num_finished, scores, tokens, tokens.float(), forced)
+
     def _continue(
         self, decoder: Decoder, state: Any, logits: Tensor, live: BeamState, step: int,
         is_forced: bool,
@@ -197,49 +179,35 @@ class BeamSearch:
             return every.nan_to_num_(nan=NEG_INF, neginf=NEG_INF), None
         log_probs, ids = top_pieces(decoder, state, logits, self.width)
         if is_forced:
-            log_prob, token = forced_log_probs(
-                decoder, state, logits, forced, log_probs, ids
-            )  # [B, N]
+            value, token = forced_log_probs(decoder, state, logits, forced, log_probs, ids)
             only = (forced >= 0)[:, None]  # [B, 1]
             log_probs = log_probs.masked_fill(only[..., None], NEG_INF)
-            log_probs[..., 0] = log_prob.where(only, log_probs[..., 0])
+            log_probs[..., 0] = value.where(only, log_probs[..., 0])
             ids[..., 0] = token.where(only, ids[..., 0])
         return log_probs, ids
 
     def _select(
-        self,
-        live: BeamState,
-        log_probs: Tensor,
-        ids: Tensor | None,
-        finished: Tensor,
+        self, live: BeamState, log_probs: Tensor, ids: Tensor | None, finished: Tensor,
         longest: Tensor,
-    ) -> tuple[Candidates, Tensor, Candidates]:
-        """Choose what ends and what lives, group by group; count what ends in `live`.
+    ) -> tuple[Candidates, Tensor, Candidates]:  # fmt: skip
+        """N candidates that may end, which of them do [B, N], and the N survivors.
 
         Args:
-            live: the prefixes.
+            live: the prefixes, whose finished hypotheses are counted.
             log_probs, ids: see `_continue`.
             finished: [B, N] scores of the finished hypotheses.
             longest: [B] most tokens.
-
-        Returns:
-            N candidates that may end, which of them do [B, N], and the N survivors.
         """
-        import torch
-
-        width = self.width
+        width, ends, closings, survivors = self.width, [], [], []
         taken = torch.zeros_like(log_probs[:, 0])  # [B, V] beams that grow by a token
-        ends, closings, survivors = [], [], []
         for group in range(self.groups):
             part = slice(group * width, (group + 1) * width)
+            own = live.scores[:, part], log_probs[:, part]
             if ids is not None:
-                best = _rank_pieces(
-                    live.scores[:, part], log_probs[:, part], ids[:, part], 2 * width
-                )
+                best = _rank_pieces(*own, ids[:, part], 2 * width)
             else:
-                penalty = self.diversity * taken
-                best = _rank_all(live.scores[:, part], log_probs[:, part], penalty, 2 * width)
-            best.origins = best.origins + part.start
+                best = _rank_all(*own, self.diversity * taken, 2 * width)
+                best.origins = best.origins + part.start
             ending = best.tokens == END  # [B, 2W]
             closing = ending[:, :width] & (best.scores[:, :width] != NEG_INF)  # [B, W]
             chosen = best.take(ending.int().argsort(dim=1, stable=True)[:, :width])  # [B, W]
@@ -251,25 +219,23 @@ class BeamSearch:
             chosen.scores = chosen.scores.masked_fill(done[:, None], NEG_INF)
             if self.groups > 1:
                 taken.scatter_add_(1, chosen.tokens, (chosen.scores != NEG_INF).float())
-            ends.append(best.first(width))
+            ends.append(best)
             closings.append(closing)
             survivors.append(chosen)
-        return _concatenate(ends), torch.cat(closings, dim=1), _concatenate(survivors)
+        best, chosen = (Candidates.concatenate(each, width) for each in (ends, survivors))
+        return best, torch.cat(closings, dim=1), chosen
 
     def _finish(
         self, finished: Hypotheses, live: BeamState, ends: Candidates, closing: Tensor, step: int
     ) -> None:
         """Add the `ends` where `closing` [B, N]; the best W of each group stay finished."""
-        import torch
 
         def pool(old: Tensor, new: Tensor) -> Tensor:  # [B, N, ...] each -> [B, G, 2W, ...]
             old, new = (x.unflatten(1, (self.groups, self.width)) for x in (old, new))
             return torch.cat((old, new), dim=2)
 
-        scores = (ends.scores / length_divisor(self.config, step + 1.0)).masked_fill(
-            ~closing, NEG_INF
-        )
-        both = pool(finished.scores[live.rows], scores)
+        scores = ends.scores / length_divisor(self.config, step + 1.0)
+        both = pool(finished.scores[live.rows], scores.masked_fill(~closing, NEG_INF))
         order = both.argsort(dim=2, descending=True, stable=True)[:, :, : self.width]  # [B, G, W]
         finished.scores[live.rows] = both.gather(2, order).flatten(1, 2)
         index = order[..., None].expand(-1, -1, -1, step + 1)

@@ -25,7 +25,7 @@ EXTRA_CANDIDATES = 3
 CACHED = 128
 """Rows of the vocabulary's size that fit a CPU's cache."""
 SYNC_EVERY = {"cpu": 1, "cuda": 4}
-"""Steps between two questions of a search to its device, each of which waits for it."""
+"""Steps between two reads from the device, each of which waits for it."""
 BLOCK = 64
 """Values of a block, whose largest `top_k` finds first."""
 UNCOVERED = 1e-9
@@ -36,7 +36,7 @@ class RepetitionConfig(SearchConfig):
     """What a search may have against repetitions. The scores are those of the changed model."""
 
     no_repeat_ngram: int = Field(0, ge=0)
-    """No n-gram of so many tokens occurs twice in a hypothesis; 0: any may. Forced prefixes may."""
+    """No n-gram of this many tokens occurs twice, but for those of a forced prefix; 0: any may."""
     repetition_penalty: float = Field(1.0, gt=0)
     """Logits of tokens already there: positive ones are divided by this, negative multiplied."""
 
@@ -55,9 +55,6 @@ class RankingConfig(RepetitionConfig):
     """The log-probability is divided by length**a (`power`) or ((5 + length) / 6)**a (`gnmt`)."""
     coverage_penalty: float = Field(0.0, ge=0)
     """Weight of the log of the attention that source pieces lack, in the last ranking; 0: none."""
-
-
-# ------------------------------------------------------------------ which tokens may come next
 
 
 def forced_tokens(request: Request) -> Tensor:
@@ -118,16 +115,11 @@ def penalize_repetition(
     return logits
 
 
-# ------------------------------------------------------------------ the best of them
-
-
 def log_softmax(logits: Tensor) -> Tensor:
-    """Log-probabilities [..., V] in fp32; a row of -inf becomes NaN.
-
-    On a CPU this one call takes half the time of a log-sum-exp alone.
-    """
+    """Log-probabilities [..., V] in fp32; a row of -inf becomes NaN."""
     import torch
 
+    # On a CPU this one call takes half the time of a log-sum-exp alone.
     return logits.log_softmax(dim=-1, dtype=torch.float32)
 
 
@@ -188,13 +180,10 @@ def forced_log_probs(
 
 
 def top_k(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The `count` largest of fp32 `values` [..., V] and their places; of equal ones the first.
-
-    Only the blocks with the `count` largest maxima can contain them, and one fast pass finds
-    the maxima.
-    """
+    """The `count` largest of fp32 `values` [..., V] and their places; of equal ones the first."""
     import torch
 
+    # Only the blocks with the `count` largest maxima can contain them; finding these is fast.
     size = values.shape[-1]
     if size < 4 * count * BLOCK:
         places = _first_largest(values, torch.arange(size, device=values.device), min(count, size))
@@ -215,19 +204,13 @@ def top_k(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 def _first_largest(values: Tensor, ids: Tensor, count: int) -> Tensor:
-    """Places of the `count` largest of fp32 `values` [..., V], of equal ones the lowest `ids`.
-
-    `topk` orders equal values arbitrarily; so it gets distinct integers, the value's bits above
-    the id's.
-    """
+    """Places of the `count` largest of fp32 `values` [..., V], of equal ones the lowest `ids`."""
     import torch
 
+    # `topk` orders equal values arbitrarily: give it distinct integers, value bits above id bits.
     bits = (values.float() + 0.0).view(torch.int32).long()  # -0.0 becomes 0.0
     ordered = bits ^ ((bits >> 63) & 0x7FFFFFFF)  # in the order of the values
     return ((ordered << 32) - ids).topk(count, dim=-1).indices
-
-
-# ------------------------------------------------------------------ when to wait, what to keep
 
 
 def should_sync(step: int, device: torch.device) -> bool:
@@ -241,16 +224,13 @@ def should_sync(step: int, device: torch.device) -> bool:
 def sentences_to_keep(stopped: Tensor, stops: int) -> Tensor | None:
     """The sentences [B'], ascending, that a batch continues with; None: all of them.
 
-    They are those not `stopped` [B], of which there are `stops`, filled up to a frequent size.
+    They are all but the `stops` ones that `stopped` [B] marks, filled up to a frequent size.
     """
     count = len(stopped)
     size = rounded_batch_size(count - stops)
     if size == count or stops * 4 < count:  # a smaller batch must be worth its copies
         return None
     return stopped.byte().argsort(stable=True)[:size].sort().values
-
-
-# ------------------------------------------------------------------ how hypotheses rank
 
 
 def length_divisor(config: RankingConfig, length: Tensor | float) -> Tensor | float:
@@ -277,29 +257,21 @@ def cannot_improve(
     return (least != NEG_INF) & (bound <= least)
 
 
-def rank_with_coverage(
-    weight: float, decoder: Decoder, source: Tensor, result: Hypotheses
-) -> Hypotheses:
-    """Rank hypotheses with the coverage penalty of Wu et al. 2016, equation 14.
-
-    It adds `weight` (the paper's beta) times the sum, over source positions, of log(min(c, 1)),
-    where c is the attention that the position got from all tokens of the hypothesis.
-    """
-    if not result.tokens.numel():
-        return result
-    attention = decoder.align(source, result.tokens)  # [B, N, T, S]
-    real = (result.tokens != PAD)[..., None]  # [B, N, T, 1]
-    coverage = attention.float().masked_fill(~real, 0).sum(dim=2)  # [B, N, S]
-    lacking = coverage.clamp(UNCOVERED, 1).log().masked_fill((source == PAD)[:, None], 0)
-    return sort_by_score(result.scores + weight * lacking.sum(dim=-1), result)
-
-
 def rank_hypotheses(
     config: RankingConfig, decoder: Decoder, request: Request, result: Hypotheses
 ) -> Hypotheses:
-    """The `n_best` best of sorted hypotheses, after the coverage penalty if there is one."""
-    if config.coverage_penalty:
-        result = rank_with_coverage(config.coverage_penalty, decoder, request.source, result)
+    """The `n_best` best of sorted hypotheses, after the coverage penalty (Wu et al. 2016, eq. 14).
+
+    It adds to a score `coverage_penalty` (the paper's beta) times the sum, over source positions,
+    of log(min(c, 1)), where c is the attention to the position from all tokens of the hypothesis.
+    """
+    if config.coverage_penalty and result.tokens.numel():
+        attention = decoder.align(request.source, result.tokens)  # [B, N, T, S]
+        real = (result.tokens != PAD)[..., None]  # [B, N, T, 1]
+        coverage = attention.float().masked_fill(~real, 0).sum(dim=2)  # [B, N, S]
+        padding = (request.source == PAD)[:, None]
+        lacking = coverage.clamp(UNCOVERED, 1).log().masked_fill(padding, 0).sum(dim=-1)
+        result = sort_by_score(result.scores + config.coverage_penalty * lacking, result)
     return first_hypotheses(result, request.n_best)
 
 

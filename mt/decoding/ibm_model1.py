@@ -85,14 +85,14 @@ def learn_lexicon(
     pairs: EncodedPairs, rows: Ids, size: int, iterations: int = ITERATIONS
 ) -> Lexicon:
     """The lexicon of the pairs `rows`, ascending, of a corpus with `size` target ids."""
-    found, links = list[Ids](), list[_Links]()
+    keys_of_chunks, links = list[Ids](), list[_Links]()
     for chunk in _link_chunks(pairs, rows):
         keys, widths = _link_keys(pairs, chunk, size)
         unique, inverse = np.unique(keys, return_inverse=True)
-        found.append(unique)
+        keys_of_chunks.append(unique)
         links.append(_Links(inverse.astype(np.int32), widths.astype(np.int32)))
-    keys = np.unique(np.concatenate(found)) if found else np.empty(0, np.int64)
-    for own, part in zip(found, links, strict=True):
+    keys = np.unique(np.concatenate([np.empty(0, np.int64), *keys_of_chunks]))
+    for own, part in zip(keys_of_chunks, links, strict=True):
         part.entries[:] = np.searchsorted(keys, own)[part.entries]
     source = keys // size
     probability = np.ones(len(keys), np.float32)

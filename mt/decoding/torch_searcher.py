@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from mt.config.plugins import plugin
 from mt.config.schema import SearchConfig
 from mt.data.collate import pad_rows, to_batch, to_device
-from mt.decoding.batching import length_batches
+from mt.decoding.batching import map_by_length
 from mt.decoding.decoders import ensemble, require_attention
 from mt.decoding.shortlist import Shortlist, load_shortlist
 from mt.decoding.shortlist_decoder import OutOfShortlistMass, ShortlistDecoder
@@ -40,7 +40,7 @@ from mt.decoding.types import (
     Sentence,
 )
 from mt.errors import ConfigError
-from mt.interfaces import Batch, Seq2Seq
+from mt.interfaces import Seq2Seq
 from mt.models.modules import linear
 from mt.runtime.device import Precision, autocast, cpu_has_bf16
 from mt.special_tokens import BEGIN, END
@@ -103,17 +103,13 @@ class TorchSearcher:
         """The best hypotheses of each sentence, in order."""
         search: Search = plugin("search", config.kind).build(config)
         shortlist = self.shortlist if config.shortlist else None
-        budget = batch_token_budget(config, options)
-        by_row: dict[int, list[Hypothesis]] = {}
-        for rows in length_batches([len(each.source) for each in sentences], budget):
-            batch = [sentences[row] for row in rows]
-            results = self._search_batch(search, batch, options, shortlist)
-            by_row.update(zip(rows, results, strict=True))
-        return (by_row.pop(row) for row in range(len(sentences)))
+        compute = partial(self._search_batch, search, options, shortlist)
+        lengths = [len(each.source) for each in sentences]
+        return iter(map_by_length(compute, sentences, lengths, batch_token_budget(config, options)))
 
     def _search_batch(
-        self, search: Search, sentences: Sequence[Sentence], options: EngineOptions,
-        shortlist: Shortlist | None,
+        self, search: Search, options: EngineOptions, shortlist: Shortlist | None,
+        sentences: Sequence[Sentence],
     ) -> list[list[Hypothesis]]:  # fmt: skip
         source = torch.from_numpy(pad_rows([np.array(each.source) for each in sentences]))
         prefixes = [each.prefix for each in sentences]
@@ -150,15 +146,14 @@ class TorchSearcher:
 
     def force(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
         """The log-probability of each token of each target."""
-        by_row: dict[int, list[float]] = {}
-        for rows in length_batches([max(map(len, pair)) for pair in pairs], SCORED):
-            source, target = ([np.array(pairs[row][side]) for row in rows] for side in (0, 1))
-            batch = to_device(to_batch(source, target, np.array(rows)), self.device)
-            by_row.update(zip(rows, self._force_batch(batch), strict=True))
-        return [by_row[row] for row in range(len(pairs))]
+        lengths = [max(map(len, pair)) for pair in pairs]
+        return map_by_length(self._force_batch, pairs, lengths, SCORED)
 
-    def _force_batch(self, batch: Batch) -> list[list[float]]:
-        """The log-probability of each label of each sentence."""
+    def _force_batch(
+        self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]
+    ) -> list[list[float]]:
+        source, target = ([np.array(pair[side]) for pair in pairs] for side in (0, 1))
+        batch = to_device(to_batch(source, target, np.arange(len(pairs))), self.device)
         models = [cast(Seq2Seq, model) for model in self.models]
         with self.inference():
             real = batch.labels != 0  # [B, T]

@@ -63,9 +63,6 @@ def open_pool(kind: str, path: Path, options: EngineOptions) -> TextTranslator:
     return TextTranslator(searcher, vocabulary, profile, options)
 
 
-# ------------------------------------------------------------------------------ the parent
-
-
 @dataclass
 class _Worker:
     process: BaseProcess
@@ -213,9 +210,6 @@ def _stop(workers: Sequence[_Worker]) -> None:
     for worker in workers:
         worker.pipe.close()
         worker.process.terminate()
-
-
-# ------------------------------------------------------------------------------ a process
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,7 @@ Captured work reads and writes fixed addresses only and never waits for the devi
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -69,13 +68,6 @@ class CudaGraphs:
         return graph.replay, result
 
 
-@dataclass
-class _Graph:
-    replay: Callable[[], None]
-    inputs: list[Tensor]
-    result: Any
-
-
 class GraphCache:
     """Runs work by key: plainly the first time, which warms up, then captured and replayed.
 
@@ -95,7 +87,8 @@ class GraphCache:
         self.capturer, self.tell, self.name, self.max_graphs = capturer, tell, name, max_graphs
         self.failed = False
         self.seen: set[Hashable] = set()
-        self.captured: dict[Hashable, _Graph] = {}
+        self.captured: dict[Hashable, tuple[Callable[[], None], list[Tensor], Any]] = {}
+        """The replay of each key, its inputs and its result."""
 
     def __call__(self, key: Hashable, work: Callable[..., Result], *inputs: Tensor) -> Result:
         """The result of `work(*inputs)`; the next replay of the key overwrites its tensors.
@@ -110,12 +103,11 @@ class GraphCache:
         if key in self.seen and key not in self.captured and not self.failed:
             self._capture(self.capturer, key, work, inputs)
         if key in self.captured:
-            graph = self.captured[key]
-            for static, new in zip(graph.inputs, inputs, strict=True):
-                static.copy_(new)
-            graph.replay()
-            result: Result = graph.result
-            return result
+            replay, static, result = self.captured[key]
+            for old, new in zip(static, inputs, strict=True):
+                old.copy_(new)
+            replay()
+            return cast(Result, result)
         if len(self.seen) < self.max_graphs:
             self.seen.add(key)
         return self.capturer.warm_up(lambda: work(*inputs))
@@ -133,7 +125,7 @@ class GraphCache:
             why = f"of {self.name or key} ({memory.first_line(error)})"
             self.tell(f"mt: warning[GRAPHS] no CUDA graph {why}; running without")
         else:
-            self.captured[key] = _Graph(replay, static, result)
+            self.captured[key] = replay, static, result
 
     def forget(self) -> None:
         """Drop all graphs, for what they read or write has moved."""

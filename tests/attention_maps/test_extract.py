@@ -262,7 +262,7 @@ def evil():
     return [sight(["▁a", EVIL, "▁b"], ["▁今天", "天气", EVIL], EVIL, seed=n) for n in range(2)]
 
 
-def test_the_page_asks_for_nothing_and_nothing_in_it_escapes():
+def test_the_page_requests_nothing_and_nothing_in_it_escapes():
     page = html.render_html(evil(), ABOUT)
     assert not re.search(r"https?:|(?<![a-z])//[a-z]|url\(|@import|<link|<img|<iframe", page)
     assert "alert(1)<" not in page
@@ -285,7 +285,7 @@ def test_the_policy_of_the_page_allows_its_own_style_and_script_only():
     assert not re.search(r"<[^>]+ (style|on\w+)=", page)  # what the policy would forbid
 
 
-def test_what_the_page_tells_are_the_weights(sights):
+def test_what_the_page_shows_are_the_weights(sights):
     data = data_of(html.render_html(sights, {}))
     assert data["levels"] == html.FINE
     for choice, each in enumerate(sights):
@@ -412,7 +412,7 @@ def test_a_picture_without_matplotlib_names_the_extra(run, tmp_path, capsys, mon
         (["--source", "a", "--terminal", "--head", "3"], 2, "heads 1 to 2"),
     ],
 )
-def test_what_cannot_be_shown_is_told(run, capsys, tmp_path, monkeypatch, more, code, told):
+def test_what_cannot_be_shown_is_reported(run, capsys, tmp_path, monkeypatch, more, code, told):
     monkeypatch.chdir(tmp_path)
     found, out, err = shown([run, *more], capsys)
     assert (found, out) == (code, "")

@@ -13,14 +13,14 @@ from mt.decoding.text_translator import merge_translations
 from mt.decoding.types import Translation
 
 
-def test_windows_begin_small_grow_and_hold_every_item_in_order():
+def test_windows_begin_small_grow_and_contain_every_item_in_order():
     found = list(growing_windows(range(20_000)))
     assert [len(each) for each in found] == [64, 1024, 4096, 4096, 4096, 4096, 2528]
     assert [item for each in found for item in each] == list(range(20_000))
     assert list(growing_windows([])) == []
 
 
-def test_batches_hold_every_row_once_within_the_budget_and_little_padding():
+def test_batches_contain_every_row_once_within_the_budget_and_little_padding():
     generator = random.Random(1)
     for _ in range(50):
         lengths = [generator.randint(0, 40) for _ in range(generator.randint(0, 200))]

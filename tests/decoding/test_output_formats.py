@@ -30,7 +30,7 @@ def test_text_is_the_translation_alone():
     assert output_formats.make_formatter(None)(3, "Two dogs run", FIRST) == "Zwei Hunde."
 
 
-def test_columns_come_as_score_translation_alignment_and_never_hold_a_tab():
+def test_columns_come_as_score_translation_alignment_and_never_contain_a_tab():
     rendering = output_formats.make_formatter("text", scores=True, alignments=True)
     assert rendering(0, "", FIRST) == "-0.500000\tZwei Hunde.\t0-0 2-1"
     for scores, alignments in ((True, False), (False, True), (True, True)):
@@ -52,7 +52,7 @@ def test_a_blank_line_has_one_hypothesis_in_an_n_best_list():
     assert output_formats.make_formatter("moses", 3)(0, "", Translation("")).count("\n") == 0
 
 
-def test_json_holds_everything_in_one_line():
+def test_json_contains_everything_in_one_line():
     value = json.loads(output_formats.make_formatter("json", 2)(7, "Two\u2028 dogs\nrun", BOTH))
     assert value["line"] == 7
     assert value["source"] == "Two\u2028 dogs\nrun"
@@ -68,7 +68,7 @@ def test_json_holds_everything_in_one_line():
     assert "\n" not in output_formats.format_json(0, "a\nb", BOTH)
 
 
-def test_json_never_holds_what_is_no_number():
+def test_json_never_contains_what_is_no_number():
     for bad in (math.inf, -math.inf, math.nan):
         line = output_formats.format_json(0, "", Translation("a", bad, ("a",), (bad,)))
         assert json.loads(line)["score"] is None
@@ -88,7 +88,7 @@ def test_json_never_holds_what_is_no_number():
         ("", []),
     ],
 )
-def test_words_are_what_stands_between_spaces(pieces, expected):
+def test_words_are_what_is_between_spaces(pieces, expected):
     cut = pieces.split(" ") if pieces else []
     found = word_alignment.to_words(cut)
     assert [word for word, _ in found] == expected
@@ -107,13 +107,13 @@ def test_a_word_that_attended_to_the_end_alone_has_no_link():
         (("text", 2), "--n-best: text has one translation a line, not 2"),
     ],
 )
-def test_a_format_that_cannot_hold_it_is_refused(asked, what):
+def test_a_format_that_cannot_contain_it_is_refused(asked, what):
     with pytest.raises(ConfigError, match=what) as error:
         output_formats.make_formatter(*asked)
     assert error.value.exit_code == 2
 
 
-def test_scores_are_sums_or_means_and_json_tells_each_token():
+def test_scores_are_sums_or_means_and_json_has_each_token():
     score = Score(-3.0, 2, (-1.0, -2.0), ("▁a", "</s>"))
     assert output_formats.format_score(False, "x", "a", score) == "-3.000000"
     assert output_formats.format_score(True, "x", "a", score) == "-1.500000"

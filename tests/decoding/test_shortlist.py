@@ -145,7 +145,7 @@ class TestFile:
         assert np.array_equal(read.pieces, written.pieces)
         assert np.array_equal(read.always, written.always)
 
-    def test_a_run_without_one_is_told_the_command(self, tmp_path):
+    def test_a_run_without_one_names_the_command(self, tmp_path):
         with pytest.raises(ConfigError, match="SHORTLIST-NONE") as told:
             shortlist.load_shortlist(tmp_path, "v")
         assert f"mt shortlist {tmp_path}" in str(told.value)
@@ -309,7 +309,7 @@ def test_an_ensemble_and_processes_have_it_too(run, tmp_path, monkeypatch):
     assert len(list(mixed.translate(tiny_run.SOURCES))) == len(tiny_run.SOURCES)
 
 
-def test_a_missing_one_is_told_when_the_model_is_opened(tmp_path):
+def test_a_missing_one_is_reported_when_the_model_is_opened(tmp_path):
     run = tiny_run.make(tmp_path)
     with pytest.raises(ConfigError, match="SHORTLIST-NONE"):
         engine(run)
@@ -377,7 +377,7 @@ def test_streamed_data_give_the_same(prepared, tmp_path):
     assert np.array_equal(one.always, two.always)
 
 
-def test_data_that_are_gone_or_others_are_told(tmp_path, monkeypatch, capsys):
+def test_data_that_are_gone_or_others_are_reported(tmp_path, monkeypatch, capsys):
     run = trained_on_all(tmp_path)
     lines = (tmp_path / "train.en").read_text(encoding="utf-8")
     (tmp_path / "train.en").write_text(lines.upper(), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Decoding in frames finds what the plain decoder finds, replayed or not, with every search."""
+"""Decoding in static shapes finds what the plain decoder finds, replayed or not."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def same(found, expected):
     )  # fmt: skip
 
 
-def in_frames(model, recorder=None):
+def in_static_shapes(model, recorder=None):
     return StaticShapeDecoder(StaticShapeModel(model, CPU, recorder, refuse))
 
 
@@ -96,10 +96,11 @@ def test_all_searches_are_tried():
 
 
 @every_search
-def test_a_search_finds_the_same_in_frames(kind):
-    """Batches of several shapes one after another: frames are left, grown and met again."""
+def test_a_search_finds_the_same_in_static_shapes(kind):
+    """Batches of several shapes one after another: shapes are left, outgrown and met again."""
     model, recorder = made(), Recorder()
-    plain, frames, replayed = ModelDecoder(model), in_frames(model), in_frames(model, recorder)
+    plain, frames = ModelDecoder(model), in_static_shapes(model)
+    replayed = in_static_shapes(model, recorder)
     for seed, sentences, longest in [(1, 9, 38), (2, 17, 38), (3, 2, 9), (4, 9, 38), (4, 9, 38)]:
         asked = request(sentences, longest, n_best=1 if kind == "greedy" else 3, seed=seed)
         expected = searched(kind, plain, asked)
@@ -118,26 +119,26 @@ def test_asking_less_often_changes_nothing(kind, monkeypatch):
     expected = searched(kind, ModelDecoder(model), asked)
     for steps in (3, 1000):
         monkeypatch.setitem(mt.decoding.candidates.SYNC_EVERY, "cpu", steps)
-        same(searched(kind, in_frames(model, Recorder()), asked), expected)
+        same(searched(kind, in_static_shapes(model, Recorder()), asked), expected)
 
 
 @every_search
-def test_prefixes_are_honoured_in_frames(kind):
+def test_prefixes_are_honoured_in_static_shapes(kind):
     model = made()
     prefixes = [[70, 71, 72], [], [80]] * 3
     asked = request(n_best=1 if kind == "greedy" else 2, prefixes=prefixes)
-    found = searched(kind, in_frames(model, Recorder()), asked)
+    found = searched(kind, in_static_shapes(model, Recorder()), asked)
     same(found, searched(kind, ModelDecoder(model), asked))
     for row, prefix in enumerate(prefixes):
         assert found.tokens[row, 0, : len(prefix)].tolist() == prefix
 
 
 @pytest.mark.parametrize("kind", ["beam", "greedy", "sampling"])
-def test_an_ensemble_of_frames_is_an_ensemble(kind):
+def test_an_ensemble_of_static_shapes_is_an_ensemble(kind):
     models = [made(), made(2)]
     asked = request()
     plain = ensemble([ModelDecoder(model) for model in models])
-    frames = ensemble([in_frames(model, Recorder()) for model in models])
+    frames = ensemble([in_static_shapes(model, Recorder()) for model in models])
     for _ in range(2):
         same(searched(kind, frames, asked), searched(kind, plain, asked))
 
@@ -151,11 +152,11 @@ def test_an_ensemble_of_frames_is_an_ensemble(kind):
     ],
     ids=lambda options: next(iter(options)),
 )
-def test_each_kind_of_model_is_the_same_in_frames(options):
+def test_each_kind_of_model_is_the_same_in_static_shapes(options):
     model = made(**options)
     asked = request()
     expected = searched("beam", ModelDecoder(model), asked)
-    same(searched("beam", in_frames(model, Recorder()), asked), expected)
+    same(searched("beam", in_static_shapes(model, Recorder()), asked), expected)
 
 
 def test_packed_weights_are_replayed():
@@ -171,18 +172,18 @@ def test_packed_weights_are_replayed():
     assert agreeing > 0.8  # in few bits another order of sums may decide
 
 
-def test_a_table_of_positions_that_grows_is_recorded_anew():
+def test_a_table_of_positions_that_grows_is_captured_again():
     model = made()
-    decoder, plain = in_frames(model, Recorder()), ModelDecoder(model)
+    decoder, plain = in_static_shapes(model, Recorder()), ModelDecoder(model)
     model.target_positions.table = model.target_positions.table[:20].clone()
     for longest in (15, 18, 38, 38):
         asked = request(longest=longest)
         same(searched("beam", decoder, asked), searched("beam", plain, asked))
 
 
-def test_weights_that_move_are_recorded_anew():
+def test_weights_that_move_are_captured_again():
     model = made()
-    decoder, asked = in_frames(model, Recorder()), request()
+    decoder, asked = in_static_shapes(model, Recorder()), request()
     before = searched("beam", decoder, asked)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -193,7 +194,7 @@ def test_weights_that_move_are_recorded_anew():
 
 
 def test_a_batch_that_is_not_the_last_one_is_refused():
-    decoder, asked = in_frames(made()), request(3)
+    decoder, asked = in_static_shapes(made()), request(3)
     with torch.inference_mode():
         old = decoder.start(asked.source, 2, asked.max_lengths)
         decoder.start(asked.source, 2, asked.max_lengths)
@@ -203,7 +204,7 @@ def test_a_batch_that_is_not_the_last_one_is_refused():
 
 def test_one_sentence_that_diverged_does_not_spoil_the_next_batch():
     model = made()
-    decoder, asked = in_frames(model), request()
+    decoder, asked = in_static_shapes(model), request()
     weight = model.target_embedding.weight
     kept = weight.detach().clone()
     with torch.no_grad():
@@ -216,7 +217,7 @@ def test_one_sentence_that_diverged_does_not_spoil_the_next_batch():
 
 
 def test_of_the_same_logits_any_number_of_candidates_is_found():
-    decoder, asked = in_frames(made(), Recorder()), request(3)
+    decoder, asked = in_static_shapes(made(), Recorder()), request(3)
     with torch.inference_mode():
         state = decoder.start(asked.source, 2, asked.max_lengths)
         for _ in range(4):
@@ -236,7 +237,7 @@ class Failing(Recorder):
         raise RuntimeError("out of luck\nand more")
 
 
-def test_when_recording_fails_one_line_is_told_and_all_runs_plainly():
+def test_when_capturing_fails_one_line_is_printed_and_all_runs_plainly():
     told, model, asked = [], made(), request()
     decoder = StaticShapeDecoder(StaticShapeModel(model, CPU, Failing(), told.append))
     expected = searched("beam", ModelDecoder(model), asked)
@@ -268,7 +269,7 @@ def test_a_replay_repeats_what_the_first_pass_decided():
     assert values.item() == (1 + 1) + (2 + 2) + (3 + 2) + (4 + 2)
 
 
-def test_frames_are_few():
+def test_shapes_are_few():
     frames = {
         StaticShape.rounded_up(sentences, 5, source, tokens)
         for sentences in range(1, 257)
@@ -286,13 +287,13 @@ def test_frames_are_few():
     )
 
 
-def test_a_room_stays_where_it_is_until_it_is_too_small():
-    rooms = BufferPool(CPU)
-    small = rooms.view("a", (4, 5), torch.float32)
-    assert rooms.view("a", (2, 3), torch.float32).data_ptr() == small.data_ptr()
-    moved = rooms.moved
-    assert rooms.view("a", (100,), torch.float32).data_ptr() != small.data_ptr()
-    assert rooms.moved == moved + 1
+def test_a_buffer_stays_where_it_is_until_it_is_too_small():
+    pool = BufferPool(CPU)
+    small = pool.view("a", (4, 5), torch.float32)
+    assert pool.view("a", (2, 3), torch.float32).data_ptr() == small.data_ptr()
+    moved = pool.moved
+    assert pool.view("a", (100,), torch.float32).data_ptr() != small.data_ptr()
+    assert pool.moved == moved + 1
 
 
 def test_a_model_without_keys_and_values_is_decoded_plainly():
@@ -305,7 +306,7 @@ def test_a_model_without_keys_and_values_is_decoded_plainly():
     assert with_static_shapes(model, CPU) is model
 
 
-def test_the_engine_translates_in_frames(tmp_path, monkeypatch):
+def test_the_engine_translates_in_static_shapes(tmp_path, monkeypatch):
     """As it will on a CUDA device, with and without a shortlist."""
     native = plugin("engines", "native")
     run = tiny_run.make(tmp_path)

@@ -88,7 +88,7 @@ def random_bytes(generator: random.Random) -> bytes:
     return b"".join(parts)
 
 
-def test_lines_out_are_lines_in_whatever_they_hold():
+def test_lines_out_are_lines_in_whatever_they_contain():
     generator = random.Random(1)
     for _ in range(300):
         data = random_text(generator)
@@ -112,7 +112,7 @@ def test_lines_out_are_lines_in_for_300_inputs_of_any_bytes(engine, monkeypatch)
         assert out.count(b"\n") == lines_in(data), (number, data)
 
 
-def test_bad_bytes_are_replaced_where_that_is_asked_for_and_told_once(engine, capsys):
+def test_bad_bytes_are_replaced_where_that_is_asked_for_and_reported_once(engine, capsys):
     good = b"Dogs.\nGirls sing.\n" * 6
     data = good + b"bad \xff\n\xfe\xfe\n" * 6 + b"Dogs."
     out = through(engine, data, replace_bad=True)
@@ -253,7 +253,7 @@ def test_a_reader_that_leaves_ends_the_command_with_141_and_in_silence(run):
     feeder.join()
 
 
-def test_what_is_no_run_is_told(tmp_path):
+def test_what_is_no_run_is_reported(tmp_path):
     for path, what in ((tmp_path, "not a run"), (tmp_path / "none", "no such run")):
         with pytest.raises(ModelError) as error:
             translate.open_engine(path, ONE)

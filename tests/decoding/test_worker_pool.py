@@ -61,7 +61,7 @@ def test_a_process_that_is_killed_ends_the_command(pool):
     assert told.value.exit_code == 5
 
 
-def test_what_a_process_finds_wrong_is_told_as_if_it_were_here(run, tmp_path):
+def test_what_a_process_finds_wrong_is_reported_as_if_it_were_here(run, tmp_path):
     with pytest.raises(ModelError) as here:
         open_engine(run, options(checkpoint="step-77"))
     with pytest.raises(ModelError) as there:

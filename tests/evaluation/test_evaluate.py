@@ -45,7 +45,7 @@ def test_scores_are_those_of_sacrebleu():
     json.dumps(found)
 
 
-def test_several_references_are_no_worse_and_told():
+def test_several_references_are_no_worse_and_reported():
     one = metrics.score_translations(HYPOTHESES, [REFERENCES], "de", PLAIN)
     two = metrics.score_translations(HYPOTHESES, [REFERENCES, OTHERS], "de", PLAIN)
     assert two["BLEU"]["score"] > one["BLEU"]["score"]
@@ -53,7 +53,7 @@ def test_several_references_are_no_worse_and_told():
     assert all("nrefs:2" in metric["signature"] for metric in two.values())
 
 
-def test_lower_case_is_an_option_and_told():
+def test_lower_case_is_an_option_and_reported():
     lower = metrics.score_translations(
         HYPOTHESES, [REFERENCES], "de", EvaluationConfig(lowercase=True)
     )
@@ -97,7 +97,7 @@ def test_a_tokenizer_that_is_not_installed_names_what_installs_it(
     assert f"{language}-mecab is not installed" in str(error.value)
 
 
-def test_a_tokenizer_that_cannot_be_fetched_is_told(monkeypatch, tmp_path):
+def test_a_tokenizer_that_cannot_be_fetched_is_reported(monkeypatch, tmp_path):
     import sacrebleu.tokenizers.tokenizer_spm as spm
 
     monkeypatch.setattr(spm, "SACREBLEU_DIR", str(tmp_path))
@@ -109,7 +109,7 @@ def test_a_tokenizer_that_cannot_be_fetched_is_told(monkeypatch, tmp_path):
         metrics.make_metrics("de", EvaluationConfig(tokenize="flores200"))
 
 
-def test_counts_that_differ_are_told():
+def test_counts_that_differ_are_reported():
     with pytest.raises(DataError, match="3 hypotheses, 2 references"):
         metrics.score_translations(HYPOTHESES, [REFERENCES, REFERENCES[:2]], "de", PLAIN)
     with pytest.raises(DataError, match="nothing to score"):
@@ -170,7 +170,7 @@ def test_files_are_evaluated_instead(run, engine, tmp_path):
     assert kept[1] == ""
 
 
-def test_files_that_do_not_match_are_told_with_both_counts(run, engine, tmp_path):
+def test_files_that_do_not_match_are_reported_with_both_counts(run, engine, tmp_path):
     (tmp_path / "some.en").write_text("Dogs.\n\nGirls sing.\n", encoding="utf-8")
     (tmp_path / "a.de").write_text("Hunde.\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"a\.de: 1 lines, .*some\.en has 3"):
@@ -186,7 +186,7 @@ def test_what_is_no_run_cannot_be_evaluated(engine, tmp_path):
         evaluate.evaluate(tmp_path, engine)
 
 
-def test_a_recipe_without_test_sets_is_told(tmp_path):
+def test_a_recipe_without_test_sets_is_reported(tmp_path):
     run = tiny_run.make(tmp_path)
     lines = (run / "config.yaml").read_text(encoding="utf-8").split("\n")
     start = lines.index("  test:")

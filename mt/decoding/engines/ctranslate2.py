@@ -181,9 +181,6 @@ def settings(config: SearchConfig, options: EngineOptions) -> dict[str, Any]:
     return theirs
 
 
-# ---------------------------------------------------------------------------- the searcher
-
-
 @dataclass
 class _Job:
     """Sentences that are being translated."""

@@ -9,7 +9,6 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from mt.decoding.beam_core import BeamSearch
 from mt.decoding.candidates import RankingConfig
 from mt.decoding.types import Search
 
@@ -34,5 +33,7 @@ class Config(RankingConfig):
 
 def build(config: Config) -> Search:
     """The search of this configuration."""
+    from mt.decoding.beam_core import BeamSearch
+
     enough = max(1, round(config.beams * config.patience))
     return BeamSearch(config, config.beams, enough=None if config.stop == "bound" else enough)

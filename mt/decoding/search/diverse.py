@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from mt.decoding.beam_core import BeamSearch
 from mt.decoding.candidates import RankingConfig
 from mt.decoding.types import Search
 
@@ -36,5 +35,7 @@ class Config(RankingConfig):
 
 def build(config: Config) -> Search:
     """The search of this configuration."""
+    from mt.decoding.beam_core import BeamSearch
+
     groups, enough = config.groups, config.beams // config.groups
     return BeamSearch(config, config.beams, groups, config.diversity, enough)

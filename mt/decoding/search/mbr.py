@@ -35,7 +35,7 @@ class Config(SearchConfig):
 
     kind: str = "mbr"
     samples: int = Field(32, ge=1)
-    """How many candidates are asked of the other search."""
+    """Number of candidates of the other search."""
     candidates: Annotated[SearchConfig, Plugin("search", "sampling", without=("mbr",))] = Field(
         default={"kind": "sampling", "epsilon": 0.02}, validate_default=True
     )

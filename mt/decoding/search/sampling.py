@@ -41,13 +41,13 @@ if TYPE_CHECKING:
 
 
 class Config(RepetitionConfig):
-    """Draws tokens at random; the n-best list is so many samples, the most probable first."""
+    """Draws tokens at random; the n-best list consists of samples, the most probable first."""
 
     kind: str = "sampling"
     temperature: float = Field(1.0, gt=0)
     """The logits are divided by this: below 1 the likely becomes likelier."""
     top_k: int = Field(0, ge=0)
-    """Draw among so many most probable tokens; 0: all."""
+    """Draw among this many most probable tokens; 0: all."""
     top_p: float = Field(1.0, gt=0, le=1)
     """Draw among the fewest tokens that have this probability together; 1: all."""
     epsilon: float = Field(0.0, ge=0, lt=1)

@@ -1,4 +1,4 @@
-"""Key/value cache of decoding (Vaswani et al. 2017): every position attends without recomputation.
+"""The key/value cache of decoding, so that no position is computed twice.
 
 Legend: B sentences, N beams, R rows (B*N, or B while all beams of a sentence are equal), H heads,
 K head width, S source length, t new tokens, C cells.
@@ -43,17 +43,14 @@ class KeyValueCache:
         self, source: list[tuple[Tensor, Tensor]], valid: Tensor, beams: int, max_length: int,
         heads: Sequence[int] | None = None,
     ) -> None:  # fmt: skip
-        """Start empty.
+        """Start empty, with space for `max_length` tokens.
 
         Args:
             source: for each decoder layer, keys and values [B, H, S, K] of the memory.
             valid: [B, S] bool, True at real source positions.
-            beams: N.
-            max_length: most tokens that will be decoded.
             heads: of each layer's self-attention; by default as many as attend to the source.
         """
-        first = source[0][0]
-        dtype = cache_dtype(first)
+        dtype = cache_dtype(source[0][0])
         self.source = [(k.to(dtype).contiguous(), v.to(dtype).contiguous()) for k, v in source]
         self.padding = None
         if not bool(valid.all()):
@@ -65,9 +62,9 @@ class KeyValueCache:
         self._biases: dict[int, Tensor] = {}  # of this step, by the number of heads
         sentences, cells = len(valid), max_length * beams
         counts = [key.size(1) for key, _ in source] if heads is None else heads
+        first = self.source[0][0]
         shapes = [(sentences, count, cells, first.size(3)) for count in counts]
-        empty = self.source[0][0].new_empty
-        self.own = [(empty(shape), empty(shape)) for shape in shapes]
+        self.own = [(first.new_empty(shape), first.new_empty(shape)) for shape in shapes]
         self.alone = torch.eye(beams, dtype=dtype, device=valid.device).log_()
         self.past = self.alone.new_full((sentences, 1, beams, cells), -math.inf)
 

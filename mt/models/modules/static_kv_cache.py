@@ -77,9 +77,7 @@ class BufferPool:
 
 
 class StaticCache(KeyValueCache):
-    """A `KeyValueCache` in a pool, for one new token a row and step.
-
-    One cache at a time uses the pool."""
+    """A `KeyValueCache` in a pool, which one at a time uses, for one new token a row and step."""
 
     length: Tensor
     """[1] decoded tokens."""
@@ -130,9 +128,9 @@ class StaticCache(KeyValueCache):
     def select_sentences(self, sentences: Tensor) -> None:
         """Keep only these sentences [B'], ascending, with their beams."""
         self.check_owner()
-        shape = self.shape
-        sizes = len(sentences), shape.beams, shape.source, shape.tokens
-        self._move(StaticShape.rounded_up(*sizes), sentences)
+        s = self.shape
+        shape = StaticShape.rounded_up(len(sentences), s.beams, s.source, s.tokens)
+        self._move(shape, sentences)
 
     def grow(self) -> None:
         """Move to a shape of more tokens when this one is full."""
@@ -148,9 +146,7 @@ class StaticCache(KeyValueCache):
             RuntimeError: another cache was started since.
         """
         if self.pool.owner is not self:
-            raise RuntimeError(
-                "a buffer pool serves one batch at a time, and this is not the last one"
-            )
+            raise RuntimeError("a pool serves one batch at a time, and this is not the last one")
 
     def reorder(self, rows: Tensor) -> None:
         """Row r of the real ones becomes what row `rows[r]` [B'*N] was."""

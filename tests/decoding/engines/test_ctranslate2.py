@@ -177,7 +177,7 @@ def damage(path, name, data):
     (path / name).write_bytes(data)
 
 
-def test_a_folder_that_is_not_ours_or_damaged_is_told(folder, tmp_path):
+def test_a_folder_that_is_not_ours_or_damaged_is_reported(folder, tmp_path):
     cases = {
         "CT2-FOREIGN": lambda path: (path / "mt.json").unlink(),
         "mt.json: damaged": lambda path: damage(path, "mt.json", b"{"),
@@ -194,7 +194,7 @@ def test_a_folder_that_is_not_ours_or_damaged_is_told(folder, tmp_path):
         assert error.value.exit_code == 4
 
 
-def test_a_setting_that_is_none_is_told(folder, tmp_path):
+def test_a_setting_that_is_none_is_reported(folder, tmp_path):
     copy = shutil.copytree(folder, tmp_path / "copy")
     about = json.loads((copy / "mt.json").read_text())
     del about["languages"]

@@ -101,7 +101,7 @@ def test_a_blank_line_stays_blank_and_never_meets_the_model(run, line):
     assert list(engine.translate([])) == []
 
 
-def test_no_translation_holds_what_ends_a_line(run):
+def test_no_translation_contains_what_ends_a_line(run):
     engine = native.open(run, ONE)
     ids = engine.vocabulary.encode_target(["a\nb\rc"])[0]
     assert engine.vocabulary.decode_target([ids]) == ["a\nb\rc"]
@@ -256,7 +256,7 @@ def test_a_forced_prefix_begins_the_translation(engine):
     assert [a.text == b.text for a, b in zip(found, free, strict=True)] == [False, True, False] * 4
 
 
-def test_too_few_prefixes_are_told(engine):
+def test_too_few_prefixes_are_reported(engine):
     with pytest.raises(DataError, match="line 2: there is no prefix for it"):
         list(engine.translate(["Dogs.", "Girls."], options(prefixes=["Ein"])))
 
@@ -296,7 +296,7 @@ def test_settings_replace_those_of_the_run(engine):
         ),
     ],
 )
-def test_a_wrong_setting_is_told_by_its_key(run, engine, settings, line):
+def test_a_wrong_setting_is_reported_by_its_key(run, engine, settings, line):
     with pytest.raises(ConfigError) as at_open:
         native.open(run, options(search=settings))
     with pytest.raises(ConfigError) as at_call:
@@ -346,7 +346,7 @@ def test_a_model_in_training_is_translated_without_dropout_and_trains_on(run, en
         engine.searcher.models[0].zero_grad()
 
 
-def test_a_model_that_diverged_is_told(run):
+def test_a_model_that_diverged_is_reported(run):
     engine = native.open(run, ONE)
     with torch.no_grad():
         next(engine.searcher.models[0].parameters()).fill_(math.nan)
@@ -363,7 +363,7 @@ def test_a_run_and_its_checkpoint_are_accepted_and_nothing_else(run, tmp_path):
     assert texts(native.open(folder, ONE), LINES) == texts(native.open(run, ONE), LINES)
 
 
-def test_weights_of_another_shape_are_told_by_name(tmp_path):
+def test_weights_of_another_shape_are_reported_by_name(tmp_path):
     run = tiny_run.make(tmp_path)
     config = (run / "config.yaml").read_text().replace("d_ff: 32", "d_ff: 48")
     (run / "config.yaml").write_text(config)
@@ -382,6 +382,6 @@ def test_a_damaged_checkpoint_is_not_translated_with(tmp_path):
         native.open(run, ONE)
 
 
-def test_a_device_that_is_not_there_is_told(run):
+def test_a_device_that_is_not_there_is_reported(run):
     with pytest.raises(MachineError, match="NO-GPU"):
         native.open(run, options(device="cuda:97"))
