@@ -17,10 +17,12 @@ BadBytes = Enum("BadBytes", {"stop": "stop", "replace": "replace"})
 def command(
     runs: cli.RunFolders,
     source: Annotated[
-        Path | None, Option("-i", "--input", metavar="FILE", help="Default standard input.")
+        Path | None,
+        Option("-i", "--input", metavar="FILE", help="The text; default standard input."),
     ] = None,
     target: Annotated[
-        Path | None, Option("-o", "--output", metavar="FILE", help="Default standard output.")
+        Path | None,
+        Option("-o", "--output", metavar="FILE", help="Translations; default standard output."),
     ] = None,
     force: cli.Force = False,
     n_best: Annotated[
