@@ -1,4 +1,4 @@
-# Everything that is done to this project, by name; `make` alone lists it.
+# All tasks of the project; `make` alone lists them.
 # Each target creates .venv and installs the pinned packages when that is needed.
 
 PYTHON ?= python3
@@ -20,11 +20,11 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $(READY)
 
-demo: $(READY) ## From nothing to a trained model, ten translations and a BLEU score
+demo: $(READY) ## Train a model, print ten translations and its BLEU score
 	$(BIN)/mt train configs/demo.yaml --run $(DEMO)
 	$(BIN)/mt eval $(DEMO) --show 10
 
-# Two processes of one thread each: threads of several processes would wait for one another.
+# Two processes of one thread each: threads of several processes would slow each other.
 test: lint types ## Lint, types and tests: what CI runs
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu and not torture"
 
@@ -52,7 +52,7 @@ bench: $(READY) ## Measure the speed of this machine
 	$(BIN)/python scripts/bench/training.py
 	$(BIN)/python scripts/bench/preparing.py
 
-claims: $(READY) ## Measure what is told of the Transformer: docs/claims.md (QUICK=1: minutes)
+claims: $(READY) ## Test common claims about the Transformer: docs/claims.md (QUICK=1: minutes)
 	$(BIN)/python scripts/claims $(if $(QUICK),--size quick)
 
 clean: ## Delete caches and build output; runs/ and .venv stay

@@ -58,7 +58,7 @@ def step_folders(run: Path) -> list[Path]:
     return sorted((run / "checkpoints").glob("step-*"))
 
 
-def latest_sound_checkpoint(run: Path, tell: Callable[[str], None]) -> Path | None:
+def latest_sound_checkpoint(run: Path, log: Callable[[str], None]) -> Path | None:
     """The newest sound checkpoint to resume from; a damaged one is set aside, with a warning.
 
     Raises:
@@ -69,7 +69,7 @@ def latest_sound_checkpoint(run: Path, tell: Callable[[str], None]) -> Path | No
         why = integrity_error(folder)
         if why is None:
             for bad, reason in faults:
-                tell(f"mt: warning[CKPT-SKIP] {bad.name}: {reason}; set aside")
+                log(f"mt: warning[CKPT-SKIP] {bad.name}: {reason}; set aside")
                 files.rename_path(bad, bad.parent / f".bad-{bad.name}")
             return folder
         faults.append((folder, why))

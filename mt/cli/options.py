@@ -59,7 +59,10 @@ To = Annotated[
 Fresh = Annotated[bool, Option("--fresh", help="Start over; an older run is renamed, not deleted.")]
 Force = Annotated[bool, Option("--force", help="Replace output that exists already.")]
 Strict = Annotated[
-    bool, Option("--strict", help="Exit with 3 at a line too long for the model, not split it.")
+    bool, Option("--strict", help="Exit with 3 at a line that is too long for the model.")
+]
+NewRun = Annotated[
+    Path | None, Option(metavar="DIR", help="The run directory; default runs/<config name>.")
 ]
 
 

@@ -98,7 +98,7 @@ def _load_vocabulary(model: Path) -> Vocabulary:
 
 def distill(
     plan: Plan, fresh: bool = False, training: bool = True,
-    tell: Callable[[str], None] = console.print_line,
+    log: Callable[[str], None] = console.print_line,
 ) -> Iterator[str]:  # fmt: skip
     """Translate the training sources, train the student, and compare it with its teacher.
 
@@ -109,22 +109,22 @@ def distill(
     """
     if fresh and plan.run.exists():
         archive_run(plan.run)
-    student = _prepare_student(plan, tell)
+    student = _prepare_student(plan, log)
     files.write_file(plan.folder / "student.yaml", run_directory.recipe_text(student))
     if not training:
-        tell(f"train it with: mt train {plan.folder / 'student.yaml'} --run {plan.run}")
+        log(f"train it with: mt train {plan.folder / 'student.yaml'} --run {plan.run}")
         return
     train(student, plan.run)
     models = {"teacher": plan.teacher, "student": plan.run}
     yield from compare.format_table(compare.compare_models(models, student))
 
 
-def _prepare_student(plan: Plan, tell: Callable[[str], None]) -> Recipe:
+def _prepare_student(plan: Plan, log: Callable[[str], None]) -> Recipe:
     """The student's recipe: translated data, the vocabulary of the teacher."""
     values: dict[str, Any] = recipe.dump(plan.recipe)
     files.make_folder(plan.folder)
     if plan.recipe.vocabulary.path is None:
-        tell("the student takes over the teacher's vocabulary")
+        log("the student takes over the teacher's vocabulary")
         folder = files.make_folder(plan.folder / "vocabulary")
         _load_vocabulary(plan.teacher).save(folder)
         values["vocabulary"] = {**values["vocabulary"], "path": str(folder.absolute())}
@@ -132,7 +132,7 @@ def _prepare_student(plan: Plan, tell: Callable[[str], None]) -> Recipe:
         values["objective"] = {**values["objective"], "teacher": str(plan.teacher.absolute())}
     if plan.level != "word":
         translated = [
-            translate_corpora(plan, number, source, tell)
+            translate_corpora(plan, number, source, log)
             for number, source in enumerate(plan.recipe.data.train)
         ]
         original = values["data"]["train"] if plan.keep_original else []
@@ -156,14 +156,14 @@ class SourceTexts:
 
 
 def translate_corpora(
-    plan: Plan, number: int, source: SourceConfig, tell: Callable[[str], None]
+    plan: Plan, number: int, source: SourceConfig, log: Callable[[str], None]
 ) -> dict[str, Any]:
     """Translate a training corpus by the teacher; the recipe section that reads the result."""
     out = plan.folder / f"train-{number}"
     direction: Languages = source.direction
     options = replace(plan.options, target_language=_target_language(plan, direction))
     job = translate_corpus.CorpusJob(plan.teacher, SourceTexts(source), out, options, "target")
-    translate_corpus.translate_corpus(job, tell)
+    translate_corpus.translate_corpus(job, log)
     return {
         "kind": "text",
         "source": str((out / "source.txt").absolute()),

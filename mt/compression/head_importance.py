@@ -8,8 +8,7 @@ Legend: B sentences, H heads, K head width, D model width, F feed-forward width.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,38 +58,24 @@ def measure_importance(model: nn.Module, batches: Sequence[Batch]) -> Importance
     heads, columns = attentions(model), feed_forwards(model)
     parts: dict[str, MultiHeadAttention | FeedForward] = {**heads, **columns}
     totals: Scores = {}
-    with _frozen_weights(model):
-        for batch in batches:
-            masks = {name: _add_mask(part, batch) for name, part in parts.items()}
-            try:
-                _total_loss(model, batch).backward()
-            finally:
-                for part in parts.values():
-                    part.mask = None
-            for name, mask in masks.items():
-                assert mask.grad is not None, "the loss depends on every mask"
-                total = mask.grad.abs().flatten(0, -2).sum(dim=0)  # [H] or [F]
-                totals[name] = totals[name] + total if name in totals else total
-    scores = {name: total / total.norm().clamp(min=1e-30) for name, total in totals.items()}
-    return Importance(
-        {name: score for name, score in scores.items() if name in heads},
-        {name: score for name, score in scores.items() if name in columns},
-    )
-
-
-@contextmanager
-def _frozen_weights(model: nn.Module) -> Iterator[None]:
-    """Inference with gradients, but none of the weights."""
-    before = [(p, p.requires_grad) for p in model.parameters()]
     training = model.training
-    model.eval().requires_grad_(False)
+    model.eval()
     try:
-        with torch.enable_grad():
-            yield
+        for batch in batches:
+            masks = [_add_mask(part, batch) for part in parts.values()]
+            with torch.enable_grad():
+                gradients = torch.autograd.grad(_total_loss(model, batch), masks)
+            for name, gradient in zip(parts, gradients, strict=True):
+                total = gradient.abs().flatten(0, -2).sum(dim=0)  # [H] or [F]
+                totals[name] = totals[name] + total if name in totals else total
     finally:
         model.train(training)
-        for parameter, requires_grad in before:
-            parameter.requires_grad_(requires_grad)
+        for part in parts.values():
+            part.mask = None
+    scores = {name: total / total.norm().clamp(min=1e-30) for name, total in totals.items()}
+    return Importance(
+        {name: scores[name] for name in heads}, {name: scores[name] for name in columns}
+    )
 
 
 def _add_mask(part: MultiHeadAttention | FeedForward, batch: Batch) -> Tensor:

@@ -130,15 +130,15 @@ class CorpusBuilder:
         recipe: what to build.
         sources: its corpora.
         folder: the hidden folder to fill.
-        tell: receives each line of progress.
+        log: receives each line of progress.
         inherited: the vocabulary, when another model's is used.
     """
 
     def __init__(
         self, recipe: Recipe, sources: list[CorpusSource], folder: Path,
-        tell: Callable[[str], None], inherited: Vocabulary | None,
+        log: Callable[[str], None], inherited: Vocabulary | None,
     ) -> None:  # fmt: skip
-        self.recipe, self.folder, self.tell, self.inherited = recipe, folder, tell, inherited
+        self.recipe, self.folder, self.log, self.inherited = recipe, folder, log, inherited
         self.sources = {source.name: source for source in sources}
         self.train = [source for source in sources if source.name.startswith("train.")]
         self.valid = [source for source in sources if source.name.startswith("valid")]
@@ -153,7 +153,7 @@ class CorpusBuilder:
         streaming = self.recipe.data.streaming
         with self._timed("reading"):
             part = "the beginning of " if streaming else ""
-            self.tell(f"reading {part}{len(self.train)} training corpora")
+            self.log(f"reading {part}{len(self.train)} training corpora")
             self.spool.fill(self._beginning() if streaming else self._chunks())
             valid = {s.name: list(read_pairs(s.config)) for s in self.valid}
             held = self._held_out(list(chain(*valid.values())))
@@ -225,7 +225,7 @@ class CorpusBuilder:
         vocabulary = self.inherited
         if vocabulary is None:
             if config.path is None:
-                self.tell(f"learning a vocabulary of {config.size:,}")
+                self.log(f"learning a vocabulary of {config.size:,}")
             rows = learn.sample_rows(sum(self.spool.pairs), config)
             corpora = [self.recipe.languages, *(source.config.direction for source in self.train)]
             codes = [" ".join(getattr(each, side) for each in corpora) for side in SIDES]
@@ -272,7 +272,7 @@ class CorpusBuilder:
         wanted, chunks = self.recipe.data.processes, range(len(self.spool.pairs))
         processes = min(physical_cores() if wanted == "auto" else wanted, len(chunks))
         pairs = sum(self.spool.pairs)
-        self.tell(f"encoding {pairs:,} pairs in {processes} processes")
+        self.log(f"encoding {pairs:,} pairs in {processes} processes")
         if pairs < _MIN_PARALLEL_PAIRS or processes == 1:
             yield from map(encoder.encode, chunks)
             return

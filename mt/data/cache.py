@@ -176,7 +176,7 @@ def sweep_cache(folder: Path) -> None:
 
 
 def open_prepared(
-    folder: Path, sources: Sequence[CorpusSource], tell: Callable[[str], None]
+    folder: Path, sources: Sequence[CorpusSource], log: Callable[[str], None]
 ) -> PreparedData:
     """What a finished cache folder holds; ModelError when it is damaged."""
     where = folder / "report.json"
@@ -202,6 +202,6 @@ def open_prepared(
         what = f"{len(pairs)} validation pairs, {len(valid)} of them encoded"
         raise ModelError("CORPUS-DAMAGED", where, what, "run `mt prepare` again")
     size = "streamed" if train is None else f"{len(train):,}"
-    tell(f"{size} pairs, {known.size:,} pieces, from the cache ({folder})")
+    log(f"{size} pairs, {known.size:,} pieces, from the cache ({folder})")
     texts = {source: set(targets) for source, targets in held.items()}
     return PreparedData(known, train, valid, pairs, report, folder, texts)

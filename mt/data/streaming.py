@@ -159,16 +159,16 @@ class Stream:
         held: pairs that training must not see.
         micro_tokens: padded slots of one forward pass.
         processes: this process, which reads its share; others read the rest.
-        tell: where a line about each epoch goes.
+        log: where a line about each epoch goes.
         redraw: re-segments each window, for subword regularisation.
     """
 
     def __init__(
         self, recipe: Recipe, known: Vocabulary, held: HeldOut, micro_tokens: int,
-        processes: StreamRanks, tell: Callable[[str], None],
+        processes: StreamRanks, log: Callable[[str], None],
         redraw: SubwordRegularizer | None = None,
     ) -> None:  # fmt: skip
-        self.recipe, self.known, self.held, self.tell = recipe, known, held, tell
+        self.recipe, self.known, self.held, self.log = recipe, known, held, log
         self.redraw = redraw
         self.micro_tokens, self.processes = micro_tokens, processes
         self.tokens = max(1, recipe.batching.tokens // processes.world_size)
@@ -297,4 +297,4 @@ class Stream:
     def _tell(self, epoch: int) -> None:
         dropped = ", ".join(f"{self.counts[reason]:,} {reason}" for reason in REASONS)
         read = self.counts["pairs"]
-        self.tell(f"end of epoch {epoch + 1}: {read:,} pairs read so far; dropped: {dropped}")
+        self.log(f"end of epoch {epoch + 1}: {read:,} pairs read so far; dropped: {dropped}")

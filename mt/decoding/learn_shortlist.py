@@ -29,7 +29,7 @@ PIECES, FREQUENT, PAIRS = 100, 1000, 200_000
 
 def learn_shortlist(
     path: Path, count: int = PIECES, frequent: int = FREQUENT,
-    most: int = PAIRS, tell: Callable[[str], None] = print_line,
+    most: int = PAIRS, log: Callable[[str], None] = print_line,
 ) -> None:  # fmt: skip
     """Learn the shortlist of a run from its training data, and write it into the run.
 
@@ -38,7 +38,7 @@ def learn_shortlist(
         count: target pieces kept for each source piece.
         frequent: the most frequent target pieces, kept for every source.
         most: pairs to learn from, spread over the corpora; of streamed ones the first.
-        tell: where a line of progress goes.
+        log: where a line of progress goes.
 
     Raises:
         ModelError: there is no such run, or its data now give another vocabulary.
@@ -47,7 +47,7 @@ def learn_shortlist(
     run = run_directory.open_run(path)
     vocabulary = run.vocabulary
     inherited = vocabulary if run.recipe.training.initialise_from else None
-    prepared = prepare(run.recipe, tell, inherited)
+    prepared = prepare(run.recipe, log, inherited)
     if prepared.vocabulary.digest != vocabulary.digest:
         what = "the data of its recipe give another vocabulary now: they have changed"
         advice = "restore the data that the run was trained on"
@@ -61,7 +61,7 @@ def learn_shortlist(
     if not len(rows):
         what = "it was trained on text of one side only, which says nothing of translation"
         raise DataError("SHORTLIST-NONE", run.run, what, "fine-tune it on pairs first")
-    tell(f"learning a shortlist from {len(rows):,} of {len(pairs):,} pairs")
+    log(f"learning a shortlist from {len(rows):,} of {len(pairs):,} pairs")
     sizes = vocabulary.source_size, vocabulary.target_size
     learned = build_shortlist(pairs, rows, *sizes, vocabulary.joint, count, frequent)
     shortlist.save_shortlist(learned, run.run, vocabulary.digest)

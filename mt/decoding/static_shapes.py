@@ -52,15 +52,15 @@ class StaticShapeModel:
         model: the model, already packed for inference.
         device: where it is.
         capturer: of steps; None: they run plainly.
-        tell: where a warning goes.
+        log: where a warning goes.
     """
 
     def __init__(
         self, model: StaticCacheModel, device: torch.device, capturer: GraphCapturer | None,
-        tell: Callable[[str], None] = _tell,
+        log: Callable[[str], None] = _tell,
     ) -> None:  # fmt: skip
         self.model, self.pool = model, BufferPool(device)
-        self.graphs = GraphCache(capturer, tell, "a step of decoding")
+        self.graphs = GraphCache(capturer, log, "a step of decoding")
         self.shapes: dict[Hashable, list[tuple[torch.Size, torch.dtype]]] = {}
         self.moved = 0
         self.weights: list[Tensor] = []

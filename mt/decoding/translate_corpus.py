@@ -52,11 +52,11 @@ class CorpusJob:
     """The number of lines, if known."""
 
 
-def translate_corpus(job: CorpusJob, tell: Callable[[str], None]) -> dict[str, Any]:
+def translate_corpus(job: CorpusJob, log: Callable[[str], None]) -> dict[str, Any]:
     """Translate the missing parts of a corpus and write both sides as files.
 
     Args:
-        tell: where a line of progress goes.
+        log: where a line of progress goes.
 
     Returns:
         The contents of `corpus.json`: the number of `pairs`, and of blank lines `left_out`.
@@ -75,15 +75,15 @@ def translate_corpus(job: CorpusJob, tell: Callable[[str], None]) -> dict[str, A
         digest = _digest([key, names, job.side])
         done = _read_metadata(job.out)
         if done is not None and done["digest"] == digest:
-            tell(f"{job.out}: {done['pairs']:,} pairs are there already")
+            log(f"{job.out}: {done['pairs']:,} pairs are there already")
             return done
         parts = files.make_folder(job.out / "parts")
         files.delete_leftovers(parts)
-        _translate(job, parts, names, tell)
+        _translate(job, parts, names, log)
         metadata = _write_sides(job, parts, names) | {"digest": digest, **key}
         files.write_json(job.out / CORPUS, metadata)  # the last: it marks the corpus complete
         files.delete(parts)
-    tell(f"{job.out}: {metadata['pairs']:,} pairs, {metadata['left_out']:,} blank lines left out")
+    log(f"{job.out}: {metadata['pairs']:,} pairs, {metadata['left_out']:,} blank lines left out")
     return metadata
 
 
@@ -142,14 +142,14 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def _translate(job: CorpusJob, folder: Path, names: list[str], tell: Callable[[str], None]) -> None:
+def _translate(job: CorpusJob, folder: Path, names: list[str], log: Callable[[str], None]) -> None:
     """Translate the missing parts."""
     missing = [number for number, name in enumerate(names) if not (folder / name).is_file()]
     if not missing:
         return
     existing = len(names) - len(missing)
     if existing:
-        tell(f"{existing} of {len(names)} parts are there already")
+        log(f"{existing} of {len(names)} parts are there already")
     began, last, translated = time.monotonic(), time.monotonic(), 0
     for number, texts in _translate_parts(job, set(missing)):
         files.write_file(folder / names[number], "".join(f"{text}\n" for text in texts))
@@ -158,7 +158,7 @@ def _translate(job: CorpusJob, folder: Path, names: list[str], tell: Callable[[s
         if now - last >= LOG_EVERY_SECONDS:
             last, speed = now, translated / (now - began)
             of = f" of {job.total:,}" if job.total else ""
-            tell(f"{existing * PART + translated:,}{of} lines translated, {speed:.1f} lines/s")
+            log(f"{existing * PART + translated:,}{of} lines translated, {speed:.1f} lines/s")
 
 
 def _translate_parts(job: CorpusJob, missing: set[int]) -> Iterator[tuple[int, list[str]]]:

@@ -75,16 +75,16 @@ class GraphCache:
 
     Args:
         capturer: None: everything runs plainly.
-        tell: where the one warning of a failed capture goes.
+        log: where the one warning of a failed capture goes.
         name: of the work in that warning; by default the key.
         max_graphs: graphs kept; the work of later keys runs plainly.
     """
 
     def __init__(
-        self, capturer: GraphCapturer | None, tell: Callable[[str], None], name: str = "",
+        self, capturer: GraphCapturer | None, log: Callable[[str], None], name: str = "",
         max_graphs: int = 512,
     ) -> None:  # fmt: skip
-        self.capturer, self.tell, self.name, self.max_graphs = capturer, tell, name, max_graphs
+        self.capturer, self.log, self.name, self.max_graphs = capturer, log, name, max_graphs
         self.failed = False
         self.seen: set[Hashable] = set()
         self.captured: dict[Hashable, tuple[Callable[[], None], list[Tensor], Any]] = {}
@@ -123,7 +123,7 @@ class GraphCache:
             self.failed = True
             self.forget()
             why = f"of {self.name or key} ({memory.first_line(error)})"
-            self.tell(f"mt: warning[GRAPHS] no CUDA graph {why}; running without")
+            self.log(f"mt: warning[GRAPHS] no CUDA graph {why}; running without")
         else:
             self.captured[key] = replay, static, result
 

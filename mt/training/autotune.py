@@ -73,12 +73,12 @@ def _reuse(
     resolved = {"processes": 1, "sharding": "none", "shapes": [], **resolved}
     if resolved.get("torch", torch.__version__) != torch.__version__:
         what = f"the run began with torch {resolved['torch']}, this is {torch.__version__}"
-        report.tell(f"mt: warning[TORCH] {what}: the last bits of its weights may differ")
+        report.log(f"mt: warning[TORCH] {what}: the last bits of its weights may differ")
     before = {key: resolved[key] for key in sharing}
     if before == sharing:
         return resolved
     changed = ", ".join(f"{key} {before[key]} -> {sharing[key]}" for key in sharing)
-    report.tell(f"{changed}: the same data in the same order, other dropout and rounding")
+    report.log(f"{changed}: the same data in the same order, other dropout and rounding")
     return resolved | {"threads": threads, **sharing}
 
 

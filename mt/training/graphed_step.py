@@ -29,14 +29,14 @@ class GraphedStep:
 
     Args:
         step: model and objective; its gradients get their addresses here, and keep them.
-        tell: where a warning goes.
+        log: where a warning goes.
     """
 
-    def __init__(self, step: nn.Module, tell: Callable[[str], None]) -> None:
+    def __init__(self, step: nn.Module, log: Callable[[str], None]) -> None:
         # Plain passes, too, run on the capturing stream (`GraphCapturer.warm_up`): autograd adds
         # gradients on the stream of their first addition.
         capturer = CudaGraphs(torch.device("cuda", torch.cuda.current_device()))
-        self.graphs = GraphCache(capturer, tell, max_graphs=MAX_GRAPHS)
+        self.graphs = GraphCache(capturer, log, max_graphs=MAX_GRAPHS)
         self.captured = self.graphs.captured
         for parameter in step.parameters():
             parameter.grad = torch.zeros_like(parameter)

@@ -77,7 +77,7 @@ def train(
             if world.is_main:
                 delete_old_checkpoints(run)
             average_last(run, state)
-            report.tell(f"{folder} has finished: {reason}; nothing to do (--fresh starts over)")
+            report.log(f"{folder} has finished: {reason}; nothing to do (--fresh starts over)")
             return
         report.start(run.last_step, state.step)
         run.tracing = trace
@@ -248,7 +248,7 @@ def check_overfitting(run: TrainingRun, state: TrainState, result: Validation) -
         return state
     warning = overfitting.warning(gap, valid, train, run.recipe)
     if warning:
-        run.report.tell(warning)
+        run.report.log(warning)
         gap = replace(gap, told=True)
     return replace(state, gap=asdict(gap))
 
@@ -276,7 +276,7 @@ def finish_run(run: TrainingRun, state: TrainState) -> None:
     average_last(run, state)
     plan = run.recipe.training
     best = f"best {plan.monitor} {abs(state.best or 0):.2f} at step {state.best_step}"
-    run.report.tell(f"finished: {reason}; {best}; the run is {run.folder}")
+    run.report.log(f"finished: {reason}; {best}; the run is {run.folder}")
 
 
 # ----------------------------------------------------------------------------- checkpoints
@@ -319,7 +319,7 @@ def write_checkpoint(
                 raise
             (where, what), *_ = error.problems
             warning = f"mt: warning[DISK] {where}: {what}; trying again in {seconds:.0f} s"
-            run.report.tell(warning)
+            run.report.log(warning)
             time.sleep(seconds)
 
 
@@ -365,7 +365,7 @@ def average_last(run: TrainingRun, state: TrainState) -> None:
         if world.is_main:
             run_directory.mark_best(folder, folder / "checkpoints" / run_directory.AVERAGE)
         line += ", the best"
-    run.report.tell(line)
+    run.report.log(line)
 
 
 # ---------------------------------------------------------------------- skipped and split
@@ -397,7 +397,7 @@ def report_skipped(run: TrainingRun, state: TrainState, step: int, rows: PairInd
     part = "" if run.world.size == 1 else " of rank 0"
     whose = "within their window" if run.recipe.data.streaming else "as prepared"
     what = f"the gradient is not finite at step {step}; update skipped"
-    run.report.tell(
+    run.report.log(
         f"mt: warning[NONFINITE] {what} ({state.skipped} so far); "
         f"its {len(rows)} pairs{part}, numbered {whose}: {some}"
     )
@@ -411,7 +411,7 @@ def report_skipped(run: TrainingRun, state: TrainState, step: int, rows: PairInd
 def report_split(run: TrainingRun, step: int, batch: Batch) -> None:
     """Report a micro-batch that did not fit in memory and was cut in two."""
     rows, source = batch.source.shape
-    run.report.tell(
+    run.report.log(
         f"mt: warning[OOM-SPLIT] step {step}: memory did not suffice for {rows} pairs of "
         f"{source} + {batch.labels.size(1)} positions; done again in two halves "
         "(a lower batching.micro_tokens avoids it)"

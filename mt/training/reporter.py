@@ -74,11 +74,11 @@ class Reporter:
             text = "  \n".join(escape_markdown(part) for part in sample)
             self._on_board("add_text", f"valid/sample_{number}", text, step)
         self._on_board("flush")
-        self.tell(validation_line(values))
+        self.log(validation_line(values))
         for source, reference, hypothesis in samples:
-            self.tell(f"  source      {source}")
-            self.tell(f"  reference   {reference}")
-            self.tell(f"  translation {hypothesis}")
+            self.log(f"  source      {source}")
+            self.log(f"  reference   {reference}")
+            self.log(f"  translation {hypothesis}")
 
     def figure(
         self, name: str, matrix: ArrayLike, rows: Sequence[str], columns: Sequence[str], step: int
@@ -90,7 +90,7 @@ class Reporter:
         self._on_board("add_image", f"valid/{name}", image, step, dataformats="HWC")
         self._on_board("add_text", f"valid/{name}_pieces", legend, step)
 
-    def tell(self, line: str) -> None:
+    def log(self, line: str) -> None:
         """One line to standard error, above the progress line when there is one."""
         if self._progress is None:
             print_line(line)
@@ -159,7 +159,7 @@ class Reporter:
         except (OSError, MtError) as error:
             self._silent.add(log)
             reason = error.problems[0][1] if isinstance(error, MtError) else error
-            self.tell(f"mt: warning: {log} cannot be written ({reason}); training goes on")
+            self.log(f"mt: warning: {log} cannot be written ({reason}); training goes on")
 
 
 class SilentReporter(Reporter):
@@ -179,7 +179,7 @@ class SilentReporter(Reporter):
     def figure(self, *arguments: Any, **options: Any) -> None:  # noqa: D102
         pass
 
-    def tell(self, line: str) -> None:  # noqa: D102
+    def log(self, line: str) -> None:  # noqa: D102
         pass
 
 

@@ -34,7 +34,7 @@ def resume_run(run: TrainingRun, folder: Path) -> TrainState:
         best = run.folder / "checkpoints" / checkpoint.checkpoint_name(state.best_step)
         if best.is_dir() and (run.folder / "best").resolve() != best.resolve():
             run_directory.mark_best(run.folder, best)  # a crash came between the two
-    run.report.tell(f"resuming {run.folder} after step {state.step}")
+    run.report.log(f"resuming {run.folder} after step {state.step}")
     return state
 
 

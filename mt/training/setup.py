@@ -46,7 +46,7 @@ def build_run(
     last = distributed.from_main(world, lambda: open_run_folder(recipe, folder, report))
     device, threads = open_device(recipe, world)
     prepared = prepare_data(recipe, folder, stop, report, world)
-    data = open_training_data(recipe, prepared, device, world, report.tell)
+    data = open_training_data(recipe, prepared, device, world, report.log)
     teacher = open_teacher(recipe, prepared.vocabulary, device)  # before torch is seeded
     module = build_module(recipe, prepared.vocabulary, teacher, device)
     initialised = load_initial_weights(recipe, module.model, last, report, world)
@@ -88,7 +88,7 @@ def open_run_folder(recipe: Recipe, folder: Path, report: Reporter) -> str | Non
         check_recipe(folder, recipe)
     files.make_folder(folder / "checkpoints")
     files.delete_leftovers(folder / "checkpoints")
-    last = run_directory.latest_sound_checkpoint(folder, report.tell)
+    last = run_directory.latest_sound_checkpoint(folder, report.log)
     return None if last is None else last.name
 
 
@@ -114,7 +114,7 @@ def prepare_data(
         make_metrics(valid.direction.target, recipe.evaluation)  # fails early without its package
 
     def action() -> PreparedData:
-        return prepare(recipe, report.tell, finetuning.inherited_vocabulary(recipe, folder))
+        return prepare(recipe, report.log, finetuning.inherited_vocabulary(recipe, folder))
 
     prepared = distributed.main_first(world, "prepared", action)
     if stop.number:
@@ -152,10 +152,10 @@ def load_initial_weights(
         weights = distributed.tensors_from_main(world, read)
         origin = {"initialised": distributed.from_main(world, lambda: facts)}
         finetuning.initialize_from(model, weights, recipe)
-        report.tell(f"begins with the weights of {plan.initialise_from}")
+        report.log(f"begins with the weights of {plan.initialise_from}")
     if plan.freeze:
         frozen = finetuning.freeze_parameters(model, plan.freeze)
-        report.tell(f"{frozen:,} weights are left as they are (training.freeze)")
+        report.log(f"{frozen:,} weights are left as they are (training.freeze)")
     return origin
 
 
@@ -223,7 +223,7 @@ def capture_graphs(
     single = device.type == "cuda" and world.size == 1
     # A graph cannot capture a pass that synchronises, as that of a mixture of heads does.
     if single and recipe.runtime.graphs and not getattr(module.model, "syncs_device", False):
-        return GraphedStep(module, report.tell)
+        return GraphedStep(module, report.log)
     return None
 
 
@@ -238,7 +238,7 @@ def begin_run(run: TrainingRun) -> TrainState:
         run_directory.create_run(run.folder, run.recipe, prepared.vocabulary, run.resolved)
         files.write_json(run.folder / "report.json", prepared.report)
     parameters = sum(p.numel() for p in weights)
-    run.report.tell(f"{parameters:,} parameters on {run.device}, {run.resolved}")
+    run.report.log(f"{parameters:,} parameters on {run.device}, {run.resolved}")
     return TrainState()
 
 

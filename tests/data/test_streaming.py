@@ -108,8 +108,8 @@ def own(stream, cursor):
     return replace(cursor, stream=stream.own_position(cursor.stream))
 
 
-def stream_of(settled, processes=None, held=None, tell=lambda line: None):
-    return Stream(settled, known(), held or {}, 256, processes or StreamRanks(), tell)
+def stream_of(settled, processes=None, held=None, log=lambda line: None):
+    return Stream(settled, known(), held or {}, 256, processes or StreamRanks(), log)
 
 
 def texts(stream, micros):
@@ -283,7 +283,7 @@ def test_what_is_dropped_is_what_preparing_drops(folder, tmp_path):
     lines = []
     stream = stream_of(
         recipe_of(tmp_path, train), held=held_out_pairs(read_pairs(settled.data.valid)),
-        tell=lines.append,
+        log=lines.append,
     )  # fmt: skip
     states = [after for _, after in itertools.islice(stream.updates(Cursor()), 30)]
     (end,) = [state for state in states if state.epoch == 1 and state.update == 0]

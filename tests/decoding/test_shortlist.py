@@ -367,11 +367,11 @@ def test_the_command_learns_it_from_the_data_of_the_run(prepared, monkeypatch, c
 def test_streamed_data_give_the_same(prepared, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(prepared, run, symlinks=True)
-    learn_shortlist.learn_shortlist(prepared, 5, 10, tell=lambda _: None)
+    learn_shortlist.learn_shortlist(prepared, 5, 10, log=lambda _: None)
     text = (run / "config.yaml").read_text(encoding="utf-8")
     assert "streaming: false" in text
     (run / "config.yaml").write_text(text.replace("streaming: false", "streaming: true"))
-    learn_shortlist.learn_shortlist(run, 5, 10, tell=lambda _: None)
+    learn_shortlist.learn_shortlist(run, 5, 10, log=lambda _: None)
     one, two = (shortlist.load_shortlist(each, digest(run)) for each in (prepared, run))
     assert np.array_equal(one.pieces, two.pieces)
     assert np.array_equal(one.always, two.always)
@@ -385,7 +385,7 @@ def test_data_that_are_gone_or_others_are_reported(tmp_path, monkeypatch, capsys
     assert (code, "error[VOCAB-MISMATCH]" in told.err) == (4, True)
     (tmp_path / "train.en").unlink()
     with pytest.raises(DataError, match="no such file"):
-        learn_shortlist.learn_shortlist(run, tell=lambda _: None)
+        learn_shortlist.learn_shortlist(run, log=lambda _: None)
     assert not (run / shortlist.NAME).exists()
     code, told = command(monkeypatch, capsys, "shortlist", tmp_path / "none")
     assert (code, "error[RUN-NONE]" in told.err) == (4, True)

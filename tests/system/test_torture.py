@@ -15,6 +15,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import faults
 import pytest
 from resumable_run import attempt, bits, written
 
@@ -129,7 +130,9 @@ def torture(tmp_path_factory):
     here = Path(__file__)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MT_CACHE", str(folder / "cache"))
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(here.parents[2]), str(here.parent)]))
+        patch.setenv(
+            "PYTHONPATH", os.pathsep.join([str(here.parents[2]), str(here.parent), faults.FOLDER])
+        )
         for library in ("OMP", "OPENBLAS", "MKL"):  # no threads before the forks
             patch.setenv(f"{library}_NUM_THREADS", "1")
         server = multiprocessing.get_context("forkserver")
@@ -137,10 +140,10 @@ def torture(tmp_path_factory):
         yield Torture(folder, server)
 
 
-def killed_at_random(torture, kills, seed, capsys):
+def killed_at_random(torture, kills, seed, capsys, runs=tuple(RUNS)):
     """Run after run, each killed up to five times at random, half of them mostly in a save."""
     chance = random.Random(seed)
-    names = itertools.cycle(RUNS)
+    names = itertools.cycle(runs)
     faults = itertools.cycle([*[SLOW, ""] * 3, *["", SLOW] * 3])  # each with each run in turn
     torture.kills = torture.resumes = torture.runs = 0
     while torture.kills < kills:
@@ -153,13 +156,12 @@ def killed_at_random(torture, kills, seed, capsys):
             assert torture.run(name, run)
         torture.check(name, run)
     with capsys.disabled():
-        told = (
-            f"{torture.kills} kills, {torture.resumes} resumes, {torture.runs} runs (seed {seed})"
-        )
-        print(f"\n{told}: all bit-identical")
+        counts = f"{torture.kills} kills, {torture.resumes} resumes, {torture.runs} runs"
+        print(f"\n{counts} (seed {seed}): all bit-identical")
 
 
-def test_the_tortured_runs_hold_what_they_are_named_for(torture):
+@pytest.mark.slow
+def test_the_tortured_runs_are_what_they_are_named_for(torture):
     """Else the tests below would prove little."""
     states = {}
     for name in RUNS:
@@ -176,8 +178,13 @@ def test_the_tortured_runs_hold_what_they_are_named_for(torture):
     assert slow["seconds"] > torture.whole("ema")["seconds"]
 
 
-def test_ten_kills_at_random(torture, capsys):
-    killed_at_random(torture, 10, 20, capsys)
+def test_four_kills_at_random(torture, capsys):
+    killed_at_random(torture, 4, 20, capsys, ("ema",))
+
+
+@pytest.mark.slow
+def test_twenty_kills_at_random(torture, capsys):
+    killed_at_random(torture, 20, 20, capsys)
 
 
 @pytest.mark.parametrize(

@@ -146,7 +146,7 @@ def test_on_a_terminal_the_line_is_drawn_in_place_and_taken_away(tmp_path, capsy
     reporter = Reporter(tmp_path, interactive=True)
     reporter.start(10, 0)
     reporter.report({"step": 4, **VALUES})
-    reporter.tell("a [red]line[/red] of its own")
+    reporter.log("a [red]line[/red] of its own")
     reporter.close()
     reporter.close()
     out, err = capsys.readouterr()
@@ -158,7 +158,7 @@ def test_on_a_terminal_the_line_is_drawn_in_place_and_taken_away(tmp_path, capsy
 
 def test_what_a_model_says_cannot_drive_the_terminal(tmp_path, capsys):
     reporter = Reporter(tmp_path, interactive=False)
-    reporter.tell("\x1b[2Jgone\u202e")
+    reporter.log("\x1b[2Jgone\u202e")
     assert capsys.readouterr().err == "\\x1b[2Jgone\\u202e\n"
 
 

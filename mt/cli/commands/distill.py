@@ -25,9 +25,7 @@ def command(
     ],
     config: cli.ConfigFile,
     sets: cli.RecipeSets = None,
-    run: Annotated[
-        Path | None, Option(metavar="DIR", help="The student's run; default runs/<config name>.")
-    ] = None,
+    run: cli.NewRun = None,
     level: Annotated[
         Level | None,
         Option(

@@ -24,7 +24,8 @@ def command(
         ),
     ] = None,
     out: Annotated[
-        Path | None, Option("-o", "--output", metavar="PATH", help="Default beside the run.")
+        Path | None,
+        Option("-o", "--output", metavar="PATH", help="Its path; default beside the run."),
     ] = None,
     checkpoint: Checkpoint = None,
     sample: Annotated[

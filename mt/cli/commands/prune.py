@@ -14,15 +14,13 @@ def command(
     run: Annotated[Path, Argument(metavar="RUN", help="A run directory, or a checkpoint in it.")],
     heads: Annotated[
         str | None,
-        Option(
-            metavar="SHARE", help="Remove 50% of the heads; or `closed`: those with closed gates."
-        ),
+        Option(metavar="SHARE", help="Share of heads to remove, say 50%; or closed: by gates."),
     ] = None,
     ff: Annotated[
-        str | None, Option(metavar="SHARE", help="Remove 25% of the feed-forward columns.")
+        str | None, Option(metavar="SHARE", help="Share of columns to remove, say 25%.")
     ] = None,
     layers: Annotated[
-        str | None, Option(metavar="STACK=N,...", help="Keep these: encoder=4,decoder=2.")
+        str | None, Option(metavar="STACK=N,...", help="Layers to keep: encoder=4,decoder=2.")
     ] = None,
     uneven: Annotated[
         bool, Option("--uneven", help="Let attentions lose different numbers of heads.")
@@ -34,7 +32,8 @@ def command(
         int, Option(metavar="N", min=1, help="Training pairs that importance is measured on.")
     ] = 1000,
     out: Annotated[
-        Path | None, Option("-o", "--output", metavar="NEW_RUN", help="Default RUN-pruned.")
+        Path | None,
+        Option("-o", "--output", metavar="NEW_RUN", help="The new run; default RUN-pruned."),
     ] = None,
     sets: RecipeSets = None,
     checkpoint: Checkpoint = None,

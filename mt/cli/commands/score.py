@@ -24,9 +24,7 @@ def command(
     normalize: Annotated[
         bool, Option("--normalize", help="Divide by the number of tokens, </s> included.")
     ] = False,
-    strict: Annotated[
-        bool, Option("--strict", help="Exit with 3 at a line too long for the model, not cut it.")
-    ] = False,
+    strict: cli.Strict = False,
     processes: cli.Processes = 1,
     threads: cli.Threads = None,
     precision: cli.Precision = None,
@@ -38,8 +36,8 @@ def command(
     """Print the log-probability (natural logarithm) of each given translation, one per line.
 
     Forced decoding scores each target line with its </s>. Both files are UTF-8, plain or
-    compressed, with equally many lines. The number of tokens and the perplexity of all lines go
-    to standard error. Several runs are scored as an ensemble.
+    compressed, with equally many lines; a line too long for the model is cut. The number of tokens
+    and the perplexity of all lines go to standard error. Several runs are scored as an ensemble.
 
     \b
     Example:  mt score runs/demo --source test.en --target test.de

@@ -7,15 +7,13 @@ from typing import Annotated
 
 from typer import Option
 
-from mt.cli.options import ConfigFile, Fresh, RecipeSets
+from mt.cli.options import ConfigFile, Fresh, NewRun, RecipeSets
 
 
 def command(
     config: ConfigFile,
     sets: RecipeSets = None,
-    run: Annotated[
-        Path | None, Option(metavar="DIR", help="The run directory; default runs/<config name>.")
-    ] = None,
+    run: NewRun = None,
     fresh: Fresh = False,
     trace: Annotated[
         bool, Option("--trace", help="Write trace.jsonl for mt diff-trace; slower on a GPU.")

@@ -17,10 +17,12 @@ BadBytes = Enum("BadBytes", {"stop": "stop", "replace": "replace"})
 def command(
     runs: cli.RunFolders,
     source: Annotated[
-        Path | None, Option("-i", "--input", metavar="FILE", help="Default standard input.")
+        Path | None,
+        Option("-i", "--input", metavar="FILE", help="The text; default standard input."),
     ] = None,
     target: Annotated[
-        Path | None, Option("-o", "--output", metavar="FILE", help="Default standard output.")
+        Path | None,
+        Option("-o", "--output", metavar="FILE", help="Translations; default standard output."),
     ] = None,
     force: cli.Force = False,
     n_best: Annotated[
@@ -76,9 +78,10 @@ def command(
     """Translate text: one line in, one line out, in order; blank lines stay blank.
 
     The input is raw UTF-8, plain or compressed; nothing else needs to tokenise or detokenise it.
-    The -o file appears when it is complete. An ensemble averages the log-probabilities of its
-    models, which must share one vocabulary. At a terminal, without -i, translation is interactive:
-    a prompt, the translation coloured by confidence, and a map of the attention; Ctrl-D ends it.
+    A line too long for the model is split. The -o file appears when it is complete. An ensemble
+    averages the log-probabilities of its models, which must share one vocabulary. At a terminal,
+    without -i, translation is interactive: a prompt, the translation coloured by confidence, and a
+    map of the attention; Ctrl-D ends it.
 
     \b
     Example:  mt translate runs/demo -i test.en -o test.de --set search.beams=8
