@@ -68,11 +68,8 @@ def write_bundle(path: Path, opened: LoadedModel, model: nn.Module) -> None:
         **opened.vocabulary.parts(),
         MODEL: save(checkpoint.model_weights(model)),
     }
-    listed = {
-        name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
-        for name, data in parts.items()
-    }
-    manifest = files.as_json({"format": FORMAT, "files": listed}).encode()
+    facts = {"format": FORMAT, "files": files.describe_parts(parts)}
+    manifest = files.as_json(facts).encode()
     with files.open_new(path) as stream, zipfile.ZipFile(stream, "w") as archive:
         for name, data in {MANIFEST: manifest, **parts}.items():
             member = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))

@@ -9,7 +9,6 @@ A checkpoint is a folder whose MANIFEST.json, written last, agrees with every fi
 
 from __future__ import annotations
 
-import hashlib
 import json
 import zipfile
 from dataclasses import asdict, fields
@@ -78,15 +77,16 @@ def save_checkpoint(
     parts = {MODEL: serialise(weights), STATE: json.dumps(asdict(state), allow_nan=False).encode()}
     if training is not None:
         parts[TRAINING] = serialise(training)
-    listed = {
-        part: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
-        for part, data in parts.items()
-    }
     final = run / "checkpoints" / name
     with files.staged_folder(final) as folder:
         for part, data in parts.items():
             files.write_file(folder / part, data)
-        manifest = {"format": FORMAT, "step": state.step, **about, "files": listed}
+        manifest = {
+            "format": FORMAT,
+            "step": state.step,
+            **about,
+            "files": files.describe_parts(parts),
+        }
         files.write_json(folder / MANIFEST, manifest)
         files.delete(final)  # one of the same step, and only now that the new one is whole
     return final

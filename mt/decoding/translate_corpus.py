@@ -10,8 +10,6 @@ again, and its output is the same to the last byte for any number of processes.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -69,10 +67,10 @@ def translate_corpus(job: CorpusJob, log: Callable[[str], None]) -> dict[str, An
     with files.lock(job.out / ".lock"):
         key = _settings_key(job)
         names = [
-            f"part-{number:06}-{_digest([key, number, lines])[:16]}.txt"
+            f"part-{number:06}-{files.digest_json([key, number, lines])[:16]}.txt"
             for number, lines in _chunks(job.lines)
         ]
-        digest = _digest([key, names, job.side])
+        digest = files.digest_json([key, names, job.side])
         done = _read_metadata(job.out)
         if done is not None and done["digest"] == digest:
             log(f"{job.out}: {done['pairs']:,} pairs are there already")
@@ -96,7 +94,7 @@ def model_digest(model: Path, choice: str | None = None) -> str:
     if bundle.is_bundle(model):
         return files.sha256(model)
     paths = sorted(path for path in model.iterdir() if path.is_file())
-    return _digest([[path.name, files.sha256(path)] for path in paths])
+    return files.digest_json([[path.name, files.sha256(path)] for path in paths])
 
 
 def _check_job(job: CorpusJob) -> None:
@@ -136,10 +134,6 @@ def _chunks(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
         if not part:
             return
         yield number, part
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _translate(job: CorpusJob, folder: Path, names: list[str], log: Callable[[str], None]) -> None:

@@ -22,7 +22,7 @@ import sys
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, BinaryIO
@@ -256,6 +256,14 @@ def sha256(path: Path) -> str:
     """The hash of a file's bytes, in hexadecimal."""
     with os_errors_as_mt_errors(path), open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def describe_parts(parts: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
+    """The sha256 and size of each part, by name, for a manifest."""
+    return {
+        name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+        for name, data in parts.items()
+    }
 
 
 def read_json(path: Path | zipfile.Path) -> Any:

@@ -6,7 +6,6 @@ an objective ever finds it. In evaluation mode it draws no random number either.
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +17,7 @@ from mt.checkpoints import bundle
 from mt.config.recipe import Recipe
 from mt.errors import ConfigError, ModelError
 from mt.interfaces import Batch, Seq2Seq
+from mt.training.determinism_trace import weights_digest
 from mt.vocabulary.vocabulary import Vocabulary
 
 
@@ -73,10 +73,8 @@ def open_teacher(
         what = f"{recipe.data.max_length}, and the teacher knows {known} positions"
         raise ConfigError("TEACHER", "data.max_length", what, f"set data.max_length={known}")
     model = opened.model()
-    digest = hashlib.sha256()
-    for _, weight in sorted(model.named_parameters()):
-        digest.update(weight.detach().numpy().tobytes())
-    return ModelTeacher(model.to(device), digest.hexdigest())
+    digest = weights_digest(model)
+    return ModelTeacher(model.to(device), digest)
 
 
 def check_vocabulary(path: Path, theirs: Vocabulary, ours: Vocabulary) -> None:
