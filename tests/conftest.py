@@ -9,6 +9,8 @@ from types import SimpleNamespace
 
 import faults
 import pytest
+import sampled_vocabularies
+import tiny_run
 import torch
 
 faults.install()
@@ -34,6 +36,18 @@ def _own_cache(tmp_path_factory, monkeypatch):
     """Tests never see the user's cache."""
     if "MT_CACHE" not in os.environ:
         monkeypatch.setenv("MT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory):
+    """A run directory with a tiny untrained model, which no test changes."""
+    return tiny_run.make(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def vocabularies():
+    """A vocabulary of each model that can be sampled from."""
+    return {model: sampled_vocabularies.learned(model) for model in ("unigram", "bpe")}
 
 
 @pytest.fixture(scope="session")

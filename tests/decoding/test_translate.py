@@ -28,11 +28,6 @@ ONE = EngineOptions(threads=1, precision="fp32")
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    return tiny_run.make(tmp_path_factory.mktemp("translate"))
-
-
-@pytest.fixture(scope="module")
 def engine(run):
     return translate.open_engine(run, ONE)
 

@@ -21,11 +21,6 @@ LINES = [*tiny_run.SOURCES * 2, "", "  ", *tiny_run.SOURCES[::-1]]
 SAMPLED = {"kind": "sampling", "max_length_extra": 4}
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    return tiny_run.make(tmp_path_factory.mktemp("bulk"))
-
-
 @pytest.fixture(autouse=True)
 def _small_parts(monkeypatch):
     monkeypatch.setattr(translate_corpus, "PART", 5)

@@ -25,11 +25,6 @@ def options(**more):
     return EngineOptions(precision="fp32", **more)
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    return tiny_run.make(tmp_path_factory.mktemp("pool"))
-
-
 @pytest.fixture
 def pool(run):
     return open_engine(run, options(processes=2))

@@ -28,11 +28,6 @@ HEAVY = ("datasets", "tensorboard", "sacrebleu", "pandas", "pyarrow", "rich", "t
 LINES = "".join(f"{line}\n" for line in tiny_run.SOURCES)
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    return tiny_run.make(tmp_path_factory.mktemp("commands"))
-
-
 @pytest.fixture
 def mt(capsys, monkeypatch):
     """A command in this process: (exit code, standard output, standard error)."""
