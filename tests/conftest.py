@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import sampled_vocabularies
 import tiny_run
 import torch
+from distilled_runs import CONFIG
 
 faults.install()
 
@@ -73,3 +75,19 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real corpora at {folder} (set MT_SHARED_DATA)")
     return folder
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A working directory with a teacher in it, and a student's recipe."""
+    tiny_run.make(tmp_path)
+    (tmp_path / "student.yaml").write_text(CONFIG, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def plain(monkeypatch):
+    """The searches that are written as plainly as can be."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "scripts" / "bench"))
+    return importlib.import_module("plain_search")

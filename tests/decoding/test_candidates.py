@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from table_decoder import NONE
 
 from mt.decoding.batching import rounded_batch_size
 from mt.decoding.candidates import forced_log_probs, sentences_to_keep, top_k, top_pieces
@@ -77,3 +78,18 @@ def test_a_batch_goes_on_with_all_that_have_not_stopped():
             assert len(left) == rounded_batch_size(count - stops) < count
             assert (left.diff() > 0).all()
             assert set((~stopped).nonzero()[:, 0].tolist()) <= set(left.tolist())
+
+
+# ----------------------------------------------------------------------- the best of many
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 9, 20])
+def test_the_best_of_many_ties_are_the_first(count):
+    generator = torch.Generator().manual_seed(count)
+    values = torch.randint(0, 6, (2, 50, 16), generator=generator).float()
+    values[values == 0] = NONE
+    ordered = values.sort(dim=-1, descending=True, stable=True)
+    found, places = top_k(values, count)
+    assert torch.equal(found, ordered.values[..., :count])
+    there = found != NONE
+    assert torch.equal(places[there], ordered.indices[..., :count][there])
