@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import signal
 from pathlib import Path
@@ -78,16 +77,9 @@ def shared_data() -> Path:
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def distillation(tmp_path, monkeypatch):
     """A working directory with a teacher in it, and a student's recipe."""
     tiny_run.make(tmp_path)
     (tmp_path / "student.yaml").write_text(CONFIG, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-@pytest.fixture
-def plain(monkeypatch):
-    """The searches that are written as plainly as can be."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "scripts" / "bench"))
-    return importlib.import_module("plain_search")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
@@ -23,6 +25,13 @@ from table_decoder import (
 
 from mt.config.plugins import plugin
 from mt.special_tokens import END
+
+
+@pytest.fixture
+def plain(monkeypatch):
+    """The searches that are written as plainly as can be."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[3] / "scripts" / "bench"))
+    return importlib.import_module("plain_search")
 
 
 def penalised(total, length, penalty, norm):
