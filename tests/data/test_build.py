@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import faults
+import numpy as np
 import pytest
 from prepared_corpora import (
     BAD,
@@ -24,6 +25,7 @@ from prepared_corpora import (
     write_pairs,
 )
 
+from mt.data.build import Spool
 from mt.data.prepare import prepare
 from mt.errors import Stopped
 from mt.runtime import files
@@ -154,3 +156,17 @@ def test_a_signal_in_a_destructor_is_remembered(folder, monkeypatch):
 
     with pytest.raises(Stopped, match="what was prepared is kept"):
         prepare(recipe_of(folder), stop)
+
+
+def test_a_sample_has_the_lines_at_its_rows_without_empty_ones(tmp_path):
+    source = [f"source {n}" if n % 5 else "" for n in range(23)]
+    target = [f"target {n}" for n in range(23)]
+    spool = Spool(tmp_path / "spool")
+    bounds = [(0, 7), (7, 8), (8, 20), (20, 23)]
+    spool.fill((0, (source[a:b], target[a:b])) for a, b in bounds)
+    for chunk, (a, b) in enumerate(bounds):
+        assert spool.read(chunk) == (source[a:b], target[a:b])
+    for rows in ([], [0], [6, 7, 8], [1, 4, 5, 19, 20, 22], list(range(23))):
+        chosen = np.array(rows, np.int64)
+        assert list(spool.sample("target", chosen)) == [target[row] for row in rows]
+        assert list(spool.sample("source", chosen)) == [source[r] for r in rows if source[r]]
