@@ -157,7 +157,7 @@ def test_a_source_of_one_piece_and_one_of_many(engine, tmp_path):
 
 
 @pytest.mark.skipif(browser.found() is None, reason="there is no Chromium")
-def test_in_a_browser_every_head_can_be_reached_and_nothing_is_asked_for(tmp_path):
+def test_in_a_browser_every_head_can_be_reached_and_nothing_is_requested(tmp_path):
     page = tmp_path / "page.html"
     page.write_text(html.render_html(evil(), ABOUT), encoding="utf-8")
     window = browser.Browser(tmp_path / "profile")

@@ -30,7 +30,7 @@ def process(command, **options):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_the_help_of_each_command_stands_alone(command, capsys):
+def test_the_help_of_each_command_is_complete(command, capsys):
     assert main.run([command, "--help"]) == 0
     out, err = capsys.readouterr()
     assert err == ""
@@ -64,7 +64,7 @@ def test_help_comes_in_less_than_half_a_second(folder):
     assert min(seconds) < 0.5
 
 
-def test_the_version_tells_mt_torch_python_and_device(capsys):
+def test_the_version_names_mt_torch_python_and_device(capsys):
     import torch
 
     assert main.run(["--version"]) == 0
@@ -137,7 +137,7 @@ class TestWhatGoesWrong:
         os.close(writing)
         assert done.stderr.decode().split() == ["code", "141"]
 
-    def test_a_full_disk_under_standard_output_is_told(self, folder):
+    def test_a_full_disk_under_standard_output_is_reported(self, folder):
         if not Path("/dev/full").exists():
             pytest.skip("no /dev/full here")
         with open("/dev/full", "w") as full:

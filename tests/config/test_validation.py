@@ -557,7 +557,9 @@ def told(stderr, folder):
 @pytest.mark.parametrize(
     ("name", "files", "line", "expected", "code"), TABLE, ids=[row[0] for row in TABLE]
 )
-def test_it_is_told_in_these_lines(request, folder, capsys, name, files, line, expected, code):
+def test_each_failure_is_reported_in_these_lines(
+    request, folder, capsys, name, files, line, expected, code
+):
     if name.startswith("resumed"):
         assert main.run(["train", "recipe.yaml"]) == 0
     elif "runs/recipe" in line or "in use" in name:
@@ -588,7 +590,7 @@ def locked(path, needed):
 
 
 @pytest.mark.parametrize("name", ["unknown key", "unknown option", "files of unequal length"])
-def test_a_process_of_its_own_tells_the_same(folder, name):
+def test_a_process_of_its_own_reports_the_same(folder, name):
     (row,) = [row for row in TABLE if row[0] == name]
     _, files, line, expected, code = row
     write(files)

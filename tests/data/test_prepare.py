@@ -155,7 +155,7 @@ def test_errors_of_sources_come_through_as_they_are(folder):
     assert error.value.code == "DATA-FILE"
 
 
-def test_a_file_that_changes_meanwhile_is_told(folder):
+def test_a_file_that_changes_meanwhile_is_reported(folder):
     def change(line):
         if line.startswith("encoding"):
             write_pairs(folder, "train", GOOD[1:])
@@ -165,7 +165,7 @@ def test_a_file_that_changes_meanwhile_is_told(folder):
     assert error.value.code == "DATA-CHANGED"
 
 
-def test_a_vocabulary_that_cannot_be_is_told(folder):
+def test_a_vocabulary_that_cannot_be_is_reported(folder):
     made = recipe_of(folder)
     large = made.vocabulary.model_copy(update={"size": 30_000})
     with pytest.raises(ConfigError, match="largest possible is"):

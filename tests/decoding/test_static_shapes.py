@@ -54,7 +54,7 @@ def test_a_search_finds_the_same_in_static_shapes(kind):
 
 
 @every_search
-def test_asking_less_often_changes_nothing(kind, monkeypatch):
+def test_checking_less_often_changes_nothing(kind, monkeypatch):
     model = made()
     asked = request(n_best=1 if kind == "greedy" else 3)
     expected = searched(kind, ModelDecoder(model), asked)

@@ -7,7 +7,7 @@ import torch
 from mt.models import transformer
 
 
-def test_embeddings_are_shared_as_asked(vocabulary):
+def test_embeddings_are_shared_as_configured(vocabulary):
     sizes = {"d_model": 8, "n_heads": 2, "d_ff": 8, "encoder_layers": 1, "decoder_layers": 1}
     count = {
         tie: sum(

@@ -153,7 +153,7 @@ def test_bf16_with_rows_added_has_about_the_gradient_of_fp32(vocabulary, kind):
 
 
 @pytest.mark.parametrize("kind", ["bahdanau", "dot"])
-def test_the_attention_told_is_that_of_decoding(vocabulary, pair, kind):
+def test_the_returned_attention_is_that_of_decoding(vocabulary, pair, kind):
     model = make(vocabulary, kind).eval().double()
     source, target = pair
     shares = model.attention(source, target)

@@ -251,7 +251,7 @@ def test_stopped_killed_and_resumed_equals_uninterrupted(folder):
     assert bits(folder / "broken") == bits(folder / "whole")
 
 
-def test_the_process_that_fails_is_the_one_that_tells(folder):
+def test_the_process_that_fails_reports_the_failure(folder):
     done = launch(folder, "exact", "failing", hurt="1:2:raise")
     assert done.returncode != 0
     told = [line for line in ours(done).splitlines() if "error" in line]

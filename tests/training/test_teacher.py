@@ -27,7 +27,7 @@ def test_word_level_resumes_bit_for_bit_and_keeps_no_teacher(distillation):
     assert main.run(["eval", "runs/whole", "--json"]) == 0
 
 
-def test_a_teacher_that_changed_is_told_on_resume(distillation, capsys):
+def test_a_teacher_that_changed_is_reported_on_resume(distillation, capsys):
     sets = ["--level", "word"]
     assert distil(*sets, "--set", "training.max_steps=2") == 0
     (distillation / "other").mkdir()
@@ -38,7 +38,7 @@ def test_a_teacher_that_changed_is_told_on_resume(distillation, capsys):
     assert "the teacher changed since step-00000002" in capsys.readouterr().err
 
 
-def test_another_vocabulary_is_told_by_sizes_and_hashes(distillation, capsys):
+def test_another_vocabulary_is_reported_by_sizes_and_hashes(distillation, capsys):
     (distillation / "other").mkdir()
     tiny_run.make(distillation / "other", kind="whitespace")
     sets = ["--set", "vocabulary.path=other/run"]

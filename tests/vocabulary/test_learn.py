@@ -11,7 +11,7 @@ from mt.vocabulary.learn import learn_vocabulary, sample_rows
 
 @pytest.mark.parametrize("model", ["unigram", "bpe"])
 @pytest.mark.parametrize("joint", [True, False])
-def test_the_size_is_what_was_asked_for(model, joint):
+def test_the_size_is_that_of_the_recipe(model, joint):
     known = learned(model=model, joint=joint)
     assert (known.source_size, known.target_size, known.joint) == (SIZE, SIZE, joint)
 
@@ -53,7 +53,7 @@ def test_too_small_a_size_names_the_smallest_possible():
     assert learned(size=smallest).size == smallest
 
 
-def test_no_text_is_told():
+def test_no_text_is_reported():
     with pytest.raises(DataError, match="there is no text to learn it from"):
         learn_vocabulary(VocabularyConfig(), ENGLISH, ["", " "], ["a"] * 0)
 

@@ -133,7 +133,7 @@ def test_folding_is_idempotent():
         ("{modle: bpe}", "unknown key (did you mean model?)"),
     ],
 )
-def test_a_wrong_setting_is_told(text, expected):
+def test_a_wrong_setting_is_reported(text, expected):
     with pytest.raises(ConfigError) as error:
         validation.validate(VocabularyConfig, yaml_reader.parse(text))
     assert expected in str(error.value)

@@ -48,7 +48,7 @@ class TestAverage:
         translated = mt("translate", several, "--checkpoint", "average", stdin=LINES)
         assert translated.out.count("\n") == len(tiny_run.SOURCES)
 
-    def test_it_is_replaced_only_when_told_to(self, several, mt):
+    def test_it_is_replaced_only_with_force(self, several, mt):
         assert mt("average", several).code == 0
         done = mt("average", several, "--last", 2)
         assert done.code == 4
@@ -76,7 +76,7 @@ class TestAverage:
         assert "CKPT-HASH" in done.err
         assert not (several / "checkpoints" / "average").exists()
 
-    def test_what_is_no_run_is_told_and_not_made_into_one(self, mt, tmp_path):
+    def test_what_is_no_run_is_reported_and_not_made_into_one(self, mt, tmp_path):
         done = mt("average", tmp_path / "none")
         assert done.code == 4
         assert "RUN-NONE" in done.err

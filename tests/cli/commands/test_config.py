@@ -36,7 +36,7 @@ class TestConfig:
         line = f"key: {explain._yaml_scalar(text)}"
         assert yaml_reader.parse(line).value == {"key": text}
 
-    def test_explain_tells_type_default_value_and_meaning(self, folder, capsys):
+    def test_explain_shows_type_default_value_and_meaning(self, folder, capsys):
         assert main.run(["config", "recipe.yaml", "--explain", "model.d_model"]) == 0
         assert capsys.readouterr().out == (
             "model.d_model:\n"

@@ -38,7 +38,7 @@ class TestScore:
             [s / n for s, n in zip(scores, lengths, strict=True)], abs=1e-5
         )
 
-    def test_unequal_files_are_told_before_anything_is_scored(self, run, mt, tmp_path):
+    def test_unequal_files_are_reported_before_anything_is_scored(self, run, mt, tmp_path):
         (tmp_path / "a").write_text("x\ny\nz\n", encoding="utf-8")
         (tmp_path / "b").write_text("x\ny", encoding="utf-8")
         done = mt("score", run, "--source", tmp_path / "a", "--target", tmp_path / "b")

@@ -33,7 +33,7 @@ def process(*arguments, **more):
 
 
 class TestTranslate:
-    def test_formats_hold_the_same_translations(self, run, mt):
+    def test_formats_have_the_same_translations(self, run, mt):
         plain = mt("translate", run, stdin=LINES).out.splitlines()
         assert len(plain) == len(tiny_run.SOURCES)
         columns = mt("translate", run, "--scores", "--alignments", stdin=LINES).out.splitlines()
@@ -73,7 +73,7 @@ class TestTranslate:
         first, _advice = done.err.splitlines()
         assert line in first
 
-    def test_what_is_asked_for_reaches_the_engine(self, mt, monkeypatch, tmp_path):
+    def test_options_reach_the_engine(self, mt, monkeypatch, tmp_path):
         asked = []
 
         class Echo:
@@ -116,7 +116,7 @@ class TestTranslate:
         assert (done.code, done.out.count("\n")) == (0, 3)
         assert "warning[DATA-UTF8]" in done.err
 
-    def test_a_file_that_is_there_is_replaced_only_when_told_to_and_only_when_all_went_well(
+    def test_an_existing_file_is_replaced_only_with_force_and_only_after_success(
         self, run, mt, tmp_path
     ):
         """T09."""
@@ -133,7 +133,7 @@ class TestTranslate:
         assert target.read_bytes().count(b"\n") == 1
         assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
-    def test_a_full_disk_is_told(self, run, mt):
+    def test_a_full_disk_is_reported(self, run, mt):
         """T09."""
         if not Path("/dev/full").exists():
             pytest.skip("no /dev/full here")
@@ -149,7 +149,7 @@ class TestTranslate:
         os.close(reading)
         assert (tmp_path / "pipe").is_fifo()
 
-    def test_an_untrained_model_ends_and_one_that_diverged_is_told(self, mt, tmp_path):
+    def test_an_untrained_model_ends_and_one_that_diverged_is_reported(self, mt, tmp_path):
         """T13."""
         run = tiny_run.make(tmp_path)
         assert mt("translate", run, stdin=LINES).code == 0
@@ -166,7 +166,7 @@ class TestTranslate:
             assert (done.code, done.out) == (4, "")
             assert "MODEL-NAN" in done.err
 
-    def test_a_closed_standard_input_is_told(self, run, mt, monkeypatch):
+    def test_a_closed_standard_input_is_reported(self, run, mt, monkeypatch):
         """T08."""
         closed = f"exec {sys.executable} -m mt translate {run} <&-"
         done = subprocess.run(["sh", "-c", closed], cwd=REPOSITORY, capture_output=True, text=True)

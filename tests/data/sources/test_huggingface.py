@@ -279,7 +279,7 @@ def test_the_hub_is_read_by_id_config_revision_and_split(hub, tmp_path):
     assert again == [told[2], told[0]]
 
 
-def test_what_the_hub_does_not_have_is_told(hub, tmp_path):
+def test_what_the_hub_does_not_have_is_reported(hub, tmp_path):
     sections = [
         {"dataset": "lab/none"},
         {"dataset": "lab/pairs", "revision": "v9"},
@@ -376,7 +376,7 @@ def test_a_stream_of_the_hub_takes_a_split_a_config_and_columns(hub, tmp_path):
     ]  # fmt: skip
 
 
-def test_what_a_stream_of_the_hub_cannot_read_is_told(hub, tmp_path):
+def test_what_a_stream_of_the_hub_cannot_read_is_reported(hub, tmp_path):
     told = stream_apart(
         tmp_path, hub, {"dataset": "lab/none"}, {"dataset": "lab/pairs", "config": "xx"},
         {"dataset": "lab/columns", "source": "q"}, {"dataset": "lab/shards", "split": "valid"},
@@ -397,6 +397,6 @@ def test_what_a_stream_of_the_hub_cannot_read_is_told(hub, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_hub_that_does_not_answer_is_told(tmp_path):
+def test_a_hub_that_does_not_answer_is_reported(tmp_path):
     (told,) = read_apart(tmp_path, "http://127.0.0.1:9", [{"dataset": "lab/pairs"}])
     assert (told[0], told[1][:31]) == (7, "mt: error[HUB] lab/pairs: canno")
