@@ -9,7 +9,10 @@ from types import SimpleNamespace
 
 import faults
 import pytest
+import sampled_vocabularies
+import tiny_run
 import torch
+from distilled_runs import CONFIG
 
 faults.install()
 
@@ -37,6 +40,18 @@ def _own_cache(tmp_path_factory, monkeypatch):
 
 
 @pytest.fixture(scope="session")
+def run(tmp_path_factory):
+    """A run directory with a tiny untrained model, which no test changes."""
+    return tiny_run.make(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def vocabularies():
+    """A vocabulary of each model that can be sampled from."""
+    return {model: sampled_vocabularies.learned(model) for model in ("unigram", "bpe")}
+
+
+@pytest.fixture(scope="session")
 def fork_server(tmp_path_factory):
     """The address of a server that starts `mt` commands without their imports."""
     import fork_server
@@ -59,3 +74,12 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real corpora at {folder} (set MT_SHARED_DATA)")
     return folder
+
+
+@pytest.fixture
+def distillation(tmp_path, monkeypatch):
+    """A working directory with a teacher in it, and a student's recipe."""
+    tiny_run.make(tmp_path)
+    (tmp_path / "student.yaml").write_text(CONFIG, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

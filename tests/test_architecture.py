@@ -28,6 +28,15 @@ LAYERS = [
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 PLUGINS = {tuple(folder.split("/")) for folder in FOLDERS.values()} | {("cli", "commands")}
 FILES = sorted(MT.rglob("*.py"))
+TESTS = Path(__file__).parent
+SHORT_COMMAND = 60
+"""Commands of fewer lines may share a test file."""
+TEST_FILES = {
+    "__init__.py": "cli/test_main.py",
+    "__main__.py": "cli/test_main.py",
+    "data/sources/_demo": "data/sources/test_demo.py",
+}
+"""Modules and folders that the test file of another module covers."""
 MODULES = {path.relative_to(MT).with_suffix("").parts for path in FILES}
 
 
@@ -65,6 +74,19 @@ def dotted(node: ast.AST) -> str:
 
 def calls_of(tree: ast.AST) -> list[tuple[str, ast.Call]]:
     return [(dotted(n.func), n) for n in ast.walk(tree) if isinstance(n, ast.Call)]
+
+
+def tests_of(path: Path) -> Path:
+    """The file below `tests/` with the tests of a module: its own, or one of the exceptions."""
+    inside = path.relative_to(MT)
+    for name in (str(inside), str(inside.parent)):
+        if name in TEST_FILES:
+            return Path(TEST_FILES[name])
+    own = inside.with_name(f"test_{inside.name}")
+    if inside.parts[:2] == ("cli", "commands") and not (TESTS / own).is_file():
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return own.with_name("test_commands.py") if len(lines) < SHORT_COMMAND else own
+    return own
 
 
 def is_plugin(names: tuple[str, ...]) -> bool:
@@ -189,6 +211,11 @@ class TestEachFile:
         assert not re.search(r"util|helper|common|misc", path.stem)
 
 
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(MT)))
+def test_every_module_has_its_test_file(path):
+    assert (TESTS / tests_of(path)).is_file()
+
+
 def test_no_modules_import_each_other():
     graph = {
         ".".join(path.relative_to(MT).with_suffix("").parts): {
@@ -256,6 +283,13 @@ def test_a_line_that_only_reads_is_not(line):
 )
 def test_what_unpickles_or_evaluates_is_noticed(line):
     assert unsafe(ast.parse(line)) != []
+
+
+def test_a_module_without_its_test_file_is_noticed():
+    assert not (TESTS / tests_of(MT / "config" / "recipe_reader.py")).is_file()
+    assert tests_of(MT / "runtime" / "files.py") == Path("runtime/test_files.py")
+    assert tests_of(MT / "cli/commands/train.py") == Path("cli/commands/test_commands.py")
+    assert tests_of(MT / "cli/commands/eval.py") == Path("cli/commands/test_eval.py")
 
 
 def test_a_kernel_is_noticed():

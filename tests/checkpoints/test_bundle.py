@@ -24,11 +24,6 @@ ONE = EngineOptions(threads=1, precision="fp32")
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    return tiny_run.make(tmp_path_factory.mktemp("bundled"))
-
-
-@pytest.fixture(scope="module")
 def made(run):
     return export.export_model(run, "bundle").path
 

@@ -4,46 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
-from dataclasses import replace
 
 import faults
 import pytest
 import torch
+from saved_runs import SMALL, made, saved
 
 from mt.checkpoints import checkpoint, run_directory
-from mt.checkpoints.averaging import mean_weights
 from mt.checkpoints.train_state import TrainState
 from mt.errors import MachineError, ModelError
 from mt.models import transformer
 from mt.runtime import files
 from mt.training.ema import MovingAverage
-from mt.training.objectives import cross_entropy
-from mt.training.step import ModelWithLoss
-
-SMALL = {"d_model": 8, "n_heads": 2, "d_ff": 8, "encoder_layers": 1, "decoder_layers": 1}
-
-
-def made(vocabulary, seed=1):
-    torch.manual_seed(seed)
-    model = transformer.build(transformer.Config(**SMALL), vocabulary)
-    step = ModelWithLoss(
-        model, cross_entropy.build(cross_entropy.Config(), model, vocabulary, None), "fp32"
-    )
-    optimizer = torch.optim.AdamW(step.parameters(), fused=True)
-    for parameter in step.parameters():
-        parameter.grad = torch.randn_like(parameter)
-    optimizer.step()
-    return step, optimizer
-
-
-def saved(run, vocabulary, number=1, seed=1):
-    step, optimizer = made(vocabulary, seed)
-    tensors = checkpoint.training_tensors(step, None, optimizer)
-    state = TrainState(step=number, best=1.5)
-    return checkpoint.save_checkpoint(
-        run, checkpoint.checkpoint_name(number), step.model, state, {}, tensors
-    )
 
 
 def equal(one, other):
@@ -189,57 +161,3 @@ def test_a_full_disk_leaves_the_checkpoint_that_was_to_be_saved_again(
     with pytest.raises(MachineError):
         saved(tmp_path, vocabulary, seed=2)
     assert checkpoint.integrity_error(folder) is None
-
-
-def test_open_run_names_what_there_is(tmp_path, vocabulary):
-    with pytest.raises(ModelError, match="no such run"):
-        run_directory.open_run(tmp_path / "nowhere")
-    with pytest.raises(ModelError, match="not a run"):
-        run_directory.open_run(tmp_path)
-    saved(tmp_path, vocabulary, 5)
-    with pytest.raises(ModelError, match="there are: step-00000005"):
-        run_directory.open_run(tmp_path, "step-6")
-
-
-def test_a_state_is_json_and_comes_back():
-    state = TrainState(step=3, best=0.1, scaler={"scale": 65536.0})
-    assert TrainState(**json.loads(json.dumps(state.__dict__))) == state
-    assert replace(state, step=4) != state
-
-
-def test_the_mean_of_weights_is_their_mean():
-    weights = [{"a": torch.tensor([1.0, 2.0])}, {"a": torch.tensor([3.0, 6.0])}]
-    assert mean_weights(weights)["a"].tolist() == [2.0, 4.0]
-
-
-def test_moving_average_forgets_its_random_start(vocabulary):
-    step, _ = made(vocabulary, seed=1)
-    goal, _ = made(vocabulary, seed=2)
-    average = MovingAverage(step, 0.999)
-    for number in range(1, 300):
-        average.update(goal, number, torch.tensor(True))
-    far = (step.model.target_embedding.weight - goal.model.target_embedding.weight).norm()
-    near = (
-        average.module.model.target_embedding.weight - goal.model.target_embedding.weight
-    ).norm()
-    assert near < 0.001 * far
-
-
-def test_a_second_process_cannot_take_the_lock(tmp_path):
-    with (
-        files.lock(tmp_path / ".lock"),
-        pytest.raises(MachineError, match="RUN-LOCKED"),
-        files.lock(tmp_path / ".lock"),
-    ):
-        pass
-    with files.lock(tmp_path / ".lock"):
-        pass
-
-
-def test_a_copied_run_still_opens(tmp_path, vocabulary):
-    """RUN/best is a relative link: the folder can be moved."""
-    (tmp_path / "a").mkdir()
-    folder = saved(tmp_path / "a", vocabulary, 5)
-    run_directory.mark_best(tmp_path / "a", folder)
-    shutil.move(tmp_path / "a", tmp_path / "b")
-    assert checkpoint.integrity_error((tmp_path / "b" / "best").resolve()) is None

@@ -15,20 +15,11 @@ import sys
 import termios
 from pathlib import Path
 
-import pytest
-import tiny_run
-from rich.cells import cell_len
-
-from mt.attention_maps.terminal import SHADES, attention_lines, coloured_pieces, translation_lines
-from mt.decoding.types import Translation
+from mt.attention_maps.terminal import SHADES
 
 REPOSITORY = Path(__file__).parents[2]
+
 ESCAPES = re.compile(rb"\x1b\[[0-9;?]*[a-zA-Z]")
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    return tiny_run.make(tmp_path_factory.mktemp("interactive"))
 
 
 class Terminal:
@@ -101,36 +92,3 @@ def test_ctrl_c_ends_it_without_a_trace_and_no_color_has_none(run):
     rest, code = terminal.end()
     assert code == 0
     assert b"Traceback" not in rest
-
-
-def found(**more):
-    pieces = ("▁Zwei", "▁Hunde", "日本", ".")
-    return Translation(
-        "Zwei Hunde日本.", -0.5, pieces, (-0.01, -0.3, -1.0, -5.0, -0.1),
-        source_tokens=("▁Two", "▁dogs", "日本", "\x1b[2J", "."),
-        alignment=tuple((0.9, 0.3, 0.05, 0.0, 0.6) for _ in pieces), **more,
-    )  # fmt: skip
-
-
-def test_pieces_are_coloured_by_their_probability():
-    text = coloured_pieces(found())
-    assert text.plain.startswith("Zwei Hunde日本.")
-    assert [span.style for span in text.spans[:4]] == ["green", "yellow", "dark_orange", "red"]
-
-
-def test_the_map_is_as_wide_as_the_terminal_and_shades_each_cell():
-    for width in (20, 30, 200):
-        lines = [line.plain for line in attention_lines(found(), width)]
-        assert len(lines) % 5 == 0
-        assert all(cell_len(line) <= width for line in lines)
-        assert not any("\x1b" in line for line in lines)
-    heading, first, *_ = lines
-    assert heading.split() == ["Two", "dogs", "日本", "\\x1b[2J", "."]
-    assert cell_len(heading) == cell_len(first)
-    assert first.split("0.99 ")[1].startswith("███ ░░░░")
-
-
-def test_nothing_that_is_shown_can_steer_the_terminal():
-    evil = Translation("a\x1b[2Jb", -1.0, ("▁a\x1b[2Jb",), (-0.5, -0.5))
-    shown = [line.plain for line in translation_lines(evil, 80)]
-    assert shown == ["a\\x1b[2Jb   (-1.000)"]

@@ -11,47 +11,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from sound_recipe import DATA, LINES, RECIPE, write
 
 from mt.cli import main
-from mt.config import recipe, yaml_reader
-from mt.config.plugins import plugin
-from mt.config.section import input_files
-from mt.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
 
-RECIPE = """\
-languages: {source: en, target: de}
-data:
-  train: [{kind: text, source: train.en, target: train.de}]
-  valid: {kind: text, source: valid.en, target: valid.de}
-  test: {small: {kind: text, source: valid.en, target: valid.de}}
-  max_length: 64
-  processes: 1
-vocabulary: {size: 365}
-model: {d_model: 16, n_heads: 2, d_ff: 32, encoder_layers: 1, decoder_layers: 1}
-schedule: {kind: constant, warmup_steps: 0}
-batching: {tokens: 256, micro_tokens: 256}
-training: {max_steps: 2}
-runtime: {device: cpu, precision: fp32, threads: 1}
-"""
-NOUNS = ["house:Haus", "tree:Baum", "river:Fluss", "bridge:Brücke", "market:Markt", "garden:Garten"]
-VERBS = ["sees:sieht", "paints:malt", "sells:verkauft", "finds:findet", "loves:liebt"]
-LINES = [
-    (f"The {a} {v} the {b}.", f"Das {x} {w} das {y}.")
-    for a, x in (n.split(":") for n in NOUNS)
-    for v, w in (n.split(":") for n in VERBS)
-    for b, y in (n.split(":") for n in NOUNS)
-]
-DATA = {
-    "train.en": "".join(source + "\n" for source, _ in LINES[10:]),
-    "train.de": "".join(target + "\n" for _, target in LINES[10:]),
-    "valid.en": "".join(source + "\n" for source, _ in LINES[:10]),
-    "valid.de": "".join(target + "\n" for _, target in LINES[:10]),
-}
 MEND = "mend the configuration; `mt config --schema` prints all keys"
+
 YAML = "mend the YAML there; spaces indent, `key: value` pairs, no tabs"
 
 
@@ -67,13 +34,21 @@ def train_from(source):
 
 
 CONFIG = "config recipe.yaml"
+
 PREPARE = "prepare recipe.yaml"
+
 TRANSLATE = "translate runs/recipe -i valid.en"
+
 EVAL = "eval runs/recipe"
+
 STEP = "runs/recipe/checkpoints/step-00000002"
+
 TSV = train_from("{kind: tsv, file: train.tsv}")
+
 JSONL = train_from("{kind: jsonl, file: train.jsonl}")
+
 HUB = "{kind: huggingface, files: [train.parquet]}"
+
 
 # (name, files beside the sound ones, command line, what standard error ends with, exit code)
 TABLE = [
@@ -561,21 +536,6 @@ def trained(tmp_path_factory):
     return here
 
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """A working directory with a sound recipe and sound data."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("MT_DEBUG", raising=False)
-    write({"recipe.yaml": RECIPE, **DATA})
-    return tmp_path
-
-
-def write(files):
-    for name, content in files.items():
-        Path(name).write_bytes(content if isinstance(content, bytes) else content.encode())
-
-
 VARYING = {
     r"process \d+ on .* since [-\d]+ [:\d]+": "process N",
     r"torch \S+ sees \d+": "torch X sees N",
@@ -597,7 +557,9 @@ def told(stderr, folder):
 @pytest.mark.parametrize(
     ("name", "files", "line", "expected", "code"), TABLE, ids=[row[0] for row in TABLE]
 )
-def test_it_is_told_in_these_lines(request, folder, capsys, name, files, line, expected, code):
+def test_each_failure_is_reported_in_these_lines(
+    request, folder, capsys, name, files, line, expected, code
+):
     if name.startswith("resumed"):
         assert main.run(["train", "recipe.yaml"]) == 0
     elif "runs/recipe" in line or "in use" in name:
@@ -628,7 +590,7 @@ def locked(path, needed):
 
 
 @pytest.mark.parametrize("name", ["unknown key", "unknown option", "files of unequal length"])
-def test_a_process_of_its_own_tells_the_same(folder, name):
+def test_a_process_of_its_own_reports_the_same(folder, name):
     (row,) = [row for row in TABLE if row[0] == name]
     _, files, line, expected, code = row
     write(files)
@@ -638,70 +600,3 @@ def test_a_process_of_its_own_tells_the_same(folder, name):
     )  # fmt: skip
     assert told(done.stderr, folder) == expected
     assert (done.returncode, done.stdout) == (code, "")
-
-
-# ------------------------------------------------------------------------- what is right
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("3e-4", 3e-4), ("1_000", "1_000"), ("no", "no"), ("yes", "yes"), ("on", "on"), ("0o17", "0o17"),
-        ("012", 12), ("1:30", "1:30"), ("2026-01-01", "2026-01-01"), ("~", None), ("", None),
-        ("true", True), ("'true'", "true"), (".5", 0.5), ("1.", 1.0), ("=", "="), ("<<", "<<"),
-    ],
-)  # fmt: skip
-def test_scalars_are_those_of_yaml_1_2(text, value):
-    read = yaml_reader.parse(f"key: {text}").value["key"]
-    assert (read, type(read)) == (value, type(value))
-
-
-def test_set_wins_over_the_file_and_the_file_over_defaults(folder):
-    file, _ = recipe.load(Path("recipe.yaml"))
-    replaced, _ = recipe.load(Path("recipe.yaml"), ["model.d_model=32", "model.d_model=64"])
-    assert file.model.d_model == 16
-    assert replaced.model.d_model == 64
-    assert file.model.dropout == replaced.model.dropout == 0.1
-
-
-def test_set_reaches_into_lists_and_sections_that_are_not_there(folder):
-    settled, _ = recipe.load(
-        Path("recipe.yaml"), ["data.train.0.source=other.en", "evaluation.lowercase=true"]
-    )
-    assert settled.data.train[0].source == str(folder / "other.en")
-    assert settled.evaluation.lowercase is True
-
-
-def test_paths_start_at_the_folder_of_the_file_that_says_them(folder):
-    (folder / "deep").mkdir()
-    write({"deep/recipe.yaml": RECIPE})
-    settled, _ = recipe.load(Path("deep/recipe.yaml"))
-    assert settled.data.train[0].source == str(folder / "deep" / "train.en")
-
-
-def test_the_input_files_of_a_section_are_found():
-    config = plugin("sources", "text").Config(kind="text", source="/a.en", target="/a.de")
-    assert input_files(config) == {"source": "/a.en", "target": "/a.de"}
-
-
-def test_a_recipe_cannot_be_changed_once_it_is_loaded(folder):
-    settled, _ = recipe.load(Path("recipe.yaml"))
-    with pytest.raises(ValueError, match="frozen"):
-        settled.training.max_steps = 3
-
-
-YAMLISH = st.text(st.sampled_from("ab1.-:,[]{}#&*!|>'\"%@`?~ \n\t\u2028é"), max_size=60)
-
-
-@settings(max_examples=300, deadline=None)
-@given(st.one_of(st.text(max_size=60), YAMLISH))
-def test_any_text_is_read_or_refused(text):
-    with contextlib.suppress(ConfigError):
-        yaml_reader.parse(text)
-
-
-@settings(max_examples=200, deadline=None)
-@given(YAMLISH)
-def test_any_assignment_is_applied_or_refused(text):
-    with contextlib.suppress(ConfigError):
-        yaml_reader.override(yaml_reader.parse("a: {b: [1, {c: 2}]}"), f"a.{text}")

@@ -67,7 +67,7 @@ def pair():
     return source, target
 
 
-def test_a_position_never_sees_the_future(model, pair):
+def test_a_position_does_not_depend_on_the_future(model, pair):
     source, target = pair
     before = model.decode(target, model.encode(source))
     for position in range(1, target.size(1)):

@@ -55,7 +55,7 @@ def test_accumulation_equals_one_batch(step, pairs, size):
         torch.testing.assert_close(whole[name], parts[name], rtol=1e-4, atol=1e-6)
 
 
-def test_counts_are_told_before_the_pass(step, pairs):
+def test_counts_are_known_before_the_pass(step, pairs):
     (batch,) = batches(pairs, 16)
     told = step.objective.counts(batch)
     assert {term.name: float(term.count) for term in step(batch)} == {

@@ -1,17 +1,12 @@
 """Every plug-in has the functions of its section; interfaces cost nothing to import."""
 
 import inspect
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from mt.config.plugins import FOLDERS, plugin, plugins
 from mt.config.section import Variant
 
-ROOT = Path(__file__).parents[2]
 FUNCTIONS = {
     "sources": {"read": ["config"]},
     "models": {"build": ["config", "vocabulary"]},
@@ -25,7 +20,9 @@ FUNCTIONS = {
     },
 }
 """The functions of each section's plug-ins and their parameters; see docs/extending.md."""
+
 PLUGINS = [(section, kind) for section in FOLDERS for kind in plugins(section)]
+
 WITH_CONFIG = [(section, kind) for section, kind in PLUGINS if section != "engines"]
 
 
@@ -44,10 +41,3 @@ def test_every_config_is_frozen_and_documents_each_key(section, kind):
     fields = schema.model_fields
     assert fields["kind"].default == kind
     assert [name for name, info in fields.items() if not info.description and name != "kind"] == []
-
-
-@pytest.mark.parametrize("module", ["mt.interfaces", "mt.decoding.types", "mt.data.pairs"])
-def test_interfaces_do_not_import_torch(module):
-    code = f"import {module}, sys; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == 0

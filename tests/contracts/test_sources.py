@@ -85,7 +85,7 @@ def test_nothing_is_changed(examples, tmp_path, kind):
 
 
 @each_kind
-def test_reading_begins_when_pairs_are_asked_for(examples, tmp_path, kind):
+def test_reading_begins_with_the_first_pair(examples, tmp_path, kind):
     config = made(examples, tmp_path, kind)
     for path in input_files(config).values():
         (tmp_path / path).unlink()

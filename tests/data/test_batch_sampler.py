@@ -38,7 +38,7 @@ def test_the_number_of_updates_is_known_without_cutting(pairs, tokens, micro):
     assert len(epoch_of(pairs, **options)) == len(plan(pairs, **options))
 
 
-def test_updates_hold_the_tokens_asked_for():
+def test_updates_have_the_tokens_of_the_recipe():
     generator = np.random.default_rng(1)
     pairs = generator.integers(3, 40, (20_000, 2))
     updates = plan(pairs, tokens=4000, micro=1000, window=100)
@@ -73,7 +73,7 @@ def test_a_plan_is_a_function_of_seed_and_epoch():
     assert told() != told(seed=2)
 
 
-def test_a_pair_longer_than_the_budget_stands_alone():
+def test_a_pair_longer_than_the_budget_is_a_batch_alone():
     updates = plan([(50, 50), (2, 2), (3, 3)], tokens=10, micro=20)
     alone = [m.tolist() for u in updates for m in u if 0 in m]
     assert alone == [[0]]

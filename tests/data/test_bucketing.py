@@ -54,7 +54,7 @@ def test_a_cut_has_little_padding(slots, most):
 
 @settings(max_examples=50, deadline=None, derandomize=True)
 @given(sides, st.integers(4, 400))
-def test_filled_shapes_hold_every_pair_once(pairs, slots):
+def test_filled_shapes_have_every_pair_once(pairs, slots):
     source, target = np.array(pairs).T
     shapes = bucketing.choose_shapes(source, target, slots)
     batches = bucketing.pack_into_shapes(shapes, source, target)
@@ -74,7 +74,7 @@ def test_few_shapes_have_little_padding():
     assert padding(source, target, bucketing.pack_into_shapes(shapes, source, target), shapes) < 0.1
 
 
-def test_shapes_of_a_large_corpus_hold_its_longest_pair():
+def test_shapes_of_a_large_corpus_fit_its_longest_pair():
     source, target = captions(200_000)
     source[77_777], target[5] = 200, 150
     shapes = bucketing.choose_shapes(source, target, 9216)

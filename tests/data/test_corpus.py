@@ -49,7 +49,7 @@ def test_chunks_do_not_show(tmp_path):
     assert len(digests) == 1
 
 
-def test_the_digest_tells_tokens_vocabularies_and_types_apart(tmp_path):
+def test_the_digest_distinguishes_tokens_vocabularies_and_types(tmp_path):
     first = written(tmp_path)
     others = [written(tmp_path, dtype="uint32", name="wide")]
     others += [written(tmp_path, name="other", digest="another vocabulary")]

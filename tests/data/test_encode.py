@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import unicodedata
 
 import pytest
 
@@ -9,6 +10,7 @@ from mt.checkpoints.train_state import TrainState
 from mt.config import recipe
 from mt.config.validation import validate
 from mt.config.yaml_reader import Document, parse
+from mt.data.encode import is_blank
 from mt.data.pairs import read_pairs
 from mt.data.prepare import prepare
 from mt.data.streaming import Stream, StreamRanks
@@ -70,7 +72,7 @@ def test_a_monolingual_row_has_its_text_on_both_sides_and_a_mark(folder):
     assert "<2de>" not in known.controls  # one language need not be told
 
 
-def test_several_languages_are_told_apart_by_a_piece_that_the_vocabulary_names(folder):
+def test_several_languages_are_distinguished_by_a_piece_that_the_vocabulary_names(folder):
     prepared = quietly(recipe_of(folder, [EN, DE]))
     known = prepared.vocabulary
     assert {"<2en>", "<2de>"} < set(known.controls)
@@ -159,3 +161,11 @@ def test_what_does_not_go_together_is_refused_by_name(folder, change, told):
         value[section] = new
     with pytest.raises(ConfigError, match=told):
         validate(recipe.Recipe, parse(json.dumps(value), "recipe", folder))
+
+
+def test_invisible_text_is_blank():
+    for blank in ("", " ", "\u200b", "\ufeff", "\u00a0\u3000", "\u2028", "\x07\0", "\u202e"):
+        assert is_blank(blank)
+    for seen in (".", " x", "\u0301", "\ue000", "。"):
+        assert unicodedata.category(seen[-1])
+        assert not is_blank(seen)

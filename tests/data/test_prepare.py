@@ -1,100 +1,47 @@
 """Sources to an encoded corpus: nothing lost, nothing half-made, nothing built twice."""
 
-import concurrent.futures
-import contextlib
-import itertools
 import json
 import os
-import random
-import shutil
-import signal
 import subprocess
 import sys
-import unicodedata
 from pathlib import Path
 
-import faults
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prepared_corpora import (
+    BAD,
+    GOOD,
+    HELD,
+    PREPARE,
+    SIZE,
+    cached,
+    quietly,
+    recipe_of,
+    told_by,
+    write_pairs,
+)
 
 from mt.config import recipe, validation, yaml_reader
 from mt.data.encode import REASONS, encode, is_blank
 from mt.data.prepare import prepare
-from mt.errors import ConfigError, DataError, Stopped
+from mt.errors import ConfigError, DataError
 from mt.runtime import files
 from mt.special_tokens import END
 
-SIZE = 366
-NOUNS = ["house", "tree", "river", "street", "child", "window", "letter", "garden", "doctor"]
-VERBS = ["sees", "finds", "keeps", "paints", "follows", "forgets", "answers", "remembers"]
-GOOD = [
-    (f"The {a} {v} the {b}.", f"Das {a} {v}t {b} süß {n}.")
-    for n, (a, v, b) in enumerate((a, v, b) for a in NOUNS for v in VERBS for b in NOUNS)
-]
-HELD = [("The  mountain is high.", "Der Berg ist hoch."), ("A ﬁne day", "Ein Tag")]
-BAD = {
-    "empty": [("", "x"), ("x", "  "), ("\u200b", "x"), ("\ufeff\u00a0", "x"), ("x", "\u2028\x07")],
-    "nul": [("a\0b", "c"), ("a", "\0c")],
-    "overlap": [
-        HELD[0],
-        ("The mountain is  high.", "Der\u00a0Berg ist hoch. "),
-        ("A fine day", "Ein Tag"),
-    ],
-    "too_long": [
-        ("word " * 120, "kurz"),
-        ("short", "wort " * 120),
-        ("x" * 9000, "y"),
-        ("x", "y" * 9000),
-    ],
-}
+KNOWN = []
+"""The vocabulary of this module; hypothesis takes no fixture of a smaller scope."""
 
 
-def write_pairs(folder, name, pairs):
-    for side, lines in zip(("en", "de"), zip(*pairs, strict=True), strict=True):
-        (folder / f"{name}.{side}").write_text("".join(f"{line}\n" for line in lines))
+@pytest.fixture(autouse=True, scope="module")
+def _known():
+    from mt.config import schema
+    from mt.config.schema import Languages
+    from mt.vocabulary import learn
 
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """Where the data are; the cache is beside them."""
-    monkeypatch.setenv("MT_CACHE", str(tmp_path / "cache"))
-    data = tmp_path / "data"
-    data.mkdir()
-    write_pairs(data, "train", GOOD)
-    write_pairs(data, "valid", [("The house is high.", "Das house ist hoch."), HELD[0]])
-    write_pairs(data, "test", [HELD[1]])
-    return data
-
-
-def text(name):
-    return {"kind": "text", "source": f"{name}.en", "target": f"{name}.de"}
-
-
-def recipe_of(folder, train=("train",), size=SIZE, **data):
-    value = {
-        "languages": {"source": "en", "target": "de"},
-        "data": {
-            "train": [text(name) for name in train], "valid": text("valid"),
-            "test": {"test": text("test")}, "max_length": 90, "processes": 1, **data,
-        },
-        "vocabulary": {"size": size},
-        "training": {"max_steps": 10_000},
-    }  # fmt: skip
-    return validation.validate(recipe.Recipe, yaml_reader.Document(value, folder=folder))
-
-
-def quietly(made):
-    return prepare(made, lambda line: None)
-
-
-def told_by(made):
-    lines = []
-    return prepare(made, lines.append), lines
-
-
-def cached(folder):
-    return sorted(path.name for path in (folder.parent / "cache" / "corpora").iterdir())
+    languages = Languages(source="en", target="de")
+    lines = [[pair[side] for pair in GOOD] for side in (0, 1)]
+    KNOWN.append(learn.learn_vocabulary(schema.VocabularyConfig(size=SIZE), languages, *lines))
 
 
 # ---------------------------------------------------------------------------- what comes out
@@ -149,45 +96,10 @@ def test_pairs_in_are_pairs_kept_and_pairs_dropped(pairs):
         assert (reason == "empty") == (is_blank(source) or is_blank(target))
 
 
-KNOWN = []
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _known():
-    from mt.config import schema
-    from mt.config.schema import Languages
-    from mt.vocabulary import learn
-
-    languages = Languages(source="en", target="de")
-    lines = [[pair[side] for pair in GOOD] for side in (0, 1)]
-    KNOWN.append(learn.learn_vocabulary(schema.VocabularyConfig(size=SIZE), languages, *lines))
-
-
-def test_blank_is_what_nobody_sees():
-    for blank in ("", " ", "\u200b", "\ufeff", "\u00a0\u3000", "\u2028", "\x07\0", "\u202e"):
-        assert is_blank(blank)
-    for seen in (".", " x", "\u0301", "\ue000", "。"):
-        assert unicodedata.category(seen[-1])
-        assert not is_blank(seen)
-
-
 def test_a_very_long_line_takes_no_time(folder):
     write_pairs(folder, "long", [("x" * 5_000_000, "y"), ("a " * 1_000_000, "b"), GOOD[0]])
     prepared = quietly(recipe_of(folder, train=("train", "long")))
     assert prepared.report["corpora"]["train.1"]["dropped"]["too_long"] == 2
-
-
-def test_several_processes_give_what_one_gives(folder):
-    generator = random.Random(1)
-    many = [generator.choice([*GOOD, *itertools.chain(*BAD.values())]) for _ in range(6_500)]
-    write_pairs(folder, "many", many)
-    one = quietly(recipe_of(folder, train=("many",), size=380, processes=1))
-    shutil.rmtree(folder.parent / "cache")
-    three = quietly(recipe_of(folder, train=("many",), size=380, processes=3))
-    assert three.train.digest == one.train.digest
-    assert three.folder == one.folder
-    assert three.report["corpora"] == one.report["corpora"]
-    assert sum(one.report["corpora"]["train.0"]["dropped"].values()) > 100
 
 
 def test_the_report_says_what_went_in(folder):
@@ -199,185 +111,6 @@ def test_the_report_says_what_went_in(folder):
     }  # fmt: skip
     assert report["tokens"]["train"]["target"] == prepared.train.target_lengths.sum()
     assert report["vocabulary"]["digest"] == prepared.vocabulary.digest
-
-
-# ------------------------------------------------------------------------------- the cache
-
-
-def test_preparing_again_reads_the_cache(folder):
-    first = quietly(recipe_of(folder))
-    stamp = (first.folder / "report.json").stat().st_mtime_ns
-    second, lines = told_by(recipe_of(folder))
-    assert second.train.digest == first.train.digest
-    assert (first.folder / "report.json").stat().st_mtime_ns == stamp
-    assert len(lines) == 1
-    assert "from the cache" in lines[0]
-    names = {path.name for path in first.folder.iterdir()}
-    assert not [name for name in names if name.startswith(".") or name == "work"]
-
-
-def test_the_cache_goes_by_content_not_by_name(folder):
-    first = quietly(recipe_of(folder))
-    other = folder.parent / "moved"
-    shutil.copytree(folder, other)
-    assert quietly(recipe_of(other)).folder == first.folder
-    assert quietly(recipe_of(folder, processes=2)).folder == first.folder
-    assert quietly(recipe_of(folder, max_length=89)).folder != first.folder
-    write_pairs(folder, "train", GOOD[1:])
-    assert quietly(recipe_of(folder)).folder != first.folder
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["train.source.tokens", "valid.target.offsets", "train.json", "vocabulary.model",
-     "vocabulary.json", "report.json", "valid.pairs.jsonl"],
-)  # fmt: skip
-@pytest.mark.parametrize("damage", ["missing", "cut"])
-def test_a_damaged_cache_is_built_again_after_one_warning(folder, name, damage):
-    first = quietly(recipe_of(folder))
-    path = first.folder / name
-    if damage == "missing":
-        path.unlink()
-    else:
-        path.write_bytes(path.read_bytes()[:-40])
-    again, lines = told_by(recipe_of(folder))
-    assert [line for line in lines if line.startswith("warning:")] == lines[:1]
-    assert again.train.digest == first.train.digest
-    assert again.valid_pairs == first.valid_pairs
-    assert len(told_by(recipe_of(folder))[1]) == 1
-
-
-def test_what_a_killed_process_left_is_swept(folder):
-    first = quietly(recipe_of(folder))
-    corpora = first.folder.parent
-    for name in (f".tmp-{first.folder.name}-999999", ".tmp-0123456789abcdef-99", ".trash-ab-1"):
-        (corpora / name / "work").mkdir(parents=True)
-    held = ".tmp-fedcba9876543210-7"
-    (corpora / held).mkdir()
-    with files.lock(corpora / "fedcba9876543210.lock"):
-        quietly(recipe_of(folder))
-        assert [name for name in cached(folder) if name.startswith(".")] == [held]
-
-
-PREPARE = """
-import os, select, sys
-from pathlib import Path
-from mt.config import recipe
-from mt.runtime import console
-from mt.errors import MtError, Stopped
-from mt.data.prepare import prepare
-def tell(line):
-    console.print_line(line)
-    while line.startswith(os.environ.get("MT_WAITS_AT") or "never"):
-        select.select([], [], [], 0.1)  # until a signal comes
-try:
-    print(prepare(recipe.load(Path(sys.argv[1]))[0], tell).train.digest)
-except (MtError, Stopped) as error:
-    print(error, file=sys.stderr)
-    sys.exit(error.exit_code)
-"""
-
-
-def start(folder, fault="", waits_at=""):
-    made = recipe_of(folder).model_dump(mode="json", include={"languages", "data", "vocabulary"})
-    made["training"] = {"max_steps": 10_000}
-    (folder / "recipe.yaml").write_text(json.dumps(made))
-    environment = faults.environment(fault, str(Path(__file__).parents[2]))
-    environment["MT_WAITS_AT"] = waits_at
-    return subprocess.Popen(
-        [sys.executable, "-c", PREPARE, str(folder / "recipe.yaml")], env=environment,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-
-
-def ended(process):
-    out, told = process.communicate(timeout=300)
-    return process.returncode, out.strip(), told
-
-
-def test_many_at_once_build_once(folder):
-    with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        done = list(pool.map(lambda _: ended(start(folder)), range(4)))
-    assert {code for code, _, _ in done} == {0}
-    assert len({digest for _, digest, _ in done}) == 1
-    assert sum("learning a vocabulary" in told for _, _, told in done) == 1
-
-
-@pytest.mark.parametrize(("fault", "code"), [
-    ("rename:1:kill", -signal.SIGKILL), ("fsync:3:kill", -signal.SIGKILL),
-    ("create:2:enospc", 5), ("write:2:enospc", 5), ("rename:1:eio", 5),
-])  # fmt: skip
-def test_a_failure_leaves_nothing_under_a_final_name(folder, fault, code):
-    found, _, told = ended(start(folder, fault))
-    assert found == code, told
-    assert not [name for name in cached(folder) if len(name) == 16]
-    assert "Traceback" not in told
-    if code > 0:
-        assert not [name for name in cached(folder) if name.startswith(".")]
-    quietly(recipe_of(folder))
-    assert [len(name) for name in cached(folder) if not name.endswith(".lock")] == [16]
-
-
-@pytest.mark.parametrize(
-    ("number", "phase"), [(signal.SIGINT, "reading"), (signal.SIGTERM, "encoding")]
-)
-def test_a_signal_ends_it_cleanly(folder, number, phase):
-    write_pairs(folder, "train", GOOD * 300)
-    process = start(folder, waits_at=phase)
-    for line in process.stderr:
-        if line.startswith(phase):
-            process.send_signal(number)
-            break
-    code, _, told = ended(process)
-    assert code == 128 + number, told
-    left = [name for name in cached(folder) if not name.endswith(".lock")]
-    # One that comes inside a destructor, where Python tells of it and drops it, is obeyed at the
-    # end, when all is there: what counts is what is said last.
-    last = told.rstrip().splitlines()[-1]
-    assert ("nothing was kept" in last) == (left == []), told
-    assert ("what was prepared is kept" in last) == ([len(name) for name in left] == [16]), told
-
-
-def test_a_signal_within_raises_and_handlers_come_back(folder):
-    before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
-
-    def stop(line):
-        if line.startswith("encoding"):
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    with pytest.raises(Stopped) as error:
-        prepare(recipe_of(folder), stop)
-    assert error.value.exit_code == 143
-    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
-
-
-def test_a_signal_is_not_swallowed_by_what_swallows_exceptions(folder):
-    """As tqdm's monitor does, which `datasets` starts, on a slow machine."""
-
-    def stop(line):
-        if line.startswith("reading"):
-            with contextlib.suppress(Exception):
-                os.kill(os.getpid(), signal.SIGINT)
-
-    with pytest.raises(Stopped, match="nothing was kept"):
-        prepare(recipe_of(folder), stop)
-    assert not [name for name in cached(folder) if not name.endswith(".lock")]
-
-
-def test_a_signal_in_a_destructor_is_remembered(folder, monkeypatch):
-    """Where Python drops every exception."""
-    monkeypatch.setattr(sys, "unraisablehook", lambda dropped: None)
-
-    class Falling:
-        def __del__(self):
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    def stop(line):
-        if line.startswith("reading"):
-            Falling()
-
-    with pytest.raises(Stopped, match="what was prepared is kept"):
-        prepare(recipe_of(folder), stop)
 
 
 # -------------------------------------------------------------------------------- refusals
@@ -422,7 +155,7 @@ def test_errors_of_sources_come_through_as_they_are(folder):
     assert error.value.code == "DATA-FILE"
 
 
-def test_a_file_that_changes_meanwhile_is_told(folder):
+def test_a_file_that_changes_meanwhile_is_reported(folder):
     def change(line):
         if line.startswith("encoding"):
             write_pairs(folder, "train", GOOD[1:])
@@ -432,7 +165,7 @@ def test_a_file_that_changes_meanwhile_is_told(folder):
     assert error.value.code == "DATA-CHANGED"
 
 
-def test_a_vocabulary_that_cannot_be_is_told(folder):
+def test_a_vocabulary_that_cannot_be_is_reported(folder):
     made = recipe_of(folder)
     large = made.vocabulary.model_copy(update={"size": 30_000})
     with pytest.raises(ConfigError, match="largest possible is"):

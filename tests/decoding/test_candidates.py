@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from table_decoder import NONE
 
-from mt.decoding.batching import length_batches, rounded_batch_size
+from mt.decoding.batching import rounded_batch_size
 from mt.decoding.candidates import forced_log_probs, sentences_to_keep, top_k, top_pieces
 from mt.special_tokens import END, FIRST_PIECE
 
@@ -79,10 +80,16 @@ def test_a_batch_goes_on_with_all_that_have_not_stopped():
             assert set((~stopped).nonzero()[:, 0].tolist()) <= set(left.tolist())
 
 
-def test_batches_come_in_few_sizes_within_the_budget():
-    lengths = [7 + (row * 13) % 40 for row in range(5000)]
-    found = list(length_batches(lengths, 3000))
-    assert sorted(row for rows in found for row in rows) == list(range(5000))
-    assert all(len(rows) * max(lengths[row] for row in rows) <= 3000 for rows in found)
-    assert all(rounded_batch_size(len(rows)) == len(rows) for rows in found[:-1])
-    assert len({rounded_batch_size(n) for n in range(1, 513)}) < 40
+# ----------------------------------------------------------------------- the best of many
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 9, 20])
+def test_the_best_of_many_ties_are_the_first(count):
+    generator = torch.Generator().manual_seed(count)
+    values = torch.randint(0, 6, (2, 50, 16), generator=generator).float()
+    values[values == 0] = NONE
+    ordered = values.sort(dim=-1, descending=True, stable=True)
+    found, places = top_k(values, count)
+    assert torch.equal(found, ordered.values[..., :count])
+    there = found != NONE
+    assert torch.equal(places[there], ordered.indices[..., :count][there])

@@ -26,11 +26,6 @@ PAIRS = [
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    return tiny_run.make(tmp_path_factory.mktemp("one"))
-
-
-@pytest.fixture(scope="module")
 def other(tmp_path_factory):
     """A model of the same vocabulary and other weights."""
     return tiny_run.make(tmp_path_factory.mktemp("other"), seed=2)

@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from mt.decoding import output_formats, word_alignment
+from mt.decoding import output_formats
 from mt.decoding.types import Score, Translation
 from mt.errors import ConfigError
 
@@ -19,7 +19,9 @@ FIRST = Translation(
     source_tokens=("▁Two", "▁dog", "s", "▁run"),
     alignment=((0.9, 0.1, 0.0, 0.0), (0.1, 0.2, 0.3, 0.4), (0.0, 0.6, 0.4, 0.0), (0, 0, 0.1, 0.9)),
 )
+
 OTHER = Translation("a ||| b\tc", -1.0, ("▁a",), (-1.0, -1.0), alignment=((1.0,),))
+
 BOTH = Translation(
     **{f: getattr(FIRST, f) for f in FIRST.__slots__ if f != "alternatives"},
     alternatives=(FIRST, OTHER),
@@ -73,31 +75,6 @@ def test_json_never_contains_what_is_no_number():
         line = output_formats.format_json(0, "", Translation("a", bad, ("a",), (bad,)))
         assert json.loads(line)["score"] is None
         assert json.loads(line)["log_probabilities"] == [None]
-
-
-@pytest.mark.parametrize(
-    ("pieces", "expected"),
-    [
-        ("▁Two ▁dog s ▁play .", ["Two", "dogs", "play."]),
-        ("▁ 我 喜欢 GP U 。", ["我", "喜欢", "GPU", "。"]),
-        ("▁我 们 ▁go", ["我", "们", "go"]),
-        ("already cut words .", ["already", "cut", "words", "."]),
-        ("▁x <0xE6> <0x97>", ["x<0xE6><0x97>"]),
-        ("▁ ▁b", ["b"]),
-        ("▁a ▁", ["a"]),
-        ("", []),
-    ],
-)
-def test_words_are_what_is_between_spaces(pieces, expected):
-    cut = pieces.split(" ") if pieces else []
-    found = word_alignment.to_words(cut)
-    assert [word for word, _ in found] == expected
-    assert [i for _, part in found for i in part] == list(range(len(cut)))
-
-
-def test_a_word_that_attended_to_the_end_alone_has_no_link():
-    found = Translation("a b", 0.0, ("▁a", "▁b"), (), (), ("▁x", "▁y"), ((0.0, 0.0), (0.0, 0.4)))
-    assert word_alignment.format_pharaoh(found) == "1-1"
 
 
 @pytest.mark.parametrize(

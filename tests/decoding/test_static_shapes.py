@@ -9,6 +9,7 @@ import pytest
 import tiny_run
 import torch
 from recording import Recorder
+from static_decoding import CPU, SETTINGS, made, refuse, request, same, searched
 
 import mt.decoding.candidates
 import mt.decoding.torch_searcher
@@ -18,70 +19,10 @@ from mt.decoding.candidates import top_k_in_blocks
 from mt.decoding.decoders import ModelDecoder, ensemble
 from mt.decoding.shortlist import Shortlist
 from mt.decoding.static_shapes import StaticShapeDecoder, StaticShapeModel, with_static_shapes
-from mt.decoding.types import EngineOptions, Request
+from mt.decoding.types import EngineOptions
 from mt.errors import ModelError
 from mt.models.modules import linear
-from mt.models.modules.static_kv_cache import BufferPool, StaticShape
-from mt.runtime.cuda_graphs import GraphCache
-from mt.special_tokens import BEGIN, FIRST_PIECE
-
-CPU = torch.device("cpu")
-SIZE = 120
-SETTINGS = {
-    "beam": {"beams": 4, "no_repeat_ngram": 3},
-    "diverse": {"beams": 4, "groups": 2},
-    "greedy": {},
-    "mbr": {"samples": 4, "candidates": {"kind": "sampling", "top_p": 0.9}},
-    "sampling": {"temperature": 0.8},
-}
-
-
-def refuse(line):
-    raise AssertionError(line)
-
-
-def made(seed=1, **more):
-    """A model that ends soon, and at different times, for all that it is not trained."""
-    transformer = plugin("models", "transformer")
-    sizes = {"d_model": 16, "n_heads": 2, "d_ff": 32, "encoder_layers": 1, "decoder_layers": 2}
-    config = transformer.Config(**{**sizes, "dropout": 0.0, "tie_embeddings": "none", **more})
-    torch.manual_seed(seed)
-    known = type("Known", (), {"joint": False, "source_size": SIZE, "target_size": SIZE})
-    model = transformer.build(config, known).eval()
-    with torch.no_grad():
-        model.projection.weight *= 4
-        model.projection.bias[3] = 2
-    return model
-
-
-def request(sentences=9, longest=38, n_best=1, seed=1, **more):
-    generator = torch.Generator().manual_seed(seed)
-    lengths = torch.randint(1, 22, (sentences,), generator=generator)
-    source = torch.randint(FIRST_PIECE, SIZE, (sentences, 22), generator=generator)
-    source[torch.arange(22) >= lengths[:, None]] = 0
-    limits = torch.randint(5, longest + 1, (sentences,), generator=generator)
-    texts = lambda ids: ["".join(chr(97 + t % 7) for t in each) for each in ids]  # noqa: E731
-    seeds = list(range(sentences))
-    return Request(source, limits, n_best=n_best, seeds=seeds, texts=texts, **more)
-
-
-def searched(kind, decoder, asked, **settings):
-    module = plugin("search", kind)
-    with torch.inference_mode():
-        config = module.Config(**{**SETTINGS[kind], **settings})
-        return module.build(config)(decoder, asked)
-
-
-def same(found, expected):
-    """Equal tokens, and scores equal but for the order of sums."""
-    width = min(found.tokens.shape[-1], expected.tokens.shape[-1])
-    assert not found.tokens[..., width:].any()
-    assert torch.equal(found.tokens[..., :width], expected.tokens[..., :width])
-    torch.testing.assert_close(found.scores, expected.scores, atol=1e-4, rtol=1e-5)
-    torch.testing.assert_close(
-        found.log_probabilities[..., :width], expected.log_probabilities[..., :width],
-        atol=1e-4, rtol=1e-5,
-    )  # fmt: skip
+from mt.special_tokens import BEGIN
 
 
 def in_static_shapes(model, recorder=None):
@@ -113,7 +54,7 @@ def test_a_search_finds_the_same_in_static_shapes(kind):
 
 
 @every_search
-def test_asking_less_often_changes_nothing(kind, monkeypatch):
+def test_checking_less_often_changes_nothing(kind, monkeypatch):
     model = made()
     asked = request(n_best=1 if kind == "greedy" else 3)
     expected = searched(kind, ModelDecoder(model), asked)
@@ -228,72 +169,6 @@ def test_of_the_same_logits_any_number_of_candidates_is_found():
                 assert torch.equal(found[1], ids)
                 torch.testing.assert_close(found[0], gains)
             assert decoder.top_k(state, logits + 1, 2) is None
-
-
-class Failing(Recorder):
-    """A device whose capture fails."""
-
-    def capture(self, work):
-        raise RuntimeError("out of luck\nand more")
-
-
-def test_when_capturing_fails_one_line_is_printed_and_all_runs_plainly():
-    told, model, asked = [], made(), request()
-    decoder = StaticShapeDecoder(StaticShapeModel(model, CPU, Failing(), told.append))
-    expected = searched("beam", ModelDecoder(model), asked)
-    for _ in range(2):
-        same(searched("beam", decoder, asked), expected)
-    assert told == [
-        "mt: warning[GRAPHS] no CUDA graph of a step of decoding (out of luck); running without"
-    ]
-
-
-def test_waiting_for_the_device_in_a_step_cannot_be_recorded():
-    """The stand-in is as strict as a device: the tests above would notice."""
-    told, values = [], torch.ones(3)
-    replays = GraphCache(Recorder(), told.append)
-    for _ in range(3):
-        replays("a key", lambda: values.mul_(1 + bool(values.any())))
-    assert len(told) == 1
-    assert values.tolist() == [8.0] * 3
-
-
-def test_a_replay_repeats_what_the_first_pass_decided():
-    """The stand-in, too, knows no Python: a number that changes must lie in a tensor."""
-    values, number = torch.zeros(1), torch.zeros(1)
-    replays, host = GraphCache(Recorder(), refuse), []
-    for _ in range(4):
-        host.append(1.0)
-        number.add_(1)
-        replays("key", lambda: values.add_(number + len(host)))
-    assert values.item() == (1 + 1) + (2 + 2) + (3 + 2) + (4 + 2)
-
-
-def test_shapes_are_few():
-    frames = {
-        StaticShape.rounded_up(sentences, 5, source, tokens)
-        for sentences in range(1, 257)
-        for source in (1, 16, 17, 64)
-        for tokens in (1, 33, 128)
-    }
-    assert len({frame.sentences for frame in frames}) == 10
-    assert {frame.source for frame in frames} == {16, 32, 64}
-    assert {frame.tokens for frame in frames} == {16, 64, 128}
-    assert all(
-        StaticShape.rounded_up(count, 1, length, length).sentences >= count
-        and StaticShape.rounded_up(count, 1, length, length).source >= length
-        for count in range(1, 600)
-        for length in (1, 15, 16, 17, 100)
-    )
-
-
-def test_a_buffer_stays_where_it_is_until_it_is_too_small():
-    pool = BufferPool(CPU)
-    small = pool.view("a", (4, 5), torch.float32)
-    assert pool.view("a", (2, 3), torch.float32).data_ptr() == small.data_ptr()
-    moved = pool.moved
-    assert pool.view("a", (100,), torch.float32).data_ptr() != small.data_ptr()
-    assert pool.moved == moved + 1
 
 
 def test_a_model_without_keys_and_values_is_decoded_plainly():

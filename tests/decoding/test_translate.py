@@ -28,11 +28,6 @@ ONE = EngineOptions(threads=1, precision="fp32")
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    return tiny_run.make(tmp_path_factory.mktemp("translate"))
-
-
-@pytest.fixture(scope="module")
 def engine(run):
     return translate.open_engine(run, ONE)
 
@@ -112,7 +107,7 @@ def test_lines_out_are_lines_in_for_300_inputs_of_any_bytes(engine, monkeypatch)
         assert out.count(b"\n") == lines_in(data), (number, data)
 
 
-def test_bad_bytes_are_replaced_where_that_is_asked_for_and_reported_once(engine, capsys):
+def test_bad_bytes_are_replaced_on_demand_and_reported_once(engine, capsys):
     good = b"Dogs.\nGirls sing.\n" * 6
     data = good + b"bad \xff\n\xfe\xfe\n" * 6 + b"Dogs."
     out = through(engine, data, replace_bad=True)
@@ -131,7 +126,7 @@ def test_a_rendering_gets_each_line_with_its_translation():
     assert told == expected
 
 
-def test_a_line_that_is_too_long_is_refused_where_that_is_asked_for(engine):
+def test_a_line_that_is_too_long_is_refused_with_strict(engine):
     """T06: else it is split, with a warning."""
     data = b"Dogs.\n\n" + b"dogs play " * 40 + b"\n"
     assert through(engine, data).count(b"\n") == 3
@@ -280,7 +275,7 @@ def test_load_is_the_engine_of_the_command(run, engine):
         _ = mt.lode
 
 
-def test_details_are_translations_as_they_are_asked_for(run):
+def test_details_are_translations_with_the_options(run):
     model = mt.load(run, threads=1)
     lines = tiny_run.SOURCES[:2]
     plain = model.translate(lines)

@@ -5,30 +5,22 @@ from __future__ import annotations
 import json
 
 import pytest
-import tiny_run
+from corpus_lines import LINES
 
 from mt.cli import main
-from mt.config import recipe, validation, yaml_reader
-from mt.data.prepare import prepare
 from mt.decoding import translate_corpus
 from mt.decoding.translate import open_engine
 from mt.decoding.types import EngineOptions
 from mt.errors import ConfigError
 from mt.runtime import files
-from mt.special_tokens import BACK_TRANSLATED
-
-LINES = [*tiny_run.SOURCES * 2, "", "  ", *tiny_run.SOURCES[::-1]]
-SAMPLED = {"kind": "sampling", "max_length_extra": 4}
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    return tiny_run.make(tmp_path_factory.mktemp("bulk"))
 
 
 @pytest.fixture(autouse=True)
 def _small_parts(monkeypatch):
     monkeypatch.setattr(translate_corpus, "PART", 5)
+
+
+SAMPLED = {"kind": "sampling", "max_length_extra": 4}
 
 
 def options(**more):
@@ -141,36 +133,6 @@ def test_what_it_says_names_no_path(run, tmp_path):
     translate_corpus.translate_corpus(job(run, tmp_path / "out"), lambda _: None)
     about = json.loads((tmp_path / "out" / "corpus.json").read_text(encoding="utf-8"))
     assert str(tmp_path) not in json.dumps(about)
-
-
-def test_back_translation_makes_a_corpus_that_a_recipe_takes(run, tmp_path, capsys):
-    text = tmp_path / "mono.en"
-    text.write_text("\n".join(LINES) + "\n", encoding="utf-8")
-    command = ["backtranslate", str(run), str(text), "-o", str(tmp_path / "bt"), "--sampling"]
-    command += ["--threads", "1", "--precision", "fp32", "--processes", "1"]
-    assert main.run([*command, "--set", "search.max_length_extra=4"]) == 0
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert "tag: bt" in err
-    sides = [
-        list(files.read_lines(tmp_path / "bt" / f"{side}.txt")) for side in ("source", "target")
-    ]
-    assert len(sides[0]) == len(sides[1]) > 0
-    assert set(sides[1]) <= set(LINES)  # the text itself is what is to be written
-    data = {
-        "train": [{"kind": "text", "source": "bt/source.txt", "target": "bt/target.txt",
-                   "tag": "bt"}],
-        "valid": {"kind": "text", "source": "train.en", "target": "train.de"},
-    }  # fmt: skip
-    values = {"languages": {"source": "de", "target": "en"}, "data": data}
-    values |= {"vocabulary": {"path": "run"}, "training": {"max_minutes": 1}}
-    document = yaml_reader.Document(values, folder=run.parent)
-    for side in ("source", "target"):
-        data["train"][0][side] = str(tmp_path / "bt" / f"{side}.txt")
-    prepared = prepare(validation.validate(recipe.Recipe, document), lambda _: None)
-    assert {prepared.train.source(row)[0] for row in range(len(prepared.train))} == {
-        BACK_TRANSLATED
-    }
 
 
 def test_an_export_that_would_draw_other_samples_is_refused(run, tmp_path):

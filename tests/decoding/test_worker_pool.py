@@ -25,11 +25,6 @@ def options(**more):
     return EngineOptions(precision="fp32", **more)
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    return tiny_run.make(tmp_path_factory.mktemp("pool"))
-
-
 @pytest.fixture
 def pool(run):
     return open_engine(run, options(processes=2))
@@ -93,7 +88,7 @@ def test_the_parent_of_processes_imports_no_torch(run):
     assert done.stdout.count("\n") == 2
 
 
-def test_only_a_file_of_some_size_is_shared_unasked(tmp_path):
+def test_only_a_file_of_some_size_is_shared_by_default(tmp_path):
     (tmp_path / "small").write_text("Dogs.\n", encoding="utf-8")
     (tmp_path / "large").write_text("Dogs.\n" * 100_000, encoding="utf-8")
     with open(tmp_path / "small", "rb") as small, open(tmp_path / "large", "rb") as large:

@@ -43,7 +43,7 @@ def test_a_sentence_is_translated_alike_alone_and_among_others(runs, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_its_translations_score_what_the_search_said(runs, kind):
+def test_its_translations_have_the_score_of_the_search(runs, kind):
     engine = open_engine(runs[kind], options())
     asked = options(search={"length_penalty": 0.0}, n_best=3)
     for source, found in zip(

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from gradients_of_sums import LENGTHS, close, gradients, valid_of
 from torch import nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from mt.config import recipe
 from mt.config.plugins import plugin
@@ -17,48 +17,13 @@ from mt.models.modules import linear, lstm
 from mt.training.losses import linear_cross_entropy
 
 rnn = plugin("models", "rnn")
+
 KINDS = ("bahdanau", "dot", "none")
-LENGTHS = [7, 5, 3, 1]
-
-
-def close(ours, theirs):
-    torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-11)
-
-
-def valid_of(lengths):
-    return torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
 
 
 def make(vocabulary, attention, **more):
     config = rnn.Config(**{"d_model": 12, "units": 16, "dropout": 0.0, **more}, attention=attention)
     return rnn.build(config, vocabulary)
-
-
-def gradients(outcome, inputs):
-    """Of a sum whose every element counts differently, by each of the inputs."""
-    weights = torch.linspace(-1, 2, outcome.numel(), dtype=outcome.dtype).view_as(outcome)
-    return torch.autograd.grad((outcome * weights).sum(), inputs)
-
-
-# ------------------------------------------------------------------------ parts of loops
-
-
-def test_a_step_and_its_gradients_are_those_of_torchs_cell():
-    layer, twin = lstm.LSTM(3, 5).double(), nn.LSTMCell(3, 5).double()
-    weights = layer.inputs.weight, layer.state.weight, layer.inputs.bias
-    theirs = twin.weight_ih, twin.weight_hh, twin.bias_ih
-    with torch.no_grad():
-        for ours, other in zip(weights, theirs, strict=True):
-            other.copy_(ours)
-        twin.bias_hh.zero_()
-    x, hidden, cell = (torch.randn(4, n, dtype=torch.double, requires_grad=True) for n in (3, 5, 5))
-    found = torch.cat(layer.step(layer.inputs(x), hidden, cell))
-    plain = torch.cat(twin(x, (hidden, cell)))
-    close(found, plain)
-    inputs = x, hidden, cell
-    mine, its = gradients(found, (*inputs, *weights)), gradients(plain, (*inputs, *theirs))
-    for one, other in zip(mine, its, strict=True):
-        close(one, other)
 
 
 @pytest.mark.parametrize("rows", [1, 3])
@@ -79,66 +44,6 @@ def test_attention_is_that_of_the_papers(rows, additive):
         scores = (query + keys[b, :n]).tanh() @ weight if additive else real @ query
         close(weights[b, row % rows, :n], scores.softmax(0))
         close(contexts[row], scores.softmax(0) @ real)
-
-
-# -------------------------------------------------------------------------------- layers
-
-
-def torch_twin(layer, width, units):
-    """A torch.nn.LSTM with the weights of a bidirectional layer."""
-    twin = nn.LSTM(width, units // 2, batch_first=True, bidirectional=True).double()
-    with torch.no_grad():
-        for part, end in ((layer.ahead, "l0"), (layer.back, "l0_reverse")):
-            getattr(twin, f"weight_ih_{end}").copy_(part.inputs.weight)
-            getattr(twin, f"weight_hh_{end}").copy_(part.state.weight)
-            getattr(twin, f"bias_ih_{end}").copy_(part.inputs.bias)
-            getattr(twin, f"bias_hh_{end}").zero_()
-    return twin
-
-
-@pytest.mark.parametrize("half", [None, torch.half, torch.bfloat16], ids=str)
-def test_what_cudnn_is_given_lies_in_one_piece_and_is_the_same(half):
-    layer, x = lstm.LSTM(6, 8), torch.randn(5, 3, 6)
-    weights = [layer.inputs.weight, layer.state.weight, layer.inputs.bias]
-    before = torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
-    torch.set_autocast_enabled("cuda", half is not None)
-    torch.set_autocast_dtype("cuda", half or before[1])
-    try:
-        given, parts = lstm.for_cudnn(x, weights)
-    finally:
-        torch.set_autocast_enabled("cuda", before[0])
-        torch.set_autocast_dtype("cuda", before[1])
-    dtype = torch.half if half is torch.half else torch.float32
-    assert {given.dtype, *(part.dtype for part in parts)} == {dtype}
-    assert len({part.untyped_storage().data_ptr() for part in parts}) == 1
-    ends = [part.storage_offset() + part.numel() for part in parts]
-    assert [part.storage_offset() for part in parts] == [0, *ends[:-1]]
-    for part, weight in zip(parts, weights, strict=True):
-        assert torch.equal(part, weight.to(dtype))
-        slope = torch.autograd.grad(part.sum(), weight, retain_graph=True)[0]
-        assert torch.equal(slope, torch.ones_like(weight))
-
-
-@pytest.mark.parametrize("way", ["by_torch", "loop"])
-def test_a_bidirectional_layer_is_torchs_over_packed_sequences(way, monkeypatch):
-    monkeypatch.setattr(lstm.LSTM, "forward", getattr(lstm.LSTM, way))
-    layer = lstm.Bidirectional(6, 8).double()
-    for parameter in layer.parameters():
-        nn.init.normal_(parameter, std=0.5)
-    twin = torch_twin(layer, 6, 8)
-    x = torch.randn(4, 7, 6, dtype=torch.double, requires_grad=True)
-    packed = pack_padded_sequence(x, torch.tensor(LENGTHS), batch_first=True)
-    theirs, (last, _) = twin(packed)
-    theirs, _ = pad_packed_sequence(theirs, batch_first=True)
-    ours = layer(x.transpose(0, 1), valid_of(LENGTHS)).transpose(0, 1)
-    real = valid_of(LENGTHS)
-    close(ours[real], theirs[real])
-    close(lstm.last_states(ours, real), torch.cat(tuple(last), dim=1))
-    mine = x, layer.ahead.inputs.weight, layer.back.state.weight, layer.back.inputs.bias
-    its = x, twin.weight_ih_l0, twin.weight_hh_l0_reverse, twin.bias_ih_l0_reverse
-    each = zip(gradients(ours[real], mine), gradients(theirs[real], its), strict=True)
-    for one, other in each:
-        close(one, other)
 
 
 def lstm_cell(layer, x, hidden, cell):
@@ -248,7 +153,7 @@ def test_bf16_with_rows_added_has_about_the_gradient_of_fp32(vocabulary, kind):
 
 
 @pytest.mark.parametrize("kind", ["bahdanau", "dot"])
-def test_the_attention_told_is_that_of_decoding(vocabulary, pair, kind):
+def test_the_returned_attention_is_that_of_decoding(vocabulary, pair, kind):
     model = make(vocabulary, kind).eval().double()
     source, target = pair
     shares = model.attention(source, target)

@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from mt.models import transformer
-from mt.models.modules.layers import SelfAttention
 from mt.models.modules.positions import sinusoids
 
 
@@ -96,60 +95,3 @@ def test_forward_and_gradients_equal_torchs_transformer(vocabulary, norm, activa
         close(joined_gradient(mine.cross_attention), other.multihead_attn.in_proj_weight.grad)
     for mine, other in zip(model.encoder, twin.encoder.layers, strict=True):
         close(joined_gradient(mine.self_attention), other.self_attn.in_proj_weight.grad)
-
-
-def test_sinusoids_follow_section_3_5():
-    table = sinusoids(50, 8)
-    assert table[0].tolist() == [0, 1] * 4
-    for position, i in ((1, 0), (7, 2), (49, 3)):
-        angle = torch.tensor(position / 10000 ** (2 * i / 8))
-        torch.testing.assert_close(table[position, 2 * i], angle.sin())
-        torch.testing.assert_close(table[position, 2 * i + 1], angle.cos())
-
-
-def test_embeddings_are_shared_as_asked(vocabulary):
-    sizes = {"d_model": 8, "n_heads": 2, "d_ff": 8, "encoder_layers": 1, "decoder_layers": 1}
-    count = {
-        tie: sum(
-            p.numel()
-            for p in transformer.build(
-                transformer.Config(tie_embeddings=tie, **sizes), vocabulary
-            ).parameters()
-        )
-        for tie in ("all", "decoder", "none")
-    }
-    assert count["decoder"] - count["all"] == 90 * 8
-    assert count["none"] - count["decoder"] == 90 * 8 + 90  # an output matrix, and its bias
-
-
-@pytest.mark.parametrize("packed", [False, True])
-def test_attention_sharpened_by_the_root_of_its_width_is_softmax_of_plain_products(packed):
-    attention = SelfAttention(16, 4, 0.0)
-    attention.sharpness = 4**0.5
-    x = torch.randn(2, 5, 16)
-    query, key, value = (
-        part.unflatten(-1, (4, 4)).transpose(1, 2)
-        for part in (attention.query(x), *attention.key_value(x).chunk(2, -1))
-    )
-    mixed = (query @ key.transpose(-1, -2)).softmax(-1) @ value  # no sqrt(K)
-    expected = attention.output(mixed.transpose(1, 2).flatten(2))
-    if packed:
-        attention.pack(torch.float32)
-    with torch.no_grad():
-        torch.testing.assert_close(attention.attend_self(x, None, False), expected)
-
-
-def test_a_model_without_scaling_is_one_of_sharper_queries(vocabulary):
-    sizes = {"d_model": 16, "n_heads": 4, "d_ff": 8, "encoder_layers": 1, "decoder_layers": 1}
-    scaled, plain = (
-        transformer.build(transformer.Config(scale_attention=scale, **sizes), vocabulary).eval()
-        for scale in (True, False)
-    )
-    plain.load_state_dict(scaled.state_dict())
-    source, target = torch.randint(4, 90, (3, 6)), torch.randint(4, 90, (3, 5))
-    assert not torch.allclose(scaled(source, target), plain(source, target))
-    with torch.no_grad():
-        for name, weight in scaled.named_parameters():
-            if ".query." in name:
-                weight *= 2  # the root of 16 / 4
-    torch.testing.assert_close(scaled(source, target), plain(source, target))

@@ -40,7 +40,7 @@ def test_nothing_larger_than_the_limit_is_tried():
         (ValueError("CUDA error: out of memory"), False),
     ],
 )
-def test_memory_that_does_not_suffice_is_known_by_what_is_said(error, is_memory):
+def test_out_of_memory_is_recognised_by_its_message(error, is_memory):
     assert memory.is_out_of_memory(error) == is_memory
 
 
@@ -50,6 +50,6 @@ def test_the_allocators_own_error_is_known():
     assert memory.is_out_of_memory(error.value)
 
 
-def test_the_available_memory_is_told_on_linux():
+def test_the_available_memory_is_known_on_linux():
     room = memory.available_bytes()
     assert room is None or 10 << 20 < room < 1 << 50

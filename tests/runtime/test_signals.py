@@ -51,7 +51,7 @@ finally:
 """
 
 
-def test_ctrl_c_at_any_moment_of_a_command_is_told_in_one_line():
+def test_ctrl_c_at_any_moment_of_a_command_is_reported_in_one_line():
     """From its first imports to its end."""
     whole = run(AT_A_CALL, 0, "--help")
     assert whole.returncode == 0
@@ -90,7 +90,7 @@ except KeyboardInterrupt:
     assert (done.stdout, done.stderr) == ("dropped\nraised again\n", "")
 
 
-def test_another_exception_that_nobody_takes_is_still_told():
+def test_another_exception_that_nobody_takes_is_still_reported():
     code = (
         LISTENING
         + """

@@ -72,7 +72,7 @@ def test_a_claim_is_as_good_as_its_weakest_statement(claims):
     assert whole("does not hold", "inconclusive", "holds") == "does not hold"
 
 
-def test_growth_is_told_from_its_figures(claims):
+def test_growth_is_judged_from_its_figures(claims):
     quadratic, judge = claims("d_quadratic"), claims("page").judge
     lengths = [128, 256, 512, 1024]
     assert quadratic.exponent(lengths, [n**2 for n in lengths]) == pytest.approx(2)
@@ -169,7 +169,7 @@ def test_a_measurement_is_known_by_all_that_it_depends_on(claims, monkeypatch):
     assert task.key != before
 
 
-def test_several_processes_measure_and_failures_are_told(claims, tmp_path):
+def test_several_processes_measure_and_failures_are_reported(claims, tmp_path):
     task, failed = claims("store").Task, claims("lab").Failed
     lab = lab_in(claims, tmp_path, cores=2)
     lengths = {f"length {n}": task("d_quadratic:times", {"lengths": [n], "rounds": 1, "least": 0})

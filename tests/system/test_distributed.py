@@ -9,7 +9,6 @@ import re
 import subprocess
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import yaml
@@ -19,16 +18,14 @@ from safetensors.torch import load_file
 
 from mt.config import recipe
 from mt.config.schema import Languages
-from mt.data import collate
 from mt.data.sources import demo
 from mt.errors import ConfigError
-from mt.models import transformer
-from mt.runtime.distributed import World, split_micro_batches
 from mt.training import loop
-from mt.training.objectives import cross_entropy
 
 ROOT = Path(__file__).parents[2]
+
 STEPS = 8
+
 # AdamW which does something to its own process, or to the launcher, after a given update:
 # HURT=rank:update:what.
 OPTIMIZER = """
@@ -254,43 +251,13 @@ def test_stopped_killed_and_resumed_equals_uninterrupted(folder):
     assert bits(folder / "broken") == bits(folder / "whole")
 
 
-def test_the_process_that_fails_is_the_one_that_tells(folder):
+def test_the_process_that_fails_reports_the_failure(folder):
     done = launch(folder, "exact", "failing", hurt="1:2:raise")
     assert done.returncode != 0
     told = [line for line in ours(done).splitlines() if "error" in line]
     assert told == ["rank 1: mt: error[DATA-MADE-UP] shard 7: made up"]
     assert set(re.findall(r"exitcode +: (-?\d+)", done.stderr)) == {"3"}
     assert "Traceback" not in ours(done)
-
-
-# ------------------------------------------------------------------------------ the shares
-
-
-@pytest.mark.parametrize("size", [1, 2, 3, 5])
-@pytest.mark.parametrize("sizes", [[4], [4, 4], [7, 1, 3], [1, 1, 1, 1, 9, 2, 5]], ids=str)
-def test_every_row_goes_to_one_process(sizes, size):
-    ends = np.cumsum(sizes)
-    micros = [np.arange(end - n, end) for n, end in zip(sizes, ends, strict=True)]
-    shares = [split_micro_batches(micros, World(rank, size)) for rank in range(size)]
-    rows = [row for share in shares for part in share for row in part.tolist()]
-    assert sorted(rows) == list(range(ends[-1]))
-    assert len({len(share) for share in shares}) == 1
-    if size == 1:
-        assert all(a is b for a, b in zip(shares[0], micros, strict=True))
-
-
-def test_a_batch_without_rows_adds_nothing(vocabulary):
-    config = transformer.Config(d_model=8, n_heads=2, d_ff=8, encoder_layers=1, decoder_layers=1)
-    model = transformer.build(config, vocabulary)
-    objective = cross_entropy.build(cross_entropy.Config(), model, vocabulary, None)
-    batch = collate.collate_pairs(None, np.array([], dtype=np.int64))
-    assert {name: int(count) for name, count in objective.counts(batch).items()} == {"loss": 0}
-    (term,) = objective(batch)
-    assert (float(term.total.detach()), int(term.count)) == (0.0, 0)
-    term.total.backward()
-    for parameter in model.parameters():
-        assert parameter.grad is not None
-        assert not parameter.grad.any()
 
 
 # ---------------------------------------------------------------------------- the clusters

@@ -81,7 +81,7 @@ def test_beams_find_what_greedy_finds_or_better(run):
     assert all(wide >= narrow - 1e-5 for wide, narrow in zip(scores[2], scores[1], strict=True))
 
 
-def test_metrics_hold_what_is_promised(run):
+def test_metrics_have_what_is_promised(run):
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     report = next(line for line in lines if "loss" in line)
     assert {

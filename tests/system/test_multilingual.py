@@ -155,7 +155,7 @@ def test_at_temperature_one_the_plan_is_that_of_one_corpus():
         np.testing.assert_array_equal(a, b)
 
 
-def test_the_batches_of_an_epoch_hold_what_was_drawn():
+def test_the_batches_of_an_epoch_have_the_drawn_pairs():
     made = epoch(5.0)
     rows = [int(row) for w in range(len(made.windows)) for u in made.updates(w) for m in u
             for row in m]  # fmt: skip
@@ -283,14 +283,14 @@ def test_the_default_is_the_direction_that_is_learned():
     assert settled.direction.target == "de"
 
 
-def test_the_maps_of_attention_are_of_the_language_that_is_asked_for(run):
+def test_the_maps_of_attention_are_of_the_chosen_language(run):
     engine = extract.open_with_attention(run, EngineOptions(target_language="fr"))
     sight, *_ = extract.extract(engine, "Girls sing.")
     assert sight.source[0] == "<2fr>"  # the map has all that the model sees
     assert sight.translation.source_tokens == sight.source[1:-1]
 
 
-def test_words_that_are_cut_anew_keep_their_tags(tmp_path):
+def test_words_that_are_cut_again_keep_their_tags(tmp_path):
     prepared = prepare(recipe.load(written(tmp_path))[0], lambda _: None)
     sampling = SamplingConfig.model_validate({"source": {"alpha": 0.1}})
     drawn = SubwordRegularizer(sampling, prepared.vocabulary, 40)(prepared.train, 1)

@@ -113,7 +113,7 @@ CUT_ANEW = {
 
 
 @pytest.mark.parametrize("stops", [[2], [9, 10, 15]], ids=str)
-def test_resume_where_words_are_cut_anew_in_each_epoch(small_data, tmp_path, monkeypatch, stops):
+def test_resume_with_subword_regularization(small_data, tmp_path, monkeypatch, stops):
     """Stopped within the first epoch, and three times later, at an epoch's end, too."""
     run_to_the_end(written(tmp_path, **CUT_ANEW), tmp_path / "run", stops, monkeypatch)
     assert bits(tmp_path / "run") == bits(small_data)
@@ -127,7 +127,7 @@ def small_data(tmp_path_factory):
     return folder / "run"
 
 
-def test_updates_hold_what_an_epoch_was_cut_into(small_data, whole):
+def test_updates_have_the_pieces_of_their_epoch(small_data, whole):
     """Else the tests above would prove little; and what is prepared stays as it was."""
     prepared = [
         files.read_json(run / "report.json")["tokens"]["train"] for run in (small_data, whole)
@@ -247,7 +247,7 @@ def test_a_run_whose_validation_loss_is_no_number_still_ends(tmp_path, monkeypat
     assert not (tmp_path / "run" / "best").exists()
 
 
-def test_a_disk_too_small_for_checkpoints_is_told_before_training(tmp_path, monkeypatch):
+def test_a_disk_too_small_for_checkpoints_is_reported_before_training(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
     with pytest.raises(MachineError, match=r"DISK-FULL.*will be needed there, and 0 MB are free"):
@@ -267,7 +267,7 @@ def test_what_cannot_change_the_weights_may_be_changed(tmp_path):
     assert run_directory.open_run(tmp_path / "run", "last").state.epoch == 2
 
 
-def test_another_torch_is_told(tmp_path, capsys):
+def test_another_torch_is_reported(tmp_path, capsys):
     settled, _ = recipe.load(written(tmp_path, training__max_epochs=1))
     loop.train(settled, tmp_path / "run")
     resolved = tmp_path / "run" / "resolved.json"
@@ -328,7 +328,7 @@ def test_a_changed_file_is_refused_by_name(text_run, name):
     resumed(folder)
 
 
-def test_data_that_have_no_file_are_told_as_the_recipe_says_them(text_run):
+def test_data_that_have_no_file_are_reported_as_in_the_recipe(text_run):
     """Such as a data set of the hub that was changed there."""
     folder = text_run
     (folder / "run" / "report.json").write_text("{")

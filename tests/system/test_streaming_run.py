@@ -84,7 +84,7 @@ def test_stop_and_resume_equals_uninterrupted(whole, kind, rows, tmp_path, monke
     assert bits(tmp_path / "run") == bits(whole)
 
 
-def test_a_stream_whose_words_are_cut_anew_resumes(rows, tmp_path, monkeypatch):
+def test_a_stream_with_subword_regularization_resumes(rows, tmp_path, monkeypatch):
     ends = []
     for name, stops in (("a", []), ("b", [7, 20])):
         (tmp_path / name).mkdir()

@@ -35,14 +35,14 @@ def test_what_a_pass_keeps_grows_with_its_rows(step):
     assert 3.5 * one < four < 4.5 * one
 
 
-def test_the_worst_micro_batches_are_full_and_hold_the_longest_sides():
+def test_the_worst_micro_batches_are_full_and_have_the_longest_sides():
     longest, middling = autotune.worst_batches(CORPUS, 500, CPU)
     assert longest.source.shape == (10, 20)
     assert longest.labels.shape == (10, 30)
     assert middling.source.numel() + middling.labels.numel() <= 500
 
 
-def test_micro_batches_shrink_where_memory_is_short_but_hold_a_pair(step, monkeypatch):
+def test_micro_batches_shrink_where_memory_is_short_but_fit_a_pair(step, monkeypatch):
     found = []
     for room in (None, 1 << 40, 1 << 20, 1):
         monkeypatch.setattr(memory, "available_bytes", lambda room=room: room)

@@ -94,7 +94,7 @@ def test_numbers_that_are_not_finite_are_traced(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["nowhere", "empty", "."])
-def test_no_trace_is_told(tmp_path, capsys, name):
+def test_no_trace_is_reported(tmp_path, capsys, name):
     (tmp_path / "empty").write_text("")
     good = written(tmp_path / "a", 2)
     assert main.run(["diff-trace", str(good), str(tmp_path / name)]) == 3
@@ -119,7 +119,7 @@ def test_a_damaged_line_is_named(tmp_path, capsys, line):
     assert f"mt: error[TRACE-DAMAGED] {path}:2: " in capsys.readouterr().err
 
 
-def test_a_full_disk_is_told_once_and_ends_no_training(tmp_path, capsys):
+def test_a_full_disk_is_reported_once_and_ends_no_training(tmp_path, capsys):
     made = TraceWriter(tmp_path, 0, Reporter(tmp_path, interactive=False))
     (tmp_path / "trace.jsonl").symlink_to("/dev/full")
     for step in (1, 2):

@@ -46,7 +46,7 @@ def test_each_report_is_one_object_in_metrics_jsonl(tmp_path):
     assert steps_in(tmp_path) == [1, 2, 3]
 
 
-def test_a_resumed_run_tells_each_step_once(tmp_path):
+def test_a_resumed_run_reports_each_step_once(tmp_path):
     train(tmp_path, 0, 5)
     train(tmp_path, 3, 6)
     assert steps_in(tmp_path) == [1, 2, 3, 4, 5, 6]
@@ -78,7 +78,7 @@ def test_a_number_that_is_not_finite_is_null_in_metrics(tmp_path):
     assert kept["loss"] is None
 
 
-def test_tensorboard_shows_what_metrics_hold_and_no_step_twice(tmp_path):
+def test_tensorboard_shows_the_metrics_and_no_step_twice(tmp_path):
     train(tmp_path, 0, 5)
     train(tmp_path, 3, 6)
     scalars = events_of(tmp_path).Tags()["scalars"]
@@ -106,7 +106,7 @@ def test_a_validation_is_kept_with_samples_and_a_heat_map(tmp_path, capsys):
     assert "Ein Maus." in told
 
 
-def test_a_full_disk_is_told_once_and_training_goes_on(tmp_path, capsys, monkeypatch):
+def test_a_full_disk_is_reported_once_and_training_goes_on(tmp_path, capsys, monkeypatch):
     reporter = Reporter(tmp_path, interactive=False)
     reporter.start(None, 0)
     (tmp_path / "metrics.jsonl").mkdir()  # nothing can be appended to a folder
@@ -120,7 +120,7 @@ def test_a_full_disk_is_told_once_and_training_goes_on(tmp_path, capsys, monkeyp
     assert sum(line.startswith("step ") for line in lines) == 3
 
 
-def test_tensorboard_that_cannot_be_written_is_told_once(tmp_path, capsys):
+def test_tensorboard_that_cannot_be_written_is_reported_once(tmp_path, capsys):
     (tmp_path / "tensorboard").write_text("in the way")
     train(tmp_path, 0, 3)
     lines = capsys.readouterr().err.splitlines()
@@ -185,7 +185,7 @@ def test_append_repairs_a_torn_line(tmp_path):
     assert path.read_bytes() == b"whole\ntor\nnext\n"
 
 
-def test_what_is_said_again_and_again_is_said_once(capsys):
+def test_a_repeated_line_is_printed_once(capsys):
     with console.print_lines_once():
         for line in ("a", "b", "a"):
             console.print_line(line)

@@ -5,15 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from small_steps import made
 
 from mt.config.plugins import plugin, plugins
 from mt.data import collate
 from mt.errors import MachineError
-from mt.models import transformer
-from mt.training.ema import MovingAverage
 from mt.training.objectives import cross_entropy
 from mt.training.step import (
-    ModelWithLoss,
     accumulate_gradients,
     compute_gradients,
     set_rate,
@@ -22,20 +20,6 @@ from mt.training.step import (
 )
 
 NO_SCALER = torch.amp.GradScaler("cpu", enabled=False)
-
-
-def made(vocabulary, seed=1):
-    torch.manual_seed(seed)
-    config = transformer.Config(
-        d_model=16, n_heads=2, d_ff=16, encoder_layers=1, decoder_layers=1, dropout=0
-    )
-    model = transformer.build(config, vocabulary)
-    return ModelWithLoss(model, cross_entropy.CrossEntropy(model, 0.1), "fp32")
-
-
-@pytest.fixture
-def step(vocabulary):
-    return made(vocabulary)
 
 
 def batch_of(*lengths, seed=1):
@@ -127,15 +111,6 @@ def test_what_cannot_skip_is_put_back(step):
     fill(step)
     step_or_restore(optimizer, torch.tensor(True))
     assert not torch.equal(before[0], next(step.parameters()))
-
-
-def test_the_average_takes_in_no_skipped_update(vocabulary, step):
-    average = MovingAverage(step, 0.9)
-    before = [p.clone() for p in average.module.parameters()]
-    average.update(made(vocabulary, seed=2), 3, torch.tensor(False))
-    assert all(torch.equal(a, b) for a, b in zip(before, average.module.parameters(), strict=True))
-    average.update(made(vocabulary, seed=2), 3, torch.tensor(True))
-    assert not torch.equal(before[0], next(average.module.parameters()))
 
 
 def test_rates_follow_each_groups_factor(step):

@@ -12,31 +12,14 @@ from itertools import combinations, pairwise
 import numpy as np
 import pytest
 import sentencepiece
+from sampled_vocabularies import LINES, flat, pairs_of, sentences
 
 from mt.config.schema import Languages, SamplingConfig, VocabularyConfig
-from mt.data import subword_regularization
-from mt.data.corpus import EncodedPairs
-from mt.data.subword_regularization import EpochCorpora, SubwordRegularizer
+from mt.data.subword_regularization import SubwordRegularizer
 from mt.errors import ConfigError
 from mt.special_tokens import END, FIRST_PIECE
 from mt.vocabulary.learn import learn_vocabulary, open_existing
 from mt.vocabulary.subword_sampling import NBEST, SPACE, BpeDropout, Pieces, UnigramSampler
-
-WORDS = "lower lowest newer newest wider widest slowly slower new low over under water winter"
-LINES = [
-    *(f"The {a} {b} is  {b}er than {c}, {a}!" for a in WORDS.split() for b, c in ["ab", "cd"]),
-    "Übergrößenträger naïve 東京 ☃", "a", "  two spaces  ", WORDS, WORDS.title(),
-]  # fmt: skip
-
-
-def learned(model, **more):
-    config = VocabularyConfig(size=390, model=model, **more)
-    return learn_vocabulary(config, Languages(source="en", target="de"), LINES, LINES)
-
-
-@pytest.fixture(scope="module")
-def vocabularies():
-    return {model: learned(model) for model in ("bpe", "unigram")}
 
 
 def foreign(model, folder):
@@ -50,21 +33,6 @@ def foreign(model, folder):
     path = folder / f"{model}.model"
     path.write_bytes(stream.getvalue())
     return open_existing(VocabularyConfig(path=str(path)))
-
-
-def flat(sentences):
-    """Ids end to end, each sentence ending in `</s>`, and where each begins."""
-    ended = [[*ids, END] for ids in sentences]
-    return np.array([i for ids in ended for i in ids]), np.cumsum([0, *map(len, ended)])
-
-
-def pairs_of(known, lines):
-    ids, starts = flat(known.encode_target(lines))
-    return EncodedPairs(ids.astype(np.uint16), starts, ids.astype(np.uint16), starts)
-
-
-def sentences(pairs):
-    return [pairs.target(row).tolist() for row in range(len(pairs))]
 
 
 def cut_all(pieces, cut, ids, starts, seed=1):
@@ -143,8 +111,11 @@ def test_without_any_merge_words_are_characters(vocabularies):
 # ------------------------------------------------------------- the papers' distributions
 
 NAMES = ["", "a", "b", "c", "ab", "bc", "abc", "cc", "ca"]
+
 SCORES = np.array([0, -1.1, -1.3, -1.2, -1.7, -1.4, -2.6, -1.9, -1.6])
+
 WORD = "abcabcc"
+
 DRAWS = 20_000
 
 
@@ -243,64 +214,6 @@ def test_bpe_cuts_are_those_of_algorithm_1(dropout):
     expected = algorithm_1(tuple(WORD), dropout)
     assert len(expected) > 10
     assert_drawn_from(expected, frequencies(BpeDropout(pieces, dropout), pieces))
-
-
-# ------------------------------------------------------------------------- the same bits
-
-
-@pytest.mark.parametrize(
-    ("model", "side"), [("bpe", {"dropout": 0.2}), ("unigram", {"alpha": 0.3})]
-)
-def test_an_epoch_is_a_function_of_seed_and_number(vocabularies, model, side):
-    known = vocabularies[model]
-    pairs = pairs_of(known, LINES)
-    made = [
-        EpochCorpora(
-            SubwordRegularizer(SamplingConfig(source=side, target=side), known, 99), pairs, 7
-        )
-        for _ in "ab"
-    ]
-    whole = [sentences(made[0].start_epoch(epoch)) for epoch in range(3)]
-    assert whole[0] != whole[1] != whole[2]
-    assert sentences(made[1].start_epoch(2)) == whole[2]  # as when a run is resumed there
-    draw = SubwordRegularizer(SamplingConfig(source=side, target=side), known, 99)
-    assert sentences(draw(pairs, 7, 1)) == whole[1]
-    assert sentences(draw(pairs, 8, 1)) != whole[1]
-    assert [ids.tolist() for ids in map(draw(pairs, 7, 1).source, range(9))] != whole[1][:9]
-
-
-def test_many_sentences_are_cut_some_at_a_time(vocabularies, monkeypatch):
-    known = vocabularies["bpe"]
-    monkeypatch.setattr(subword_regularization, "CHUNK_TOKENS", 40)
-    draw = SubwordRegularizer(SamplingConfig(target={"dropout": 0.3}), known, 10_000)
-    pairs = pairs_of(known, [*LINES, "", *LINES])
-    assert known.decode_target(sentences(draw(pairs, 1))) == [*LINES, "", *LINES]
-
-
-def test_no_sentence_becomes_too_long(vocabularies):
-    known = vocabularies["unigram"]
-    pairs = pairs_of(known, LINES)
-    plain = sentences(pairs)
-    limit = max(map(len, plain))
-    draw = SubwordRegularizer(SamplingConfig(target={"alpha": 0.0}), known, limit)
-    most = draw.max_lengths(pairs)
-    assert most == (limit, limit)
-    found = [sentences(draw(pairs, 1, epoch)) for epoch in range(5)]
-    assert max(len(ids) for epoch in found for ids in epoch) <= limit
-    assert any(epoch[row] == plain[row] for epoch in found for row in range(len(plain)))
-    loose = SubwordRegularizer(SamplingConfig(target={"alpha": 0.0}), known, 10_000)
-    assert max(map(len, sentences(loose(pairs, 1, 0)))) > limit
-    assert loose.max_lengths(pairs)[1] >= max(map(len, sentences(loose(pairs, 1, 0))))
-
-
-def test_a_sentence_with_a_character_that_is_no_piece_keeps_its_cut():
-    """In some models a character stands within longer pieces only."""
-    pieces = Pieces("bpe", ["", "", "", "", "a", "ab"], np.array([0, 0, 0, 0, -2.0, -1.0]))
-    draw = SubwordRegularizer(SamplingConfig(), learned("bpe"), 99)
-    ids, starts = np.array([5, 3, 4, 3]), np.array([0, 2, 4])
-    cut = BpeDropout(pieces, 1.0)
-    found, lengths = draw._drawn(ids, starts, pieces, cut, np.random.default_rng(1))
-    assert (found.tolist(), lengths.tolist()) == ([5, 3, 4, 3], [2, 2])
 
 
 # ------------------------------------------------------------------------ what is refused

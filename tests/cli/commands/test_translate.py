@@ -2,53 +2,26 @@
 
 from __future__ import annotations
 
-import io
 import json
-import math
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import tiny_run
 import torch
+from command_lines import LINES
 
 from mt.checkpoints import checkpoint, run_directory, train_state
-from mt.cli import main
 from mt.config.plugins import plugin
 from mt.decoding import translate
 from mt.decoding.types import Translation
-from mt.runtime import files
 
 REPOSITORY = Path(__file__).parents[3]
+
 HEAVY = ("datasets", "tensorboard", "sacrebleu", "pandas", "pyarrow", "rich", "torch._dynamo")
-LINES = "".join(f"{line}\n" for line in tiny_run.SOURCES)
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    return tiny_run.make(tmp_path_factory.mktemp("commands"))
-
-
-@pytest.fixture
-def mt(capsys, monkeypatch):
-    """A command in this process: (exit code, standard output, standard error)."""
-
-    def command(*arguments, stdin=b""):
-        data = stdin.encode() if isinstance(stdin, str) else stdin
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
-        more = (
-            ["--threads", "1"] if arguments[0] != "average" and "--threads" not in arguments else []
-        )
-        code = main.run([*map(str, arguments), *more])
-        return SimpleNamespace(
-            code=code, **dict(zip(("out", "err"), capsys.readouterr(), strict=True))
-        )
-
-    return command
 
 
 def process(*arguments, **more):
@@ -60,7 +33,7 @@ def process(*arguments, **more):
 
 
 class TestTranslate:
-    def test_formats_hold_the_same_translations(self, run, mt):
+    def test_formats_have_the_same_translations(self, run, mt):
         plain = mt("translate", run, stdin=LINES).out.splitlines()
         assert len(plain) == len(tiny_run.SOURCES)
         columns = mt("translate", run, "--scores", "--alignments", stdin=LINES).out.splitlines()
@@ -100,7 +73,7 @@ class TestTranslate:
         first, _advice = done.err.splitlines()
         assert line in first
 
-    def test_what_is_asked_for_reaches_the_engine(self, mt, monkeypatch, tmp_path):
+    def test_options_reach_the_engine(self, mt, monkeypatch, tmp_path):
         asked = []
 
         class Echo:
@@ -143,7 +116,7 @@ class TestTranslate:
         assert (done.code, done.out.count("\n")) == (0, 3)
         assert "warning[DATA-UTF8]" in done.err
 
-    def test_a_file_that_is_there_is_replaced_only_when_told_to_and_only_when_all_went_well(
+    def test_an_existing_file_is_replaced_only_with_force_and_only_after_success(
         self, run, mt, tmp_path
     ):
         """T09."""
@@ -160,7 +133,7 @@ class TestTranslate:
         assert target.read_bytes().count(b"\n") == 1
         assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
-    def test_a_full_disk_is_told(self, run, mt):
+    def test_a_full_disk_is_reported(self, run, mt):
         """T09."""
         if not Path("/dev/full").exists():
             pytest.skip("no /dev/full here")
@@ -176,7 +149,7 @@ class TestTranslate:
         os.close(reading)
         assert (tmp_path / "pipe").is_fifo()
 
-    def test_an_untrained_model_ends_and_one_that_diverged_is_told(self, mt, tmp_path):
+    def test_an_untrained_model_ends_and_one_that_diverged_is_reported(self, mt, tmp_path):
         """T13."""
         run = tiny_run.make(tmp_path)
         assert mt("translate", run, stdin=LINES).code == 0
@@ -193,7 +166,7 @@ class TestTranslate:
             assert (done.code, done.out) == (4, "")
             assert "MODEL-NAN" in done.err
 
-    def test_a_closed_standard_input_is_told(self, run, mt, monkeypatch):
+    def test_a_closed_standard_input_is_reported(self, run, mt, monkeypatch):
         """T08."""
         closed = f"exec {sys.executable} -m mt translate {run} <&-"
         done = subprocess.run(["sh", "-c", closed], cwd=REPOSITORY, capture_output=True, text=True)
@@ -227,126 +200,3 @@ class TestTranslate:
         child.send_signal(signal.SIGKILL)
         child.communicate()
         assert not (tmp_path / "out").exists()
-
-
-class TestScore:
-    @pytest.fixture
-    def pair(self, run):
-        folder = run.parent
-        return ("--source", folder / "train.en", "--target", folder / "train.de")
-
-    def test_a_number_a_line_and_a_summary(self, run, mt, pair):
-        done = mt("score", run, *pair)
-        scores = [float(line) for line in done.out.splitlines()]
-        assert len(scores) == len(tiny_run.SOURCES)
-        values = [
-            json.loads(row) for row in mt("score", run, *pair, "--format", "json").out.splitlines()
-        ]
-        assert [value["score"] for value in values] == scores
-        assert [value["target"] for value in values] == tiny_run.TARGETS
-        for value in values:
-            assert sum(value["log_probabilities"]) == pytest.approx(value["score"], abs=1e-4)
-            assert len(value["tokens"]) == len(value["log_probabilities"])
-            assert value["tokens"][-1] == "</s>"
-        tokens = sum(len(value["tokens"]) for value in values)
-        perplexity = math.exp(-sum(scores) / tokens)
-        assert f"7 pairs, {tokens} tokens" in done.err
-        assert done.err.endswith(f"perplexity {perplexity:.3f}\n")
-        means = [float(x) for x in mt("score", run, *pair, "--normalize").out.split()]
-        lengths = [len(value["tokens"]) for value in values]
-        assert means == pytest.approx(
-            [s / n for s, n in zip(scores, lengths, strict=True)], abs=1e-5
-        )
-
-    def test_unequal_files_are_told_before_anything_is_scored(self, run, mt, tmp_path):
-        (tmp_path / "a").write_text("x\ny\nz\n", encoding="utf-8")
-        (tmp_path / "b").write_text("x\ny", encoding="utf-8")
-        done = mt("score", run, "--source", tmp_path / "a", "--target", tmp_path / "b")
-        assert (done.code, done.out) == (3, "")
-        assert f"{tmp_path / 'a'} and {tmp_path / 'b'}: 3 lines against 2" in done.err
-
-    def test_a_long_line_is_cut_with_a_warning_or_refused(self, run, mt, tmp_path):
-        (tmp_path / "a").write_text("Dogs.\n" + "dogs play " * 40 + "\n", encoding="utf-8")
-        asked = ("--source", tmp_path / "a", "--target", tmp_path / "a")
-        done = mt("score", run, *asked)
-        assert (done.code, done.out.count("\n")) == (0, 2)
-        assert "LINE-LONG" in done.err
-        done = mt("score", run, *asked, "--strict")
-        assert done.code == 3
-        assert "line 2: " in done.err
-
-    def test_a_search_setting_is_refused(self, run, mt, pair):
-        done = mt("score", run, *pair, "--set", "search.beams=2")
-        assert done.code == 2
-        assert "only runtime.* can be set here" in done.err
-
-
-class TestAverage:
-    @pytest.fixture
-    def several(self, tmp_path):
-        """A run with the checkpoints 7, 8 and 9."""
-        run = tiny_run.make(tmp_path)
-        opened = run_directory.open_run(run)
-        for step in (8, 9):
-            torch.manual_seed(step)
-            model = plugin("models", "transformer").build(opened.recipe.model, opened.vocabulary)
-            state = train_state.TrainState(step=step)
-            checkpoint.save_checkpoint(
-                run, checkpoint.checkpoint_name(step), model, state, about={"data": "d"}
-            )
-        return run
-
-    @pytest.mark.parametrize(
-        ("asked", "steps"),
-        [((), (7, 8, 9)), (("--last", 2), (8, 9)), (("step-9", "step-7"), (7, 9))],
-    )
-    def test_it_holds_the_mean_of_the_weights(self, several, mt, asked, steps):
-        done = mt("average", several, *asked)
-        assert (done.code, done.out) == (0, "")
-        names = [checkpoint.checkpoint_name(step) for step in steps]
-        assert done.err.startswith(f"mt: averaged {', '.join(names)};")
-        folder = several / "checkpoints" / "average"
-        assert checkpoint.integrity_error(folder) is None
-        found = checkpoint.load_weights(folder)
-        each = [checkpoint.load_weights(several / "checkpoints" / name) for name in names]
-        for key, tensor in found.items():
-            mean = torch.stack([weights[key].double() for weights in each]).mean(dim=0)
-            torch.testing.assert_close(tensor.double(), mean, atol=1e-6, rtol=1e-6)
-        assert checkpoint.read_state(folder).step == 9
-        assert files.read_json(folder / "MANIFEST.json")["averaged"] == names
-        translated = mt("translate", several, "--checkpoint", "average", stdin=LINES)
-        assert translated.out.count("\n") == len(tiny_run.SOURCES)
-
-    def test_it_is_replaced_only_when_told_to(self, several, mt):
-        assert mt("average", several).code == 0
-        done = mt("average", several, "--last", 2)
-        assert done.code == 4
-        assert "AVERAGE-EXISTS" in done.err
-        assert mt("average", several, "--last", 2, "--force").code == 0
-
-    def test_one_checkpoint_is_refused(self, run, mt):
-        for asked in ((), ("step-7", "step-7")):
-            done = mt("average", run, *asked)
-            assert done.code == 4
-            assert "AVERAGE-FEW" in done.err
-        assert not (run / "checkpoints" / "average").exists()
-
-    def test_a_run_in_training_is_refused(self, several, mt):
-        with files.lock(several / ".lock"):
-            done = mt("average", several)
-        assert done.code == 5
-        assert "RUN-LOCKED" in done.err
-
-    def test_a_damaged_checkpoint_is_refused_and_nothing_is_written(self, several, mt):
-        path = several / "checkpoints" / checkpoint.checkpoint_name(8) / "model.safetensors"
-        path.write_bytes(path.read_bytes()[:-1] + b"\x01")
-        done = mt("average", several)
-        assert done.code == 4
-        assert "CKPT-HASH" in done.err
-        assert not (several / "checkpoints" / "average").exists()
-
-    def test_what_is_no_run_is_told_and_not_made_into_one(self, mt, tmp_path):
-        done = mt("average", tmp_path / "none")
-        assert done.code == 4
-        assert "RUN-NONE" in done.err
-        assert not (tmp_path / "none").exists()

@@ -172,7 +172,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("tree", "english", "german_", "chinese"), CASES, ids=range(len(CASES)))
-def test_a_tree_is_said_by_the_rules_of_each_language(tree, english, german_, chinese):
+def test_a_tree_is_written_by_the_rules_of_each_language(tree, english, german_, chinese):
     assert [demo.SAY[language](tree) for language in ("en", "de", "zh")] == [
         english,
         german_,
@@ -206,7 +206,7 @@ def combinations(split, size):
             yield set(author.combined)
 
 
-def test_test_sentences_hold_combinations_that_training_never_shows():
+def test_test_sentences_have_combinations_that_training_never_shows():
     train = set().union(*combinations("train", 20_000))
     for split in ("valid", "test"):
         for found in islice(combinations(split, 20_000), 500):

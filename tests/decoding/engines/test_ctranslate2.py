@@ -27,11 +27,6 @@ ONE = EngineOptions(threads=1, precision="fp32")
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    return tiny_run.make(tmp_path_factory.mktemp("ctranslate2"))
-
-
-@pytest.fixture(scope="module")
 def folder(run):
     return export.export_model(run, "ctranslate2").path
 

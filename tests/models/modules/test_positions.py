@@ -8,7 +8,7 @@ import torch
 from mt.config.plugins import plugin
 from mt.errors import ModelError
 from mt.models.modules import linear
-from mt.models.modules.positions import Rotary
+from mt.models.modules.positions import Rotary, sinusoids
 
 transformer = plugin("models", "transformer")
 SIZES = {"d_model": 16, "n_heads": 2, "d_ff": 32, "encoder_layers": 2, "decoder_layers": 2}
@@ -103,3 +103,12 @@ def test_a_learned_table_says_where_it_ends(vocabulary, side):
     pair = (longer, fits) if side == "source" else (fits, longer)
     with pytest.raises(ModelError, match="8 positions, 9 are asked for"):
         run(model, *pair)
+
+
+def test_sinusoids_follow_section_3_5():
+    table = sinusoids(50, 8)
+    assert table[0].tolist() == [0, 1] * 4
+    for position, i in ((1, 0), (7, 2), (49, 3)):
+        angle = torch.tensor(position / 10000 ** (2 * i / 8))
+        torch.testing.assert_close(table[position, 2 * i], angle.sin())
+        torch.testing.assert_close(table[position, 2 * i + 1], angle.cos())

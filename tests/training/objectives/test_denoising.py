@@ -90,7 +90,7 @@ def test_noise_does_not_depend_on_the_batch(pairs):
         assert torch.equal(part.source[i, :n], whole.source[20 + i, :n])
 
 
-def test_each_seed_noises_anew_in_training_and_alike_in_evaluation(vocabulary, pairs):
+def test_each_seed_has_its_own_noise_in_training_and_evaluation_one_noise(vocabulary, pairs):
     objective, batch = made(vocabulary), batch_of(pairs)
     totals = {True: [], False: []}
     for training in totals:

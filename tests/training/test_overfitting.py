@@ -57,7 +57,7 @@ def settled(tmp_path):
     return made
 
 
-def test_it_is_told_once(settled):
+def test_the_warning_comes_once(settled):
     gap = OverfittingState(valid=3.2, train=2.8, step=600, risen=3)
     told = overfitting.warning(gap, 3.5, 2.0, settled())
     assert told.startswith("mt: warning[OVERFITTING]")
@@ -88,7 +88,7 @@ def test_what_is_in_use_already_is_not_advised(settled):
 
 
 @pytest.mark.parametrize(("size", "overfits"), [(20, True), (700, False)])
-def test_a_run_tells_of_it_when_it_learns_by_heart(settled, tmp_path, capsys, size, overfits):
+def test_a_run_warns_when_it_learns_by_heart(settled, tmp_path, capsys, size, overfits):
     plain = {"kind": "greedy", "max_length_ratio": 0.1, "max_length_extra": 1}
     config = settled(
         data__train=[{"kind": "demo", "size": size}], model__dropout=0.0,

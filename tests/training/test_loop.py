@@ -83,7 +83,7 @@ def test_skipped_updates_are_counted_and_named_whenever_they_are_read(
     assert "numbered as prepared: " in told
 
 
-def test_what_was_skipped_is_known_at_a_save_that_a_signal_asks_for(tmp_path, monkeypatch):
+def test_skipped_updates_are_counted_at_a_save_on_a_signal(tmp_path, monkeypatch):
     monkeypatch.setattr(TrainingRun, "sync_every", 10)
     real = loop.train_update
 

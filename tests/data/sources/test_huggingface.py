@@ -1,12 +1,10 @@
-"""The sources that read what people have: two files, columns, JSON lines, and the hub."""
+"""Datasets of the Hugging Face hub and local files, against a hub of our own."""
 
-import bz2
 import gzip
 import hashlib
 import http.server
 import io
 import json
-import lzma
 import os
 import re
 import subprocess
@@ -16,166 +14,17 @@ import urllib.parse
 from pathlib import Path
 
 import pytest
-import zstandard
-from pydantic import TypeAdapter
+from source_sections import LANGUAGES, jsonl, pairs, refused
 
-from mt.config import schema
 from mt.config.plugins import plugin
 from mt.config.validation import validate
 from mt.config.yaml_reader import parse
-from mt.errors import ConfigError, DataError, MtError
-
-LANGUAGES = {"source": "en", "target": "de"}
-SCHEMA = TypeAdapter(schema.Source)
-
-
-def pairs(folder, **section):
-    config = SCHEMA.validate_python({"languages": LANGUAGES, **section}, context={"folder": folder})
-    return [(p.source, p.target) for p in plugin("sources", config.kind).read(config)]
-
-
-def refused(folder, **section):
-    """The message of the error, the folder's name left out."""
-    with pytest.raises(MtError) as error:
-        pairs(folder, **section)
-    assert error.value.exit_code == DataError.exit_code
-    return str(error.value).splitlines()[0].replace(f"{folder}/", "")
-
-
-# ---------------------------------------------------------------------------------- text
-
-
-def zstd(data):
-    return zstandard.ZstdCompressor().compress(data)
-
-
-@pytest.mark.parametrize("pack", [bytes, gzip.compress, lzma.compress, bz2.compress, zstd])
-def test_text_is_decompressed_by_its_first_bytes(tmp_path, pack):
-    (tmp_path / "a").write_bytes(pack(b"one\ntwo"))
-    (tmp_path / "b").write_bytes(pack(b"eins\nzwei\n"))
-    assert pairs(tmp_path, kind="text", source="a", target="b") == [
-        ("one", "eins"),
-        ("two", "zwei"),
-    ]
-
-
-@pytest.mark.parametrize(
-    "odd", ["\u2028", "\u2029", "\u0085", "\v", "\f", "\x1c", "\x1d", "\x1e", "\r", "\0"]
-)
-def test_lines_end_at_line_feeds_only(tmp_path, odd):
-    (tmp_path / "a").write_bytes(f"one{odd}more\r\n\ntwo\n".encode())
-    (tmp_path / "b").write_bytes(f"\ufeffeins\n{odd}x\nzwei{odd}.".encode())
-    assert pairs(tmp_path, kind="text", source="a", target="b") == [
-        (f"one{odd}more", "eins"), ("", f"{odd}x"), ("two", f"zwei{odd}."),
-    ]  # fmt: skip
-
-
-@pytest.mark.parametrize(("source", "target"), [(1000, 999), (999, 1000), (3, 0), (0, 1), (5, 500)])
-def test_files_of_different_length_are_refused_with_both_counts(tmp_path, source, target):
-    (tmp_path / "a").write_text("x\n" * source)
-    (tmp_path / "b").write_text("y\n" * target)
-    message = refused(tmp_path, kind="text", source="a", target="b")
-    assert message == f"mt: error[DATA-LINES] a and b: {source} lines against {target}"
-
-
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [
-        (b"good\nb\xffd\n", "mt: error[DATA-UTF8] a:2: invalid byte 0xff at column 2"),
-        (b"\xc0\xaf\n", "mt: error[DATA-UTF8] a:1: invalid byte 0xc0 at column 1"),
-        (b"\xed\xa0\x80\n", "mt: error[DATA-UTF8] a:1: invalid byte 0xed at column 1"),
-        (b"cut \xc3", "mt: error[DATA-UTF8] a:1: invalid byte 0xc3 at column 5"),
-        ("x".encode("utf-16"), "mt: error[DATA-ENCODING] a: looks like UTF-16, not UTF-8"),
-        (
-            gzip.compress(b"x\n" * 99, mtime=0)[:-9],
-            "mt: error[DATA-COMPRESSED] a:100: the compressed data",
-        ),
-    ],
-)
-def test_what_is_no_text_is_refused(tmp_path, content, expected):
-    (tmp_path / "a").write_bytes(content)
-    (tmp_path / "b").write_text("y\n" * 99)
-    assert refused(tmp_path, kind="text", source="a", target="b").startswith(expected)
-
-
-def test_a_folder_is_no_file(tmp_path):
-    (tmp_path / "a b\n").mkdir()
-    message = refused(tmp_path, kind="text", source="a b\n", target="a b\n")
-    assert message == "mt: error[DATA-FILE] a b\\n: not a regular file"
-
-
-# ----------------------------------------------------------------------------------- tsv
-
-
-def test_tsv_takes_columns_by_number(tmp_path):
-    (tmp_path / "t").write_text('1\t"quoted\'\tein "x\n2\tb\t\n')
-    found = pairs(tmp_path, kind="tsv", file="t", source=2, target=3)
-    assert found == [("\"quoted'", 'ein "x'), ("b", "")]
-    assert pairs(tmp_path, kind="tsv", file="t", source=3, target=1)[0] == ('ein "x', "1")
-
-
-def test_tsv_takes_columns_by_name(tmp_path):
-    (tmp_path / "t").write_text("id\tde\ten\n1\teins\tone\n")
-    assert pairs(tmp_path, kind="tsv", file="t", source="en", target="de") == [("one", "eins")]
-
-
-@pytest.mark.parametrize(
-    ("content", "settings", "expected"),
-    [
-        ("a\n", {}, "mt: error[DATA-FIELDS] t:1: 1 field; column 2 is asked for"),
-        ("a\tb\nc\n", {}, "mt: error[DATA-FIELDS] t:2: 1 field, but 2 in the first line"),
-        ("a\tb\n\n", {}, "mt: error[DATA-FIELDS] t:2: 1 field, but 2 in the first line"),
-        ("a\tb\nc\td\te\n", {}, "mt: error[DATA-FIELDS] t:2: 3 fields, but 2 in the first line"),
-        ("a\tb\n", {"source": "en"}, "mt: error[DATA-COLUMN] t:1: there is no column 'en'; "
-         "there are: a, b"),
-    ],
-)  # fmt: skip
-def test_wrong_fields_are_refused(tmp_path, content, settings, expected):
-    (tmp_path / "t").write_text(content)
-    assert refused(tmp_path, kind="tsv", file="t", **settings) == expected
-
-
-# --------------------------------------------------------------------------------- jsonl
-
-
-@pytest.mark.parametrize(
-    ("line", "settings"),
-    [
-        ({"translation": {"en": "one", "de": "eins", "fr": "un"}}, {}),
-        ({"en": "one", "de": "eins"}, {}),
-        ({"s": "one", "t": "eins", "translation": {}}, {"source": "s", "target": "t"}),
-    ],
-)
-def test_jsonl_takes_languages_or_keys(tmp_path, line, settings):
-    (tmp_path / "j").write_text(json.dumps(line))
-    assert pairs(tmp_path, kind="jsonl", file="j", **settings) == [("one", "eins")]
-
-
-def test_line_ends_within_json_become_spaces(tmp_path):
-    (tmp_path / "j").write_text(json.dumps({"en": "a\nb\r\nc\n", "de": None}))
-    assert pairs(tmp_path, kind="jsonl", file="j") == [("a b c", None)]
-
-
-@pytest.mark.parametrize(
-    ("line", "expected"),
-    [
-        ("{", "mt: error[DATA-JSON] j:2: not JSON: Expecting property name enclosed"),
-        ("", "mt: error[DATA-JSON] j:2: not JSON: Expecting value"),
-        ("[1]", "mt: error[DATA-JSON] j:2: a JSON list, not an object"),
-        ('{"en": "x"}', "mt: error[DATA-COLUMN] j:2: there is no key 'de'; there are: en"),
-        ('{"en": "x", "de": 1}', "mt: error[DATA-JSON] j:2: de is no text but 1"),
-        (r'{"en": "x", "de": "\ud800"}', "mt: error[DATA-UTF8] j:2: half of a surrogate pair"),
-        ("[" * 100_000, "mt: error[DATA-JSON] j:2: not JSON: nested too deep"),
-    ],
-)
-def test_a_bad_json_line_is_refused_with_its_number(tmp_path, line, expected):
-    (tmp_path / "j").write_text('{"en": "a", "de": "b"}\n' + line + "\n")
-    assert refused(tmp_path, kind="jsonl", file="j").startswith(expected)
-
+from mt.errors import ConfigError
 
 # --------------------------------------------------------- huggingface: files of this machine
 
 ROWS = [{"en": "one", "de": "eins", "n": 1}, {"en": "two\n", "de": "zw\nei", "n": 2}]
+
 READ = [("one", "eins"), ("two", "zw ei")]
 
 
@@ -186,10 +35,6 @@ def parquet(rows):
     stream = io.BytesIO()
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), stream)
     return stream.getvalue()
-
-
-def jsonl(rows):
-    return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 
 CSV = b'en,de,n\none,eins,1\n"two\n","zw\nei",2\n'
@@ -248,6 +93,7 @@ def test_a_wrong_section_is_refused(text, expected):
 # ------------------------------------------------------------------- huggingface: the hub
 
 COMMIT = "1" * 40
+
 CARD = b"""---
 configs:
 - config_name: de-en
@@ -258,6 +104,7 @@ configs:
   data_files: [{split: train, path: fr-en/train*}]
 ---
 """
+
 REPOSITORIES = {
     "lab/pairs": {
         "README.md": CARD,
@@ -432,7 +279,7 @@ def test_the_hub_is_read_by_id_config_revision_and_split(hub, tmp_path):
     assert again == [told[2], told[0]]
 
 
-def test_what_the_hub_does_not_have_is_told(hub, tmp_path):
+def test_what_the_hub_does_not_have_is_reported(hub, tmp_path):
     sections = [
         {"dataset": "lab/none"},
         {"dataset": "lab/pairs", "revision": "v9"},
@@ -529,7 +376,7 @@ def test_a_stream_of_the_hub_takes_a_split_a_config_and_columns(hub, tmp_path):
     ]  # fmt: skip
 
 
-def test_what_a_stream_of_the_hub_cannot_read_is_told(hub, tmp_path):
+def test_what_a_stream_of_the_hub_cannot_read_is_reported(hub, tmp_path):
     told = stream_apart(
         tmp_path, hub, {"dataset": "lab/none"}, {"dataset": "lab/pairs", "config": "xx"},
         {"dataset": "lab/columns", "source": "q"}, {"dataset": "lab/shards", "split": "valid"},
@@ -550,6 +397,6 @@ def test_what_a_stream_of_the_hub_cannot_read_is_told(hub, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_hub_that_does_not_answer_is_told(tmp_path):
+def test_a_hub_that_does_not_answer_is_reported(tmp_path):
     (told,) = read_apart(tmp_path, "http://127.0.0.1:9", [{"dataset": "lab/pairs"}])
     assert (told[0], told[1][:31]) == (7, "mt: error[HUB] lab/pairs: canno")

@@ -1,0 +1,40 @@
+"""`mt eval`: a table, or one JSON object with signatures."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+
+@pytest.fixture
+def own_run(run, tmp_path):
+    """A run of its own, since translations are kept in it."""
+    shutil.copytree(run.parent, tmp_path / "copy", symlinks=True)
+    return tmp_path / "copy" / "run"
+
+
+def test_json_has_each_test_set_with_scores_and_signatures(own_run, mt):
+    done = mt("eval", own_run, "--json")
+    assert done.code == 0
+    scores = json.loads(done.out)
+    assert set(scores) == {"test_one", "test_two"}
+    for metrics in scores.values():
+        assert {"BLEU", "chrF2", "TER"} <= set(metrics)
+        assert all("version:" in metric["signature"] for metric in metrics.values())
+
+
+def test_the_table_has_the_scores_of_the_json(own_run, mt):
+    scores = json.loads(mt("eval", own_run, "--on", "test_one", "--json").out)["test_one"]
+    head, *lines = mt("eval", own_run, "--on", "test_one").out.splitlines()
+    assert head.split() == ["test", "set", "metric", "score", "signature"]
+    assert [line.split()[:3] for line in lines] == [
+        ["test_one", name, f"{value['score']:.2f}"] for name, value in scores.items()
+    ]
+
+
+def test_an_unknown_test_set_is_refused_by_name(own_run, mt):
+    done = mt("eval", own_run, "--on", "test_on")
+    assert (done.code, done.out) == (2, "")
+    assert "test_on" in done.err

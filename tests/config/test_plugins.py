@@ -1,0 +1,43 @@
+"""Kinds of plug-ins are files, and a wrong kind is refused by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mt.config.plugins import FOLDERS, plugin, plugins
+
+MT = Path(__file__).parents[2] / "mt"
+
+
+@pytest.mark.parametrize("section", FOLDERS)
+def test_each_file_of_a_folder_is_a_kind(section):
+    for kind in plugins(section):
+        module = plugin(section, kind)
+        assert Path(module.__file__) == MT / FOLDERS[section] / f"{kind}.py"
+        if section != "engines":  # an engine is chosen by the files of a model
+            assert module.Config.model_fields["kind"].default == kind
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("transfomer", r"unknown kind 'transfomer' \(did you mean transformer\?\)"),
+        ("zzz", r"there are: mixture_of_heads, rnn, transformer"),
+        ("no.such.module", "no.such.module cannot be imported"),
+        ("mt.errors", "mt.errors has no Config"),
+    ],
+)
+def test_a_wrong_kind_is_refused_by_name(kind, message):
+    with pytest.raises(ValueError, match=message):
+        plugin("models", kind)
+
+
+def test_a_dotted_kind_is_a_module_of_that_name(tmp_path, monkeypatch):
+    (tmp_path / "my_plugin.py").write_text("class Config: pass\n")
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "own_model.py").write_text("class Config: pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    module = plugin("models", "package.own_model")
+    assert Path(module.__file__) == tmp_path / "package" / "own_model.py"

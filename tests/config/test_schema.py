@@ -1,0 +1,48 @@
+"""The keys of a recipe: bounds, defaults, and what contradicts itself."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from mt.config import schema
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "message"),
+    [
+        ("TrainingConfig", {}, "one of max_steps, max_epochs, max_minutes must be given"),
+        ("SideSamplingConfig", {"nbest": 8}, "nbest draws with alpha"),
+        ("BatchingConfig", {"micro_tokens": 15}, "at least 16, got 15"),
+        ("RuntimeConfig", {"threads": 0}, "auto or 1 to 1024, got 0"),
+        ("RuntimeConfig", {"device": "cuda:x"}, "unknown device 'cuda:x'"),
+        ("VocabularyConfig", {"character_coverage": 1.5}, "above 0 and at most 1, got 1.5"),
+        ("VocabularyConfig", {"sampling": {"source": {"dropout": 0.1}}}, "for model: bpe"),
+        ("VocabularyConfig", {"size": 68}, "greater than 68"),
+    ],
+)
+def test_what_contradicts_itself_is_refused(section, values, message):
+    with pytest.raises(ValidationError, match=message):
+        getattr(schema, section).model_validate(values)
+
+
+def test_sampling_names_the_vocabularies_that_it_needs():
+    kinds = [
+        schema.SamplingConfig.model_validate(values).kinds
+        for values in ({}, {"source": {"dropout": 0.1}}, {"target": {"alpha": 0.2}})
+    ]
+    assert kinds == [set(), {"bpe"}, {"unigram"}]
+
+
+def test_only_shapes_that_end_at_zero_need_the_last_step():
+    kinds = ("inverse_sqrt", "linear", "cosine", "constant")
+    falls = {kind: schema.ScheduleConfig(kind=kind).falls_to_zero for kind in kinds}
+    assert falls == {"inverse_sqrt": False, "linear": True, "cosine": True, "constant": False}
+
+
+def test_a_section_cannot_be_changed_and_has_no_unknown_key():
+    section = schema.BatchingConfig()
+    with pytest.raises(ValidationError, match="frozen"):
+        section.tokens = 1
+    with pytest.raises(ValidationError, match="Extra inputs"):
+        schema.BatchingConfig.model_validate({"token": 1})

@@ -1,0 +1,113 @@
+"""Scores, options and signatures are those of sacreBLEU."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+import sacrebleu
+
+from mt.config.schema import EvaluationConfig
+from mt.errors import ConfigError, DataError, DownloadError
+from mt.evaluation import metrics
+
+HYPOTHESES = ["The cat sat on the mat.", "A Dog barks , loudly", "Nothing alike here"]
+
+REFERENCES = ["The cat sat on the mat.", "A dog barks loudly.", "Quite another text"]
+
+OTHERS = ["A cat was on the mat.", "A dog, loudly, barks.", "Nothing here alike"]
+
+PLAIN = EvaluationConfig()
+
+
+def test_scores_are_those_of_sacrebleu():
+    found = metrics.score_translations(HYPOTHESES, [REFERENCES], "de", PLAIN)
+    bleu = sacrebleu.corpus_bleu(HYPOTHESES, [REFERENCES])
+    assert found["BLEU"]["score"] == pytest.approx(bleu.score, abs=0.01)
+    chrf = sacrebleu.corpus_chrf(HYPOTHESES, [REFERENCES])
+    assert found["chrF2"]["score"] == pytest.approx(chrf.score, abs=0.01)
+    ter = sacrebleu.corpus_ter(HYPOTHESES, [REFERENCES])
+    assert found["TER"]["score"] == pytest.approx(ter.score, abs=0.01)
+    assert found["BLEU"]["signature"].startswith("nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|")
+    assert list(found) == ["BLEU", "chrF2", "TER"]
+    assert metrics.score_translations(REFERENCES, [REFERENCES], "de", PLAIN)["BLEU"]["score"] == 100
+    json.dumps(found)
+
+
+def test_several_references_are_no_worse_and_reported():
+    one = metrics.score_translations(HYPOTHESES, [REFERENCES], "de", PLAIN)
+    two = metrics.score_translations(HYPOTHESES, [REFERENCES, OTHERS], "de", PLAIN)
+    assert two["BLEU"]["score"] > one["BLEU"]["score"]
+    assert two["TER"]["score"] < one["TER"]["score"]
+    assert all("nrefs:2" in metric["signature"] for metric in two.values())
+
+
+def test_lower_case_is_an_option_and_reported():
+    lower = metrics.score_translations(
+        HYPOTHESES, [REFERENCES], "de", EvaluationConfig(lowercase=True)
+    )
+    mixed = metrics.score_translations(HYPOTHESES, [REFERENCES], "de", PLAIN)
+    assert lower["BLEU"]["score"] > mixed["BLEU"]["score"]
+    assert "case:lc" in lower["BLEU"]["signature"]
+    assert "case:lc" in lower["chrF2"]["signature"]
+
+
+@pytest.mark.parametrize(
+    ("language", "told", "expected"),
+    [
+        ("de", "auto", "13a"), ("zh", "auto", "zh"), ("zh-Hans", "auto", "zh"),
+        ("zh_TW", "auto", "zh"), ("ja", "auto", "ja-mecab"), ("ko", "auto", "ko-mecab"),
+        ("zho", "auto", "zh"), ("zh", "char", "char"), ("de", "none", "none"), ("ja", "13a", "13a"),
+    ],
+)  # fmt: skip
+def test_the_tokenizer_goes_by_the_target_language(language, told, expected):
+    assert metrics.pick_tokenizer(language, EvaluationConfig(tokenize=told)) == expected
+
+
+def test_chinese_is_cut_into_characters_and_the_signature_says_so():
+    found = metrics.score_translations(["我喜欢猫。"], [["我喜欢狗。"]], "zh", PLAIN)
+    assert "tok:zh" in found["BLEU"]["signature"]
+    assert 0 < found["TER"]["score"] < 100
+
+
+@pytest.mark.parametrize(
+    ("language", "module", "extra"),
+    [("ja", "tokenizer_ja_mecab", "japanese"), ("ko", "tokenizer_ko_mecab", "korean")],
+)
+def test_a_tokenizer_that_is_not_installed_names_what_installs_it(
+    language, module, extra, monkeypatch
+):
+    name = f"sacrebleu.tokenizers.{module}"
+    __import__(name)
+    monkeypatch.setattr(sys.modules[name], "MeCab", None)
+    with pytest.raises(ConfigError) as error:
+        metrics.score_translations(["a"], [["a"]], language, PLAIN)
+    assert f"mt[{extra}]" in str(error.value)
+    assert f"{language}-mecab is not installed" in str(error.value)
+
+
+def test_a_tokenizer_that_cannot_be_fetched_is_reported(monkeypatch, tmp_path):
+    import sacrebleu.tokenizers.tokenizer_spm as spm
+
+    monkeypatch.setattr(spm, "SACREBLEU_DIR", str(tmp_path))
+    models = {
+        name: {**facts, "url": "http://127.0.0.1:9/x"} for name, facts in spm.SPM_MODELS.items()
+    }
+    monkeypatch.setattr(spm, "SPM_MODELS", models)
+    with pytest.raises(DownloadError, match="flores200"):
+        metrics.make_metrics("de", EvaluationConfig(tokenize="flores200"))
+
+
+def test_counts_that_differ_are_reported():
+    with pytest.raises(DataError, match="3 hypotheses, 2 references"):
+        metrics.score_translations(HYPOTHESES, [REFERENCES, REFERENCES[:2]], "de", PLAIN)
+    with pytest.raises(DataError, match="nothing to score"):
+        metrics.score_translations([], [[]], "de", PLAIN)
+
+
+def test_validation_gets_the_same_figures():
+    full = metrics.score_translations(HYPOTHESES, [REFERENCES], "de", PLAIN)
+    bleu, chrf = metrics.bleu_and_chrf(HYPOTHESES, REFERENCES, "de", PLAIN)
+    assert bleu == pytest.approx(full["BLEU"]["score"], abs=0.01)
+    assert chrf == pytest.approx(full["chrF2"]["score"], abs=0.01)

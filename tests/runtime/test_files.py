@@ -1,0 +1,91 @@
+"""Files are replaced whole, and one process has the lock."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+
+from mt.errors import MachineError
+from mt.runtime import files
+
+
+def test_a_second_process_cannot_take_the_lock(tmp_path):
+    with (
+        files.lock(tmp_path / ".lock"),
+        pytest.raises(MachineError, match="RUN-LOCKED"),
+        files.lock(tmp_path / ".lock"),
+    ):
+        pass
+    with files.lock(tmp_path / ".lock"):
+        pass
+
+
+def write_half(path):
+    """Begin to replace a file, and meet a full disk."""
+    with files.staged(path) as hidden:
+        hidden.write_text("half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_failure_while_writing_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(MachineError, match="DISK-FULL"):
+        write_half(path)
+    assert path.read_text() == "old"
+    assert [each.name for each in tmp_path.iterdir()] == ["file"]
+
+
+def test_the_old_file_is_there_until_the_new_one_is_whole(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+    with files.staged(path) as hidden:
+        hidden.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert [each.name for each in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_folder_that_another_process_wrote_meanwhile_is_kept(tmp_path):
+    final = tmp_path / "sub" / "folder"
+    with files.staged_folder(final) as hidden:
+        (hidden / "ours").write_text("x")
+        final.mkdir()
+        (final / "theirs").write_text("x")
+    assert [each.name for each in final.iterdir()] == ["theirs"]
+    assert [each.name for each in final.parent.iterdir()] == ["folder"]
+
+
+def test_a_second_lock_names_the_process_that_has_it(tmp_path):
+    with (
+        files.lock(tmp_path / ".lock"),
+        pytest.raises(MachineError, match=f"in use by process {os.getpid()} on "),
+        files.lock(tmp_path / ".lock"),
+    ):
+        pass
+    with files.lock(tmp_path / ".lock"):  # it is free again
+        pass
+
+
+def test_a_line_after_a_torn_one_begins_a_line(tmp_path):
+    log = tmp_path / "log"
+    log.write_bytes(b"whole\ntorn")
+    files.append_line(log, "next")
+    assert log.read_bytes() == b"whole\ntorn\nnext\n"
+
+
+def test_what_a_killed_process_left_is_deleted_and_nothing_else(tmp_path):
+    for name in (".tmp-a-1", ".trash-b-2"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "part").write_text("x")
+    (tmp_path / "kept").write_text("x")
+    files.delete_leftovers(tmp_path)
+    assert [each.name for each in tmp_path.iterdir()] == ["kept"]
+
+
+def test_the_hash_of_a_value_does_not_depend_on_the_order_of_its_keys():
+    one, other = {"a": 1, "b": {"c": 2, "d": 3}}, {"b": {"d": 3, "c": 2}, "a": 1}
+    assert files.digest_json(one) == files.digest_json(other)
+    assert files.digest_json(one) != files.digest_json({**one, "a": 2})

@@ -1,0 +1,35 @@
+"""Errors: one line for each problem, then the advice, safe for a terminal."""
+
+from __future__ import annotations
+
+import pytest
+
+from mt import errors
+
+
+def test_an_error_is_a_line_for_each_problem_and_one_of_advice():
+    error = errors.DataError("DATA-X", "a.en:3", "bad", "mend it", [("b.en:4", "worse")])
+    assert str(error).splitlines() == [
+        "mt: error[DATA-X] a.en:3: bad", "mt: error[DATA-X] b.en:4: worse", "mend it",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("odd", ["\x1b[2J", "\n", "\u202e", "\u2028", "\x9b"])
+def test_nothing_that_an_error_shows_can_steer_the_terminal(odd):
+    error = errors.ModelError("X", f"a{odd}", f"b{odd}", f"c{odd}")
+    assert all(line.isprintable() for line in str(error).split("\n"))
+    assert len(str(error).split("\n")) == 2
+
+
+def test_a_long_text_is_cut_to_the_limit():
+    assert errors.printable("x" * 300) == "x" * 300
+    assert errors.printable("x" * 301) == "x" * 297 + "..."
+    assert len(errors.printable("\x00" * 100, limit=50)) == 50
+
+
+def test_each_kind_of_error_has_its_own_exit_code():
+    kinds = errors.MtError.__subclasses__()
+    codes = [kind.exit_code for kind in kinds]
+    assert sorted(codes) == list(range(2, 2 + len(kinds)))
+    assert errors.Stopped(15, "x").exit_code == 143
+    assert not issubclass(errors.Stopped, Exception)
