@@ -119,9 +119,8 @@ def compute_gradients(
     while True:
         torch.manual_seed(seed)
         try:
-            return accumulate_gradients(
-                module, objective, batches, scaler, world, accumulate
-            ), split
+            loss = accumulate_gradients(module, objective, batches, scaler, world, accumulate)
+            return loss, split
         except OutOfMemory as error:
             failed, message = error.number, error.message
         # Out here the error, and with it the frames that hold the partial graph, is gone.

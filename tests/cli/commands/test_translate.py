@@ -186,7 +186,7 @@ class TestTranslate:
             for parameter in model.parameters():
                 parameter.fill_(1e38)  # finite, so it can be saved; its products are not
         checkpoint.save_checkpoint(
-            run, checkpoint.checkpoint_name(8), model, train_state.TrainState(step=8), about={}
+            run, checkpoint.checkpoint_name(8), model, train_state.TrainState(step=8), metadata={}
         )
         pair = ("--source", tmp_path / "train.en", "--target", tmp_path / "train.de")
         for done in (mt("translate", run, stdin=LINES), mt("score", run, *pair)):
@@ -292,7 +292,7 @@ class TestAverage:
             model = plugin("models", "transformer").build(opened.recipe.model, opened.vocabulary)
             state = train_state.TrainState(step=step)
             checkpoint.save_checkpoint(
-                run, checkpoint.checkpoint_name(step), model, state, about={"data": "d"}
+                run, checkpoint.checkpoint_name(step), model, state, metadata={"data": "d"}
             )
         return run
 
