@@ -21,7 +21,7 @@ def is_blank(line: str) -> bool:
 
 
 def split_sentences(line: str) -> list[str]:
-    """Split a line after its sentences; nothing is lost."""
+    """Split a line after its sentences and keep every character."""
     return [part for part in _SENTENCE_END.split(line) if part]
 
 
