@@ -25,6 +25,11 @@ def split_sentences(line: str) -> list[str]:
     return [part for part in _SENTENCE_END.split(line) if part]
 
 
+def join_lines(text: str) -> str:
+    """Replace line ends within a text by spaces; drop those around it."""
+    return text if "\n" not in text else text.strip("\r\n").replace("\r\n", " ").replace("\n", " ")
+
+
 def one_line(text: str) -> str:
     """Replace line ends by spaces."""
     return text.replace("\n", " ").replace("\r", " ")
