@@ -10,15 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from mt.checkpoints.checkpoint import (
-    MODEL,
-    checkpoint_name,
-    integrity_error,
-    load_into,
-    load_weights,
-    parse_recipe,
-    read_state,
-)
+from mt.checkpoints import checkpoint
 from mt.checkpoints.train_state import TrainState
 from mt.config.plugins import plugin
 from mt.config.recipe import Recipe, dump
@@ -47,7 +39,7 @@ def delete_old_checkpoints(
 
 def _is_planned(folder: Path, planned: Callable[[TrainState], bool]) -> bool:
     try:
-        return planned(read_state(folder))
+        return planned(checkpoint.read_state(folder))
     except (OSError, ValueError, TypeError):
         return True  # a damaged one is deleted when it is old
 
@@ -65,7 +57,7 @@ def latest_sound_checkpoint(run: Path, log: Callable[[str], None]) -> Path | Non
     """
     faults: list[tuple[Path, str]] = []
     for folder in reversed(step_folders(run)):
-        why = integrity_error(folder)
+        why = checkpoint.integrity_error(folder)
         if why is None:
             for bad, reason in faults:
                 log(f"mt: warning[CKPT-SKIP] {bad.name}: {reason}; set aside")
@@ -114,11 +106,13 @@ class LoadedModel:
         model = plugin("models", self.recipe.model.kind).build(self.recipe.model, self.vocabulary)
         data = self.serialised
         try:
-            weights = load_weights(self.folder) if data is None else load(data)
+            weights = checkpoint.load_weights(self.folder) if data is None else load(data)
         except SafetensorError as error:
             advice = "restore the file from a copy"
-            raise ModelError("CKPT-DAMAGED", self.folder, f"{MODEL}: {error}", advice) from None
-        load_into(model, weights, self.folder)
+            raise ModelError(
+                "CKPT-DAMAGED", self.folder, f"{checkpoint.MODEL}: {error}", advice
+            ) from None
+        checkpoint.load_into(model, weights, self.folder)
         return model
 
 
@@ -145,13 +139,13 @@ def open_run(path: Path, choice: str | None = None) -> LoadedModel:
         # A link such as `best` may have been given; the run is what it points into.
         folder = path.resolve()
         run = folder.parent.parent
-    why = integrity_error(folder, training=False)
+    why = checkpoint.integrity_error(folder, training=False)
     if why:
         advice = "choose another with --checkpoint, or restore the files from a copy"
         raise ModelError("CKPT-HASH", folder, why, advice)
     report = run / "report.json"
     return LoadedModel(
-        run, folder, read_recipe(run), Vocabulary.load(run), read_state(folder),
+        run, folder, read_recipe(run), Vocabulary.load(run), checkpoint.read_state(folder),
         resolved=json.loads(_read_text(run / "resolved.json")),
         report=json.loads(_read_text(report)) if report.exists() else {},
     )  # fmt: skip
@@ -169,7 +163,7 @@ def choose_checkpoint(run: Path, choice: str | None) -> Path:
     if choice == AVERAGE and (folder / AVERAGE).is_dir():
         return folder / AVERAGE
     if choice and choice.startswith("step-") and choice[5:].isdigit():
-        name = checkpoint_name(int(choice[5:]))
+        name = checkpoint.checkpoint_name(int(choice[5:]))
         if name in names:
             return folder / name
     what = f"no checkpoint {choice or 'last'}; there are: {', '.join(names) or 'none'}"
@@ -180,7 +174,7 @@ def choose_checkpoint(run: Path, choice: str | None) -> Path:
 def read_recipe(run: Path) -> Recipe:
     """Read the recipe that a run was begun or last resumed with."""
     path = run / "config.yaml"
-    return parse_recipe(_read_text(path), str(path), run)
+    return checkpoint.parse_recipe(_read_text(path), str(path), run)
 
 
 def _read_text(path: Path) -> str:
@@ -213,9 +207,9 @@ def recipe_text(recipe: Recipe) -> str:
 def average_score(run: Path, state: TrainState) -> float | None:
     """Return the score of checkpoints/average, if it is sound and of this step of the run."""
     folder = run / "checkpoints" / AVERAGE
-    if not folder.is_dir() or integrity_error(folder) is not None:
+    if not folder.is_dir() or checkpoint.integrity_error(folder) is not None:
         return None
-    average = read_state(folder)
+    average = checkpoint.read_state(folder)
     return average.best if average.step == state.step and average.best_step is None else None
 
 

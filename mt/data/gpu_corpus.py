@@ -54,9 +54,9 @@ class _Side:
 
     def gather(self, rows: Tensor, width: int) -> tuple[Tensor, Tensor]:
         """Ids [B, width], padded with 0 to the right, and lengths [B], of the sentences `rows`."""
-        known = rows.clamp(min=0)
-        starts = self.offsets[known]
-        lengths = torch.where(rows >= 0, self.offsets[known + 1] - starts, 0)
+        real = rows.clamp(min=0)
+        starts = self.offsets[real]
+        lengths = torch.where(rows >= 0, self.offsets[real + 1] - starts, 0)
         position = torch.arange(width, device=rows.device)
         inside = position < lengths[:, None]  # [B, width]
         at = (starts[:, None] + position).clamp_(max=len(self.tokens) - 1)

@@ -1,7 +1,7 @@
 """Noise on text, in ids, for a denoising model. Pure functions of (seed, row).
 
 Every random number is a hash of (seed, row, purpose, position), so noise does not depend on
-batching, the device, or how often it is drawn. No value is read from a device.
+batching, the device, or the order of calls. No value is read from a device.
 
 Legend: B rows, S positions; `tokens` [B, S] are padded to the right and `lengths` [B] of them are
 real; `seed` is [] int64 and `rows` [B] int64. No function makes a row longer.

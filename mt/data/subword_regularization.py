@@ -79,8 +79,8 @@ class SubwordRegularizer:
             if len(rows):
                 starts = offsets[rows[0] : rows[-1] + 2]
                 plain = tokens[starts[0] : starts[-1]].astype(np.int64)
-                drawn, length = self._segment(plain, starts - starts[0], pieces, sampler, random)
-                parts.append(drawn.astype(tokens.dtype))
+                ids, length = self._segment(plain, starts - starts[0], pieces, sampler, random)
+                parts.append(ids.astype(tokens.dtype))
                 lengths.append(length)
         return np.concatenate(parts), np.cumsum(np.concatenate(lengths))
 

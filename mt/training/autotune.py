@@ -55,15 +55,11 @@ def autotune(
     if precision == "auto":
         precision = fastest_cpu_precision(recipe, module, data.pairs, micro_tokens)
     return {
-        "device": device.type,
-        "threads": threads,
-        "micro_tokens": micro_tokens,
+        "device": device.type, "threads": threads, "micro_tokens": micro_tokens,
         "shapes": pick_static_shapes(data, micro_tokens, device),
         "compile": device.type == "cuda" if compiled == "auto" else compiled,
-        "precision": precision,
-        **sharing,
-        "torch": torch.__version__,
-    }
+        "precision": precision, **sharing, "torch": torch.__version__,
+    }  # fmt: skip
 
 
 def _reuse(

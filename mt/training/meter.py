@@ -38,16 +38,12 @@ class Meter:
         loss = float(distributed.all_reduce_sum(world, torch.stack(self.loss).mean()))
         seconds = max(time.perf_counter() - self.since, 1e-9)  # `float` has waited for the device
         return {
-            "loss": loss,
-            "grad_norm": float(self.norm),
-            "target_tokens": self.tokens,
+            "loss": loss, "grad_norm": float(self.norm), "target_tokens": self.tokens,
             "target_tokens_per_second": self.tokens / seconds,
             "padding_fraction": 1 - self.real / max(1, self.padded_tokens),
-            "data_wait_fraction": self.wait / seconds,
-            "memory_splits": self.splits,
-            "compilations": num_compilations(),
-            "peak_memory_bytes": peak_memory(),
-        }
+            "data_wait_fraction": self.wait / seconds, "memory_splits": self.splits,
+            "compilations": num_compilations(), "peak_memory_bytes": peak_memory(),
+        }  # fmt: skip
 
 
 def peak_memory() -> int:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 Sample = tuple[str, str, str]
-"""A source, its reference and what the model made of it."""
+"""A source, its reference and its translation."""
 
 
 class Reporter:

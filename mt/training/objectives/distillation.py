@@ -34,7 +34,7 @@ class Config(Variant):
     teacher: InputFile | None = None
     """The model to learn from, of the same vocabulary: a run, a checkpoint in one, or a bundle."""
     weight: float = Field(0.5, ge=0, le=1)
-    """Share of what the teacher says; the rest is that of the references."""
+    """Share of the loss against the teacher; the rest is against the references."""
     temperature: float = Field(1.0, gt=0)
     """Both sides' logits are divided by it: above 1 more is learned of what is unlikely."""
     label_smoothing: float = Field(0.1, ge=0, lt=1)
