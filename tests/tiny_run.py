@@ -60,5 +60,5 @@ def make(
     built = plugin("models", recipe.model.kind).build(recipe.model, known)
     run_directory.create_run(run, recipe, known, {"precision": "fp32", "threads": 1})
     state = train_state.TrainState(step=7)
-    checkpoint.save_checkpoint(run, checkpoint.checkpoint_name(7), built, state, about={})
+    checkpoint.save_checkpoint(run, checkpoint.checkpoint_name(7), built, state, metadata={})
     return run

@@ -1,4 +1,4 @@
-"""Averages of weights: a moving one in training, a plain one over checkpoints."""
+"""The mean of the weights of several checkpoints."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torch import Tensor, nn
-
+from mt.checkpoints.checkpoint import MANIFEST, load_into, load_weights, save_checkpoint
+from mt.checkpoints.run_directory import AVERAGE, choose_checkpoint, open_run, step_folders
 from mt.config.plugins import plugin
 from mt.errors import ModelError
 from mt.runtime import files
@@ -16,12 +16,9 @@ from mt.runtime import files
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-from mt.checkpoints.checkpoint import MANIFEST, load_into, load_weights, save_checkpoint
-from mt.checkpoints.run_directory import AVERAGE, choose_checkpoint, open_run, step_folders
-
 
 def mean_weights(weights: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The mean of several models' weights (section 6.1), summed in fp64."""
+    """Return the mean of the weights of several models (section 6.1), summed in fp64."""
     count = 0
     total: dict[str, Tensor] = {}
     for one in weights:
@@ -32,30 +29,21 @@ def mean_weights(weights: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def last_checkpoints(run: Path, count: int) -> list[Path]:
-    """The checkpoint folders of the last `count` steps, oldest first."""
+    """Return the checkpoint folders of the last `count` steps, oldest first."""
     return step_folders(run)[-count:]
 
 
 def load_mean(folders: Sequence[Path], model: nn.Module) -> None:
-    """Put the mean of the weights of these sound checkpoints into `model`."""
-    pass
-
+    """Load the mean of the weights of sound checkpoints into a model."""
     load_into(model, mean_weights(load_weights(folder) for folder in folders), folders[-1])
 
 
 def average_checkpoints(
     run: Path, names: Sequence[str], last: int, replace: bool = False
 ) -> list[str]:
-    """Save the mean of checkpoints' weights as checkpoints/average, whole or not at all.
+    """Save the mean of the weights of checkpoints as checkpoints/average; return their names.
 
-    Args:
-        run: a run directory that is not in training.
-        names: its checkpoints (`step-N`); when there are none, the `last` ones.
-        last: how many of the last ones.
-        replace: an average that is there already is replaced.
-
-    Returns:
-        The folder names of the checkpoints that were averaged.
+    Averages the checkpoints `names` (`step-N`); when there are none, the `last` ones.
 
     Raises:
         ModelError: there are fewer than two, one is missing or damaged, or there is an average.
@@ -66,22 +54,20 @@ def average_checkpoints(
         if (run / "checkpoints" / AVERAGE).exists() and not replace:
             advice = f"translate with --checkpoint {AVERAGE}, or replace it with --force"
             raise ModelError("AVERAGE-EXISTS", run, "it has an average already", advice)
-        folders = sorted({choose_checkpoint(run, name) for name in names}) or last_checkpoints(
-            run, last
-        )
+        folders = sorted({choose_checkpoint(run, name) for name in names})
+        folders = folders or last_checkpoints(run, last)
         if len(folders) < 2:
             what = f"{len(folders)} checkpoint is no more than itself"
             advice = "name two or more, or keep more with training.keep_last"
             raise ModelError("AVERAGE-FEW", run, what, advice)
         opened = [open_run(folder) for folder in folders]
         newest = opened[-1]
-        model = plugin("models", newest.recipe.model.kind).build(
-            newest.recipe.model, newest.vocabulary
-        )
+        config = newest.recipe.model
+        model = plugin("models", config.kind).build(config, newest.vocabulary)
         load_mean(folders, model)
-        about = files.read_json(newest.folder / MANIFEST)
-        about = {key: about[key] for key in about.keys() - {"format", "step", "files"}}
-        made = [folder.name for folder in folders]
+        manifest = files.read_json(newest.folder / MANIFEST)
+        metadata = {key: manifest[key] for key in manifest.keys() - {"format", "step", "files"}}
+        metadata["averaged"] = [folder.name for folder in folders]
         state = dataclasses.replace(newest.state, best=None, best_step=None)
-        save_checkpoint(run, AVERAGE, model, state, {**about, "averaged": made})
-    return made
+        save_checkpoint(run, AVERAGE, model, state, metadata)
+    return [folder.name for folder in folders]

@@ -1,18 +1,17 @@
-"""A model in one file, X.mt: all that translating with it takes, with checksums and a model card.
+"""A model in one file, X.mt, with checksums and a model card.
 
 It is an uncompressed zip archive, and the same model makes the same bytes:
 
     MANIFEST.json README.md config.yaml resolved.json state.json report.json scores.json
     vocabulary.json vocabulary*.model model.safetensors
 
-MANIFEST.json lists the others with size and sha256. Reading it, whatever its origin, runs
-nothing of it, writes nothing, and takes no more memory than the file has bytes.
+MANIFEST.json lists the others with size and sha256. Reading a bundle of any origin runs no code
+of it, writes nothing, and takes no more memory than the file has bytes.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import re
 import zipfile
@@ -20,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from mt.checkpoints import checkpoint, run_directory
 from mt.checkpoints.checkpoint import MANIFEST, MAX_JSON, MODEL, STATE
@@ -35,10 +34,9 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 CARD = "README.md"
-MAX_MEMBER_BYTES = ("model.safetensors", "vocabulary")
+LARGE_MEMBERS = ("model.safetensors", "vocabulary")
 """Beginnings of the names of members that may be larger than MAX_JSON."""
-MEMBERS = 32
-"""Most members of an archive."""
+MAX_MEMBERS = 32
 _AGAIN = "fetch it again, or export the run again with mt export RUN --to bundle"
 
 
@@ -46,13 +44,7 @@ _AGAIN = "fetch it again, or export the run again with mt export RUN --to bundle
 
 
 def write_bundle(path: Path, opened: LoadedModel, model: nn.Module) -> None:
-    """Write a bundle.
-
-    Args:
-        path: the file; it must not exist.
-        opened: what the model is of.
-        model: with the weights to translate with.
-    """
+    """Write a bundle to a new file; `model` has the weights to translate with."""
     from safetensors.torch import save
 
     # A run may have a shortlist, the bundle has none.
@@ -78,7 +70,7 @@ def write_bundle(path: Path, opened: LoadedModel, model: nn.Module) -> None:
 
 
 def model_card(opened: LoadedModel) -> str:
-    """What a reader wants to know of a model, as Markdown."""
+    """Describe a model in Markdown."""
     recipe, vocabulary = opened.recipe, opened.vocabulary
     languages = recipe.direction
     targets = opened.vocabulary.languages or (languages.target,)
@@ -119,7 +111,7 @@ def model_card(opened: LoadedModel) -> str:
 
 
 def _data_facts(report: dict[str, Any]) -> Iterator[str]:
-    """A line a file that it was trained, validated or tested on."""
+    """Yield a line for each file that the model was trained, validated or tested on."""
     for section in ("corpora", "held_out"):
         for name, corpus in sorted(dict(report.get(section) or {}).items()):
             pairs = f", {corpus['pairs']} pairs" if "pairs" in corpus else ""
@@ -140,7 +132,7 @@ def _scores(scores: dict[str, Any]) -> list[str]:
 
 
 def is_bundle(path: Path) -> bool:
-    """Whether a file lies at `path` that is called or begins like a bundle."""
+    """Whether `path` is a file with the name or the first bytes of a bundle."""
     if not path.is_file():
         return False
     with open(path, "rb") as stream:
@@ -148,15 +140,11 @@ def is_bundle(path: Path) -> bool:
 
 
 def open_loaded_model(path: Path, choice: str | None = None) -> LoadedModel:
-    """Open a run, a checkpoint folder in one, or a bundle.
-
-    Args:
-        path: where it lies.
-        choice: which checkpoint of a run.
+    """Open a run at the checkpoint `choice`, a checkpoint folder, or a bundle.
 
     Raises:
-        ConfigError: a checkpoint of a bundle is asked for.
-        ModelError: there is none, or it is damaged.
+        ConfigError: a bundle has no checkpoint to choose.
+        ModelError: there is no model, or it is damaged.
     """
     if not path.is_file():
         return run_directory.open_run(path, choice)
@@ -166,27 +154,12 @@ def open_loaded_model(path: Path, choice: str | None = None) -> LoadedModel:
     with _open_archive(path) as archive:
         _verify(path, archive)
         inside = zipfile.Path(archive)
+        names = ("resolved", "report", "scores")
         return LoadedModel(
-            run=path,
-            folder=path,
-            recipe=_parse_recipe(path, archive),
-            vocabulary=Vocabulary.load(inside),
-            state=checkpoint.read_state(inside),
-            resolved=files.read_json(inside / "resolved.json"),
-            report=files.read_json(inside / "report.json"),
-            scores=files.read_json(inside / "scores.json"),
-            serialised=archive.read(MODEL),
-        )
-
-
-def read_bundle_recipe(path: Path) -> Recipe:
-    """The recipe of a bundle.
-
-    Raises:
-        ModelError: it is no bundle, or a damaged one.
-    """
-    with _open_archive(path) as archive:
-        return _parse_recipe(path, archive)
+            path, path, _parse_recipe(path, archive), Vocabulary.load(inside),
+            checkpoint.read_state(inside), serialised=archive.read(MODEL),
+            **{name: files.read_json(inside / f"{name}.json") for name in names},
+        )  # fmt: skip
 
 
 def _parse_recipe(path: Path, archive: zipfile.ZipFile) -> Recipe:
@@ -212,10 +185,10 @@ def _open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
 
 
 def _archive_problem(archive: zipfile.ZipFile) -> str | None:
-    """What in the table of contents no bundle of ours has."""
+    """Return what is wrong with the table of contents, or None."""
     members = archive.infolist()
     names = [member.filename for member in members]
-    if len(members) > MEMBERS or len(set(names)) != len(names):
+    if len(members) > MAX_MEMBERS or len(set(names)) != len(names):
         return "too many members, or one twice"
     for member in members:
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", member.filename):
@@ -224,50 +197,42 @@ def _archive_problem(archive: zipfile.ZipFile) -> str | None:
             return f"{member.filename} is compressed or encrypted"
         if member.file_size != member.compress_size:
             return f"{member.filename} has two sizes"
-        if member.file_size > MAX_JSON and not member.filename.startswith(MAX_MEMBER_BYTES):
+        if member.file_size > MAX_JSON and not member.filename.startswith(LARGE_MEMBERS):
             return f"{member.filename} has {member.file_size} bytes"
     return None if MANIFEST in names else f"{MANIFEST} is missing"
 
 
 def _verify(path: Path, archive: zipfile.ZipFile) -> None:
-    """Read every byte and compare it with the manifest.
-
-    Raises:
-        ModelError: it is not what the manifest says.
-    """
+    """Compare every byte with the manifest; raise a ModelError when one differs."""
     manifest = json.loads(archive.read(MANIFEST))
     if int(manifest["format"]) > FORMAT:
         what = f"made by a newer mt (format {manifest['format']}, this one reads {FORMAT})"
         raise ModelError("BUNDLE-NEWER", path, what, "use a newer mt")
     listed = dict(manifest["files"])
-    found = {member.filename: member.file_size for member in archive.infolist()}
-    wrong = sorted(listed.keys() ^ (found.keys() - {MANIFEST}))
+    sizes = {member.filename: member.file_size for member in archive.infolist()}
+    wrong = sorted(listed.keys() ^ (sizes.keys() - {MANIFEST}))
     if wrong:
         what = f"{wrong[0]} is missing, or not in {MANIFEST}"
         raise ModelError("BUNDLE-DAMAGED", path, what, _AGAIN)
     for name, facts in listed.items():
+        digest = hashlib.sha256()
         with archive.open(name) as stream:
-            digest = _digest(stream)
-        if found[name] != facts["bytes"] or digest != facts["sha256"]:
+            while part := stream.read(1 << 20):
+                digest.update(part)
+        if sizes[name] != facts["bytes"] or digest.hexdigest() != facts["sha256"]:
             what = f"{name} does not have the bytes that {MANIFEST} says"
             raise ModelError("BUNDLE-DAMAGED", path, what, _AGAIN)
 
 
-def _digest(stream: IO[bytes]) -> str:
-    digest = hashlib.sha256()
-    while part := stream.read(io.DEFAULT_BUFFER_SIZE << 7):
-        digest.update(part)
-    return digest.hexdigest()
-
-
 def read_any_recipe(path: Path) -> Recipe:
-    """The recipe of a run, of a bundle, or of a folder that holds one (as exported ones do).
+    """Read the recipe of a run, a bundle, or a folder with one (such as an exported model).
 
     Raises:
         ModelError: there is none.
     """
     if path.is_file():
-        return read_bundle_recipe(path)
+        with _open_archive(path) as archive:
+            return _parse_recipe(path, archive)
     if run_directory.is_run(path):
         return run_directory.read_recipe(run_of(path))
     if (path / "config.yaml").is_file():

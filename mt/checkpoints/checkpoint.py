@@ -1,4 +1,4 @@
-"""The run directory: checkpoints saved whole or not at all, verified, found, loaded, pruned.
+"""Checkpoints: saved whole or not at all, verified, restored.
 
     runs/NAME/config.yaml resolved.json vocabulary* metrics.jsonl tensorboard/ .lock
               checkpoints/step-00000200/{model,training}.safetensors state.json MANIFEST.json
@@ -29,39 +29,29 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 MAX_JSON = 10 << 20
-MODEL, TRAINING, STATE, MANIFEST = (
-    "model.safetensors",
-    "training.safetensors",
-    "state.json",
-    "MANIFEST.json",
-)
+MODEL, TRAINING = "model.safetensors", "training.safetensors"
+STATE, MANIFEST = "state.json", "MANIFEST.json"
 
 
 # -------------------------------------------------------------------------------- saving
 
 
 def checkpoint_name(step: int) -> str:
-    """The folder name of a step's checkpoint."""
+    """Return the folder name of the checkpoint of a step."""
     return f"step-{step:08d}"
 
 
 def save_checkpoint(
-    run: Path,
-    name: str,
-    model: nn.Module,
-    state: TrainState,
-    about: dict[str, Any],
+    run: Path, name: str, model: nn.Module, state: TrainState, metadata: dict[str, Any],
     training: dict[str, Tensor] | None = None,
-) -> Path:
+) -> Path:  # fmt: skip
     """Save a checkpoint; it appears whole or not at all.
 
     Args:
-        run: the run directory.
-        name: folder name, `name_of(step)` or `average`.
+        name: folder name, `checkpoint_name(step)` or `average`.
         model: the weights to translate with.
-        state: what else must survive.
-        about: further facts for the manifest (hashes of data and vocabulary).
-        training: what only training needs, from `training_tensors`.
+        metadata: further facts for the manifest (hashes of data and vocabulary).
+        training: `training_tensors`, which only a resume needs.
 
     Raises:
         ModelError: a weight is not finite; nothing is written.
@@ -81,22 +71,14 @@ def save_checkpoint(
     with files.staged_folder(final) as folder:
         for part, data in parts.items():
             files.write_file(folder / part, data)
-        manifest = {
-            "format": FORMAT,
-            "step": state.step,
-            **about,
-            "files": files.describe_parts(parts),
-        }
-        files.write_json(folder / MANIFEST, manifest)
+        facts = {"format": FORMAT, "step": state.step, **metadata}
+        files.write_json(folder / MANIFEST, {**facts, "files": files.describe_parts(parts)})
         files.delete(final)  # one of the same step, and only now that the new one is whole
     return final
 
 
 def model_weights(model: nn.Module) -> dict[str, Tensor]:
-    """Every parameter once, a shared one under its owner's name, contiguous on the CPU.
-
-    Parts that several processes hold are put together: all of them must call this.
-    """
+    """Return each parameter once, contiguous on the CPU; all ranks of a sharded model call this."""
     return {k: _to_cpu(p) for k, p in model.named_parameters()}
 
 
@@ -105,33 +87,27 @@ def _to_cpu(tensor: Tensor) -> Tensor:
 
 
 def training_tensors(
-    step: nn.Module, averaged: nn.Module | None, optimizer: Optimizer
+    module: nn.Module, averaged: nn.Module | None, optimizer: Optimizer
 ) -> dict[str, Tensor]:
-    """What going on needs besides the weights that translate.
+    """Return what a resume needs besides the weights to translate with.
 
-    `weights/NAME` is what trains, `optimizer/NAME/KEY` its optimizer state, `average/NAME` the
-    moving average of what is not the model's (that of the model is what translates).
+    `weights/NAME` are the weights of `module`, `optimizer/NAME/KEY` their optimizer state,
+    `average/NAME` the moving averages that are not of the model (those of the model translate).
     """
-    named = dict(step.named_parameters())
-    tensors = {f"weights/{name}": tensor for name, tensor in model_weights(step).items()}
-    for name, parameter in named.items():
+    tensors = {f"weights/{name}": tensor for name, tensor in model_weights(module).items()}
+    for name, parameter in module.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
             tensors[f"optimizer/{name}/{key}"] = _to_cpu(value)
-    if averaged is not None:
-        for name, tensor in model_weights(averaged).items():
-            if not name.startswith("model."):
-                tensors[f"average/{name}"] = tensor
-    return tensors
+    averages = {} if averaged is None else model_weights(averaged)
+    own = {n: tensor for n, tensor in averages.items() if not n.startswith("model.")}
+    return tensors | {f"average/{name}": tensor for name, tensor in own.items()}
 
 
 # ------------------------------------------------------------------------------- loading
 
 
 def integrity_error(folder: Path, training: bool = True) -> str | None:
-    """Why a folder is not a sound checkpoint, or None when it is; reads every byte.
-
-    Without `training`, what only training needs is not read.
-    """
+    """Return why a folder is no sound checkpoint, or None; `training`: also read that file."""
     manifest_path = folder / MANIFEST
     if not manifest_path.is_file() or manifest_path.stat().st_size > MAX_JSON:
         return f"{MANIFEST} is missing"
@@ -157,32 +133,28 @@ def integrity_error(folder: Path, training: bool = True) -> str | None:
 
 
 def parse_recipe(text: str, name: str, folder: Path) -> Recipe:
-    """Parse the recipe of a run or bundle, also of one with `model.head_gates.kind: topk`.
-
-    Such a model is of the kind `mixture_of_heads` now.
-    """
+    """Parse the recipe of a run or bundle; head gates of kind `topk` are mixture_of_heads now."""
     document = parse(text, name, folder)
     model = document.value.get("model")
     gates = model.get("head_gates") if isinstance(model, dict) else None
     if isinstance(model, dict) and isinstance(gates, dict) and gates.get("kind") == "topk":
-        kept = model.keys() - {"head_gates", "layer_heads", "scale_attention"}
-        model = {key: value for key, value in model.items() if key in kept}
-        new = {
-            "heads_per_sentence": gates.get("heads"),
+        old = ("head_gates", "layer_heads", "scale_attention")
+        document.value["model"] = {
+            **{key: value for key, value in model.items() if key not in old},
+            "kind": "mixture_of_heads", "heads_per_sentence": gates.get("heads"),
             "balance_weight": gates.get("weight", 0.01),
-        }
-        document.value["model"] = {**model, "kind": "mixture_of_heads", **new}
+        }  # fmt: skip
     return validate(Recipe, document)
 
 
 def read_state(folder: Path | zipfile.Path) -> TrainState:
-    """The state of a sound checkpoint."""
-    known = {each.name for each in fields(TrainState)}
-    return TrainState(**{k: v for k, v in files.read_json(folder / STATE).items() if k in known})
+    """Read the state of a sound checkpoint; ignore fields of other versions."""
+    names = {each.name for each in fields(TrainState)}
+    return TrainState(**{k: v for k, v in files.read_json(folder / STATE).items() if k in names})
 
 
 def load_weights(folder: Path) -> dict[str, Tensor]:
-    """The weights to translate with."""
+    """Load the weights to translate with."""
     from safetensors.torch import load_file
 
     return load_file(folder / MODEL)
@@ -199,10 +171,10 @@ def load_into(model: nn.Module, weights: dict[str, Tensor], where: Path) -> None
     named = dict(model.named_parameters())
     problems = [(where, f"{key}: missing") for key in named.keys() - weights.keys()]
     problems += [(where, f"{key}: unknown") for key in weights.keys() - named.keys()]
-    for key in sorted(named.keys() & weights.keys()):
-        have, want = tuple(weights[key].shape), tuple(named[key].shape)
-        if have != want:
-            problems.append((where, f"{key}: is {have}, the model wants {want}"))
+    for key in named.keys() & weights.keys():
+        shape, expected = tuple(weights[key].shape), tuple(named[key].shape)
+        if shape != expected:
+            problems.append((where, f"{key}: is {shape}, the model wants {expected}"))
     if problems:
         (place, what), *others = sorted(problems, key=lambda p: p[1])[:10]
         advice = "the run's config.yaml and its checkpoints do not belong together"
@@ -213,28 +185,19 @@ def load_into(model: nn.Module, weights: dict[str, Tensor], where: Path) -> None
 
 
 def restore_training(
-    folder: Path, step: nn.Module, averaged: nn.Module | None, optimizer: Optimizer,
+    folder: Path, module: nn.Module, averaged: nn.Module | None, optimizer: Optimizer,
     world: World = SINGLE,
 ) -> TrainState:  # fmt: skip
-    """Put what trains, its moving average and its optimizer back to where they were saved.
-
-    Only the first of several processes reads the checkpoint.
-
-    Args:
-        folder: a sound checkpoint.
-        step: model and objective, as `training_tensors` got them.
-        averaged: their moving average, or None.
-        optimizer: of the parameters of `step`.
-    """
+    """Restore the arguments of `training_tensors` from a sound checkpoint; only rank 0 reads it."""
     from safetensors.torch import load_file
 
     training = distributed.tensors_from_main(world, lambda: load_file(folder / TRAINING))
-    load_into(step, _with_prefix("weights/", training), folder)
+    load_into(module, _with_prefix("weights/", training), folder)
     if averaged is not None:
         loaded = distributed.tensors_from_main(world, lambda: load_weights(folder))
         weights = {f"model.{name}": tensor for name, tensor in loaded.items()}
         load_into(averaged, {**weights, **_with_prefix("average/", training)}, folder)
-    named = dict(step.named_parameters())
+    named = dict(module.named_parameters())
     for path, tensor in _with_prefix("optimizer/", training).items():
         name, _, key = path.rpartition("/")
         optimizer.state[named[name]][key] = distributed.distribute_like(tensor, named[name]).clone()

@@ -1,28 +1,19 @@
-"""The run directory: layout, opening, pruning of checkpoints."""
+"""The run directory: open it, choose a checkpoint, delete old ones."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from mt.checkpoints.checkpoint import (
-    MODEL,
-    checkpoint_name,
-    integrity_error,
-    load_into,
-    load_weights,
-    parse_recipe,
-    read_state,
-)
+from mt.checkpoints import checkpoint
 from mt.checkpoints.train_state import TrainState
-from mt.config import recipe
 from mt.config.plugins import plugin
-from mt.config.recipe import Recipe
+from mt.config.recipe import Recipe, dump
 from mt.errors import ModelError
 from mt.runtime import files
 from mt.vocabulary.vocabulary import Vocabulary
@@ -38,35 +29,35 @@ AVERAGE = "average"
 def delete_old_checkpoints(
     run: Path, keep_last: int, planned: Callable[[TrainState], bool]
 ) -> None:
-    """Delete all but the best, the newest and, with it, the last `keep_last` planned ones."""
+    """Delete all but the best and the last `keep_last` of the planned ones and the newest."""
     best, folders = (run / "best").resolve(), step_folders(run)
-    kept = [f for f in folders if f == folders[-1] or _is_scheduled(f, planned)][-keep_last:]
+    kept = [f for f in folders if f == folders[-1] or _is_planned(f, planned)][-keep_last:]
     for folder in folders:
         if folder not in kept and folder.resolve() != best:
             files.delete(folder)
 
 
-def _is_scheduled(folder: Path, planned: Callable[[TrainState], bool]) -> bool:
+def _is_planned(folder: Path, planned: Callable[[TrainState], bool]) -> bool:
     try:
-        return planned(read_state(folder))
+        return planned(checkpoint.read_state(folder))
     except (OSError, ValueError, TypeError):
-        return True  # damaged: it goes when its turn comes
+        return True  # a damaged one is deleted when it is old
 
 
 def step_folders(run: Path) -> list[Path]:
-    """The folders of steps, oldest first; by number, not by time."""
+    """Return the checkpoint folders by the number of their step."""
     return sorted((run / "checkpoints").glob("step-*"))
 
 
 def latest_sound_checkpoint(run: Path, log: Callable[[str], None]) -> Path | None:
-    """The newest sound checkpoint to resume from; a damaged one is set aside, with a warning.
+    """Return the newest sound checkpoint; rename newer damaged ones, with a warning.
 
     Raises:
         ModelError: there are checkpoints and none is sound; nothing is changed.
     """
     faults: list[tuple[Path, str]] = []
     for folder in reversed(step_folders(run)):
-        why = integrity_error(folder)
+        why = checkpoint.integrity_error(folder)
         if why is None:
             for bad, reason in faults:
                 log(f"mt: warning[CKPT-SKIP] {bad.name}: {reason}; set aside")
@@ -82,7 +73,7 @@ def latest_sound_checkpoint(run: Path, log: Callable[[str], None]) -> Path | Non
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A run, and the checkpoint of it that was asked for."""
+    """A run or a bundle, opened at one checkpoint."""
 
     run: Path
     folder: Path
@@ -90,21 +81,21 @@ class LoadedModel:
     vocabulary: Vocabulary
     state: TrainState
     resolved: dict[str, Any]
-    """What was chosen by trying: precision, threads, micro_tokens."""
+    """`resolved.json`: what autotuning chose."""
     report: dict[str, Any] = field(default_factory=dict)
-    """What preparing the data counted, with their hashes."""
+    """`report.json` of the prepared data."""
     scores: dict[str, Any] = field(default_factory=dict)
-    """Of its test sets, where they are known."""
+    """Scores of the test sets, as far as a bundle has them."""
     serialised: bytes | None = None
-    """The weights as safetensors, when they lie in no folder: those of a bundle."""
+    """The weights of a bundle, as safetensors."""
 
     @property
     def step(self) -> int:
-        """The checkpoint's step."""
+        """The step of the checkpoint."""
         return self.state.step
 
     def model(self) -> nn.Module:
-        """The model with the weights to translate with.
+        """Build the model with the weights to translate with.
 
         Raises:
             ModelError: the weights are of another model.
@@ -113,13 +104,15 @@ class LoadedModel:
         from safetensors.torch import load
 
         model = plugin("models", self.recipe.model.kind).build(self.recipe.model, self.vocabulary)
-        held = self.serialised
+        data = self.serialised
         try:
-            weights = load_weights(self.folder) if held is None else load(held)
+            weights = checkpoint.load_weights(self.folder) if data is None else load(data)
         except SafetensorError as error:
             advice = "restore the file from a copy"
-            raise ModelError("CKPT-DAMAGED", self.folder, f"{MODEL}: {error}", advice) from None
-        load_into(model, weights, self.folder)
+            raise ModelError(
+                "CKPT-DAMAGED", self.folder, f"{checkpoint.MODEL}: {error}", advice
+            ) from None
+        checkpoint.load_into(model, weights, self.folder)
         return model
 
 
@@ -131,9 +124,7 @@ def is_run(path: Path) -> bool:
 def open_run(path: Path, choice: str | None = None) -> LoadedModel:
     """Open a run directory or one checkpoint folder in it.
 
-    Args:
-        path: RUN or RUN/checkpoints/step-N.
-        choice: `best`, `last`, `average` or `step-N`; by default the best, else the last.
+    `choice` is `best`, `last`, `average` or `step-N`; by default the best, else the last.
 
     Raises:
         ModelError: not a run, no such checkpoint, or a damaged one.
@@ -148,48 +139,42 @@ def open_run(path: Path, choice: str | None = None) -> LoadedModel:
         # A link such as `best` may have been given; the run is what it points into.
         folder = path.resolve()
         run = folder.parent.parent
-    why = integrity_error(folder, training=False)
+    why = checkpoint.integrity_error(folder, training=False)
     if why:
         advice = "choose another with --checkpoint, or restore the files from a copy"
         raise ModelError("CKPT-HASH", folder, why, advice)
+    report = run / "report.json"
     return LoadedModel(
-        run=run,
-        folder=folder,
-        recipe=read_recipe(run),
-        vocabulary=Vocabulary.load(run),
-        state=read_state(folder),
+        run, folder, read_recipe(run), Vocabulary.load(run), checkpoint.read_state(folder),
         resolved=json.loads(_read_text(run / "resolved.json")),
-        report=json.loads(_read_text(run / "report.json"))
-        if (run / "report.json").exists()
-        else {},
-    )
+        report=json.loads(_read_text(report)) if report.exists() else {},
+    )  # fmt: skip
 
 
 def choose_checkpoint(run: Path, choice: str | None) -> Path:
-    """The folder of a checkpoint by name; by default the best, else the last."""
-    best = run / "best"
+    """Return the folder of a checkpoint; by default of the best, else of the last."""
+    best, folder = run / "best", run / "checkpoints"
     steps = step_folders(run)
-    names = [folder.name for folder in steps]
+    names = [step.name for step in steps]
     if choice in (None, "best") and best.exists():
         return best.resolve()
     if choice in (None, "last") and steps:
         return steps[-1]
-    if choice == "average" and (run / "checkpoints" / "average").is_dir():
-        return run / "checkpoints" / "average"
+    if choice == AVERAGE and (folder / AVERAGE).is_dir():
+        return folder / AVERAGE
     if choice and choice.startswith("step-") and choice[5:].isdigit():
-        name = checkpoint_name(int(choice[5:]))
+        name = checkpoint.checkpoint_name(int(choice[5:]))
         if name in names:
-            return run / "checkpoints" / name
-    have = ", ".join(names) or "none"
-    what = f"no checkpoint {choice or 'last'}; there are: {have}"
+            return folder / name
+    what = f"no checkpoint {choice or 'last'}; there are: {', '.join(names) or 'none'}"
     advice = "choose one with --checkpoint best|last|average|step-N, or train first"
     raise ModelError("CKPT-NONE", run, what, advice)
 
 
 def read_recipe(run: Path) -> Recipe:
-    """The recipe that a run was begun with, or last resumed with."""
+    """Read the recipe that a run was begun or last resumed with."""
     path = run / "config.yaml"
-    return parse_recipe(_read_text(path), str(path), run)
+    return checkpoint.parse_recipe(_read_text(path), str(path), run)
 
 
 def _read_text(path: Path) -> str:
@@ -200,32 +185,32 @@ def _read_text(path: Path) -> str:
         raise ModelError("RUN-DAMAGED", path, f"cannot be read ({error})", advice) from None
 
 
-def create_run(run: Path, made: Recipe, vocabulary: Vocabulary, resolved: dict[str, Any]) -> None:
-    """Write what makes a run self-contained: recipe, vocabulary, and what was resolved."""
+def create_run(run: Path, recipe: Recipe, vocabulary: Vocabulary, resolved: dict[str, Any]) -> None:
+    """Write recipe, vocabulary and `resolved.json` of a new run."""
     files.make_folder(run / "checkpoints")
     vocabulary.save(run)
     files.write_json(run / "resolved.json", resolved)
-    write_recipe(run, made)
+    write_recipe(run, recipe)
 
 
-def write_recipe(run: Path, made: Recipe) -> None:
-    """Write the recipe of a run, which a resume may have changed a little."""
-    files.write_file(run / "config.yaml", recipe_text(made))
+def write_recipe(run: Path, recipe: Recipe) -> None:
+    """Write the recipe of a run; a resume may have changed some keys."""
+    files.write_file(run / "config.yaml", recipe_text(recipe))
 
 
-def recipe_text(made: Recipe) -> str:
-    """A recipe as YAML, every default filled in."""
-    text = yaml.safe_dump(recipe.dump(made), allow_unicode=True, sort_keys=False)
+def recipe_text(recipe: Recipe) -> str:
+    """Format a recipe as YAML, every default filled in."""
+    text = yaml.safe_dump(dump(recipe), allow_unicode=True, sort_keys=False)
     return "# the resolved recipe of this run\n" + text
 
 
 def average_score(run: Path, state: TrainState) -> float | None:
-    """How checkpoints/average validated, if it is sound and of the end of this very run."""
+    """Return the score of checkpoints/average, if it is sound and of this step of the run."""
     folder = run / "checkpoints" / AVERAGE
-    if not folder.is_dir() or integrity_error(folder) is not None:
+    if not folder.is_dir() or checkpoint.integrity_error(folder) is not None:
         return None
-    made = read_state(folder)
-    return made.best if made.step == state.step and made.best_step is None else None
+    average = checkpoint.read_state(folder)
+    return average.best if average.step == state.step and average.best_step is None else None
 
 
 def mark_best(run: Path, folder: Path) -> None:
@@ -235,8 +220,8 @@ def mark_best(run: Path, folder: Path) -> None:
 
 def differing_keys(
     old: dict[str, Any], new: dict[str, Any], prefix: str = ""
-) -> Iterable[tuple[str, Any, Any]]:
-    """Each key whose value differs: (key, old, new)."""
+) -> Iterator[tuple[str, Any, Any]]:
+    """Yield each key whose value differs: (key, old, new)."""
     for key in sorted(old.keys() | new.keys()):
         a, b = old.get(key), new.get(key)
         if isinstance(a, dict) and isinstance(b, dict):
@@ -246,5 +231,5 @@ def differing_keys(
 
 
 def run_of(path: Path) -> Path:
-    """The run directory of a run, or of a checkpoint folder in one."""
+    """Return the run directory of a run, or of a checkpoint folder in one."""
     return path if (path / "checkpoints").is_dir() else path.resolve().parent.parent

@@ -15,25 +15,18 @@ from mt.errors import ConfigError
 
 
 def to_yaml(recipe: Recipe, document: Document) -> Iterator[str]:
-    """The whole recipe as lines of YAML, each value with the place where it was set.
-
-    Args:
-        recipe: the recipe.
-        document: what it was read from.
-    """
+    """Yield a recipe as lines of YAML, each value with the place in `document` that set it."""
     for location, indent, text, is_value in _yaml_lines(dump(recipe), ()):
         line = "  " * indent + text
         yield f"{line:<47} # {_origin(document, location)}" if is_value else line
 
 
 def _yaml_lines(value: Any, location: Location) -> Iterator[tuple[Location, int, str, bool]]:
-    """(location, indentation, text, whether it holds a value) of each line of a block."""
+    """Yield (location, indentation, text, whether it has a value) of each line of a block."""
     entries = value.items() if isinstance(value, dict) else enumerate(value)
     for key, entry in entries:
-        inside, label = (
-            (*location, key),
-            f"{_yaml_scalar(key)}:" if isinstance(value, dict) else "-",
-        )
+        inside = (*location, key)
+        label = f"{_yaml_scalar(key)}:" if isinstance(value, dict) else "-"
         nested = isinstance(entry, dict) or (
             isinstance(entry, list) and any(isinstance(item, dict) for item in entry)
         )
@@ -50,7 +43,7 @@ def _yaml_lines(value: Any, location: Location) -> Iterator[tuple[Location, int,
 
 
 def _yaml_scalar(value: Any) -> str:
-    """A scalar or a list of scalars as YAML that reads back as the same value."""
+    """Format a scalar or a list of scalars as YAML that reads back as the same value."""
     if isinstance(value, list):
         return f"[{', '.join(_yaml_scalar(item) for item in value)}]"
     if isinstance(value, str):
@@ -60,20 +53,17 @@ def _yaml_scalar(value: Any) -> str:
 
 
 def _origin(document: Document, location: Location) -> str:
-    """Where the value at `location` was set, or `default`."""
+    """Return the place where a value was set, or `default`."""
     value: Any = document.value
     for depth, key in enumerate(location):
-        known = key in value if isinstance(value, dict) else isinstance(value, list)
-        if not known:
-            if key == "languages" and depth:
-                return "the recipe's languages"
-            return "default"
+        if not (key in value if isinstance(value, dict) else isinstance(value, list)):
+            return "the recipe's languages" if key == "languages" and depth else "default"
         value = value[key]
     return document.place(location)
 
 
 def explain(recipe: Recipe, document: Document, key: str) -> list[str]:
-    """What there is to know of one key, such as `model.d_model`, or of a section's keys.
+    """Describe one key, such as `model.d_model`, or list the keys of a section.
 
     Raises:
         ConfigError: there is no such key.
@@ -92,33 +82,33 @@ def explain(recipe: Recipe, document: Document, key: str) -> list[str]:
 
 
 def _key_path(recipe: Recipe, key: str) -> Iterator[tuple[Any, str, Location]]:
-    """The (value, name, location) of each step from the recipe down to a key."""
+    """Yield (value, name, location) for each part of a key, from the recipe down."""
     value: Any = recipe
     location: Location = ()
     yield value, "", location
     for name in key.split("."):
-        step = int(name) if isinstance(value, tuple) and name.isdigit() else name
+        part = int(name) if isinstance(value, tuple) and name.isdigit() else name
         names = _names(value)
-        if step not in names:
+        if part not in names:
             near = difflib.get_close_matches(name, [str(n) for n in names], n=1, cutoff=0.5)
             hint = f" (did you mean {near[0]}?)" if near else ""
             advice = "`mt config CONFIG` prints every key"
             what = f"there is no key {name}{hint}"
             raise ConfigError("CONFIG-KEY", f"--explain {key}", what, advice)
-        value = getattr(value, name) if isinstance(value, Section) else value[step]
-        location = (*location, step)
+        value = getattr(value, name) if isinstance(value, Section) else value[part]
+        location = (*location, part)
         yield value, name, location
 
 
 def _has_keys(value: Any) -> bool:
-    """Whether there are keys to explain below a value of a recipe."""
+    """Whether a value of a recipe has keys below it."""
     if isinstance(value, tuple):
         return any(isinstance(entry, Section) for entry in value)
     return isinstance(value, Section) or (isinstance(value, dict) and bool(value))
 
 
 def _names(value: Any) -> list[Any]:
-    """The keys below a value of a recipe."""
+    """List the keys below a value of a recipe."""
     if isinstance(value, Section):
         return list(type(value).model_fields)
     if isinstance(value, tuple):

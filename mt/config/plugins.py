@@ -26,22 +26,22 @@ FOLDERS = {
 
 
 def plugins(section: str) -> list[str]:
-    """The kinds of a section: the names of the files in its folder."""
-    here = Path(__file__).parents[1] / FOLDERS[section]
-    return sorted(p.stem for p in here.glob("*.py") if not p.stem.startswith("_"))
+    """List the kinds of a section: the names of the files in its folder."""
+    folder = Path(__file__).parents[1] / FOLDERS[section]
+    return sorted(p.stem for p in folder.glob("*.py") if not p.stem.startswith("_"))
 
 
 def plugin(section: str, kind: str) -> Any:
-    """The module of a plug-in.
+    """Import the module of a plug-in.
 
     Raises:
-        ValueError: there is none of this kind; names those there are, or why it does not import.
+        ValueError: there is none of this kind; lists the kinds, or why it does not import.
     """
     if "." not in kind:
-        known = plugins(section)
-        if kind not in known:
-            near = difflib.get_close_matches(kind, known, n=1)
-            hint = f" (did you mean {near[0]}?)" if near else f" (there are: {', '.join(known)})"
+        kinds = plugins(section)
+        if kind not in kinds:
+            near = difflib.get_close_matches(kind, kinds, n=1)
+            hint = f" (did you mean {near[0]}?)" if near else f" (there are: {', '.join(kinds)})"
             raise ValueError(f"unknown kind {kind!r}{hint}")
         return importlib.import_module(f"mt.{FOLDERS[section].replace('/', '.')}.{kind}")
     try:
@@ -63,11 +63,11 @@ class Plugin:
     """Kinds that do not fit here."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
+        serializer = core_schema.plain_serializer_function_ser_schema(
+            lambda config: config.model_dump(mode="json")
+        )
         return core_schema.with_info_plain_validator_function(
-            self._validate,
-            serialization=core_schema.plain_serializer_function_ser_schema(
-                lambda config: config.model_dump(mode="json")
-            ),
+            self._validate, serialization=serializer
         )
 
     def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:

@@ -8,19 +8,9 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
+from mt.config import schema
 from mt.config.plugins import Plugin
-from mt.config.schema import (
-    BatchingConfig,
-    DataConfig,
-    EvaluationConfig,
-    Languages,
-    OptimizerConfig,
-    RuntimeConfig,
-    ScheduleConfig,
-    SearchConfig,
-    TrainingConfig,
-    VocabularyConfig,
-)
+from mt.config.schema import Languages, OptimizerConfig, SearchConfig, SourceConfig
 from mt.config.section import Section, Variant
 from mt.config.validation import validate
 from mt.config.yaml_reader import Document, override, read
@@ -31,8 +21,8 @@ class Recipe(Section):
 
     languages: Languages
     """The translation direction."""
-    data: DataConfig
-    vocabulary: VocabularyConfig = VocabularyConfig()
+    data: schema.DataConfig
+    vocabulary: schema.VocabularyConfig = schema.VocabularyConfig()
     model: Annotated[Variant, Plugin("models", "transformer")] = Field(
         default={"kind": "transformer"}, validate_default=True
     )
@@ -42,19 +32,19 @@ class Recipe(Section):
     optimizer: Annotated[OptimizerConfig, Plugin("optimizers", "adamw")] = Field(
         default={"kind": "adamw"}, validate_default=True
     )
-    schedule: ScheduleConfig = ScheduleConfig()
-    batching: BatchingConfig = BatchingConfig()
-    training: TrainingConfig
-    runtime: RuntimeConfig = RuntimeConfig()
+    schedule: schema.ScheduleConfig = schema.ScheduleConfig()
+    batching: schema.BatchingConfig = schema.BatchingConfig()
+    training: schema.TrainingConfig
+    runtime: schema.RuntimeConfig = schema.RuntimeConfig()
     search: Annotated[SearchConfig, Plugin("search", "beam")] = Field(
         default={"kind": "beam"}, validate_default=True
     )
-    evaluation: EvaluationConfig = EvaluationConfig()
+    evaluation: schema.EvaluationConfig = schema.EvaluationConfig()
 
     @model_validator(mode="before")
     @classmethod
     def _share_languages(cls, value: Any) -> Any:
-        """A corpus that does not say its languages has the recipe's."""
+        """Give the languages of the recipe to each corpus that names none."""
         if not isinstance(value, dict) or not isinstance(value.get("data"), dict):
             return value
         languages, data = value.get("languages"), dict(value["data"])
@@ -75,18 +65,14 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _agree(self) -> Recipe:
-        """The checks between sections; each names both keys."""
+        """Check what concerns several sections; each message names both keys."""
         training, plan = self.training, self.schedule
+        needs = f"schedule.kind: {plan.kind} falls to zero at the end and so needs"
         if plan.falls_to_zero and training.max_steps is None and training.max_epochs is None:
-            raise ValueError(
-                f"schedule.kind: {plan.kind} falls to zero at the end and so needs "
-                "training.max_steps or training.max_epochs"
-            )
+            raise ValueError(f"{needs} training.max_steps or training.max_epochs")
         if plan.falls_to_zero and self.data.streaming and training.max_steps is None:
-            raise ValueError(
-                f"schedule.kind: {plan.kind} falls to zero at the end and so needs "
-                "training.max_steps: with data.streaming the length of an epoch is unknown"
-            )
+            why = "with data.streaming the length of an epoch is unknown"
+            raise ValueError(f"{needs} training.max_steps: {why}")
         if self.data.streaming and self.data.temperature != 1:
             raise ValueError(
                 f"data.temperature: {self.data.temperature} needs to know how many pairs there "
@@ -98,28 +84,26 @@ class Recipe(Section):
                 f"training.max_steps ({training.max_steps})"
             )
         self._check_sides()
-        known = getattr(self.model, "max_length", None)
-        if known is not None and self.data.max_length > known:
-            raise ValueError(
-                f"data.max_length ({self.data.max_length}) is more than model.max_length ({known})"
-            )
+        length, limit = self.data.max_length, getattr(self.model, "max_length", None)
+        if limit is not None and length > limit:
+            raise ValueError(f"data.max_length ({length}) is more than model.max_length ({limit})")
         micro = self.batching.micro_tokens
-        if isinstance(micro, int) and micro < 2 * self.data.max_length:
+        if isinstance(micro, int) and micro < 2 * length:
             raise ValueError(
                 f"batching.micro_tokens ({micro}) must hold one pair of the longest sides: "
-                f"at least 2 * data.max_length ({2 * self.data.max_length})"
+                f"at least 2 * data.max_length ({2 * length})"
             )
         return self
 
     def _check_sides(self) -> None:
-        """What has one side only is denoised, and translates nothing."""
+        """Check that monolingual corpora are denoised, and translate nothing."""
         for name, test in self.data.test.items():
             if test.side is not None:
                 raise ValueError(f"data.test.{name}: a test set needs both sides")
-        alone = {f"data.train.{i}": source.side for i, source in enumerate(self.data.train)}
-        alone["data.valid"] = self.data.valid.side
-        alone |= {f"data.more_valid.{i}": s.side for i, s in enumerate(self.data.more_valid)}
-        for key, side in alone.items():
+        sides = {f"data.train.{i}": source.side for i, source in enumerate(self.data.train)}
+        sides["data.valid"] = self.data.valid.side
+        sides |= {f"data.more_valid.{i}": s.side for i, s in enumerate(self.data.more_valid)}
+        for key, side in sides.items():
             if side is None:
                 continue
             if not getattr(self.objective, "denoises", False):
@@ -139,31 +123,37 @@ class Recipe(Section):
             )
 
     @property
-    def told_languages(self) -> tuple[str, ...]:
+    def learned_corpora(self) -> tuple[SourceConfig, ...]:
+        """The training and validation corpora."""
+        return (*self.data.train, self.data.valid, *self.data.more_valid)
+
+    @property
+    def tagged_languages(self) -> tuple[str, ...]:
         """The target languages, if there are several: each source then begins with a tag."""
-        corpora = (*self.data.train, self.data.valid, *self.data.more_valid)
-        alone = {source.language for source in corpora if source.side is not None}
-        targets = {source.direction.target for source in corpora if source.side is None}
-        return tuple(sorted(alone | targets)) if max(len(alone), len(targets)) > 1 else ()
+        monolingual = {each.language for each in self.learned_corpora if each.side is not None}
+        targets = {each.direction.target for each in self.learned_corpora if each.side is None}
+        several = max(len(monolingual), len(targets)) > 1
+        return tuple(sorted(monolingual | targets)) if several else ()
 
     @property
     def direction(self) -> Languages:
         """The default direction: `languages` if it is trained on, else the first that is."""
-        known = [each.direction for each in self.data.train if each.side is None]
-        if not known or self.languages.target in {each.target for each in known}:
+        directions = [each.direction for each in self.data.train if each.side is None]
+        if not directions or self.languages.target in {each.target for each in directions}:
             return self.languages
-        return known[0]
+        return directions[0]
 
     @property
     def targets(self) -> tuple[str, ...]:
         """Every language that is written in training or validation."""
-        corpora = (*self.data.train, self.data.valid, *self.data.more_valid)
-        sides = [each.direction.target if each.side is None else each.language for each in corpora]
-        return tuple(sorted(set(sides)))
+        corpora = self.learned_corpora
+        return tuple(
+            sorted({c.direction.target if c.side is None else c.language for c in corpora})
+        )
 
 
 def load(path: Path, overrides: Iterable[str] = ()) -> tuple[Recipe, Document]:
-    """The recipe in a YAML file with `a.b=value` overrides applied, and the place of each value.
+    """Load a recipe with `a.b=value` overrides; return it, and the place of each value.
 
     Raises:
         ConfigError: everything that is wrong with it.
@@ -175,5 +165,5 @@ def load(path: Path, overrides: Iterable[str] = ()) -> tuple[Recipe, Document]:
 
 
 def dump(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as plain values, defaults filled in; loading it again gives an equal recipe."""
+    """Convert a recipe to plain values, defaults filled in; they load as an equal recipe."""
     return recipe.model_dump(mode="json")

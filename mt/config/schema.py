@@ -157,11 +157,11 @@ class VocabularyConfig(Section):
     def _can_be_sampled(self) -> VocabularyConfig:
         model = self.model if self.kind == "sentencepiece" else self.kind
         for name in ("source", "target"):
-            wanted = getattr(self.sampling, name).kind
+            needed = getattr(self.sampling, name).kind
             # The kind of an existing vocabulary is checked when it is opened.
-            if wanted not in (None, model) and (self.path is None or self.kind == "whitespace"):
-                key = "dropout" if wanted == "bpe" else "alpha"
-                raise ValueError(f"sampling.{name}.{key} is for model: {wanted}, not for {model}")
+            if needed not in (None, model) and (self.path is None or self.kind == "whitespace"):
+                key = "dropout" if needed == "bpe" else "alpha"
+                raise ValueError(f"sampling.{name}.{key} is for model: {needed}, not for {model}")
         return self
 
 
@@ -195,7 +195,7 @@ class BatchingConfig(Section):
     tokens: int = Field(4096, ge=1)
     """Real target tokens (end included, padding not) of one update, over all micro-batches."""
     micro_tokens: Literal["auto"] | int = "auto"
-    """Padded slots, source and target together, of one forward pass."""
+    """Padded tokens, source and target together, of one forward pass."""
     window: int = Field(100, ge=1)
     """Updates' worth of sentences that are sorted by length together."""
 
@@ -227,9 +227,9 @@ class TrainingConfig(Section):
     ema: float = Field(0.0, ge=0, lt=1)
     """Decay of the moving average of weights, which is what translates; 0: none."""
     average: int = Field(0, ge=0)
-    """Average the last so many checkpoints at the end (section 6.1 of the paper); 0: none."""
+    """Number of last checkpoints to average at the end (section 6.1 of the paper); 0: none."""
     patience: int | None = Field(None, ge=1)
-    """End after so many validations without a better one."""
+    """End after this many validations without a better one."""
     monitor: Literal["bleu", "chrf", "loss"] = "bleu"
     """What makes a checkpoint better."""
     report_every: int = Field(50, ge=1)

@@ -37,7 +37,7 @@ def describe_value(value: Any) -> str:
 
 
 def _resolve_path(value: Any, info: ValidationInfo) -> Any:
-    """A relative path starts at the folder of the file that says it."""
+    """Resolve a path relative to the folder of its configuration file."""
     if not isinstance(value, str) or not value:
         raise ValueError(f"should be a path, got {describe_value(value)}")
     folder = (info.context or {}).get("folder", Path())
@@ -49,30 +49,25 @@ InputFile = Annotated[str, BeforeValidator(_resolve_path)]
 
 
 def input_files(section: BaseModel) -> dict[str, str]:
-    """The input files that a section names, by key."""
-    found = {}
+    """Return the input files of a section, by key."""
+    paths = {}
     for name, info in type(section).model_fields.items():
         value = getattr(section, name)
         marks = [*info.metadata, *getattr(info.annotation, "__args__", ())]
         if _resolve_path.__name__ not in repr(marks):
             continue
         if isinstance(value, str):
-            found[name] = value
+            paths[name] = value
         elif isinstance(value, tuple):
-            found |= {f"{name}.{number}": path for number, path in enumerate(value)}
-    return found
+            paths |= {f"{name}.{number}": path for number, path in enumerate(value)}
+    return paths
 
 
 def describe_key(schema: type[BaseModel], key: str) -> tuple[str, str, str]:
-    """The type, default and docstring of a key of a section.
-
-    Raises:
-        KeyError: there is no such key.
-    """
+    """Return the type, default and docstring of a key of a section."""
     info = schema.model_fields[key]
     kind = getattr(info.annotation, "__name__", None) or str(info.annotation)
     kind = str(info.annotation).replace("typing.", "") if "Literal" in kind else kind
-    default = (
-        "required" if info.is_required() else repr(info.get_default(call_default_factory=True))
-    )
-    return kind, default, info.description or ""
+    if info.is_required():
+        return kind, "required", info.description or ""
+    return kind, repr(info.get_default(call_default_factory=True)), info.description or ""

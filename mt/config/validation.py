@@ -16,22 +16,17 @@ S = TypeVar("S", bound=BaseModel)
 
 
 def validate(schema: type[S], document: Document) -> S:
-    """The typed value of a document.
+    """Return the typed value of a document.
 
     Raises:
-        ConfigError: every problem found, each with its place, key path and what was expected.
+        ConfigError: every problem, each with its place, key path and what was expected.
     """
     try:
         return schema.model_validate(document.value, context={"folder": document.folder})
     except ValidationError as error:
-        problems = [
-            (document.place(location), what)
-            for location, what in sorted(
-                _list_problems(error, schema, document.value),
-                key=lambda p: _sort_key(document, p[0]),
-            )
-        ]
-        (where, what), *others = problems
+        found = _list_problems(error, schema, document.value)
+        problems = [(document.place(location), what) for location, what in found]
+        (where, what), *others = sorted(problems, key=_sort_key)
         advice = "mend the configuration; `mt config --schema` prints all keys"
         raise ConfigError("CONFIG", where, what, advice, others) from None
 
@@ -39,11 +34,10 @@ def validate(schema: type[S], document: Document) -> S:
 def validate_section(
     name: str, schema: Any, values: dict[str, Any], places: dict[Location, str], option: str
 ) -> Any:
-    """The typed value of one section of a recipe; problems have the whole key.
+    """Return the typed value of one section of a recipe.
 
-    Args:
-        schema: its class, or a field annotation such as `Annotated[SearchConfig, Plugin(name)]`.
-        places: where its values were set, by `(name, key)`; elsewhere `option` is named.
+    `schema` is a class or a field annotation. Errors name the place of `(name, key)` in `places`,
+    else `option`.
 
     Raises:
         ConfigError: an unknown key or a wrong value.
@@ -52,8 +46,8 @@ def validate_section(
     return getattr(validate(whole, Document({name: values}, places, name=option)), name)
 
 
-def _sort_key(document: Document, location: Location) -> tuple[str, int]:
-    name, _, line = document.place(location).rpartition(":")
+def _sort_key(problem: tuple[str, str]) -> tuple[str, int]:
+    name, _, line = problem[0].rpartition(":")
     return name, int(line) if line.isdigit() else 0
 
 
@@ -90,7 +84,7 @@ def _key_text(location: Location) -> str:
 
 
 def _known_keys(location: Location, value: Any) -> Location:
-    """The keys of a location, without the names of the types that pydantic tried after them."""
+    """Return the keys of a location, without the types that pydantic tried after them."""
     for end, key in enumerate(location):
         if isinstance(value, dict):
             value = value.get(key)
@@ -102,7 +96,7 @@ def _known_keys(location: Location, value: Any) -> Location:
 
 
 def _format_problem(item: Any, schema: type[BaseModel]) -> str:
-    """What is wrong with one key, in our words."""
+    """Describe what is wrong with one key."""
     kind, message, value = item["type"], item["msg"], item["input"]
     if kind == "extra_forbidden":
         names = _keys_at(schema, item["loc"][:-1])
@@ -123,7 +117,7 @@ def _format_problem(item: Any, schema: type[BaseModel]) -> str:
 
 
 def _keys_at(schema: type[BaseModel], location: Location) -> list[str]:
-    """The known keys of the section at `location` below `schema`."""
+    """List the keys of the section at `location` below `schema`."""
     current: Any = schema
     for key in location:
         fields = getattr(current, "model_fields", {})
@@ -133,11 +127,11 @@ def _keys_at(schema: type[BaseModel], location: Location) -> list[str]:
 
 
 def _section_of(annotation: Any) -> Any:
-    """The section within an annotation such as `Section | None` or `tuple[Section, ...]`."""
+    """Return the section within an annotation such as `Section | None`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     for inner in getattr(annotation, "__args__", ()):
-        found = _section_of(inner)
-        if found is not None:
-            return found
+        section = _section_of(inner)
+        if section is not None:
+            return section
     return None

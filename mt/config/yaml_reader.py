@@ -1,9 +1,7 @@
-"""YAML to typed values, every problem at once and each with its file and line.
+"""YAML to plain values, each with its file and line.
 
-Knows nothing of translation. YAML is read with the scalars of YAML 1.2 (`3e-4` is a number,
-`no` is a word), without tags, aliases and duplicate keys, and with a bounded size and depth.
-A section is a frozen pydantic model; a section that is a plug-in is found by its `kind`, the
-name of a file in a folder of `mt/` or a dotted module name of anyone's.
+Scalars are those of YAML 1.2 (`3e-4` is a number, `no` is a word). Tags, aliases and duplicate keys
+are refused, and size and depth are bounded.
 """
 
 from __future__ import annotations
@@ -36,7 +34,7 @@ class Document:
     name: str = "config"
 
     def place(self, location: Location) -> str:
-        """The file and line of `location`, or of the nearest value around it."""
+        """Return the file and line of `location`, or of the nearest value around it."""
         for end in range(len(location), 0, -1):
             if location[:end] in self.places:
                 return self.places[location[:end]]
@@ -102,7 +100,7 @@ def _compose(text: str, name: str) -> yaml.Node | None:
 
 
 class _NodeReader:
-    """Turns YAML nodes to values and remembers the line of each."""
+    """Converts YAML nodes to values and records the line of each."""
 
     def __init__(self, name: str, places: dict[Location, str]) -> None:
         self.name, self.places = name, places
@@ -136,7 +134,7 @@ _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 
 
 def scalar(text: str) -> str | int | float | bool | None:
-    """A plain scalar by the core schema of YAML 1.2 (section 10.3.2)."""
+    """Parse a plain scalar by the core schema of YAML 1.2 (section 10.3.2)."""
     if text in ("", "~", "null", "Null", "NULL"):
         return None
     if text in ("true", "True", "TRUE", "false", "False", "FALSE"):
@@ -149,7 +147,7 @@ def scalar(text: str) -> str | int | float | bool | None:
 
 
 def override(document: Document, assignment: str) -> Document:
-    """The document with `a.b.c=value` applied; the value is YAML, lists are entered by number.
+    """Apply `a.b.c=value` to a document; the value is YAML, entries of lists have numbers.
 
     Raises:
         ConfigError: not an assignment, or a path through something that is no section.
@@ -167,16 +165,16 @@ def override(document: Document, assignment: str) -> Document:
     copy = _with_value(document.value, keys, parsed["value"], where)
     value: Any = document.value
     for key in keys:
-        step = int(key) if isinstance(value, list) else key
-        location = (*location, step)
+        part = int(key) if isinstance(value, list) else key
+        location = (*location, part)
         inside = (isinstance(value, dict) and key in value) or isinstance(value, list)
-        value = value[step] if inside else None
+        value = value[part] if inside else None
     places = {k: v for k, v in document.places.items() if k[: len(location)] != location}
     return Document(copy, {**places, location: where}, document.folder, document.name)
 
 
 def _with_value(value: Any, keys: list[str], new: Any, where: str) -> Any:
-    """A copy of `value` in which the entry at `keys` is `new`."""
+    """Return a copy of `value` in which the entry at `keys` is `new`."""
     if not keys:
         return new
     key = keys[0]

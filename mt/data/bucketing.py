@@ -1,7 +1,7 @@
-"""Batches and their shapes from nothing but the lengths of sentence pairs.
+"""Batches and their shapes from the lengths of sentence pairs.
 
-`bucket_by_length` is for devices that take any shape. `choose_shapes` and `pack_into_shapes` are
-for devices on which each new shape costs a start-up.
+`bucket_by_length` is for devices that take any shape, `choose_shapes` and `pack_into_shapes` for
+those on which each new shape costs a start-up. `source` and `target` are lengths [pairs].
 """
 
 from __future__ import annotations
@@ -20,78 +20,67 @@ _SAMPLE = 50_000
 
 
 def bucket_by_length(
-    source: Lengths, target: Lengths, slots: int, tokens: int
+    source: Lengths, target: Lengths, padded_tokens: int, tokens: int
 ) -> list[PairIndices]:
-    """Batches of at most `slots` padded slots and `tokens` target tokens, with little padding.
+    """Cut pairs into batches of at most `padded_tokens`, and `tokens` of them real target tokens.
 
     All pairs are one rectangle, as wide as the longest of each side. A rectangle that is too
-    large is split in two, by source or by target length, where the two have the fewest slots
-    together: a k-d tree over the lengths of both sides, which sorting by one of them is not.
-    Each half has a quarter of the pairs at least: else long tails are shaved off one by one,
-    and batches become too small to be fast. A pair that is too large
-    by itself is a batch of its own.
-
-    Args:
-        source, target: [pairs] real positions.
-
-    Returns:
-        Positions within `source` and `target` of each batch's pairs.
+    large is split in two, by source or by target length, where the two have the least padding: a
+    k-d tree over the lengths of both sides. Each half has a quarter of the pairs at least: else
+    long tails are cut off one by one, and batches become too small to be fast. A pair that is too
+    large is a batch of its own. Returns the rows of each batch.
     """
     batches: list[PairIndices] = []
-    waiting = [np.arange(len(source))] if len(source) else []
-    while waiting:
-        rows = waiting.pop()
-        s, t = source[rows], target[rows]
-        fits = (int(s.max()) + int(t.max())) * len(rows) <= slots and int(t.sum()) <= tokens
-        if fits or len(rows) == 1:
+    pending = [np.arange(len(source))] if len(source) else []
+    while pending:
+        rows = pending.pop()
+        size = _rectangle(source, target, rows)
+        if len(rows) == 1 or (size <= padded_tokens and int(target[rows].sum()) <= tokens):
             batches.append(rows)
         else:
-            waiting += reversed(_split_in_two(source, target, rows, share=0.25)[1])
+            pending += reversed(_split_in_two(source, target, rows, share=0.25)[1])
     return batches
+
+
+def _rectangle(source: Lengths, target: Lengths, rows: PairIndices) -> int:
+    """Return the padded tokens of some pairs as one batch."""
+    return (int(source[rows].max()) + int(target[rows].max())) * len(rows)
 
 
 def _split_in_two(
     source: Lengths, target: Lengths, rows: PairIndices, share: float
 ) -> tuple[int, list[PairIndices]]:
-    """The two parts of `rows` that have the fewest slots together, and how many."""
+    """Split `rows` in the two parts with the fewest padded tokens; return how many, and the parts.
+
+    Each part has a `share` of the pairs at least.
+    """
     s, t = source[rows], target[rows]
-    slots, at, order = min(
-        (
-            (*_best_split(s[order], t[order], share), order)
-            for order in (np.lexsort((t, s)), np.lexsort((s, t)))
-        ),
-        key=lambda found: found[0],
-    )
-    return slots, [rows[order[:at]], rows[order[at:]]]
+    orders = [np.lexsort((t, s)), np.lexsort((s, t))]
+    splits = [(*_best_split(s[order], t[order], share), order) for order in orders]
+    size, at, order = min(splits, key=lambda split: split[0])
+    return size, [rows[order[:at]], rows[order[at:]]]
 
 
 def _best_split(source: Lengths, target: Lengths, share: float) -> tuple[int, int]:
-    """The fewest slots that sorted pairs have when split in two, and where.
-
-    The smaller part gets a `share` of the pairs at least.
-    """
+    """Return the fewest padded tokens of sorted pairs split in two, and where to split."""
     pairs = len(source)
-    slots = _padded_tokens(source, target)[:-1] + _padded_tokens(source[::-1], target[::-1])[-2::-1]
+    sizes = _padded_tokens(source, target)[:-1] + _padded_tokens(source[::-1], target[::-1])[-2::-1]
     least = max(1, int(pairs * share))
-    at = least + int(np.argmin(slots[least - 1 : pairs - least]))
-    return int(slots[at - 1]), at
+    at = least + int(np.argmin(sizes[least - 1 : pairs - least]))
+    return int(sizes[at - 1]), at
 
 
 def _padded_tokens(source: Lengths, target: Lengths) -> NDArray[np.int64]:
-    """The slots of the first pair, of the first two as one rectangle, of the first three ..."""
+    """Return the padded tokens of the first pair, of the first two as one batch, and so on."""
     widths = np.maximum.accumulate(source).astype(np.int64) + np.maximum.accumulate(target)
     return widths * np.arange(1, len(source) + 1)
 
 
-def choose_shapes(source: Lengths, target: Lengths, slots: int) -> tuple[Shape, ...]:
-    """At most MOST_SHAPES shapes that hold a corpus with little padding, smallest first.
+def choose_shapes(source: Lengths, target: Lengths, padded_tokens: int) -> tuple[Shape, ...]:
+    """Choose at most MAX_SHAPES shapes that fit a corpus with little padding, smallest first.
 
-    The rectangle around all lengths is split again and again where that saves the most slots
-    (see `bucket_by_length`).
-
-    Args:
-        source, target: [pairs] real positions.
-        slots: padded slots of one forward pass.
+    The rectangle around all lengths is split where that saves the most padding, as in
+    `bucket_by_length`; each shape has about `padded_tokens`.
     """
     if len(source) > _SAMPLE:
         some = np.linspace(0, len(source) - 1, _SAMPLE).astype(np.int64)
@@ -109,40 +98,34 @@ def choose_shapes(source: Lengths, target: Lengths, slots: int) -> tuple[Shape, 
     sides = {(int(source[part].max()), int(target[part].max())) for part in parts}
     sides.add((int(source.max()), int(target.max())))  # so that everything fits somewhere
     return tuple(
-        (_rows_per_batch(slots, s + t), s, t) for s, t in sorted(sides, key=lambda x: (sum(x), x))
+        (_rows_per_batch(padded_tokens, s + t), s, t)
+        for s, t in sorted(sides, key=lambda side: (sum(side), side))
     )
 
 
-def _rows_per_batch(slots: int, width: int) -> int:
-    """Rows of a shape: what the slots allow, a multiple of 8 where tensor cores gain by it."""
-    rows = max(1, slots // width)
+def _rows_per_batch(padded_tokens: int, width: int) -> int:
+    """Return the rows of a shape, a multiple of 8 where tensor cores gain by it."""
+    rows = max(1, padded_tokens // width)
     return rows - rows % 8 if rows > 8 else rows
 
 
 def _padding_saved(
     source: Lengths, target: Lengths, rows: PairIndices
 ) -> tuple[int, list[PairIndices]]:
-    """How many slots the best split of a part saves, and its halves."""
+    """Return the padded tokens that the best split of a part saves, and its halves."""
     if len(rows) < 2:
         return 0, []
-    slots, halves = _split_in_two(source, target, rows, share=0)
-    return (int(source[rows].max()) + int(target[rows].max())) * len(rows) - slots, halves
+    size, halves = _split_in_two(source, target, rows, share=0)
+    return _rectangle(source, target, rows) - size, halves
 
 
 def pack_into_shapes(
     shapes: Sequence[Shape], source: Lengths, target: Lengths
 ) -> list[PairIndices]:
-    """Batches that each fit one of the shapes, all but a few of them full.
+    """Cut pairs into batches that each fit one of the shapes, nearly all full; return their rows.
 
-    A pair goes to the smallest shape that holds it; those left over when a shape's last batch
-    is not full move up to the next larger shape that holds them.
-
-    Args:
-        shapes: from `choose_shapes`, smallest first.
-        source, target: [pairs] real positions.
-
-    Returns:
-        Positions within `source` and `target` of each batch's pairs.
+    A pair goes to the smallest shape that it fits. Pairs that do not fill a last batch move on to
+    the next shape that they fit. Shapes are sorted, smallest first.
     """
     batches: list[PairIndices] = []
     left = np.arange(len(source))
@@ -165,18 +148,18 @@ def pack_into_shapes(
 
 
 def balance_groups(sizes: NDArray[np.integer], count: int) -> list[NDArray[np.intp]]:
-    """Cut a row of micro-batches into `count` groups, none empty, of sizes as equal as may be."""
+    """Cut consecutive micro-batches into `count` groups of similar size, none empty."""
     count = min(count, len(sizes))
     middles = np.cumsum(sizes) - sizes / 2
-    wanted = sizes.sum() * np.arange(1, count) / count
-    first = np.arange(1, count)  # each group begins after the one before, and leaves enough
-    ends = np.maximum.accumulate(np.searchsorted(middles, wanted) - first) + first
+    targets = sizes.sum() * np.arange(1, count) / count
+    first = np.arange(1, count)  # the fewest micro-batches before each group
+    ends = np.maximum.accumulate(np.searchsorted(middles, targets) - first) + first
     ends = np.clip(ends, first, len(sizes) - count + first)
     return np.split(np.arange(len(sizes)), ends)
 
 
 def smallest_shape(shapes: Sequence[Shape], rows: int, source: int, target: int) -> Shape:
-    """The smallest of the shapes, which stand smallest first, that holds so much."""
+    """Return the first, which is the smallest, of the shapes with at least these sizes."""
     for shape in shapes:
         if rows <= shape[0] and source <= shape[1] and target <= shape[2]:
             return shape

@@ -1,7 +1,7 @@
 """Build a cache entry: read, learn the vocabulary, encode, count.
 
-The training pairs are read once, into a spool of chunks on disk; the vocabulary is learned from a
-sample of it, and worker processes encode its chunks.
+The training pairs are read once, into chunks on disk; the vocabulary is learned from a sample of
+them, and worker processes encode them.
 """
 
 from __future__ import annotations
@@ -24,20 +24,10 @@ import numpy as np
 
 from mt.config.recipe import Recipe
 from mt.config.schema import Languages
+from mt.data import encode
 from mt.data.cache import FORMAT, CorpusSource, section_values
 from mt.data.corpus import SIDES, Writer, token_type
-from mt.data.encode import (
-    CHUNK_PAIRS,
-    EMPTY_CORPUS_ADVICE,
-    REASONS,
-    EncodeOptions,
-    HeldOut,
-    chunk_pairs,
-    encode,
-    encode_options,
-    held_out_pairs,
-    to_row,
-)
+from mt.data.encode import CHUNK_PAIRS, EMPTY_CORPUS_ADVICE, REASONS, EncodeOptions, HeldOut
 from mt.data.pairs import Pair, read_pairs
 from mt.data.streaming import StreamRanks, read_chunks, shard_order_seed
 from mt.errors import DataError, MachineError
@@ -58,15 +48,13 @@ class Spool:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        # For each chunk its number of pairs, its corpus and its first byte in the file.
         self.pairs: list[int] = []
-        """Pairs of each chunk."""
         self.corpora: list[int] = []
-        """Corpus of each chunk."""
         self.offsets: list[int] = []
-        """Byte in the file at which each chunk begins."""
 
     def fill(self, chunks: Iterable[tuple[int, _Sides]]) -> None:
-        """Write all chunks, each with the number of its corpus."""
+        """Write chunks, each with the number of its corpus."""
         with files.os_errors_as_mt_errors(self.path), files.open_new(self.path) as stream:
             for corpus, sides in chunks:
                 self.offsets.append(stream.tell())
@@ -75,14 +63,14 @@ class Spool:
                 stream.write(json.dumps(sides).encode() + b"\n")
 
     def read(self, chunk: int) -> _Sides:
-        """The source and target lines of a chunk."""
+        """Read the source and target lines of a chunk."""
         with open(self.path, "rb") as stream:
             stream.seek(self.offsets[chunk])
             source, target = json.loads(stream.readline())
             return source, target
 
     def sample(self, side: str, rows: np.ndarray[Any, np.dtype[np.int64]]) -> Iterator[str]:
-        """The lines of one side at `rows`, which are ascending; empty ones left out."""
+        """Yield the non-empty lines of one side at `rows`, which are ascending."""
         ends = np.cumsum([0, *self.pairs])
         for chunk, (first, end) in enumerate(pairwise(ends)):
             low, high = np.searchsorted(rows, (first, end))
@@ -97,17 +85,17 @@ class _Encoder(NamedTuple):
     spool: Spool
     vocabulary: Vocabulary
     max_length: int
-    held: HeldOut
+    held_out: HeldOut
     dtype: str
     options: list[EncodeOptions]
 
     def encode(self, chunk: int) -> dict[str, Any]:
         corpus = self.spool.corpora[chunk]
-        encoded = encode(
-            *self.spool.read(chunk), self.vocabulary, self.max_length, self.held,
+        encoded = encode.encode(
+            *self.spool.read(chunk), self.vocabulary, self.max_length, self.held_out,
             self.options[corpus],
         )  # fmt: skip
-        return {"corpus": corpus, **to_row(encoded, self.dtype)}
+        return {"corpus": corpus, **encode.to_row(encoded, self.dtype)}
 
 
 _encoder: _Encoder | None = None
@@ -124,15 +112,7 @@ def _encode_in_worker(chunk: int) -> dict[str, Any]:
 
 
 class CorpusBuilder:
-    """One build of a cache folder, step by step.
-
-    Args:
-        recipe: what to build.
-        sources: its corpora.
-        folder: the hidden folder to fill.
-        log: receives each line of progress.
-        inherited: the vocabulary, when another model's is used.
-    """
+    """Fills a cache folder; `inherited` is the vocabulary when that of another model is used."""
 
     def __init__(
         self, recipe: Recipe, sources: list[CorpusSource], folder: Path,
@@ -156,28 +136,27 @@ class CorpusBuilder:
             self.log(f"reading {part}{len(self.train)} training corpora")
             self.spool.fill(self._beginning() if streaming else self._chunks())
             valid = {s.name: list(read_pairs(s.config)) for s in self.valid}
-            held = self._held_out(list(chain(*valid.values())))
+            held_out = self._held_out(list(chain(*valid.values())))
         with self._timed("vocabulary"):
             vocabulary = self._learn()
             vocabulary.save(self.folder)
         with self._timed("encoding"):
             dtype = token_type(vocabulary.size)
             valid_counts = self._encode_valid(valid, vocabulary, dtype)
-            counts = [] if streaming else self._encode_train(vocabulary, held, dtype)
+            counts = [] if streaming else self._encode_train(vocabulary, held_out, dtype)
         if stamps != self._stamps():
             advice = "run the command again when nothing writes to them"
-            what = "a file changed while it was read"
-            raise DataError("DATA-CHANGED", "data", what, advice)
+            raise DataError("DATA-CHANGED", "data", "a file changed while it was read", advice)
         report = self._report(counts, valid_counts, vocabulary)
         if streaming:
-            report["stream"] = self._save_held_out(held)
+            report["stream"] = self._save_held_out(held_out)
         files.write_json(self.folder / "report.json", report)
         files.delete(self.work)
         return report
 
-    def _save_held_out(self, held: HeldOut) -> str:
-        """Write the pairs that a stream must leave out; the hash of them and of the corpora."""
-        texts = {source: sorted(targets) for source, targets in held.items()}
+    def _save_held_out(self, held_out: HeldOut) -> str:
+        """Write the pairs that a stream must drop; return the hash of them and of the corpora."""
+        texts = {source: sorted(targets) for source, targets in held_out.items()}
         files.write_json(self.folder / "held.json", texts)
         return files.digest_json([texts, [section_values(s.config, s.files) for s in self.train]])
 
@@ -195,24 +174,23 @@ class CorpusBuilder:
     def _chunks(self) -> Iterator[tuple[int, _Sides]]:
         for number, source in enumerate(self.train):
             empty = True
-            for sides in chunk_pairs(read_pairs(source.config)):
+            for sides in encode.chunk_pairs(read_pairs(source.config)):
                 empty = False
                 yield number, sides
             if empty:
                 self._refuse_empty(source)
 
     def _beginning(self) -> Iterator[tuple[int, _Sides]]:
-        """A chunk of each streamed corpus, and more until the vocabulary has its sample."""
+        """Yield the beginning of the streamed corpora, enough for the sample of the vocabulary."""
         config, corpora = self.recipe.vocabulary, self.recipe.data.train
         for source in self.train:
             if next(read_chunks([source.config], 1, StreamRanks(), None), None) is None:
                 self._refuse_empty(source)
-        wanted = config.sample if config.path is None and self.inherited is None else 1
-        count = 0
+        missing = config.sample if config.path is None and self.inherited is None else 1
         for chunk, _ in read_chunks(corpora, shard_order_seed(config.seed), StreamRanks(), None):
             yield 0, (chunk.source, chunk.target)
-            count += len(chunk.source)
-            if count >= wanted:
+            missing -= len(chunk.source)
+            if missing <= 0:
                 return
 
     def _refuse_empty(self, source: CorpusSource) -> None:
@@ -220,7 +198,7 @@ class CorpusBuilder:
         raise DataError("DATA-EMPTY", source.where, "there are no pairs in it", advice)
 
     def _learn(self) -> Vocabulary:
-        """The vocabulary, with a tag for each language that a source names."""
+        """Learn or load the vocabulary, with a tag for each target language of several."""
         config = self.recipe.vocabulary
         vocabulary = self.inherited
         if vocabulary is None:
@@ -232,13 +210,15 @@ class CorpusBuilder:
             source, target = (self.spool.sample(side, rows) for side in SIDES)
             languages = Languages(source=codes[0], target=codes[1])
             vocabulary = learn.learn_vocabulary(config, languages, source, target, self.monolingual)
-        tagged = self.recipe.targets if vocabulary.languages else self.recipe.told_languages
+        tagged = self.recipe.targets if vocabulary.languages else self.recipe.tagged_languages
         return vocabulary.naming([language_tag(language) for language in tagged])
 
     def _held_out(self, valid: list[Pair]) -> HeldOut:
+        if not self.recipe.data.drop_overlap:
+            return {}
         tests = [s for s in self.sources.values() if s.name.startswith("test.")]
         pairs = chain(valid, *(read_pairs(source.config) for source in tests))
-        return held_out_pairs(pairs, self.monolingual) if self.recipe.data.drop_overlap else {}
+        return encode.held_out_pairs(pairs, self.monolingual)
 
     def _encode_valid(
         self, corpora: dict[str, list[Pair]], vocabulary: Vocabulary, dtype: str
@@ -247,21 +227,21 @@ class CorpusBuilder:
         kept: list[Pair] = []
         with Writer(self.folder, "valid", dtype, vocabulary.digest) as writer:
             for name, start in _chunk_starts(corpora):
-                options = encode_options(self.sources[name].config, vocabulary)
+                options = encode.encode_options(self.sources[name].config, vocabulary)
                 part = corpora[name][start : start + CHUNK_PAIRS]
                 sources, targets = [p.source for p in part], [p.target for p in part]
-                encoded = encode(sources, targets, vocabulary, limit, {}, options)
-                _write_chunk(writer, to_row(encoded, dtype), counts[name])
+                encoded = encode.encode(sources, targets, vocabulary, limit, {}, options)
+                _write_chunk(writer, encode.to_row(encoded, dtype), counts[name])
                 kept += [p for p, why in zip(part, encoded.reasons, strict=True) if why is None]
         lines = [json.dumps(asdict(pair), ensure_ascii=False) + "\n" for pair in kept]
         files.write_file(self.folder / "valid.pairs.jsonl", "".join(lines))
         return counts
 
-    def _encode_train(self, vocabulary: Vocabulary, held: HeldOut, dtype: str) -> list[_Counts]:
+    def _encode_train(self, vocabulary: Vocabulary, held_out: HeldOut, dtype: str) -> list[_Counts]:
         counts = [Counter[str]() for _ in self.train]
-        options = [encode_options(source.config, vocabulary) for source in self.train]
+        options = [encode.encode_options(source.config, vocabulary) for source in self.train]
         limit = self.recipe.data.max_length
-        encoder = _Encoder(self.spool, vocabulary, limit, held, dtype, options)
+        encoder = _Encoder(self.spool, vocabulary, limit, held_out, dtype, options)
         with Writer(self.folder, "train", dtype, vocabulary.digest) as writer:
             for row in self._encoded(encoder):
                 _write_chunk(writer, row, counts[row["corpus"]])
@@ -269,16 +249,15 @@ class CorpusBuilder:
 
     def _encoded(self, encoder: _Encoder) -> Iterator[dict[str, Any]]:
         """Encode all chunks, in order; in several processes when there are many pairs."""
-        wanted, chunks = self.recipe.data.processes, range(len(self.spool.pairs))
-        processes = min(physical_cores() if wanted == "auto" else wanted, len(chunks))
+        setting, chunks = self.recipe.data.processes, range(len(self.spool.pairs))
+        processes = min(physical_cores() if setting == "auto" else setting, len(chunks))
         pairs = sum(self.spool.pairs)
         self.log(f"encoding {pairs:,} pairs in {processes} processes")
         if pairs < _MIN_PARALLEL_PAIRS or processes == 1:
             yield from map(encoder.encode, chunks)
             return
-        context = multiprocessing.get_context(
-            "fork" if "fork" in multiprocessing.get_all_start_methods() else None
-        )
+        method = "fork" if "fork" in multiprocessing.get_all_start_methods() else None
+        context = multiprocessing.get_context(method)
         pool = ProcessPoolExecutor(processes, context, _start_worker, (encoder,))
         try:
             with warnings.catch_warnings():  # fork is safe here: no threads of ours are running
@@ -286,31 +265,28 @@ class CorpusBuilder:
                 rows = pool.map(_encode_in_worker, chunks)
             yield from rows
         except BrokenProcessPool:
-            advice = "is there memory enough? set data.processes=1 to see"
-            what = "a process that encodes was killed"
+            what, advice = "a process that encodes was killed", "is there memory enough?"
+            advice += " set data.processes=1 to see"
             raise MachineError("WORKER-DIED", "prepare", what, advice) from None
         finally:
             pool.shutdown(cancel_futures=True)
 
     def _report(
-        self, train: list[_Counts], valid: dict[str, _Counts], known: Vocabulary
+        self, train: list[_Counts], valid: dict[str, _Counts], vocabulary: Vocabulary
     ) -> dict[str, Any]:
-        """Count what was read, kept and dropped; refuse a corpus without any pair left."""
+        """Report what was read, kept and dropped; refuse a corpus without any pair left."""
         if self.recipe.data.streaming:
             corpora = {s.name: {"kind": s.config.kind, "files": s.files} for s in self.train}
         else:
             each = zip(self.train, train, strict=True)
             corpora = {source.name: _corpus_report(source, counts) for source, counts in each}
-        corpora |= {
-            name: _corpus_report(self.sources[name], counts) for name, counts in valid.items()
-        }
+        corpora |= {name: _corpus_report(self.sources[name], n) for name, n in valid.items()}
         written = [name for name in ("train", "valid") if (self.folder / f"{name}.json").exists()]
         headers = {name: files.read_json(self.folder / f"{name}.json") for name in written}
         if "train" in headers:
-            kept = sum(counts["pairs"] - _num_dropped(counts) for counts in train)
-            assert sum(self.spool.pairs) == sum(counts["pairs"] for counts in train), (
-                "pairs were lost"
-            )
+            total = sum(train, Counter[str]())
+            kept = total["pairs"] - _num_dropped(total)
+            assert sum(self.spool.pairs) == total["pairs"], "pairs were lost"
             assert headers["train"]["pairs"] == kept, "pairs were lost"
         return {
             "format": FORMAT,
@@ -321,27 +297,27 @@ class CorpusBuilder:
             },
             "tokens": {name: header["tokens"] for name, header in headers.items()},
             "vocabulary": {
-                "kind": known.kind, "joint": known.joint, "digest": known.digest,
-                "source_size": known.source_size, "target_size": known.target_size,
+                name: getattr(vocabulary, name)
+                for name in ("kind", "joint", "digest", "source_size", "target_size")
             },
             "seconds": self.seconds,
         }  # fmt: skip
 
 
 def _chunk_starts(corpora: dict[str, list[Pair]]) -> Iterator[tuple[str, int]]:
-    """The name of each corpus, with the start of each of its chunks."""
+    """Yield the name of each corpus with the start of each of its chunks."""
     for name, pairs in corpora.items():
         yield from ((name, start) for start in range(0, len(pairs), CHUNK_PAIRS))
 
 
 def _write_chunk(writer: Writer, row: dict[str, Any], counts: _Counts) -> None:
-    """Write an encoded chunk and count it; what came in is what is kept and what is dropped."""
+    """Write an encoded chunk and count its pairs."""
     before = writer.pairs
     tokens, lengths = ({s: row[f"{s}_{part}"] for s in SIDES} for part in ("tokens", "lengths"))
     writer.append(tokens, lengths)
-    now = Counter({reason: row[reason] for reason in ("pairs", *REASONS)})
-    assert now["pairs"] == writer.pairs - before + _num_dropped(now), "pairs were lost"
-    counts.update(now)
+    new = Counter({reason: row[reason] for reason in ("pairs", *REASONS)})
+    assert new["pairs"] == writer.pairs - before + _num_dropped(new), "pairs were lost"
+    counts.update(new)
 
 
 def _num_dropped(counts: _Counts) -> int:
@@ -361,7 +337,7 @@ def _corpus_report(source: CorpusSource, counts: _Counts) -> dict[str, Any]:
 
 
 def format_report(report: dict[str, Any]) -> Iterator[str]:
-    """The report as a few lines for a screen."""
+    """Format the report as a few lines."""
     yield f"{'corpus':<12}{'pairs':>12}{'kept':>12}" + "".join(f"{r:>10}" for r in REASONS)
     for name, corpus in report["corpora"].items():
         if "pairs" not in corpus:
@@ -369,10 +345,9 @@ def format_report(report: dict[str, Any]) -> Iterator[str]:
             continue
         dropped = "".join(f"{corpus['dropped'][reason]:>10,}" for reason in REASONS)
         yield f"{name:<12}{corpus['pairs']:>12,}{corpus['kept']:>12,}{dropped}"
-    known, tokens = report["vocabulary"], report["tokens"].get("train")
-    sizes = {known["source_size"], known["target_size"]}
-    pieces = " and ".join(f"{size:,}" for size in sizes)
-    if tokens is None:
-        yield f"{pieces} pieces"
-    else:
-        yield f"{pieces} pieces; {tokens['source']:,} source and {tokens['target']:,} target tokens"
+    sizes = {report["vocabulary"][f"{side}_size"] for side in SIDES}
+    line = " and ".join(f"{size:,}" for size in sizes) + " pieces"
+    tokens = report["tokens"].get("train")
+    if tokens is not None:
+        line += f"; {tokens['source']:,} source and {tokens['target']:,} target tokens"
+    yield line

@@ -23,12 +23,12 @@ from mt.vocabulary import vocabulary
 from mt.vocabulary.vocabulary import Vocabulary
 
 FORMAT = 1
-"""Part of the hash: another number and every cache is built again."""
+"""Part of the cache key: a new number rebuilds every cache."""
 
 
 @dataclass(frozen=True)
 class PreparedData:
-    """What training needs of the data."""
+    """The vocabulary and the encoded corpora of a recipe."""
 
     vocabulary: Vocabulary
     train: Corpus | None
@@ -37,20 +37,19 @@ class PreparedData:
     valid_pairs: list[Pair]
     """The raw pairs of `valid`, in the same order."""
     report: dict[str, Any]
-    """What was read, kept and dropped, as in `report.json`."""
+    """The counts of `report.json`."""
     folder: Path
-    held: HeldOut
-    """The pairs that a stream must leave out; empty where there is none."""
+    held_out: HeldOut
+    """The pairs that a stream must drop; empty without a stream."""
 
     @property
     def digest(self) -> str:
         """The hash of the training pairs; of their configuration where they are streamed."""
-        digest: str = self.train.digest if self.train is not None else self.report["stream"]
-        return digest
+        return str(self.report["stream"] if self.train is None else self.train.digest)
 
     @property
     def corpus_sizes(self) -> tuple[int, ...]:
-        """How many pairs of `train` are of each training corpus; they stand in this order."""
+        """The pairs of each training corpus, in their order in `train`."""
         corpora = self.report["corpora"]
         names = sorted((n for n in corpora if n.startswith("train.")), key=lambda n: int(n[6:]))
         return tuple(corpora[name]["kept"] for name in names if "kept" in corpora[name])
@@ -58,12 +57,12 @@ class PreparedData:
 
 @dataclass(frozen=True)
 class CorpusSource:
-    """A corpus of the recipe and what its files are."""
+    """A corpus of the recipe and its files."""
 
     name: str
     config: SourceConfig
     files: dict[str, dict[str, str]]
-    """For each key that names a file its path and sha256, or its size where it is streamed."""
+    """For each key that names a file its path and sha256, or its size when it is streamed."""
 
     @property
     def where(self) -> str:
@@ -73,7 +72,7 @@ class CorpusSource:
 
 
 def changed_files(before: dict[str, Any], now: dict[str, Any]) -> list[tuple[str, str]]:
-    """The files whose bytes differ between two reports of a recipe: each path, and both hashes."""
+    """List the files that differ between two reports of a recipe: each path, and both hashes."""
     old, new = ({**r.get("corpora", {}), **r.get("held_out", {})} for r in (before, now))
     return [
         (file["path"], f"sha256 {old[name]['files'][key]['sha256']} -> {file['sha256']}")
@@ -99,16 +98,16 @@ def corpus_sources(recipe: Recipe) -> list[CorpusSource]:
 
 
 def _input_sizes(section: Section) -> dict[str, dict[str, str]]:
-    """What is known of input files without reading them."""
-    found = {}
+    """Return path and size of the input files of a section."""
+    facts = {}
     for key, path in input_files(section).items():
-        files.open_bytes(Path(path)).close()  # says what is wrong with the path
-        found[key] = {"path": path, "bytes": str(Path(path).stat().st_size)}
-    return found
+        files.open_bytes(Path(path)).close()  # raises when the path is wrong
+        facts[key] = {"path": path, "bytes": str(Path(path).stat().st_size)}
+    return facts
 
 
 def _hash_inputs(section: Section) -> dict[str, dict[str, str]]:
-    found = {}
+    facts = {}
     for key, path in input_files(section).items():
         file = Path(path)
         if isinstance(section, schema.VocabularyConfig):
@@ -116,19 +115,17 @@ def _hash_inputs(section: Section) -> dict[str, dict[str, str]]:
             if not file.is_file():
                 advice = "see vocabulary.path: a SentencePiece .model, or a run directory"
                 raise ModelError("VOCAB-NONE", path, "there is no vocabulary there", advice)
-        with files.open_bytes(file):  # says what is wrong with the path
-            pass
-        found[key] = {"path": path, "sha256": files.sha256(file)}
-    return found
+        files.open_bytes(file).close()  # raises when the path is wrong
+        facts[key] = {"path": path, "sha256": files.sha256(file)}
+    return facts
 
 
-def cache_key(recipe: Recipe, sources: Sequence[CorpusSource], known: Vocabulary | None) -> str:
-    """The hash of what decides the result: files by content, all else by value."""
-    cut = _learned_values(recipe.vocabulary) if known is None else known.digest
+def cache_key(recipe: Recipe, sources: Sequence[CorpusSource], inherited: Vocabulary | None) -> str:
+    """Hash the inputs of preparation: files by content, all else by value."""
     everything = [
         FORMAT, vocabulary.FORMAT, recipe.languages.model_dump(),
         recipe.data.max_length, recipe.data.drop_overlap, recipe.data.streaming,
-        cut,
+        _learned_values(recipe.vocabulary) if inherited is None else inherited.digest,
         [
             [s.name, section_values(s.config, s.files), _source_code_hashes(s.config.kind)]
             for s in sources
@@ -138,34 +135,34 @@ def cache_key(recipe: Recipe, sources: Sequence[CorpusSource], known: Vocabulary
 
 
 def _learned_values(config: schema.VocabularyConfig) -> dict[str, Any]:
-    """The values that decide what a vocabulary is; how training draws from it is not one."""
+    """Return the values that decide a vocabulary: all but how training samples from it."""
     values = section_values(config, _hash_inputs(config))
     return {key: value for key, value in values.items() if key != "sampling"}
 
 
 def section_values(section: Section, inputs: dict[str, dict[str, str]]) -> dict[str, Any]:
-    """The values of a section, its input files by their content, or size where it is streamed."""
+    """Return the values of a section, its input files by content, or by size when streamed."""
     values = section.model_dump(mode="json", exclude={key.split(".")[0] for key in inputs})
-    for key in ("only", "tag"):  # which corpora did not have at first
+    for key in ("only", "tag"):  # absent in old caches
         if values.get(key, "") is None:
             del values[key]
     return values | {key: file.get("sha256", file.get("bytes")) for key, file in inputs.items()}
 
 
 def _source_code_hashes(kind: str) -> list[str]:
-    """The hashes of a source's own files: what it reads may change with them."""
+    """Hash the code of a source: the pairs may change with it."""
     module = Path(plugin("sources", kind).__file__)
     private = [path for path in module.parent.glob(f"_{module.stem}/*") if path.is_file()]
     return [files.sha256(path) for path in sorted([module, *private])]
 
 
 def lock_path(folder: Path) -> Path:
-    """The lock file of a cache entry."""
+    """Return the lock file of a cache entry."""
     return folder.parent / f"{folder.name}.lock"
 
 
 def sweep_cache(folder: Path) -> None:
-    """Delete what killed processes left, also of other corpora that no process is building."""
+    """Delete what killed processes left, also of other entries that no process is building."""
     for pattern in (".tmp-*", ".trash-*"):
         for path in folder.parent.glob(pattern):
             owner = folder.parent / path.name.split("-")[1]
@@ -178,30 +175,30 @@ def sweep_cache(folder: Path) -> None:
 def open_prepared(
     folder: Path, sources: Sequence[CorpusSource], log: Callable[[str], None]
 ) -> PreparedData:
-    """What a finished cache folder holds; ModelError when it is damaged."""
+    """Open a finished cache entry; raise a ModelError when it is damaged."""
     where = folder / "report.json"
+
+    def damaged(what: str) -> ModelError:
+        return ModelError("CORPUS-DAMAGED", where, what, "run `mt prepare` again")
+
     try:
         report = files.read_json(where)
         for source in sources:  # the same content may have been read from another place
             part = "held_out" if source.name.startswith("test.") else "corpora"
             report[part][source.name]["files"] = source.files
-        pairs = [
-            Pair(**json.loads(line)) for line in files.read_lines(folder / "valid.pairs.jsonl")
-        ]
-        held = files.read_json(folder / "held.json") if "stream" in report else {}
+        lines = files.read_lines(folder / "valid.pairs.jsonl")
+        pairs = [Pair(**json.loads(line)) for line in lines]
+        texts = files.read_json(folder / "held.json") if "stream" in report else {}
     except (OSError, ValueError, TypeError, KeyError, DataError) as error:
-        what = f"damaged ({error})"
-        raise ModelError("CORPUS-DAMAGED", where, what, "run `mt prepare` again") from None
-    known = Vocabulary.load(folder)
+        raise damaged(f"damaged ({error})") from None
+    loaded = Vocabulary.load(folder)
     train = None if "stream" in report else Corpus.open(folder, "train")
     valid = Corpus.open(folder, "valid")
-    if {corpus.header["vocabulary"] for corpus in (train or valid, valid)} != {known.digest}:
-        what = "the vocabulary is not the one that encoded the corpus"
-        raise ModelError("CORPUS-DAMAGED", where, what, "run `mt prepare` again")
+    if {corpus.header["vocabulary"] for corpus in (train or valid, valid)} != {loaded.digest}:
+        raise damaged("the vocabulary is not the one that encoded the corpus")
     if len(pairs) != len(valid):
-        what = f"{len(pairs)} validation pairs, {len(valid)} of them encoded"
-        raise ModelError("CORPUS-DAMAGED", where, what, "run `mt prepare` again")
+        raise damaged(f"{len(pairs)} validation pairs, {len(valid)} of them encoded")
     size = "streamed" if train is None else f"{len(train):,}"
-    log(f"{size} pairs, {known.size:,} pieces, from the cache ({folder})")
-    texts = {source: set(targets) for source, targets in held.items()}
-    return PreparedData(known, train, valid, pairs, report, folder, texts)
+    log(f"{size} pairs, {loaded.size:,} pieces, from the cache ({folder})")
+    held_out = {source: set(targets) for source, targets in texts.items()}
+    return PreparedData(loaded, train, valid, pairs, report, folder, held_out)

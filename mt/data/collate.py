@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 def collate_pairs(corpus: EncodedPairs, rows: PairIndices, shapes: Sequence[Shape] = ()) -> Batch:
-    """The pairs at `rows` as padded tensors on the CPU, of one of the shapes if there are any.
+    """Collate the pairs at `rows` as padded CPU tensors, of one of the shapes if there are any.
 
-    Without rows, filling only, whose loss and gradient are zero: with it a process that has
-    nothing to do takes part in what all must do.
+    Without rows the batch is only padding, whose loss and gradient are zero: with it a rank
+    without pairs takes part in an update.
     """
     if not len(rows):
         return to_batch([], [], rows, shapes[0] if shapes else (1, 1, 1))
@@ -31,18 +31,18 @@ def collate_pairs(corpus: EncodedPairs, rows: PairIndices, shapes: Sequence[Shap
     target = [corpus.target(int(row)) for row in rows]  # each [T], ending in </s>
     if not shapes:
         return to_batch(source, target, rows)
-    held = len(rows), max(map(len, source)), max(map(len, target))
-    return to_batch(source, target, rows, smallest_shape(shapes, *held))
+    size = len(rows), max(map(len, source)), max(map(len, target))
+    return to_batch(source, target, rows, smallest_shape(shapes, *size))
 
 
 def to_batch(
     source: Sequence[NDArray[np.integer]], target: Sequence[NDArray[np.integer]], rows: PairIndices,
     shape: Shape | None = None,
 ) -> Batch:  # fmt: skip
-    """A batch of encoded pairs, each side ending in `</s>`.
+    """Make a batch of encoded pairs, each side ending in `</s>`.
 
-    Rows that only fill a shape have lengths 0 and row -1. They hold no label, so they count
-    nothing, and one source token, since attention to nothing at all is not a number.
+    Rows that only fill a shape have length 0, row -1, no label, and one source token, since
+    attention to no token is NaN.
     """
     import torch
 
@@ -64,7 +64,7 @@ def to_batch(
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch on a device."""
+    """Copy a batch to a device."""
     if device.type == "cpu":
         return batch
     tensors = {f.name: getattr(batch, f.name) for f in fields(batch)}
@@ -72,7 +72,7 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
 
 
 def pad_rows(sequences: Sequence[NDArray[np.integer]], width: int = 0) -> NDArray[np.int64]:
-    """[B, longest] with id 0 to the right; at least `width` wide."""
+    """Pad sequences to the right to [B, longest], at least `width` wide."""
     width = max([width, *map(len, sequences)])
     padded = np.full((len(sequences), width), PAD, dtype=np.int64)
     for row, ids in zip(padded, sequences, strict=True):

@@ -1,8 +1,8 @@
-"""An encoded corpus: flat arrays on disk that training memory-maps with numpy alone.
+"""An encoded corpus: flat arrays on disk that training memory-maps.
 
-`NAME.source.tokens` holds the ids of all source sides end to end, each ending in `</s>`;
-`NAME.source.offsets` says where each begins, and where the last one ends; the same for the
-target; `NAME.json` is the header, with the sizes and hashes of the four.
+`NAME.source.tokens` has the ids of all sources end to end, each ending in `</s>`;
+`NAME.source.offsets` where each begins, and where the last one ends; the same for the target.
+`NAME.json` is the header, with the sizes and hashes of the four.
 """
 
 from __future__ import annotations
@@ -26,12 +26,7 @@ _ADVICE = "run `mt prepare` again, which rebuilds what is damaged"
 
 
 class EncodedPairs:
-    """Sentence pairs as ids in flat arrays: what batches are planned for and taken from.
-
-    Args:
-        source_tokens, target_tokens: the ids of all sentences end to end, each ending in `</s>`.
-        source_offsets, target_offsets: [pairs + 1] where each begins, and the last one ends.
-    """
+    """Sentence pairs as ids in flat arrays: tokens end to end, and offsets [pairs + 1]."""
 
     def __init__(
         self, source_tokens: NDArray[np.unsignedinteger], source_offsets: NDArray[np.int64],
@@ -44,15 +39,15 @@ class EncodedPairs:
         return len(self._source_offsets) - 1
 
     def source(self, row: int) -> NDArray[np.unsignedinteger]:
-        """[S] source ids of a pair, ending in `</s>`."""
+        """Return the source ids [S] of a pair, ending in `</s>`."""
         return self._source_tokens[self._source_offsets[row] : self._source_offsets[row + 1]]
 
     def target(self, row: int) -> NDArray[np.unsignedinteger]:
-        """[T] target ids of a pair, without `<s>`, ending in `</s>`."""
+        """Return the target ids [T] of a pair, without `<s>`, ending in `</s>`."""
         return self._target_tokens[self._target_offsets[row] : self._target_offsets[row + 1]]
 
     def arrays(self, side: str) -> tuple[NDArray[np.unsignedinteger], NDArray[np.int64]]:
-        """The ids of a side end to end, and where each sentence begins and the last one ends."""
+        """Return the tokens and the offsets of a side."""
         if side == "source":
             return self._source_tokens, self._source_offsets
         return self._target_tokens, self._target_offsets
@@ -69,13 +64,7 @@ class EncodedPairs:
 
 
 class Corpus(EncodedPairs):
-    """Encoded pairs that are read from disk as they are needed.
-
-    Args:
-        folder: where its files are.
-        name: `train` or `valid`.
-        header: what `NAME.json` says.
-    """
+    """Encoded pairs memory-mapped from the files of a folder, by name and header."""
 
     def __init__(self, folder: Path, name: str, header: dict[str, Any]) -> None:
         self.folder, self.name, self.header = folder, name, header
@@ -84,7 +73,7 @@ class Corpus(EncodedPairs):
 
     @classmethod
     def open(cls, folder: Path, name: str) -> Corpus:
-        """The corpus `name` in a folder, its sizes verified, and its hashes where it is small.
+        """Open the corpus `train` or `valid`; verify its sizes, and the hashes of small files.
 
         Raises:
             ModelError: missing or damaged.
@@ -97,23 +86,21 @@ class Corpus(EncodedPairs):
             if header["digest"] != _digest(header):
                 raise ValueError("its digest is another")
             for file, facts in header["files"].items():
-                _verify_digest(folder / file, facts["bytes"], facts["sha256"])
+                _verify_file(folder / file, facts["bytes"], facts["sha256"])
             return cls(folder, name, header)
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise ModelError("CORPUS-DAMAGED", where, f"damaged ({error})", _ADVICE) from None
 
     def _map(self, side: str) -> tuple[NDArray[np.unsignedinteger], NDArray[np.int64]]:
-        stem = self.folder / f"{self.name}.{side}"
-        tokens = _memory_map(
-            Path(f"{stem}.tokens"), self.header["dtype"], self.header["tokens"][side]
-        )
-        return tokens, _memory_map(Path(f"{stem}.offsets"), "int64", self.header["pairs"] + 1)
+        header, stem = self.header, f"{self.folder / self.name}.{side}"
+        tokens = _memory_map(Path(f"{stem}.tokens"), header["dtype"], header["tokens"][side])
+        return tokens, _memory_map(Path(f"{stem}.offsets"), "int64", header["pairs"] + 1)
 
 
-def _verify_digest(path: Path, size: int, sha256: str) -> None:
-    found = path.stat().st_size
-    if found != size:
-        raise ValueError(f"{path.name} has {found} bytes, not {size}")
+def _verify_file(path: Path, size: int, sha256: str) -> None:
+    actual = path.stat().st_size
+    if actual != size:
+        raise ValueError(f"{path.name} has {actual} bytes, not {size}")
     # Hashing a large corpus would delay every start by seconds; a torn one has another size.
     if size <= _VERIFIED_BYTES and files.sha256(path) != sha256:
         raise ValueError(f"{path.name} has another sha256")
@@ -130,19 +117,12 @@ def _memory_map(path: Path, dtype: str, count: int) -> NDArray[Any]:
 
 
 def token_type(vocabulary_size: int) -> str:
-    """The numpy type that ids are stored in."""
+    """Return the numpy type of stored ids."""
     return "uint16" if vocabulary_size <= 1 << 16 else "uint32"
 
 
 class Writer:
-    """Writes a corpus in constant memory, chunk by chunk; a context manager.
-
-    Args:
-        folder: where, below which no file of this name may be.
-        name: `train` or `valid`.
-        dtype: what `token_type` says.
-        vocabulary_digest: of the vocabulary that encoded it.
-    """
+    """Writes a corpus in constant memory, chunk by chunk; a context manager."""
 
     def __init__(self, folder: Path, name: str, dtype: str, vocabulary_digest: str) -> None:
         self.folder, self.name, self.dtype = folder, name, dtype
@@ -163,12 +143,7 @@ class Writer:
         return self
 
     def append(self, side_tokens: dict[str, bytes], side_lengths: dict[str, bytes]) -> None:
-        """Append pairs.
-
-        Args:
-            side_tokens: for each side the ids of all its sentences end to end, as `dtype`.
-            side_lengths: for each side the length of each, as int32.
-        """
+        """Append pairs: for each side its ids end to end, as `dtype`, and its lengths, as int32."""
         counts = set()
         for side in SIDES:
             lengths = np.frombuffer(side_lengths[side], np.int32)
@@ -209,8 +184,7 @@ class Writer:
 
 
 def _digest(header: dict[str, Any]) -> str:
-    """The hash of all that a header says."""
+    """Hash a header; of the files only their contents: their names do not matter."""
     facts = {key: value for key, value in header.items() if key != "digest"}
-    # Of the files only what is in them: the same pairs are the same corpus under any name.
     facts["files"] = [file["sha256"] for file in header["files"].values()]
     return files.digest_json(facts)

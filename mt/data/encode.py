@@ -27,14 +27,14 @@ EMPTY_CORPUS_ADVICE = {
 }
 """Advice for a corpus that loses all its pairs for one reason."""
 HeldOut = dict[str, set[str]]
-"""Normalised source to normalised targets of the pairs that training must not see. Under "" are
+"""Normalised source to normalised targets of the pairs that training must not have. Under "" are
 the normalised texts that monolingual corpora must not have, when there are such corpora."""
 
 
 class EncodeOptions(NamedTuple):
     """How the lines of a corpus are encoded."""
 
-    front: tuple[int, ...] = ()
+    source_tags: tuple[int, ...] = ()
     """Ids of the control pieces before each source."""
     monolingual: bool = False
     """Use the one side that exists as source and as target."""
@@ -44,7 +44,7 @@ PARALLEL = EncodeOptions()
 
 
 def encode_options(config: SourceConfig, vocabulary: Vocabulary) -> EncodeOptions:
-    """How a corpus is encoded.
+    """Return how to encode a corpus.
 
     A source begins with the tag of its target language where the vocabulary has such tags
     (Johnson et al. 2017, section 3), with `<bt>` where it was translated back (Caswell et al.
@@ -67,14 +67,14 @@ class Encoded(NamedTuple):
 
 
 def held_out_pairs(pairs: Iterable[Pair], monolingual: bool = False) -> HeldOut:
-    """The pairs that training must not see; with `monolingual`, their single sides too."""
-    held: HeldOut = {}
+    """Collect pairs that training must not have; with `monolingual`, their single sides too."""
+    held_out: HeldOut = {}
     for pair in pairs:
         source, target = normalize_source(pair.source or ""), normalize_source(pair.target or "")
-        held.setdefault(source, set()).add(target)
+        held_out.setdefault(source, set()).add(target)
         if monolingual:
-            held.setdefault("", set()).update((source, target))
-    return held
+            held_out.setdefault("", set()).update((source, target))
+    return held_out
 
 
 def chunk_pairs(pairs: Iterable[Pair]) -> Iterator[tuple[list[str | None], list[str | None]]]:
@@ -95,59 +95,53 @@ def chunk_pairs(pairs: Iterable[Pair]) -> Iterator[tuple[list[str | None], list[
 
 def encode(
     sources: Sequence[str | None], targets: Sequence[str | None], vocabulary: Vocabulary,
-    max_length: int, held: HeldOut, options: EncodeOptions = PARALLEL,
+    max_length: int, held_out: HeldOut, options: EncodeOptions = PARALLEL,
 ) -> Encoded:  # fmt: skip
-    """Encode pairs and drop those that cannot be used.
-
-    Args:
-        sources, targets: the raw sides; None where one is missing.
-        max_length: most ids of a side, `</s>` included.
-        held: pairs to drop.
-    """
+    """Encode pairs; drop those held out, unusable, or of more than `max_length` ids with `</s>`."""
     if options.monolingual:
         sources = targets = [b if a is None else a for a, b in zip(sources, targets, strict=True)]
-        texts = held.get("", set())
+        texts = held_out.get("", set())
         normal = (normalize_source(text) for text in sources if text)
-        held = {text: texts for text in normal if text in texts}
+        held_out = {text: texts for text in normal if text in texts}
     normalised = vocabulary.normalise_source(line or "" for line in sources)
-    reasons = _drop_reasons(sources, targets, normalised, vocabulary, max_length, held)
+    reasons = _drop_reasons(sources, targets, normalised, vocabulary, max_length, held_out)
     kept = [row for row, reason in enumerate(reasons) if reason is None]
     if len(kept) < len(reasons):
         normalised, targets = [normalised[row] for row in kept], [targets[row] for row in kept]
     source_ids = vocabulary.source.encode(normalised)
     target_ids = vocabulary.target.encode(targets)  # type: ignore[arg-type] # none is None
     lengths = [*map(len, source_ids), *map(len, target_ids)]
-    front = len(options.front)
-    if lengths and not (min(lengths) and max(lengths) + front < max_length):  # `</s>` is one more
+    tags = len(options.source_tags)
+    if lengths and not (min(lengths) and max(lengths) + tags < max_length):  # `</s>` is one more
         for i in reversed(range(len(kept))):
             a, b = len(source_ids[i]), len(target_ids[i])
-            if not a or not b or max(a + front, b) >= max_length:
+            if not a or not b or max(a + tags, b) >= max_length:
                 reasons[kept[i]] = "too_long" if a and b else "empty"
                 del source_ids[i], target_ids[i]
-    if front:
-        source_ids = [[*options.front, *ids] for ids in source_ids]
+    if tags:
+        source_ids = [[*options.source_tags, *ids] for ids in source_ids]
     return Encoded(reasons, source_ids, target_ids)
 
 
 def _drop_reasons(
     sources: Sequence[str | None], targets: Sequence[str | None], normalised: Sequence[str],
-    vocabulary: Vocabulary, max_length: int, held: HeldOut,
+    vocabulary: Vocabulary, max_length: int, held_out: HeldOut,
 ) -> list[str | None]:  # fmt: skip
-    """Why pairs are dropped for their text, before it is tokenized.
+    """Return why each pair is dropped before it is tokenized; None: not dropped.
 
-    A line that is too long even in the longest pieces is dropped here, so that it costs no time
-    and memory. Only the normalised source counts: normalising can shorten a line.
+    A line that is too long even in the longest pieces is dropped here, to save time and memory.
+    Only the normalised source counts: normalising can shorten a line.
     """
     most_source = (vocabulary.source.longest or math.inf) * max_length
     most_target = (vocabulary.target.longest or math.inf) * max_length
-    pieces = vocabulary.kind == "whitespace"  # its sources are not normalised yet
+    raw = vocabulary.kind == "whitespace"  # its sources are not normalised yet
     reasons: list[str | None] = []
     for source, target, line in zip(sources, targets, normalised, strict=True):
         if not source or not target or is_blank(source) or is_blank(target):
             reasons.append("empty")
         elif "\0" in source or "\0" in target:
             reasons.append("nul")
-        elif held and _is_held_out(normalize_source(line) if pieces else line, target, held):
+        elif held_out and _is_held_out(normalize_source(line) if raw else line, target, held_out):
             reasons.append("overlap")
         elif len(line) > most_source or len(target) > most_target:
             reasons.append("too_long")
@@ -156,12 +150,12 @@ def _drop_reasons(
     return reasons
 
 
-def _is_held_out(source: str, target: str, held: HeldOut) -> bool:
-    return source in held and normalize_source(target) in held[source]
+def _is_held_out(source: str, target: str, held_out: HeldOut) -> bool:
+    return source in held_out and normalize_source(target) in held_out[source]
 
 
 def to_row(encoded: Encoded, dtype: str) -> dict[str, Any]:
-    """A chunk as flat bytes and counts.
+    """Convert a chunk to flat bytes and counts.
 
     The keys are `source_tokens`, `target_tokens` (ids end to end, of `dtype`, `</s>` added),
     `source_lengths`, `target_lengths` (int32), `pairs`, and the number dropped for each reason.

@@ -1,7 +1,4 @@
-"""The encoded corpus on the device itself: batches are gathered there, nothing is copied to it.
-
-Its plain twin is `batching.collate`.
-"""
+"""The encoded corpus on the device: batches are gathered there. Its plain twin is `collate`."""
 
 from __future__ import annotations
 
@@ -22,12 +19,7 @@ MAX_MEMORY_SHARE = 0.1
 
 
 class GpuCorpus:
-    """A corpus on a device.
-
-    Args:
-        corpus: whose tokens are copied, once.
-        device: where to.
-    """
+    """A copy of a corpus on a device."""
 
     def __init__(self, corpus: EncodedPairs, device: torch.device) -> None:
         self.corpus, self.device = corpus, device
@@ -35,24 +27,24 @@ class GpuCorpus:
         self.target = _Side(*corpus.arrays("target"), device)
 
     def collate(self, rows: NDArray[np.int64], shapes: Sequence[Shape] = ()) -> Batch:
-        """The pairs at `rows` [B] as tensors on the device, as `batching.collate` has them."""
+        """Gather the pairs at `rows` [B] as `collate_pairs` does."""
         sides = self.corpus.source_lengths[rows], self.corpus.target_lengths[rows]
-        held = len(rows), *(int(side.max()) for side in sides)  # known here: no question
-        height, width_source, width_target = smallest_shape(shapes, *held) if shapes else held
+        size = len(rows), *(int(side.max()) for side in sides)  # on the host: no device sync
+        height, width_source, width_target = smallest_shape(shapes, *size) if shapes else size
         numbers = np.full(height, -1, dtype=np.int64)
         numbers[: len(rows)] = rows
         at = torch.from_numpy(numbers)
         if self.device.type == "cuda":
             at = at.pin_memory().to(self.device, non_blocking=True)
         source, source_lengths = self.source.gather(at, width_source)
-        source[:, 0].masked_fill_(at < 0, END)  # attention to nothing at all is not a number
+        source[:, 0].masked_fill_(at < 0, END)  # attention to no token is NaN
         target, target_lengths = self.target.gather(at, width_target)
         begin = torch.full_like(target[:, :1], BEGIN)
         return Batch(source, torch.cat((begin, target), 1), source_lengths, target_lengths, at)
 
 
 class _Side:
-    """One side: ids end to end, int32, and where each sentence begins and the last one ends."""
+    """One side: its ids, int32, and offsets."""
 
     def __init__(
         self, tokens: NDArray[np.unsignedinteger], offsets: NDArray[np.int64], device: torch.device
@@ -62,9 +54,9 @@ class _Side:
 
     def gather(self, rows: Tensor, width: int) -> tuple[Tensor, Tensor]:
         """Ids [B, width], padded with 0 to the right, and lengths [B], of the sentences `rows`."""
-        known = rows.clamp(min=0)
-        starts = self.offsets[known]
-        lengths = torch.where(rows >= 0, self.offsets[known + 1] - starts, 0)
+        real = rows.clamp(min=0)
+        starts = self.offsets[real]
+        lengths = torch.where(rows >= 0, self.offsets[real + 1] - starts, 0)
         position = torch.arange(width, device=rows.device)
         inside = position < lengths[:, None]  # [B, width]
         at = (starts[:, None] + position).clamp_(max=len(self.tokens) - 1)
@@ -72,7 +64,7 @@ class _Side:
 
 
 def fits_on_device(corpus: EncodedPairs, device: torch.device) -> bool:
-    """Whether a corpus takes but a small share of the memory that a CUDA device has free."""
+    """Whether a corpus takes at most MAX_MEMORY_SHARE of the free memory of a CUDA device."""
     if device.type != "cuda":
         return False
     tokens = sum(len(corpus.arrays(side)[0]) for side in ("source", "target"))

@@ -9,10 +9,10 @@ SPACELESS = {"zh", "ja", "yue", "lzh", "cmn", "zho", "jpn"}
 
 
 def base_code(language: str) -> str:
-    """A language code without its region or script: `zh` of `zh-Hans`."""
+    """Return a language code without region or script: `zh` of `zh-Hans`."""
     return re.split("[-_]", language.lower())[0]
 
 
 def sentence_separator(language: str) -> str:
-    """The separator between two sentences of a language."""
+    """Return the separator between two sentences of a language."""
     return "" if base_code(language) in SPACELESS else " "

@@ -1,11 +1,10 @@
-"""Noise on text, in ids: what a denoising model reads. Pure functions of (seed, row).
+"""Noise on text, in ids, for a denoising model. Pure functions of (seed, row).
 
-Every random number is a hash of (seed, row, what it is for, position), so that noise does not
-depend on how rows are batched, on the device, nor on how often it is drawn. All shapes are
-known beforehand: no value is read from a device.
+Every random number is a hash of (seed, row, purpose, position), so noise does not depend on
+batching, the device, or the order of calls. No value is read from a device.
 
-Legend: B rows, S positions; tokens [B, S] stand to the left, `lengths` [B] of them are real, and
-the rest is padding. No function makes a row longer.
+Legend: B rows, S positions; `tokens` [B, S] are padded to the right and `lengths` [B] of them are
+real; `seed` is [] int64 and `rows` [B] int64. No function makes a row longer.
 """
 
 from __future__ import annotations
@@ -18,20 +17,16 @@ from torch import Tensor
 from mt.special_tokens import MASK, PAD
 
 ORDER, DELETE, BUDGET, LENGTHS, PLACES, PREDICT, REPLACE, PIECE = range(8)
-"""What random numbers are for: each has numbers of its own."""
+"""Purposes of random numbers: each has numbers of its own."""
 _GOLDEN, _FIRST, _SECOND = (
     number - (1 << 64) for number in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 )
 
 
 def uniform_hash(seed: Tensor, rows: Tensor, purpose: int, count: int) -> Tensor:
-    """Numbers [B, count] in [0, 1), fp32: SplitMix64 (Steele et al. 2014) of all that is given.
+    """Return numbers [B, count] in [0, 1), fp32: SplitMix64 (Steele et al. 2014) of all arguments.
 
-    Args:
-        seed: [] int64.
-        rows: [B] int64, the number of each row.
-        purpose: one of those above.
-        count: how many numbers a row.
+    `purpose` is one of those above.
     """
     key = _mix_bits(_mix_bits(seed + (purpose + 1) * 1_000_003) + rows * _GOLDEN)  # [B]
     place = torch.arange(1, count + 1, device=rows.device) * _GOLDEN
@@ -46,17 +41,17 @@ def _mix_bits(x: Tensor) -> Tensor:
 
 
 def _shift_rows(x: Tensor, bits: int) -> Tensor:
-    """int64 shifted right with zeros moving in."""
+    """Shift int64 to the right and fill with zeros."""
     return (x >> bits) & ((1 << (64 - bits)) - 1)
 
 
 def local_shuffle(
     tokens: Tensor, lengths: Tensor, distance: float, seed: Tensor, rows: Tensor
 ) -> Tensor:
-    """Local disorder: tokens sorted by place + U(0, distance + 1), so that none moves further.
+    """Sort tokens by place + U(0, distance + 1), so that none moves further than `distance`.
 
     From Lample et al. 2018, "Unsupervised machine translation using monolingual corpora only",
-    section 2.3; distance 0 changes nothing.
+    section 2.3.
     """
     place = torch.arange(tokens.size(1), device=tokens.device)
     key = place + uniform_hash(seed, rows, ORDER, tokens.size(1)) * (distance + 1)
@@ -67,12 +62,9 @@ def local_shuffle(
 def delete_tokens(
     tokens: Tensor, lengths: Tensor, share: float, seed: Tensor, rows: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Token deletion (Lewis et al. 2020, section 2.2): each is dropped with probability `share`.
+    """Delete each token with probability `share` (Lewis et al. 2020, section 2.2).
 
-    What to drop is not marked, so that the model must also find where something is missing.
-
-    Returns:
-        The tokens that are left, and how many they are.
+    Returns the tokens that are left, and their lengths.
     """
     place = torch.arange(tokens.size(1), device=tokens.device)
     kept = uniform_hash(seed, rows, DELETE, tokens.size(1)) >= share
@@ -85,20 +77,13 @@ def delete_tokens(
 def infill_spans(
     tokens: Tensor, lengths: Tensor, share: float, table: Tensor, seed: Tensor, rows: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Text infilling (Lewis et al. 2020, section 2.2): spans of tokens each become one `<mask>`.
+    """Replace spans of tokens by one `<mask>` each (Lewis et al. 2020, section 2.2).
 
-    Spans have Poisson lengths and cover `share` of a row's tokens; one of length 0 inserts a
-    `<mask>`. They never touch: of the gaps between the tokens that stay, each holds at most one.
-    A row has at most as many spans as covered tokens: none becomes longer.
+    Spans have Poisson lengths by the table of `poisson_lengths` and cover `share` of the tokens of
+    a row; one of length 0 inserts a `<mask>`. They never touch: each gap between the tokens that
+    stay has at most one. A row has at most as many spans as covered tokens, so it does not grow.
 
-    Args:
-        tokens, lengths: the text.
-        share: of its tokens that are covered; the last fraction of a token by chance.
-        table: what `poisson_lengths` says of the lengths; the last is cut to what is left to cover.
-        seed, rows: of the random numbers.
-
-    Returns:
-        The noised tokens [B, S] and their lengths.
+    Returns the noised tokens [B, S] and their lengths.
     """
     count, width = tokens.shape
     place = torch.arange(width + 1, device=tokens.device)
@@ -111,35 +96,31 @@ def infill_spans(
     # Gap g is before the token that is the g-th of those that stay.
     key = uniform_hash(seed, rows, PLACES, width + 1)
     key = torch.where(place <= (lengths - covered)[:, None], key, 2.0)
-    gaps = key.argsort(dim=1, stable=True)[:, :width]  # the first of them get the spans
+    gaps = key.argsort(dim=1, stable=True)[:, :width]  # the first ones get the spans
     masks = torch.zeros(count, width + 1, dtype=torch.int64, device=tokens.device)
     missing = masks.scatter(1, gaps, sizes).cumsum(1)  # [B, S+1] tokens covered up to a gap
     masks = masks.scatter(1, gaps, spans)
     before = masks.cumsum(1)  # [B, S+1] masks up to a gap
     stays = place < (lengths - covered)[:, None]
-    taken = tokens.gather(1, (place + missing).clamp(max=width - 1))
+    remaining = tokens.gather(1, (place + missing).clamp(max=width - 1))
     out = torch.full((count, width + 2), PAD, device=tokens.device)
-    last = width + 1  # where goes what is nothing
-    out.scatter_(1, torch.where(stays, place + before, last), taken)
+    last = width + 1  # a column that is dropped
+    out.scatter_(1, torch.where(stays, place + before, last), remaining)
     out.scatter_(1, torch.where(masks > 0, place + before - 1, last), MASK)
     return out[:, :width], lengths - covered + spans.sum(1)
 
 
-def _spans(budget: Tensor, gaps: Tensor, table: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
-    """Which of S spans a row has, as 1 and then 0, and the size of each: both [B, S].
+def _spans(budget: Tensor, gaps: Tensor, table: Tensor, random: Tensor) -> tuple[Tensor, Tensor]:
+    """Return which of S spans a row has, as 1 and then 0, and the size of each: both [B, S].
 
-    Args:
-        budget: [B] tokens that they cover.
-        gaps: [B] how many there may be.
-        table: the distribution function of their sizes.
-        drawn: [B, S] random numbers.
+    They cover `budget` [B] tokens and are at most `gaps` [B]; `random` is [B, S].
     """
-    sizes = torch.searchsorted(table, drawn, right=True)
+    sizes = torch.searchsorted(table, random, right=True)
     before = sizes.cumsum(1) - sizes
-    number = torch.arange(drawn.size(1), device=drawn.device)
+    number = torch.arange(random.size(1), device=random.device)
     used = (before < budget[:, None]) & (number < gaps[:, None])
     sizes = torch.minimum(sizes, budget[:, None] - before) * used
-    # One that inserts a mask needs another that takes away two tokens, or the row would grow.
+    # A span that inserts a mask needs another one of two tokens, or the row would grow.
     inserts = used & (sizes == 0)
     spare = sizes.sum(1) - (sizes > 0).sum(1)
     used &= ~inserts | (inserts.cumsum(1) <= spare[:, None])
@@ -148,7 +129,7 @@ def _spans(budget: Tensor, gaps: Tensor, table: Tensor, drawn: Tensor) -> tuple[
 
 
 def poisson_lengths(mean: float) -> Tensor:
-    """The distribution function of the Poisson distribution at 0, 1, 2 ..., up to nearly 1."""
+    """Return the Poisson distribution function at 0, 1, 2 ..., up to nearly 1."""
     term, terms = math.exp(-mean), []
     for number in range(1, 20 + math.ceil(4 * mean)):
         terms.append(term)
@@ -159,25 +140,17 @@ def poisson_lengths(mean: float) -> Tensor:
 def mask_tokens(
     tokens: Tensor, text: Tensor, share: float, pieces: tuple[int, int], seed: Tensor, rows: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Masked-token prediction (Devlin et al. 2019, section 3.1).
+    """Mask tokens for prediction (Devlin et al. 2019, section 3.1).
 
-    Of the positions drawn 80 % become `<mask>`, 10 % a random piece, and 10 % stay as they are.
+    Of a `share` of the positions `text`, [B, S] bool, 80 % become `<mask>`, 10 % a random id in
+    the range `pieces`, and 10 % stay.
 
-    Args:
-        tokens: [B, S].
-        text: [B, S] bool, the positions to draw from.
-        share: how many of them.
-        pieces: the first id that text can become, and the one after the last.
-        seed, rows: of the random numbers.
-
-    Returns:
-        What the model reads, and which positions it is asked for, [B, S] bool.
+    Returns the masked tokens, and which positions the model predicts, [B, S] bool.
     """
     width, (first, end) = tokens.size(1), pieces
-    asked = (uniform_hash(seed, rows, PREDICT, width) < share) & text
-    how = uniform_hash(seed, rows, REPLACE, width)
-    other = first + (uniform_hash(seed, rows, PIECE, width) * (end - first)).long().clamp(
-        max=end - first - 1
-    )
-    changed = torch.where(how < 0.8, MASK, torch.where(how < 0.9, other, tokens))
-    return torch.where(asked, changed, tokens), asked
+    predicted = (uniform_hash(seed, rows, PREDICT, width) < share) & text
+    action = uniform_hash(seed, rows, REPLACE, width)
+    number = (uniform_hash(seed, rows, PIECE, width) * (end - first)).long()
+    other = first + number.clamp(max=end - first - 1)
+    changed = torch.where(action < 0.8, MASK, torch.where(action < 0.9, other, tokens))
+    return torch.where(predicted, changed, tokens), predicted

@@ -1,4 +1,4 @@
-"""Sentence pairs as sources read them: raw text."""
+"""Raw sentence pairs."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Pairs:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Some raw pairs of a stream, and the position after them."""
+    """Raw pairs of a stream, and the position after them."""
 
     source: list[str | None]
     target: list[str | None]
@@ -48,24 +48,22 @@ class Chunk:
 
 
 def read_pairs(config: SourceConfig) -> Iterable[Pair]:
-    """The raw pairs of a source; can be iterated several times."""
+    """Return the raw pairs of a source; they can be iterated several times."""
     pairs: Iterable[Pair] = plugin("sources", config.kind).read(config)
-    return drop_unused_side(pairs, config)
-
-
-def drop_unused_side(pairs: Iterable[Pair], config: SourceConfig) -> Iterable[Pair]:
-    """The pairs of a corpus; with `only`, the other side becomes None."""
     if config.only is None:
         return pairs
-    unused: dict[str, Any] = {"target" if config.only == "source" else "source": None}
+    unused: dict[str, Any] = {unused_side(config.only): None}
     return Pairs(lambda: (replace(pair, **unused) for pair in pairs))
 
 
-def drop_unused_side_of_chunk(chunk: Chunk, config: SourceConfig) -> Chunk:
-    """`drop_unused_side` for a chunk of a stream."""
+def drop_unused_side(chunk: Chunk, config: SourceConfig) -> Chunk:
+    """Drop the other side of a chunk of a corpus with `only`."""
     if config.only is None:
         return chunk
-    unused: dict[str, Any] = {
-        "target" if config.only == "source" else "source": [None] * len(chunk.source)
-    }
+    unused: dict[str, Any] = {unused_side(config.only): [None] * len(chunk.source)}
     return replace(chunk, **unused)
+
+
+def unused_side(only: str) -> str:
+    """Return the side that `only` does not read."""
+    return "target" if only == "source" else "source"

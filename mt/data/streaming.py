@@ -1,9 +1,8 @@
-"""Training corpora that are read while training, for those beyond one machine's disk or memory.
+"""Training corpora that are read while training, for those larger than the disk.
 
-A stream is read in chunks, a chunk of each corpus in turn. Chunks are encoded and gathered into a
-window, a few updates' worth of pairs in memory, and a window is planned as an epoch of a corpus
-on disk is. Nothing but (epoch, where the window began, update within it) need be remembered: a
-resume reads the window again.
+A stream is read in chunks, a chunk of each corpus in turn. Encoded chunks form a window in memory,
+the pairs of a few updates, which is planned like an epoch of a prepared corpus. A resume reads
+the current window again.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -23,7 +22,7 @@ from mt.data import batch_sampler
 from mt.data.bucketing import PairIndices
 from mt.data.corpus import SIDES, EncodedPairs, token_type
 from mt.data.encode import EMPTY_CORPUS_ADVICE, REASONS, HeldOut, encode, encode_options, to_row
-from mt.data.pairs import Chunk, drop_unused_side_of_chunk
+from mt.data.pairs import Chunk, drop_unused_side
 from mt.data.subword_regularization import SubwordRegularizer
 from mt.errors import ConfigError, DataError
 from mt.interfaces import Cursor
@@ -37,70 +36,59 @@ Position = dict[str, Any]
 
 @dataclass(frozen=True)
 class StreamRanks:
-    """This process among those that train together, and how they speak to each other."""
+    """This process among those that train together; all must call `agree` and `gather`."""
 
     rank: int = 0
     world_size: int = 1
     agree: Callable[[bool], bool] = bool
-    """Whether it is true in every process; all must call it."""
+    """Returns whether the argument is true in every process."""
     gather: Callable[[Position], list[Position]] = lambda own: [own]
-    """What each process has, by rank; all must call it."""
+    """Returns the arguments of all processes, by rank."""
 
 
 # ------------------------------------------------------------------------------- reading
 
 
 def read_chunks(
-    corpora: Sequence[SourceConfig], order: int, processes: StreamRanks, position: Position | None
+    corpora: Sequence[SourceConfig], order: int, ranks: StreamRanks, position: Position | None
 ) -> Iterator[tuple[Chunk, Position]]:
-    """One pass over all corpora, a chunk of each in turn until it ends.
+    """Read a chunk of each corpus in turn; yield each chunk and the position after it.
 
-    Args:
-        corpora: what to read.
-        order: decides the order of shards; at least 1.
-        processes: who reads which share.
-        position: where to begin, as this function yields it; None: at the beginning.
-
-    Yields:
-        Each chunk, and the position after it.
+    `order`, at least 1, decides the order of shards.
 
     Raises:
         DataError, DownloadError: while iterating: a shard cannot be read; names it.
     """
     position = position or {"turn": 0, "corpora": [{"after": None, "ended": False}] * len(corpora)}
     places, turn = [dict(place) for place in position["corpora"]], position["turn"]
-    opened = [
-        _open_stream(config, order, processes, place["after"])
+    streams = [
+        _open_stream(config, order, ranks, place["after"])
         for config, place in zip(corpora, places, strict=True)
     ]
     while not all(place["ended"] for place in places):
         number, turn = turn, (turn + 1) % len(corpora)
         if places[number]["ended"]:
             continue
-        chunk = next(opened[number], None)
+        chunk = next(streams[number], None)
         if chunk is None:
             places[number] = {"after": None, "ended": True}
         else:
             places[number] = {"after": chunk.after, "ended": False}
-            chunk = replace(drop_unused_side_of_chunk(chunk, corpora[number]), corpus=number)
+            chunk = replace(drop_unused_side(chunk, corpora[number]), corpus=number)
             yield chunk, {"turn": turn, "corpora": [dict(place) for place in places]}
 
 
 def _open_stream(
-    config: SourceConfig, order: int, processes: StreamRanks, position: Position | None
+    config: SourceConfig, order: int, ranks: StreamRanks, position: Position | None
 ) -> Iterator[Chunk]:
-    source = plugin("sources", config.kind)
-    stream = source.stream if hasattr(source, "stream") else _unsharded
-    chunks: Iterator[Chunk] = stream(
-        config, order, processes.rank, processes.world_size, position
-    )  # fmt: skip
-    return chunks
+    stream = getattr(plugin("sources", config.kind), "stream", _stream_unsharded)
+    return cast(Iterator[Chunk], stream(config, order, ranks.rank, ranks.world_size, position))
 
 
-def _unsharded(
+def _stream_unsharded(
     config: SourceConfig, order: int, rank: int, world_size: int, position: Position | None
 ) -> Iterator[Chunk]:
-    """A source without shards: every `world_size`-th pair, those before the position skipped."""
+    """Read every `world_size`-th pair of a source without shards, after those of the position."""
     start: int = position["pairs"] if position else 0
     pairs = islice(plugin("sources", config.kind).read(config), start + rank, None, world_size)
     while part := list(islice(pairs, CHUNK_PAIRS)):
@@ -109,12 +97,12 @@ def _unsharded(
 
 
 def shard_order_seed(*parts: int) -> int:
-    """A number, at least 1, for a seed and what else shall choose an order."""
+    """Derive a number, at least 1, from a seed and other numbers."""
     return int(np.random.SeedSequence(parts).generate_state(1)[0]) | 1
 
 
 def position_figures(position: Position | None) -> dict[str, int]:
-    """What a report says of a position in a stream: what was read before its window."""
+    """Return the pairs that were read and dropped before the window of a position, for reports."""
     if position is None:
         return {}
     counts: Counter[str] = Counter(position["counts"])
@@ -126,12 +114,7 @@ def position_figures(position: Position | None) -> dict[str, int]:
 
 
 class Window(EncodedPairs):
-    """Encoded pairs in memory.
-
-    Args:
-        rows: chunks as `encoding.as_row` makes them.
-        dtype: of their tokens.
-    """
+    """Encoded pairs in memory, from the rows of `encode.to_row`."""
 
     def __init__(self, rows: Sequence[dict[str, Any]], dtype: str) -> None:
         arrays = []
@@ -143,38 +126,27 @@ class Window(EncodedPairs):
 
 
 class _PlannedUpdate(NamedTuple):
-    """An update that can be made: its pairs, its micro-batches, and its own position."""
+    """An update of this rank: its pairs, its micro-batches, and its position."""
 
     window: EncodedPairs
-    micros: list[PairIndices]
+    micro_batches: list[PairIndices]
     at: Position
 
 
 class Stream:
-    """Where the updates of a streaming run come from.
-
-    Args:
-        recipe: its `data.train` is read, as `training.seed`, `batching` and `data` say.
-        known: the vocabulary that encodes.
-        held: pairs that training must not see.
-        micro_tokens: padded slots of one forward pass.
-        processes: this process, which reads its share; others read the rest.
-        log: where a line about each epoch goes.
-        redraw: re-segments each window, for subword regularisation.
-    """
+    """The updates of a streaming run; each rank reads its share of `data.train`."""
 
     def __init__(
-        self, recipe: Recipe, known: Vocabulary, held: HeldOut, micro_tokens: int,
-        processes: StreamRanks, log: Callable[[str], None],
-        redraw: SubwordRegularizer | None = None,
+        self, recipe: Recipe, vocabulary: Vocabulary, held_out: HeldOut, micro_tokens: int,
+        ranks: StreamRanks, log: Callable[[str], None],
+        regularizer: SubwordRegularizer | None = None,
     ) -> None:  # fmt: skip
-        self.recipe, self.known, self.held, self.log = recipe, known, held, log
-        self.redraw = redraw
-        self.micro_tokens, self.processes = micro_tokens, processes
-        self.tokens = max(1, recipe.batching.tokens // processes.world_size)
-        """Target tokens of an update that are this process's."""
+        self.recipe, self.vocabulary, self.held_out, self.log = recipe, vocabulary, held_out, log
+        self.regularizer, self.micro_tokens, self.ranks = regularizer, micro_tokens, ranks
+        self.tokens = max(1, recipe.batching.tokens // ranks.world_size)
+        """Target tokens of an update on this rank."""
         self.window: EncodedPairs = Window((), "uint16")
-        """What holds the pairs of the update that was yielded last."""
+        """The pairs of the update that was yielded last."""
         self.counts: Counter[str] = Counter()
         """Pairs read since the run began, and those dropped for each reason."""
 
@@ -186,115 +158,107 @@ class Stream:
         Raises:
             DataError, DownloadError: a shard cannot be read, or nothing in it can be used.
         """
-        epoch, made, at = cursor.epoch, cursor.update, cursor.stream or self._beginning()
+        epoch, number, at = cursor.epoch, cursor.update, cursor.stream or self._beginning()
         while True:
-            coming = self._epoch(epoch, at)
-            now = next(coming, None)
-            if not self.processes.agree(now is not None):
-                raise self._nothing()
-            while now is not None:
-                following = next(coming, None)
-                more = self.processes.agree(following is not None)
-                made += 1
+            planned = self._epoch(epoch, at)
+            update = next(planned, None)
+            if not self.ranks.agree(update is not None):
+                raise self._empty_error()
+            while update is not None:
+                following = next(planned, None)
+                more = self.ranks.agree(following is not None)
+                number += 1
                 at = following.at if more and following else self._beginning()
-                self.window = now.window
-                place = (epoch, made) if more else (epoch + 1, 0)
-                yield now.micros, Cursor(epoch=place[0], update=place[1], stream=at)
-                now = following if more else None
-            self._tell(epoch)
-            epoch, made = epoch + 1, 0
+                self.window = update.window
+                after = Cursor(epoch, update=number) if more else Cursor(epoch + 1)
+                yield update.micro_batches, replace(after, stream=at)
+                update = following if more else None
+            self._log_epoch(epoch)
+            epoch, number = epoch + 1, 0
 
     def gather(self, position: Position | None) -> Position:
-        """The positions of all ranks, as a checkpoint keeps them."""
-        return {"ranks": self.processes.gather(position or {})}
+        """Return the positions of all ranks, for a checkpoint."""
+        return {"ranks": self.ranks.gather(position or {})}
 
     def own_position(self, gathered: Position | None) -> Position:
-        """The position of this rank in what a checkpoint keeps.
+        """Return the position of this rank from a checkpoint.
 
         Raises:
             ConfigError: the checkpoint was written by another number of processes.
         """
         assert gathered is not None, "check_recipe has verified that the run streamed before"
-        ranks: list[Position] = gathered["ranks"]
-        now = self.processes.world_size
-        if len(ranks) != now:
-            what = f"a stream was left by {len(ranks)} processes, and there are {now}"
-            advice = f"resume it with {len(ranks)}, or start over with --fresh"
+        positions: list[Position] = gathered["ranks"]
+        before, now = len(positions), self.ranks.world_size
+        if before != now:
+            what = f"a stream was left by {before} processes, and there are {now}"
+            advice = f"resume it with {before}, or start over with --fresh"
             raise ConfigError("RESUME-PROCESSES", "data.streaming", what, advice)
-        return ranks[self.processes.rank]
+        return positions[self.ranks.rank]
 
     def _beginning(self) -> Position:
         return {"window": 0, "update": 0, "begin": None, "counts": dict(self.counts)}
 
     def _epoch(self, epoch: int, at: Position) -> Iterator[_PlannedUpdate]:
-        """The updates of this process from a position in an epoch on."""
+        """Yield the updates of this rank from a position in an epoch on."""
         self.counts = Counter(at["counts"])
         number, first, begin, before = at["window"], at["update"], at["begin"], at["counts"]
-        order = shard_order_seed(self.recipe.training.seed, epoch)
-        chunks = read_chunks(self.recipe.data.train, order, self.processes, begin)
-        for read_window, after in self._windows(chunks):
-            window = self._cut(read_window, epoch, number)
-            for update, micros in enumerate(self._planned(window, epoch, number)):
+        seed = self.recipe.training.seed
+        order = shard_order_seed(seed, epoch)
+        window: EncodedPairs
+        chunks = read_chunks(self.recipe.data.train, order, self.ranks, begin)
+        for window, after in self._windows(chunks):
+            if self.regularizer is not None:
+                window = self.regularizer(window, seed, epoch, self.ranks.rank + 1, number)
+            for update, micro_batches in enumerate(self._plan_updates(window, epoch, number)):
                 if update >= first:
-                    position = {
-                        "window": number,
-                        "update": update,
-                        "begin": begin,
-                        "counts": before,
-                    }
-                    yield _PlannedUpdate(window, micros, position)
+                    at = {"window": number, "update": update, "begin": begin, "counts": before}
+                    yield _PlannedUpdate(window, micro_batches, at)
             number, first, begin, before = number + 1, 0, after, dict(self.counts)
 
     def _windows(
         self, chunks: Iterator[tuple[Chunk, Position]]
     ) -> Iterator[tuple[Window, Position]]:
-        """Windows of about `batching.window` updates, each with the position after it."""
-        dtype, wanted = token_type(self.known.size), self.recipe.batching.window * self.tokens
-        how = [encode_options(config, self.known) for config in self.recipe.data.train]
+        """Yield windows of about `batching.window` updates, each with the position after it."""
+        dtype, size = token_type(self.vocabulary.size), self.recipe.batching.window * self.tokens
+        options = [encode_options(config, self.vocabulary) for config in self.recipe.data.train]
         rows: list[dict[str, Any]] = []
         tokens, after = 0, Position()
         for chunk, after in chunks:
             encoded = encode(
-                chunk.source, chunk.target, self.known, self.recipe.data.max_length, self.held,
-                how[chunk.corpus],
+                chunk.source, chunk.target, self.vocabulary, self.recipe.data.max_length,
+                self.held_out, options[chunk.corpus],
             )  # fmt: skip
             row = to_row(encoded, dtype)
             self.counts.update({reason: row[reason] for reason in ("pairs", *REASONS)})
             rows += [row] if encoded.target else []
             tokens += sum(map(len, encoded.target)) + len(encoded.target)  # each with its `</s>`
-            if tokens >= wanted:
+            if tokens >= size:
                 yield Window(rows, dtype), after
                 rows, tokens = [], 0
         if tokens:
             yield Window(rows, dtype), after
 
-    def _cut(self, window: EncodedPairs, epoch: int, number: int) -> EncodedPairs:
-        """A window as this epoch sees it."""
-        if self.redraw is None:
-            return window
-        return self.redraw(
-            window, self.recipe.training.seed, epoch, self.processes.rank + 1, number
-        )  # fmt: skip
-
-    def _planned(self, window: EncodedPairs, epoch: int, number: int) -> list[list[PairIndices]]:
-        """The updates of a window, planned as a small epoch."""
-        everything = {"tokens": self.tokens, "window": len(window.target_lengths)}
+    def _plan_updates(
+        self, window: EncodedPairs, epoch: int, number: int
+    ) -> list[list[PairIndices]]:
+        """Plan the updates of a window like a small epoch."""
+        one_window = {"tokens": self.tokens, "window": len(window.target_lengths)}
         plan = batch_sampler.EpochPlan(
             window.source_lengths, window.target_lengths,
-            self.recipe.batching.model_copy(update=everything), self.micro_tokens,
-            shard_order_seed(self.recipe.training.seed, epoch, self.processes.rank), number,
+            self.recipe.batching.model_copy(update=one_window), self.micro_tokens,
+            shard_order_seed(self.recipe.training.seed, epoch, self.ranks.rank), number,
         )  # fmt: skip
         return [update for part in range(len(plan.windows)) for update in plan.updates(part)]
 
-    def _nothing(self) -> DataError:
+    def _empty_error(self) -> DataError:
         read, worst = self.counts["pairs"], max(REASONS, key=lambda reason: self.counts[reason])
         if self.counts[worst]:
             what = f"none of {read} pairs is left; {self.counts[worst]} dropped as {worst}"
             return DataError("DATA-EMPTY", "data.train", what, EMPTY_CORPUS_ADVICE[worst])
-        what = f"too few pairs for {self.processes.world_size} processes"
+        what = f"too few pairs for {self.ranks.world_size} processes"
         return DataError("DATA-EMPTY", "data.train", what, "train on more text, or with fewer")
 
-    def _tell(self, epoch: int) -> None:
+    def _log_epoch(self, epoch: int) -> None:
         dropped = ", ".join(f"{self.counts[reason]:,} {reason}" for reason in REASONS)
         read = self.counts["pairs"]
         self.log(f"end of epoch {epoch + 1}: {read:,} pairs read so far; dropped: {dropped}")

@@ -1,7 +1,7 @@
 """On-the-fly subword regularisation: re-segments the encoded corpus each epoch.
 
-The ids of a prepared corpus spell its words, so nothing else is kept. The segmentation of an
-epoch is a function of (seed, epoch) and of the corpus.
+The ids of a prepared corpus spell its words, so no text is stored. The segmentation of an epoch is
+a function of (seed, epoch) and of the corpus.
 """
 
 from __future__ import annotations
@@ -25,80 +25,72 @@ from mt.vocabulary.subword_sampling import (
 from mt.vocabulary.vocabulary import Vocabulary
 
 SEED_STREAM = 0xC0DE
-"""Part of the seeds of what is drawn here, so that nothing else draws the same."""
+"""Part of the seeds here, so that other generators draw other numbers."""
 CHUNK_TOKENS = 1 << 19
-"""About how many pieces are cut at a time; memory goes with it."""
+"""Pieces that are re-segmented at a time, which bounds memory."""
 
 
 class SubwordRegularizer:
-    """Cuts the words of pairs in other ways, drawn at random.
+    """Re-segments the words of pairs at random.
 
-    Args:
-        sampling: how, for each side.
-        known: the vocabulary that cut them before.
-        max_length: most ids of a side, `</s>` included. A sentence that would be longer stays as
-            it was in that epoch.
+    A sentence that would have more than `max_length` ids, `</s>` included, stays as it is.
 
     Raises:
-        ConfigError: the vocabulary is not of the kind that is to be drawn from.
+        ConfigError: the vocabulary is not of the kind that `sampling` needs.
     """
 
-    def __init__(self, sampling: SamplingConfig, known: Vocabulary, max_length: int) -> None:
+    def __init__(self, sampling: SamplingConfig, vocabulary: Vocabulary, max_length: int) -> None:
         self.max_length = max_length
-        self.cuts: dict[str, tuple[Pieces, SegmentationSampler]] = {}
+        self.samplers: dict[str, tuple[Pieces, SegmentationSampler]] = {}
         for name in SIDES:
             side: SideSamplingConfig = getattr(sampling, name)
             if side.kind is None:
                 continue
-            cutter = known.source if name == "source" else known.target
+            cutter = vocabulary.source if name == "source" else vocabulary.target
             where, advice = f"vocabulary.sampling.{name}", "leave it out, or learn another one"
-            if known.kind != "sentencepiece":
-                what = f"the vocabulary ({known.kind}) has whole words only"
+            if vocabulary.kind != "sentencepiece":
+                what = f"the vocabulary ({vocabulary.kind}) has whole words only"
                 raise ConfigError("CONFIG", where, what, advice)
             pieces = Pieces.read(cutter.content, getattr(cutter, "offset", 0))
             if pieces.kind != side.kind:
                 what = f"is for a {side.kind} vocabulary, and this one is {pieces.kind}"
                 raise ConfigError("CONFIG", where, what, advice)
-            self.cuts[name] = pieces, _make_sampler(pieces, side)
+            self.samplers[name] = pieces, _make_sampler(pieces, side)
 
     def __call__(self, pairs: EncodedPairs, *seed: int) -> EncodedPairs:
-        """The same pairs in the same order; `seed` decides how they are cut."""
+        """Re-segment the pairs by a seed; their order stays."""
         arrays: list[NDArray[np.integer]] = []
         for number, name in enumerate(SIDES, start=1):
             tokens, offsets = pairs.arrays(name)
-            if name in self.cuts:
+            if name in self.samplers:
                 random = np.random.Generator(np.random.PCG64([*seed, SEED_STREAM, number]))
-                tokens, offsets = self._cut(tokens, offsets, *self.cuts[name], random)
+                tokens, offsets = self._resegment(tokens, offsets, *self.samplers[name], random)
             arrays += [tokens, offsets]
         return EncodedPairs(*arrays)  # type: ignore[arg-type] # tokens and offsets in turn
 
-    def _cut(
+    def _resegment(
         self, tokens: NDArray[np.unsignedinteger], offsets: Ids, pieces: Pieces,
-        cut: SegmentationSampler, random: np.random.Generator,
+        sampler: SegmentationSampler, random: np.random.Generator,
     ) -> tuple[NDArray[np.unsignedinteger], Ids]:  # fmt: skip
-        """One side, some sentences at a time."""
+        """Re-segment one side, some sentences at a time."""
         parts, lengths = [tokens[:0]], [np.zeros(1, dtype=np.int64)]
         edges = np.searchsorted(offsets, np.arange(CHUNK_TOKENS, int(offsets[-1]), CHUNK_TOKENS))
         for rows in np.split(np.arange(len(offsets) - 1), np.unique(edges)):
             if len(rows):
                 starts = offsets[rows[0] : rows[-1] + 2]
                 plain = tokens[starts[0] : starts[-1]].astype(np.int64)
-                drawn, length = self._drawn(plain, starts - starts[0], pieces, cut, random)
-                parts.append(drawn.astype(tokens.dtype))
+                ids, length = self._segment(plain, starts - starts[0], pieces, sampler, random)
+                parts.append(ids.astype(tokens.dtype))
                 lengths.append(length)
         return np.concatenate(parts), np.cumsum(np.concatenate(lengths))
 
-    def _drawn(
-        self,
-        plain: Ids,
-        starts: Ids,
-        pieces: Pieces,
-        cut: SegmentationSampler,
+    def _segment(
+        self, plain: Ids, starts: Ids, pieces: Pieces, sampler: SegmentationSampler,
         random: np.random.Generator,
-    ) -> tuple[Ids, Ids]:
-        """The ids of sentences end to end, and how many each has."""
+    ) -> tuple[Ids, Ids]:  # fmt: skip
+        """Return the ids of sentences end to end, and how many each has."""
         symbols, words, sentences = pieces.spell(plain, starts)
-        ids, counts = cut(symbols, words, random)
+        ids, counts = sampler(symbols, words, random)
         ends = np.append(0, np.cumsum(counts))[sentences]
         lengths = np.diff(ends)
         odd = np.append(0, np.cumsum(ids < 0))  # symbols that are no piece
@@ -108,15 +100,15 @@ class SubwordRegularizer:
         return np.concatenate((ids, plain))[ranges(first, lengths)], lengths
 
     def max_lengths(self, pairs: EncodedPairs) -> tuple[int, int]:
-        """The most ids of each side that a pair can come to have."""
+        """Return the most ids of each side that a pair can get."""
         return tuple(self._longest(pairs, name) for name in SIDES)  # type: ignore[return-value]
 
     def _longest(self, pairs: EncodedPairs, name: str) -> int:
         tokens, offsets = pairs.arrays(name)
         now = int(np.diff(offsets).max(initial=0))
-        if name not in self.cuts:
+        if name not in self.samplers:
             return now
-        pieces, _ = self.cuts[name]
+        pieces, _ = self.samplers[name]
         lengths = np.diff(pieces.spelling[1])  # [V] symbols of each piece
         symbols = np.append(0, np.cumsum(lengths[tokens]))[offsets]
         return max(now, min(self.max_length, int(np.diff(symbols).max(initial=0))))
@@ -129,32 +121,25 @@ def _make_sampler(pieces: Pieces, side: SideSamplingConfig) -> SegmentationSampl
 
 
 class EpochCorpora:
-    """A corpus as each epoch sees it; the next epoch's is drawn while one is trained on.
+    """A prepared corpus re-segmented for each epoch; a thread prepares the next epoch."""
 
-    Args:
-        redraw: what cuts its words.
-        corpus: as it was prepared.
-        seed: what is drawn follows from it, the epoch and the corpus alone.
-    """
-
-    def __init__(self, redraw: SubwordRegularizer, corpus: EncodedPairs, seed: int) -> None:
-        self.redraw, self.corpus, self.seed = redraw, corpus, seed
-        self.known: dict[int, Future[EncodedPairs]] = {}
+    def __init__(self, regularizer: SubwordRegularizer, corpus: EncodedPairs, seed: int) -> None:
+        self.regularizer, self.corpus, self.seed = regularizer, corpus, seed
+        self.epochs: dict[int, Future[EncodedPairs]] = {}
 
     def __call__(self, epoch: int) -> EncodedPairs:
-        """The pairs of an epoch."""
-        if epoch not in self.known:
-            self.known = {epoch: self._begun(epoch)}
-        return self.known[epoch].result()
+        """Return the pairs of an epoch."""
+        if epoch not in self.epochs:
+            self._submit(epoch)
+        return self.epochs[epoch].result()
 
     def start_epoch(self, epoch: int) -> EncodedPairs:
-        """The pairs of an epoch that is trained on now; those of the next one are begun."""
+        """Return the pairs of an epoch, and begin with those of the next one."""
         pairs = self(epoch)
-        self.known = {epoch + 1: self._begun(epoch + 1)}
+        self._submit(epoch + 1)
         return pairs
 
-    def _begun(self, epoch: int) -> Future[EncodedPairs]:
+    def _submit(self, epoch: int) -> None:
         thread = ThreadPoolExecutor(1)
-        future = thread.submit(self.redraw, self.corpus, self.seed, epoch)
-        thread.shutdown(wait=False)  # it ends when that is done
-        return future
+        self.epochs = {epoch: thread.submit(self.regularizer, self.corpus, self.seed, epoch)}
+        thread.shutdown(wait=False)  # the thread ends with its task

@@ -21,8 +21,13 @@ def is_blank(line: str) -> bool:
 
 
 def split_sentences(line: str) -> list[str]:
-    """Split a line after its sentences; nothing is lost."""
+    """Split a line after its sentences and keep every character."""
     return [part for part in _SENTENCE_END.split(line) if part]
+
+
+def join_lines(text: str) -> str:
+    """Replace line ends within a text by spaces; drop those around it."""
+    return text if "\n" not in text else text.strip("\r\n").replace("\r\n", " ").replace("\n", " ")
 
 
 def one_line(text: str) -> str:

@@ -1,7 +1,7 @@
-"""The training data of a run: its updates, its batches on the device, its position.
+"""The training data of a run: updates, batches on the device, position.
 
 A prepared corpus is planned an epoch at a time and gathered from memory-mapped arrays, or on the
-GPU when it fits there. A streamed corpus is read window by window; each rank reads its own share.
+GPU when it fits there. A streamed corpus is read window by window, a share on each rank.
 """
 
 from __future__ import annotations
@@ -28,35 +28,28 @@ from mt.runtime.distributed import World
 
 
 class TrainingData:
-    """The pairs of a prepared corpus.
-
-    Args:
-        recipe: the recipe of the run.
-        prepared: the vocabulary and the encoded corpora.
-        device: where batches go.
-        world: the processes that share each update.
-    """
+    """The pairs of a prepared corpus."""
 
     def __init__(
         self, recipe: Recipe, prepared: PreparedData, device: torch.device, world: World
     ) -> None:
         self.recipe, self.prepared, self.device, self.world = recipe, prepared, device, world
-        self.regularizer = make_regularizer(recipe, prepared)
+        self.regularizer: SubwordRegularizer | None = None
         self.epochs: EpochCorpora | None = None
-        if self.regularizer is not None and prepared.train is not None:
-            self.epochs = EpochCorpora(self.regularizer, prepared.train, recipe.training.seed)
+        sampling = recipe.vocabulary.sampling
+        if sampling.kinds:
+            limit = recipe.data.max_length
+            self.regularizer = SubwordRegularizer(sampling, prepared.vocabulary, limit)
+            if prepared.train is not None:
+                self.epochs = EpochCorpora(self.regularizer, prepared.train, recipe.training.seed)
         self.resolved: dict[str, Any] = {}
         self.gpu_corpus: GpuCorpus | None = None
-        first = self.first_epoch()
-        self.pairs = prepared.valid if first is None else first
+        first = prepared.train if self.epochs is None else self.epochs(0)
+        self.pairs: EncodedPairs = prepared.valid if first is None else first
         """The pairs that `load` reads: those of the current epoch, or window of a stream."""
 
-    def first_epoch(self) -> EncodedPairs | None:
-        """The pairs of epoch 0; None when the corpus is streamed."""
-        return self.prepared.train if self.epochs is None else self.epochs(0)
-
     def set_resolved(self, resolved: dict[str, Any]) -> None:
-        """Use the micro-batch size and the static shapes that autotuning chose."""
+        """Apply the micro-batch size and the static shapes that autotuning chose."""
         self.resolved = resolved
         if fits_on_device(self.pairs, self.device):
             self.gpu_corpus = GpuCorpus(self.pairs, self.device)
@@ -94,48 +87,47 @@ class TrainingData:
             epoch += 1
 
     def _start_epoch(self, epoch: int) -> None:
-        """Load the pairs of an epoch; with subword regularisation each epoch has its own."""
+        """Load the pairs of an epoch, if each epoch has its own by subword regularisation."""
         if self.epochs is not None:
             self.pairs = self.epochs.start_epoch(epoch)
             if self.gpu_corpus is not None:
                 self.gpu_corpus = GpuCorpus(self.pairs, self.device)
 
     def rank_micro_batches(self, micro_batches: list[PairIndices]) -> list[PairIndices]:
-        """The part of an update that this rank trains on; all ranks get equally many."""
+        """Return the part of an update for this rank; all ranks get equally many."""
         return distributed.split_micro_batches(micro_batches, self.world)
 
     def count_target_tokens(self, micro_batches: list[PairIndices]) -> int:
-        """Real target tokens of an update over all ranks."""
+        """Count the real target tokens of an update over all ranks."""
         return int(self.pairs.target_lengths[np.concatenate(micro_batches)].sum())
 
     def count_positions(self, rows: PairIndices) -> int:
-        """Real source and target positions of some pairs."""
+        """Count the real source and target positions of some pairs."""
         sides = self.pairs.source_lengths, self.pairs.target_lengths
         return sum(int(side[rows].sum()) for side in sides)
 
     def load(self, rows: PairIndices) -> Batch:
-        """The training pairs at `rows` as a batch on the device."""
+        """Load the training pairs at `rows` as a batch on the device."""
         if self.gpu_corpus is not None and len(rows):
             return self.gpu_corpus.collate(rows, self.shapes)
         return to_device(collate_pairs(self.pairs, rows, self.shapes), self.device)
 
     def pack_cursor(self, cursor: Cursor) -> dict[str, Any] | None:
-        """`Cursor.stream` as a checkpoint keeps it; all ranks must call this."""
+        """Return `Cursor.stream` for a checkpoint; all ranks must call this."""
         return cursor.stream
 
     def unpack_cursor(self, stream: dict[str, Any] | None) -> dict[str, Any] | None:
-        """`Cursor.stream` of this rank, from what a checkpoint keeps."""
+        """Return `Cursor.stream` of this rank from a checkpoint."""
         return stream
 
     def last_step(self) -> int | None:
-        """The step at which the run ends, when that is known beforehand."""
+        """Return the step at which the run ends, when that is known beforehand."""
         plan = self.recipe.training
         limits = [] if plan.max_steps is None else [plan.max_steps]
         if plan.max_epochs is not None and self.prepared.train is not None:
             # Epochs of several windows differ by an update or two; the first is taken for all.
-            first = plan_epoch(
-                self.recipe, self.pairs, self.resolved, 0, self.prepared.corpus_sizes
-            )
+            sizes = self.prepared.corpus_sizes
+            first = plan_epoch(self.recipe, self.pairs, self.resolved, 0, sizes)
             limits.append(plan.max_epochs * len(first))
         return min(limits, default=None)
 
@@ -144,13 +136,7 @@ class StreamedTrainingData(TrainingData):
     """Pairs that are read while training; each rank reads its own share."""
 
     stream: Stream
-
-    def __init__(
-        self, recipe: Recipe, prepared: PreparedData, device: torch.device, world: World,
-        log: Callable[[str], None],
-    ) -> None:  # fmt: skip
-        super().__init__(recipe, prepared, device, world)
-        self.log = log
+    log: Callable[[str], None]
 
     def set_resolved(self, resolved: dict[str, Any]) -> None:
         """Open the stream with the micro-batch size that autotuning chose."""
@@ -161,32 +147,32 @@ class StreamedTrainingData(TrainingData):
             gather=lambda own: distributed.all_gather_json(self.world, own),
         )  # fmt: skip
         self.stream = Stream(
-            self.recipe, self.prepared.vocabulary, self.prepared.held, resolved["micro_tokens"],
-            ranks, self.log, self.regularizer,
+            self.recipe, self.prepared.vocabulary, self.prepared.held_out,
+            resolved["micro_tokens"], ranks, self.log, self.regularizer,
         )  # fmt: skip
 
     def updates(self, cursor: Cursor) -> Iterator[tuple[list[PairIndices], Cursor]]:
-        """As `TrainingData.updates`; the rows are those of the window that the stream holds."""
+        """Do as `TrainingData.updates`; rows are of the current window of the stream."""
         for micro_batches, after in self.stream.updates(cursor):
             self.pairs = self.stream.window
             yield micro_batches, after
 
     def rank_micro_batches(self, micro_batches: list[PairIndices]) -> list[PairIndices]:
-        """All that this rank has read, and empty ones up to the number of any other rank."""
+        """Return all of this rank, and empty ones up to the most of any rank."""
         (most,) = distributed.all_reduce_max(self.world, len(micro_batches))
         return micro_batches + [np.array([], dtype=np.int64)] * (int(most) - len(micro_batches))
 
     def count_target_tokens(self, micro_batches: list[PairIndices]) -> int:
-        """Real target tokens of an update over all ranks."""
+        """Count the real target tokens of an update over all ranks."""
         own = super().count_target_tokens(micro_batches)
         return sum(distributed.all_gather_json(self.world, own))
 
     def pack_cursor(self, cursor: Cursor) -> dict[str, Any] | None:
-        """The positions of all ranks."""
+        """Return the positions of all ranks."""
         return self.stream.gather(cursor.stream)
 
     def unpack_cursor(self, stream: dict[str, Any] | None) -> dict[str, Any] | None:
-        """The position of this rank."""
+        """Return the position of this rank."""
         return self.stream.own_position(stream)
 
 
@@ -194,15 +180,9 @@ def open_training_data(
     recipe: Recipe, prepared: PreparedData, device: torch.device, world: World,
     log: Callable[[str], None],
 ) -> TrainingData:  # fmt: skip
-    """The training data of a recipe, streamed if it says so."""
-    if prepared.train is None:
-        return StreamedTrainingData(recipe, prepared, device, world, log)
-    return TrainingData(recipe, prepared, device, world)
-
-
-def make_regularizer(recipe: Recipe, prepared: PreparedData) -> SubwordRegularizer | None:
-    """The subword regularisation of a recipe; None when it has none."""
-    sampling = recipe.vocabulary.sampling
-    if not sampling.kinds:
-        return None
-    return SubwordRegularizer(sampling, prepared.vocabulary, recipe.data.max_length)
+    """Open the training data of a recipe, streamed if it says so."""
+    if prepared.train is not None:
+        return TrainingData(recipe, prepared, device, world)
+    data = StreamedTrainingData(recipe, prepared, device, world)
+    data.log = log
+    return data

@@ -78,7 +78,7 @@ def _first_streamed_pairs(recipe: Recipe, prepared: PreparedData, most: int) -> 
         if corpora[chunk.corpus].side is not None:
             continue
         own = options[chunk.corpus]
-        encoded = encode(chunk.source, chunk.target, vocabulary, limit, prepared.held, own)
+        encoded = encode(chunk.source, chunk.target, vocabulary, limit, prepared.held_out, own)
         rows.append(to_row(encoded, dtype))
         count += len(encoded.source)
         if count >= most:

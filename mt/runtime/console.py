@@ -13,7 +13,7 @@ _seen_lines: ContextVar[set[str] | None] = ContextVar("seen_lines", default=None
 
 
 def print_line(line: str) -> None:
-    """One line to standard error."""
+    """Print one line to standard error."""
     seen = _seen_lines.get()
     if seen is not None:
         if line in seen:
@@ -34,7 +34,7 @@ def print_lines_once() -> Iterator[None]:
 
 
 def align_columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """The rows of a table as lines: the first column to the left, the others to the right."""
+    """Format the rows of a table: the first column to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for first, *others in rows:
         cells = [f"{cell:>{width}}" for cell, width in zip(others, widths[1:], strict=True)]

@@ -23,7 +23,7 @@ class GraphCapturer(Protocol):
         """Run the work, which initialises what libraries need."""
 
     def capture(self, work: Callable[[], Result]) -> tuple[Callable[[], None], Result]:
-        """A replay of the work, and the result that each replay fills; capturing runs nothing.
+        """Return a replay of the work and the result that it fills, without running the work.
 
         Raises:
             RuntimeError: the work cannot be captured.
@@ -71,13 +71,8 @@ class CudaGraphs:
 class GraphCache:
     """Runs work by key: plainly the first time, which warms up, then captured and replayed.
 
-    After a capture that fails everything runs plainly.
-
-    Args:
-        capturer: None: everything runs plainly.
-        log: where the one warning of a failed capture goes.
-        name: of the work in that warning; by default the key.
-        max_graphs: graphs kept; the work of later keys runs plainly.
+    Everything runs plainly when `capturer` is None or a capture has failed, which `log` reports
+    once. The work of keys beyond `max_graphs` runs plainly, too.
     """
 
     def __init__(
@@ -91,12 +86,10 @@ class GraphCache:
         """The replay of each key, its inputs and its result."""
 
     def __call__(self, key: Hashable, work: Callable[..., Result], *inputs: Tensor) -> Result:
-        """The result of `work(*inputs)`; the next replay of the key overwrites its tensors.
+        """Return `work(*inputs)`; the next replay of the key overwrites its tensors.
 
-        Args:
-            key: what the work does depends on it alone.
-            work: other tensors that it reads keep their addresses until `forget`.
-            inputs: of equal shapes for equal keys.
+        Equal keys mean equal work and shapes of inputs. Other tensors that the work reads keep
+        their addresses until `forget`.
         """
         if self.capturer is None:
             return work(*inputs)
@@ -128,6 +121,6 @@ class GraphCache:
             self.captured[key] = replay, static, result
 
     def forget(self) -> None:
-        """Drop all graphs, for what they read or write has moved."""
+        """Drop all graphs, since tensors that they use have moved."""
         self.seen.clear()
         self.captured.clear()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from mt.errors import ConfigError, MachineError
@@ -17,10 +18,10 @@ Precision = Literal["fp32", "bf16", "fp16"]
 
 
 def pick_device(name: str, world: World = SINGLE) -> torch.device:
-    """The torch device of that name; of several processes on a machine each has its own.
+    """Return the torch device of a name; each process of a machine has its own CUDA device.
 
     Raises:
-        MachineError: it is not there; says what torch sees.
+        MachineError: there is no such device.
         ConfigError: one device is named for several processes.
     """
     import torch
@@ -44,19 +45,15 @@ def pick_device(name: str, world: World = SINGLE) -> torch.device:
 
 
 def physical_cores() -> int:
-    """Cores that this process may use; hyper-threads count once where Linux reports them."""
+    """Count the cores for this process; hyper-threads count once where Linux reports them."""
     allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     if not allowed:
         return os.cpu_count() or 1
-    siblings = set()
-    for cpu in allowed:
-        try:
-            path = f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list"
-            with open(path, encoding="ascii") as stream:
-                siblings.add(stream.read())
-        except OSError:
-            return len(allowed)
-    return len(siblings)
+    topology = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+    try:
+        return len({Path(topology.format(cpu)).read_text(encoding="ascii") for cpu in allowed})
+    except OSError:
+        return len(allowed)
 
 
 def use_threads(threads: Literal["auto"] | int, world: World = SINGLE) -> int:
@@ -71,15 +68,14 @@ def use_threads(threads: Literal["auto"] | int, world: World = SINGLE) -> int:
 def cpu_has_bf16() -> bool:
     """Whether this processor multiplies bf16 in hardware (AVX512-BF16, AMX or Arm's)."""
     try:
-        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as stream:
-            flags = stream.read()
+        flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
     except OSError:
         return False
     return any(f" {flag}" in flags for flag in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
-    """A context in which matrix products are taken in `precision`."""
+    """Return a context in which matrix products are taken in `precision`."""
     import torch
 
     types = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -87,7 +83,7 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
 
 
 def describe_environment() -> str:
-    """One line: what torch this is and what it sees."""
+    """Describe torch, Python and the device in one line."""
     import torch
 
     device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "cpu"

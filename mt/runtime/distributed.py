@@ -1,7 +1,4 @@
-"""The machines a run works on: device, precision, threads, and the processes that share it.
-
-With one process every function of this file that speaks of several does nothing.
-"""
+"""The processes of a run: joining, collectives, DDP and FSDP2; of no effect with one process."""
 
 from __future__ import annotations
 
@@ -26,13 +23,11 @@ if TYPE_CHECKING:
 Value = TypeVar("Value")
 
 TIMEOUT = timedelta(minutes=10)
-"""How long a process waits for the others before it takes them for lost."""
+"""Time after which a process that does not answer counts as lost."""
 EXIT_GRACE_SECONDS = 1.0
-"""Seconds by which who lost another process outlives it: the launcher then sees who was first."""
-CONNECTION_ERRORS = re.compile(
-    r"gloo|nccl|connection|broken pipe|timed out|TCPStore", re.IGNORECASE
-)
-"""What torch says when another process does not answer; a plain RuntimeError with gloo."""
+"""Seconds that other ranks outlive a failed one: the launcher then sees which failed first."""
+CONNECTION_ERRORS = re.compile("gloo|nccl|connection|broken pipe|timed out|TCPStore", re.IGNORECASE)
+"""In the RuntimeError of torch when another process does not answer."""
 
 
 @dataclass(frozen=True)
@@ -40,15 +35,14 @@ class World:
     """The processes of a run: one, unless a launcher such as torchrun began several."""
 
     rank: int = 0
-    """The number of this process among all, from 0."""
     size: int = 1
-    """How many processes there are, on all machines."""
+    """Processes on all machines."""
     local_rank: int = 0
-    """The number of this process on its machine, from 0."""
+    """The rank of this process on its machine."""
     local_size: int = 1
-    """How many processes this machine has."""
+    """Processes on this machine."""
     store: Any = field(default=None, repr=False, compare=False)
-    """Where the processes leave word for one another, also after one has failed."""
+    """Shared keys and values, which survive the failure of a process."""
 
     @property
     def is_main(self) -> bool:
@@ -106,73 +100,73 @@ def join_processes() -> Iterator[World]:
 
 
 def _first_failure(world: World, error: BaseException) -> BaseException:
-    """The error, if this process is the first to fail; else one that needs no words."""
+    """Return the error if this process is the first to fail, else FailedOnAnotherRank."""
     gone = isinstance(error, RuntimeError) and CONNECTION_ERRORS.search(str(error))
     if gone:
         what = f"another process is gone, or did not answer for {TIMEOUT} ({_first_line(error)})"
         advice = "see what the launcher says of it; the same command goes on from the last save"
         error = MachineError("RANK-LOST", f"rank {world.rank} of {world.size}", what, advice)
     code = error.exit_code if isinstance(error, (MtError, Stopped, FailedOnAnotherRank)) else 1
-    mine = f"{world.rank} {code}"
+    own = f"{world.rank} {code}"
     with contextlib.suppress(RuntimeError):  # the store may be gone, too
-        first = world.store.compare_set("failed", "", mine).decode()
-        if first != mine:
+        first = world.store.compare_set("failed", "", own).decode()
+        if first != own:
             error = FailedOnAnotherRank(int(first.split()[1]))
     if gone or isinstance(error, FailedOnAnotherRank):
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_IGN)  # the launcher hurries those who are left
+            signal.signal(number, signal.SIG_IGN)  # the launcher stops the other processes
         time.sleep(EXIT_GRACE_SECONDS)
     return error
 
 
 def _first_line(error: BaseException) -> str:
-    """What torch says first, without the place in its sources and its guesses at a cause."""
+    """Return the first sentence of an error of torch, without the place in its sources."""
     line = (str(error).strip() or "no details").splitlines()[0]
     return re.sub(r"^\[[^]]*\]:? *", "", line).split(". ")[0]
 
 
 def rank_prefix() -> str:
-    """The prefix of an error line that names the rank, where there are several."""
+    """Return a prefix for error lines that names the rank, where there are several."""
     several = os.environ.get("WORLD_SIZE", "1") != "1"
     return f"rank {os.environ.get('RANK', 0)}: " if several else ""
 
 
 def main_first(world: World, name: str, action: Callable[[], Value]) -> Value:
-    """What `action` gives, done by the first process of each machine and then by the others.
+    """Return the result of `action`, run by the first process of each machine, then the others.
 
-    All wait for all, as long as it takes: to prepare a large corpus is a matter of hours.
+    All wait without a time limit: preparing a large corpus takes hours.
     """
     if world.size == 1:
         return action()
     node = os.environ.get("GROUP_RANK", str(world.rank // world.local_size))
-    key = f"{name}/{node}"
-    while world.local_rank and not world.store.check([key]):
-        if world.store.check(["failed"]):
-            raise FailedOnAnotherRank(1)
-        time.sleep(0.1)
+    if world.local_rank:
+        _wait_for(world, f"{name}/{node}")
     value = action()
-    world.store.set(key, "done")
-    world.store.add(f"{name}/all", 1)
-    while world.store.add(f"{name}/all", 0) < world.size:
+    world.store.set(f"{name}/{node}", "done")
+    if world.store.add(f"{name}/count", 1) == world.size:
+        world.store.set(f"{name}/all", "done")
+    _wait_for(world, f"{name}/all")
+    return value
+
+
+def _wait_for(world: World, key: str) -> None:
+    """Wait until a key is set; raise FailedOnAnotherRank as soon as a process has failed."""
+    while not world.store.check([key]):
         if world.store.check(["failed"]):
             raise FailedOnAnotherRank(1)
         time.sleep(0.1)
-    return value
 
 
 # ----------------------------------------------------------------------- speaking together
 
 
 def barrier(world: World) -> None:
-    """Wait until all processes are here."""
+    """Wait for all processes."""
     all_reduce_max(world, 0.0)
 
 
 def all_reduce_max(world: World, *values: float) -> list[float]:
-    """The largest of each value over all processes, the same for each of them.
-
-    It goes through the host's memory: no process waits for its device.
-    """
+    """Return the largest of each value over all processes, without waiting for a device."""
     if world.size == 1:
         return list(values)
     import torch
@@ -184,7 +178,7 @@ def all_reduce_max(world: World, *values: float) -> list[float]:
 
 
 def all_reduce_sum(world: World, value: Tensor) -> Tensor:
-    """The sum of a tensor over all processes."""
+    """Return the sum of a tensor over all processes."""
     if world.size == 1:
         return value
     from torch import distributed
@@ -195,7 +189,7 @@ def all_reduce_sum(world: World, value: Tensor) -> Tensor:
 
 
 def all_reduce_counts(world: World, counts: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The sum of each count [] over all processes, in one message."""
+    """Return the sum of each count [] over all processes, in one message."""
     if world.size == 1:
         return dict(counts)
     import torch
@@ -205,7 +199,7 @@ def all_reduce_counts(world: World, counts: Mapping[str, Tensor]) -> dict[str, T
 
 
 def all_gather_json(world: World, value: Value) -> list[Value]:
-    """The values of all processes, by rank; whatever JSON can say."""
+    """Return the JSON values of all processes, by rank."""
     if world.size == 1:
         return [value]
     import torch
@@ -214,32 +208,30 @@ def all_gather_json(world: World, value: Value) -> list[Value]:
     raw = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
     sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(world.size)]
     distributed.all_gather(sizes, torch.tensor([len(raw)]))
-    mine = torch.zeros(max(int(size) for size in sizes), dtype=torch.uint8)
-    mine[: len(raw)] = raw
-    parts = [torch.empty_like(mine) for _ in range(world.size)]
-    distributed.all_gather(parts, mine)
-    return [
-        json.loads(bytes(part[: int(size)].tolist()))
-        for part, size in zip(parts, sizes, strict=True)
-    ]
+    padded = torch.zeros(max(int(size) for size in sizes), dtype=torch.uint8)
+    padded[: len(raw)] = raw
+    parts = [torch.empty_like(padded) for _ in range(world.size)]
+    distributed.all_gather(parts, padded)
+    each = zip(parts, sizes, strict=True)
+    return [json.loads(bytes(part[: int(size)].tolist())) for part, size in each]
 
 
 def from_main(world: World, action: Callable[[], Value]) -> Value:
-    """What `action` gives on the first process, which alone does it; whatever JSON can say."""
+    """Run `action` on rank 0 and return its JSON value on all ranks."""
     value = action() if world.is_main else None
     return cast(Value, all_gather_json(world, value)[0])
 
 
 def tensors_from_main(world: World, action: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The named tensors on the CPU that `action` gives on the first process, on all."""
+    """Run `action` on rank 0 and return its named CPU tensors on all ranks."""
     if world.size == 1:
         return action()
     import torch
     from torch import distributed
 
     tensors = action() if world.is_main else {}
-    about = {name: (list(t.shape), str(t.dtype)[6:]) for name, t in tensors.items()}
-    for name, (shape, dtype) in from_main(world, lambda: about).items():
+    types = {name: (list(t.shape), str(t.dtype)[6:]) for name, t in tensors.items()}
+    for name, (shape, dtype) in from_main(world, lambda: types).items():
         if not world.is_main:
             tensors[name] = torch.empty(shape, dtype=getattr(torch, dtype))
         distributed.broadcast(tensors[name], 0)
@@ -249,81 +241,78 @@ def tensors_from_main(world: World, action: Callable[[], dict[str, Tensor]]) -> 
 # ------------------------------------------------------------------------ sharing the work
 
 
-def split_micro_batches(micros: Sequence[NDArray[Any]], world: World) -> list[NDArray[Any]]:
-    """This process's part of an update's micro-batches, each the rows [B] that it holds.
+def split_micro_batches(micro_batches: Sequence[NDArray[Any]], world: World) -> list[NDArray[Any]]:
+    """Return this rank's part of the micro-batches of an update, each an array of rows [B].
 
-    Whole ones in rounds; those of a last round that is not full are cut, a row to each process
-    in turn. Each process gets the same number, though some may have no rows.
+    Ranks take whole ones in turn; those of a last round that is not full are split by rows. Each
+    rank gets the same number, some perhaps without rows.
     """
-    rounds = len(micros) - len(micros) % world.size
-    whole = [micros[i] for i in range(world.rank, rounds, world.size)]
-    return whole + [rows[world.rank :: world.size] for rows in micros[rounds:]]
+    rounds = len(micro_batches) - len(micro_batches) % world.size
+    whole = [micro_batches[i] for i in range(world.rank, rounds, world.size)]
+    return whole + [rows[world.rank :: world.size] for rows in micro_batches[rounds:]]
 
 
-def wrap_ddp(step: nn.Module, world: World) -> nn.Module:
-    """`step` as one of equal copies, whose gradients are summed over all processes."""
+def wrap_ddp(module: nn.Module, world: World) -> nn.Module:
+    """Wrap a module by DDP; gradients are summed over all processes, not averaged."""
     from torch import distributed
     from torch.nn.parallel import DistributedDataParallel
 
-    # Buffers are tables that all have alike. What says so was renamed in torch 2.13.
-    known = inspect.signature(DistributedDataParallel).parameters
-    buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-    copies = DistributedDataParallel(
-        step, gradient_as_bucket_view=True, **cast(Any, {buffers: False})
+    # Buffers are equal tables on all ranks. Torch 2.13 has renamed the option.
+    options = inspect.signature(DistributedDataParallel).parameters
+    sync = "forward_sync_buffers" if "forward_sync_buffers" in options else "broadcast_buffers"
+    wrapped = DistributedDataParallel(
+        module, gradient_as_bucket_view=True, **cast(Any, {sync: False})
     )
-    # Torch's own way would take the mean over processes.
-    copies.register_comm_hook(
-        None,
-        lambda state, bucket: (
-            distributed.all_reduce(bucket.buffer(), async_op=True)
-            .get_future()
-            .then(lambda future: future.value()[0])
-        ),
-    )
-    return copies
+
+    def sum_gradients(state: object, bucket: Any) -> Any:
+        future = distributed.all_reduce(bucket.buffer(), async_op=True).get_future()
+        return future.then(lambda done: done.value()[0])
+
+    wrapped.register_comm_hook(None, sum_gradients)
+    return wrapped
 
 
 def wrap_fsdp(
-    step: nn.Module, blocks: Iterable[nn.Module], device: torch.device, world: World
+    module: nn.Module, blocks: Iterable[nn.Module], device: torch.device, world: World
 ) -> None:
-    """Leave in `step` this process's part of each parameter; gradients are summed."""
+    """Leave in a module this rank's part of each parameter; gradients are summed."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
     mesh = init_device_mesh(device.type, (world.size,))
-    for part in (*blocks, step):
+    for part in (*blocks, module):
         sharded = fully_shard(part, mesh=mesh)
         sharded.set_gradient_divide_factor(1.0)
         sharded.set_force_sum_reduction_for_comms(True)
 
 
 @contextlib.contextmanager
-def gradient_sync(step: nn.Module, last: bool) -> Iterator[None]:
-    """Forward and backward in which gradients are summed over processes only if it is the last."""
+def gradient_sync(module: nn.Module, last: bool) -> Iterator[None]:
+    """Sum the gradients of a pass over processes only after the `last` micro-batch."""
     with contextlib.ExitStack() as stack:
-        if hasattr(step, "no_sync") and not last:
-            stack.enter_context(cast(Any, step).no_sync())
-        if hasattr(step, "set_requires_gradient_sync"):
-            cast(Any, step).set_requires_gradient_sync(last)
+        if hasattr(module, "no_sync") and not last:
+            stack.enter_context(cast(Any, module).no_sync())
+        if hasattr(module, "set_requires_gradient_sync"):
+            cast(Any, module).set_requires_gradient_sync(last)
         yield
 
 
 def full_tensor(tensor: Tensor) -> Tensor:
-    """The whole of a sharded tensor; other tensors unchanged."""
+    """Return the whole of a sharded tensor; other tensors unchanged."""
     return cast(Any, tensor).full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
 def local_shard(tensor: Tensor) -> Tensor:
-    """The part of a tensor that this process holds."""
+    """Return this rank's part of a sharded tensor; other tensors unchanged."""
     return cast(Any, tensor).to_local() if hasattr(tensor, "to_local") else tensor
 
 
 def distribute_like(tensor: Tensor, other: Tensor) -> Tensor:
-    """A whole tensor on the device of `other`, and shared out as that is."""
+    """Return a whole tensor on the device of `other`, sharded as `other` is."""
     tensor = tensor.to(other.device)
     if not hasattr(other, "placements") or tensor.shape != other.shape:
         return tensor
     from torch.distributed.tensor import distribute_tensor
 
-    shared = cast(Any, other)
-    return distribute_tensor(tensor, shared.device_mesh, shared.placements, src_data_rank=None)
+    like = cast(Any, other)
+    return distribute_tensor(tensor, like.device_mesh, like.placements, src_data_rank=None)

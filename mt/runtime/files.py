@@ -1,8 +1,7 @@
 """All file access of `mt`: atomic writes, locks, deletion, and text input.
 
-A file or folder is written beside its final name under a hidden one, fsynced, renamed, and its
-parent fsynced, so that it appears whole or not at all. Text is cut at `\\n` only: U+2028, form
-feeds and lone carriage returns stay inside their line.
+A file or folder is written under a hidden name, fsynced, renamed, and its parent fsynced, so that
+it appears whole or not at all. Lines end at `\\n` only, not at U+2028, form feeds or lone `\\r`.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import IO, Any, BinaryIO, cast
 
 from filelock import FileLock, Timeout
 
@@ -52,7 +51,7 @@ def os_errors_as_mt_errors(path: Path | str) -> Iterator[None]:
 
 
 def _free_bytes(path: Path) -> int:
-    """Free bytes of the disk of a path that need not exist yet."""
+    """Return the free bytes of the disk of a path that need not exist yet."""
     while not path.exists() and path != path.parent:
         path = path.parent
     return shutil.disk_usage(path).free
@@ -86,10 +85,7 @@ def sync(path: Path) -> None:
 def staged(final: Path, replace: bool = True) -> Iterator[Path]:
     """Yield a hidden path for a file, folder or link, which becomes `final` at the end.
 
-    Args:
-        final: its name, in a folder that exists.
-        replace: replace a file or folder of that name; else, when another process has written
-            one meanwhile, keep that and drop ours.
+    Without `replace` an existing `final` is kept and the new one is dropped.
     """
     hidden = final.parent / f".tmp-{final.name}-{os.getpid()}"
     delete(hidden)
@@ -135,12 +131,12 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def as_json(value: Any) -> str:
-    """A value as indented JSON; a number that is not finite is refused."""
+    """Format a value as indented JSON; NaN and infinity are a ValueError."""
     return json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
 
 
 def digest_json(value: Any) -> str:
-    """The sha256 of a JSON value, whatever the order of its keys."""
+    """Return the sha256 of a JSON value, for any order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
@@ -167,7 +163,7 @@ def open_output(path: Path | None) -> Iterator[IO[str]]:
 
 
 def refuse_existing(path: Path, advice: str) -> None:
-    """Raise a ConfigError when a file of the user's would be replaced."""
+    """Raise a ConfigError when a file of the user would be replaced."""
     if path.is_file():
         raise ConfigError("OUTPUT-EXISTS", path, "the file is there already", advice)
 
@@ -194,7 +190,7 @@ def rename_path(path: Path, to: Path) -> None:
 
 
 def delete(path: Path) -> None:
-    """Delete a file or folder if it exists; a folder is renamed first, so never half there."""
+    """Delete a file or folder if it exists; a folder is renamed first, so never half deleted."""
     if not path.exists() and not path.is_symlink():
         return
     with os_errors_as_mt_errors(path):
@@ -210,7 +206,7 @@ def delete(path: Path) -> None:
 
 
 def delete_leftovers(folder: Path) -> None:
-    """Delete what a killed process left half-written or half-deleted in `folder`."""
+    """Delete the hidden files that a killed process has left in a folder."""
     for pattern in (".tmp-*", ".trash-*"):
         for path in folder.glob(pattern):
             delete(path)
@@ -218,21 +214,21 @@ def delete_leftovers(folder: Path) -> None:
 
 @contextlib.contextmanager
 def lock(path: Path, wait: bool = False) -> Iterator[None]:
-    """Acquire a file lock, which the system releases when the process ends.
+    """Lock a file, until the process ends at the latest.
 
     Raises:
-        MachineError: another process has it and `wait` is false.
+        MachineError: another process has locked it and `wait` is false.
     """
     make_folder(path.parent)
     with os_errors_as_mt_errors(path):
         try:
-            held = FileLock(path, timeout=-1 if wait else 0).acquire()
+            acquired = FileLock(path, timeout=-1 if wait else 0).acquire()
         except Timeout:
             owner = path.read_text(encoding="utf-8", errors="replace").strip()
             what = f"in use by {owner or 'another process'}"
             advice = "wait for it to end, or train into another folder with --run"
             raise MachineError("RUN-LOCKED", path.parent, what, advice) from None
-    with held:
+    with acquired:
         with os_errors_as_mt_errors(path):
             now = time.strftime("%Y-%m-%d %H:%M:%S")
             owner = f"process {os.getpid()} on {socket.gethostname()} since {now}\n"
@@ -241,10 +237,10 @@ def lock(path: Path, wait: bool = False) -> Iterator[None]:
 
 
 def cache_folder() -> Path:
-    """Where encoded corpora are kept: `$MT_CACHE`, else the platform's cache folder."""
-    named = os.environ.get("MT_CACHE")
-    if named:
-        return Path(named).absolute()
+    """Return the folder of encoded corpora: `$MT_CACHE`, else in the cache folder of the user."""
+    folder = os.environ.get("MT_CACHE")
+    if folder:
+        return Path(folder).absolute()
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "mt"
 
@@ -253,13 +249,13 @@ def cache_folder() -> Path:
 
 
 def sha256(path: Path) -> str:
-    """The hash of a file's bytes, in hexadecimal."""
+    """Return the hash of a file, in hexadecimal."""
     with os_errors_as_mt_errors(path), open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def describe_parts(parts: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
-    """The sha256 and size of each part, by name, for a manifest."""
+    """Return the sha256 and size of each part, for a manifest."""
     return {
         name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
         for name, data in parts.items()
@@ -267,12 +263,12 @@ def describe_parts(parts: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
 
 
 def read_json(path: Path | zipfile.Path) -> Any:
-    """The value in a JSON file; OSError and ValueError are the caller's to tell."""
+    """Read a JSON file; the caller handles OSError and ValueError."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 def open_bytes(path: Path) -> BinaryIO:
-    """A file to read, decompressed when its first bytes say gzip, xz, bzip2 or zstd.
+    """Open a file to read, decompressed if its first bytes are of gzip, xz, bzip2 or zstd.
 
     Raises:
         DataError: missing, unreadable, or not a regular file.
@@ -288,14 +284,13 @@ def open_bytes(path: Path) -> BinaryIO:
         raise DataError("DATA-FILE", path, error.strerror or str(error), advice) from None
     magic = stream.read(6)
     stream.seek(0)
-    owners: dict[bytes, Any] = {
+    readers: dict[bytes, Any] = {
         b"\x1f\x8b": gzip.GzipFile, b"\xfd7zXZ": lzma.LZMAFile, b"BZh": bz2.BZ2File,
     }  # fmt: skip
-    for start, owner in owners.items():
+    for start, reader in readers.items():
         if magic.startswith(start):
-            stream.close()  # one that is handed a stream would not close it
-            reader: BinaryIO = owner(path)
-            return reader
+            stream.close()  # a reader would not close a stream that it is given
+            return cast(BinaryIO, reader(path))
     if magic.startswith(b"\x28\xb5\x2f\xfd"):
         import zstandard
 
@@ -305,32 +300,29 @@ def open_bytes(path: Path) -> BinaryIO:
 
 
 def read_lines(path: Path) -> Iterator[str]:
-    """Lines of a UTF-8 text file, plain or compressed; raises what `decode_lines` does."""
+    """Yield the lines of a UTF-8 text file, plain or compressed; raises as `decode_lines` does."""
     with open_bytes(path) as stream:
         yield from decode_lines(stream, str(path))
 
 
 @dataclass(frozen=True)
 class LineReader:
-    """The lines of a text file, which can be read again; see `read_lines`."""
+    """The lines of a text file, which can be read several times."""
 
     path: Path
 
     def __iter__(self) -> Iterator[str]:
-        """The lines, from the first."""
+        """Read from the first line."""
         return read_lines(self.path)
 
 
 def decode_lines(
     stream: BinaryIO, name: str, replaced: Callable[[int], None] | None = None
 ) -> Iterator[str]:
-    """The lines of a byte stream, cut at `\\n` only; one `\\r` before it and a BOM are dropped.
+    """Yield the lines of a byte stream, without `\\n`, one `\\r` before it, and a BOM.
 
-    Args:
-        stream: the bytes.
-        name: what the stream is called in an error.
-        replaced: called with the number of each line that is not UTF-8, whose bad bytes become
-            U+FFFD; without it such a line is an error.
+    In a line that is not UTF-8 bad bytes become U+FFFD, and `replaced` is called with its number;
+    without `replaced` such a line is an error.
 
     Raises:
         DataError: damaged compressed data, or a line is not UTF-8; names line and column.
@@ -367,7 +359,7 @@ def _decode_line(raw: bytes, where: str) -> str:
 
 
 def _encoding_error() -> tuple[type[Exception], ...]:
-    """What reading broken compressed data raises."""
+    """Return the exceptions of broken compressed data."""
     import zstandard
 
     return (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, zstandard.ZstdError)

@@ -8,40 +8,33 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 _MESSAGES = (
-    "CUDA error: out of memory",
-    "CUDA out of memory",
-    "can't allocate memory",
-    "not enough memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-)
+    "CUDA error: out of memory", "CUDA out of memory", "can't allocate memory",
+    "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED",
+)  # fmt: skip
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory, a device's or the machine's, did not suffice."""
+    """Whether an error is that of exhausted memory, of a device or of the machine."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     return isinstance(error, RuntimeError) and any(message in str(error) for message in _MESSAGES)
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error says."""
+    """Return the first line of the message of an error."""
     return (str(error).splitlines() or ["no details"])[0]
 
 
 def available_bytes() -> int | None:
-    """Bytes of main memory that this process may still take; None where Linux does not report it.
-
-    The least of what the machine has and of what the control groups leave (versions 1 and 2).
-    """
-    left = list(_control_groups())
-    for line in _read_lines(Path("/proc/meminfo")):
-        if line.startswith("MemAvailable:"):
-            left.append(int(line.split()[1]) * 1024)
-    return max(0, min(left)) if left else None
+    """Return the free main memory by the machine and by control groups; None if unknown."""
+    free = list(_control_groups())
+    meminfo = _read_lines(Path("/proc/meminfo"))
+    free += [int(line.split()[1]) * 1024 for line in meminfo if line.startswith("MemAvailable:")]
+    return max(0, min(free)) if free else None
 
 
 def _control_groups() -> Iterator[int]:
-    """Bytes that each control group above this process leaves."""
+    """Yield the free bytes of each control group (version 1 or 2) above this process."""
     for line in _read_lines(Path("/proc/self/cgroup")):
         _, controllers, place = line.split(":", 2)
         names = ("memory.max", "memory.current")
@@ -60,14 +53,14 @@ def _control_groups() -> Iterator[int]:
 
 
 def _reclaimable(folder: Path) -> int:
-    """Bytes of a control group that are only cached file pages, given back when needed."""
+    """Return the bytes of a control group that are cached file pages, freed when needed."""
     names = ("inactive_file ", "total_inactive_file ")
-    found = [int(s.split()[1]) for s in _read_lines(folder / "memory.stat") if s.startswith(names)]
-    return max(found, default=0)
+    lines = [line for line in _read_lines(folder / "memory.stat") if line.startswith(names)]
+    return max((int(line.split()[1]) for line in lines), default=0)
 
 
 def _read_lines(path: Path) -> Iterator[str]:
-    """Lines of a small file of the system; none when there is no such file."""
+    """Yield the lines of a small system file; none when there is no such file."""
     try:
         yield from path.read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:
@@ -75,16 +68,9 @@ def _read_lines(path: Path) -> Iterator[str]:
 
 
 def bisect_max(fits: Callable[[int], bool], first: int, limit: int, grain: int) -> int | None:
-    """The largest size, to within `grain`, that fits: doubled from `first`, then bisected.
+    """Find the largest size from `first` to `limit` that fits, to within `grain`, by bisection.
 
-    Args:
-        fits: tries a size; when one fits, so do smaller ones.
-        first: the smallest size of interest.
-        limit: the largest.
-        grain: how near is near enough.
-
-    Returns:
-        A size from `first` to `limit`, or None when not even `first` fits.
+    When a size fits, smaller ones must fit, too. Returns None when not even `first` fits.
     """
     good, size = None, min(first, limit)
     while fits(size):
@@ -104,8 +90,8 @@ def bisect_max(fits: Callable[[int], bool], first: int, limit: int, grain: int) 
 def keep_freed_memory() -> None:
     """Make the C library keep freed memory, where it has such an option.
 
-    Each batch frees what the next one needs. To give it back to the kernel and get it again,
-    cleared, costs more than a dropout does; and what is held then swings with each batch.
+    Each batch frees what the next one needs. To get it from the kernel again, cleared, costs more
+    than a dropout.
     """
     if sys.platform != "linux":
         return

@@ -1,8 +1,8 @@
-"""Ctrl-C, whenever it comes: never a trace, never lost, and the exit code that a command says.
+"""SIGINT and SIGTERM: no traceback, no lost signal, and the right exit code.
 
-Python turns SIGINT into KeyboardInterrupt wherever the program happens to be. Within a destructor
-that exception is dropped; within the import of a library in C it may come out as another one; what
-waits in C may begin to wait just after the signal came and just before anybody looked.
+Python turns SIGINT into KeyboardInterrupt at any point of the program. A destructor drops that
+exception; the import of a C library may turn it into another one; a wait in C may begin just after
+the signal came.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NoReturn
 
 from mt.errors import Stopped
@@ -23,24 +24,24 @@ if TYPE_CHECKING:
 INTERRUPT_EXIT_CODE = 130
 """Exit code of what SIGINT stopped."""
 POLL_SECONDS = 0.2
-"""Seconds after which somebody looks again whether a signal has come."""
+"""Seconds after which a lost signal is raised again."""
 _came: list[bool] = []
 _dropped: list[bool] = []
 
 
 def interrupted() -> bool:
-    """Whether a Ctrl-C was raised: what fails afterwards fails because of it."""
+    """Whether SIGINT was raised: later errors are its consequences."""
     return bool(_came)
 
 
 def exit_on_sigint() -> None:
-    """From now on SIGINT ends the process: nothing has begun yet, or all is done."""
+    """Make SIGINT end the process, before any work has begun or when all is done."""
     if not _is_ignored():
         signal.signal(signal.SIGINT, _exit_now)
 
 
 def install() -> None:
-    """From now on SIGINT raises KeyboardInterrupt; a second one ends the process."""
+    """Make SIGINT raise KeyboardInterrupt, and a second one end the process."""
     if _is_ignored():
         return
     _came.clear()
@@ -68,7 +69,7 @@ def _raise_interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _raise_dropped(number: int, frame: FrameType | None) -> None:
-    """SIGALRM came: raise again what was dropped."""
+    """Raise a dropped interrupt again, at SIGALRM."""
     if _dropped:
         _dropped.clear()
         raise KeyboardInterrupt
@@ -77,14 +78,14 @@ def _raise_dropped(number: int, frame: FrameType | None) -> None:
 def _note_dropped(dropped: sys.UnraisableHookArgs) -> None:
     if issubclass(dropped.exc_type, KeyboardInterrupt):
         _dropped.append(True)
-        signal.setitimer(signal.ITIMER_REAL, POLL_SECONDS)  # by then the destructor is through
+        signal.setitimer(signal.ITIMER_REAL, POLL_SECONDS)  # the destructor has ended by then
     else:
         sys.__unraisablehook__(dropped)
 
 
 @contextlib.contextmanager
 def poll_signals() -> Iterator[None]:
-    """While inside, what waits in C for input is made to look for signals again and again."""
+    """Interrupt waits in C regularly, so that Python handles signals."""
     if not hasattr(signal, "setitimer"):
         yield
         return
@@ -99,7 +100,7 @@ def poll_signals() -> Iterator[None]:
 
 @contextlib.contextmanager
 def block_sigint() -> Iterator[None]:
-    """SIGINT that comes while inside is seen after it; a process started inside never sees any."""
+    """Delay SIGINT to the end of the block; a process started inside never gets it."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -116,25 +117,53 @@ class StopRequest:
     number = 0
     """The signal that came to this process."""
     agreed = 0
-    """The signal that came to any process, as all knew it at the last step."""
+    """The signal that came to any process, as agreed at the last step."""
 
     def __init__(self, world: World) -> None:
         self.world = world
 
     def handle(self, number: int, frame: object) -> None:
         """Remember the signal."""
-        if self.number and self.world.size == 1:  # a launcher may well tell it twice
+        if self.number and self.world.size == 1:  # a launcher may send it twice
             raise Stopped(number, "stopped at once, by a second signal; the last save is intact")
         self.number = number
 
 
 @contextlib.contextmanager
 def stop_requests(world: World) -> Iterator[StopRequest]:
-    """Listen to SIGINT and SIGTERM while inside."""
+    """Record SIGINT and SIGTERM inside the block."""
     request = StopRequest(world)
-    before = {s: signal.signal(s, request.handle) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with _handle_stop_signals(request.handle):
         yield request
+
+
+@contextlib.contextmanager
+def raise_on_stop_signals(work: str) -> Iterator[None]:
+    """Raise Stopped at SIGINT and SIGTERM, in the main thread; `work` names the block."""
+    owner = os.getpid()
+    received: list[int] = []
+
+    def stop(number: int, frame: object) -> None:
+        if os.getpid() == owner:
+            received.append(number)
+            raise Stopped(number, f"stopped while {work}; nothing was kept of it")
+        if number == signal.SIGTERM:  # a worker inherits this handler; its parent ends it
+            os._exit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    with _handle_stop_signals(stop):
+        yield
+        if received:  # it came inside a destructor, whose exceptions Python drops
+            raise Stopped(received[0], f"stopped while {work}; what was prepared is kept")
+
+
+@contextlib.contextmanager
+def _handle_stop_signals(handler: Callable[[int, object], None]) -> Iterator[None]:
+    before = {s: signal.signal(s, handler) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, previous in before.items():
+            signal.signal(number, previous)

@@ -55,21 +55,17 @@ def autotune(
     if precision == "auto":
         precision = fastest_cpu_precision(recipe, module, data.pairs, micro_tokens)
     return {
-        "device": device.type,
-        "threads": threads,
-        "micro_tokens": micro_tokens,
+        "device": device.type, "threads": threads, "micro_tokens": micro_tokens,
         "shapes": pick_static_shapes(data, micro_tokens, device),
         "compile": device.type == "cuda" if compiled == "auto" else compiled,
-        "precision": precision,
-        **sharing,
-        "torch": torch.__version__,
-    }
+        "precision": precision, **sharing, "torch": torch.__version__,
+    }  # fmt: skip
 
 
 def _reuse(
     resolved: dict[str, Any], sharing: dict[str, Any], threads: int, report: Reporter
 ) -> dict[str, Any]:
-    """The earlier choices; warn when the torch version or the processes differ."""
+    """Return the earlier choices; warn when the torch version or the processes differ."""
     resolved = {"processes": 1, "sharding": "none", "shapes": [], **resolved}
     if resolved.get("torch", torch.__version__) != torch.__version__:
         what = f"the run began with torch {resolved['torch']}, this is {torch.__version__}"
@@ -85,7 +81,7 @@ def _reuse(
 def find_micro_tokens(
     recipe: Recipe, module: ModelWithLoss, corpus: EncodedPairs, device: torch.device
 ) -> int:
-    """Padded tokens of a forward pass: `batching.micro_tokens`, or the most that fits and helps.
+    """Return `batching.micro_tokens`, or the most padded tokens of a pass that fit and help.
 
     Raises:
         MachineError: not even one pair of the longest sides fits.
@@ -100,14 +96,14 @@ def find_micro_tokens(
 
 
 def worst_batches(corpus: EncodedPairs, tokens: int, device: torch.device) -> list[Batch]:
-    """Full micro-batches of the longest sides in a corpus, and of middling ones."""
+    """Make full micro-batches of the longest sides of a corpus, and of median ones."""
     sides = corpus.source_lengths, corpus.target_lengths
     shapes = [[int(measure(side)) for side in sides] for measure in (np.max, np.median)]
     return [full_batch(max(1, tokens // (s + t)), s, t, device) for s, t in shapes]
 
 
 def full_batch(rows: int, source: int, target: int, device: torch.device) -> Batch:
-    """A micro-batch without any padding."""
+    """Make a micro-batch without padding."""
     ids = torch.full((rows, max(source, target + 1)), END, device=device)
     ones = torch.ones(rows, dtype=torch.int64, device=device)
     return Batch(
@@ -119,16 +115,16 @@ def full_batch(rows: int, source: int, target: int, device: torch.device) -> Bat
 def find_cuda_micro_tokens(
     module: ModelWithLoss, corpus: EncodedPairs, least: int, most: int, device: torch.device
 ) -> int:
-    """The most padded tokens whose forward and backward pass leave the reserve free."""
+    """Find the most padded tokens whose forward and backward pass leave the reserve free."""
 
     def fits(tokens: int) -> bool:
         return all(fits_in_memory(module, each) for each in worst_batches(corpus, tokens, device))
 
-    found = memory.bisect_max(fits, least, most, grain=max(least, most // 32))
-    if found is None:
+    tokens = memory.bisect_max(fits, least, most, grain=max(least, most // 32))
+    if tokens is None:
         what = f"not even {least} slots (2 * data.max_length) fit in the device's memory"
         raise MachineError("OOM", "data.max_length", what, "lower it, or the sizes of the model")
-    return found
+    return tokens
 
 
 def fits_in_memory(module: ModelWithLoss, batch: Batch) -> bool:
@@ -138,13 +134,13 @@ def fits_in_memory(module: ModelWithLoss, batch: Batch) -> bool:
     torch.cuda.reset_peak_memory_stats(device)
     room = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
     try:
-        held = torch.empty(3 * parameter_bytes(module), dtype=torch.uint8, device=device)
+        rest = torch.empty(3 * parameter_bytes(module), dtype=torch.uint8, device=device)
         no_scaler = torch.amp.GradScaler(device.type, enabled=False)
         before = torch.cuda.memory_allocated(device)
         accumulate_gradients(module, cast(Objective, module.objective), [batch], no_scaler)
         # A captured graph keeps as much to itself as a plain pass needs beside it.
         graph = torch.cuda.max_memory_allocated(device) - before
-        del held
+        del rest
     except (OutOfMemory, torch.OutOfMemoryError):
         return False
     finally:
@@ -153,17 +149,16 @@ def fits_in_memory(module: ModelWithLoss, batch: Batch) -> bool:
 
 
 def parameter_bytes(module: nn.Module) -> int:
-    """Bytes of all weights."""
+    """Return the bytes of all weights."""
     return sum(p.numel() * p.element_size() for p in module.parameters())
 
 
 def find_cpu_micro_tokens(
     module: ModelWithLoss, corpus: EncodedPairs, least: int, most: int
 ) -> int:
-    """`most`, or less where the machine's free memory does not hold it.
+    """Return `most`, or fewer padded tokens where the free memory does not suffice.
 
-    Linux grants more memory than there is and then kills. So a small pass is measured and
-    extrapolated, and no large one is tried.
+    Linux grants more memory than there is and then kills, so a small pass is extrapolated.
     """
     room = memory.available_bytes()
     if room is None:
@@ -179,27 +174,27 @@ def find_cpu_micro_tokens(
 
 
 def activation_bytes(module: ModelWithLoss, batch: Batch) -> int:
-    """Bytes that the forward pass of a batch keeps for its backward pass, without weights."""
+    """Return the bytes that a forward pass keeps for its backward pass, without weights."""
     weights = {p.untyped_storage().data_ptr() for p in module.parameters()}
-    kept: dict[int, int] = {}
+    saved: dict[int, int] = {}
 
     def count(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage.nbytes()
+            saved[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     module.train()
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
         terms = module(batch)
     del terms
-    return sum(kept.values())
+    return sum(saved.values())
 
 
 def pick_static_shapes(data: TrainingData, micro_tokens: int, device: torch.device) -> list[Shape]:
-    """A few shapes for a CUDA device, which starts up for each new one; none on a CPU.
+    """Choose a few shapes for a CUDA device, which starts up for each new one; none on a CPU.
 
-    None for a streamed corpus either: its longest pair is unknown. With subword regularisation
+    A streamed corpus has none either: its longest pair is unknown. With subword regularisation
     the shapes fit the longest segmentation that any epoch can have.
     """
     train = data.prepared.train
@@ -214,15 +209,15 @@ def pick_static_shapes(data: TrainingData, micro_tokens: int, device: torch.devi
 def fastest_cpu_precision(
     recipe: Recipe, module: ModelWithLoss, pairs: EncodedPairs, micro_tokens: int
 ) -> Precision:
-    """bf16 where the processor has it and it is measured to win; else fp32."""
+    """Return bf16 where the processor has it and it is measured to be faster; else fp32."""
     if not cpu_has_bf16():
         return "fp32"
     plan = plan_epoch(recipe, pairs, {"micro_tokens": micro_tokens, "shapes": []}, 0)
     batch = collate.collate_pairs(pairs, plan.updates(0)[0][0])
     no_scaler = torch.amp.GradScaler("cpu", enabled=False)
     seconds: dict[Precision, float] = {}
-    both: tuple[Precision, ...] = ("fp32", "bf16")
-    for precision in (*both, *both, *both):
+    both: list[Precision] = ["fp32", "bf16"]
+    for precision in 3 * both:
         module.precision = precision
         began = time.perf_counter()
         accumulate_gradients(module, cast(Objective, module.objective), [batch], no_scaler)

@@ -1,15 +1,15 @@
 """Bit-exact traces of training, and the first difference of two.
 
 RUN/trace.jsonl has a line for each update: its position, a hash of its batch, and loss, gradient
-norm and rate as `float.hex` writes them, which loses no bit. A resume cuts the lines of updates
-that are made again, so a run that was stopped has the trace of one that was not.
+norm and rate as `float.hex` writes them, which loses no bit. A resume drops the lines of updates
+that run again, so a run that was stopped has the trace of one that was not.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +31,7 @@ FIELDS = {
     "epoch": "epoch", "window": "window", "update": "update", "data": "data", **HEX,
     "weights": "weights",
 }  # fmt: skip
-"""What a line holds and how it is called, causes before their effects."""
+"""The fields of a line and their names in words, causes before their effects."""
 
 # ------------------------------------------------------------------------------- writing
 
@@ -39,10 +39,7 @@ FIELDS = {
 class TraceWriter:
     """Writes the trace of a run; a disk that refuses it causes one warning and ends no training.
 
-    Args:
-        run: the run directory.
-        step: updates made so far; lines of later ones are cut.
-        report: prints the warning.
+    It drops the lines of a run directory's trace that came after `step`.
     """
 
     def __init__(self, run: Path, step: int, report: Reporter) -> None:
@@ -54,16 +51,9 @@ class TraceWriter:
         loss: Tensor | float, norm: Tensor | float, rate: float,
         module: nn.Module | None,
     ) -> None:  # fmt: skip
-        """One update: its number, (epoch, window, update within it), what it saw, what came of it.
-
-        Reads `loss` and `norm`, for which the device must have finished the update.
-        """
-        line: dict[str, Any] = {
-            "step": step,
-            "epoch": place[0],
-            "window": place[1],
-            "update": place[2],
-        }
+        """Write an update at (epoch, window, update); waits for the device to have finished it."""
+        line: dict[str, Any] = {"step": step}
+        line |= zip(("epoch", "window", "update"), place, strict=True)
         line["data"] = digest_tensors(t for b in batches for t in (b.rows, b.source, b.target))[:16]
         line |= {"loss": float(loss).hex(), "norm": float(norm).hex(), "rate": rate.hex()}
         if module is not None and step % WEIGHTS_EVERY == 0:
@@ -71,7 +61,7 @@ class TraceWriter:
         self._append(line)
 
     def end(self, step: int, module: nn.Module) -> None:
-        """The weights after the last update."""
+        """Write the hash of the weights after the last update."""
         self._append({"step": step, "weights": weights_digest(module)})
 
     def _append(self, line: dict[str, Any]) -> None:
@@ -79,19 +69,19 @@ class TraceWriter:
 
 
 def weights_digest(module: nn.Module) -> str:
-    """The hash of the bytes of all parameters, in the order of their names."""
+    """Hash the bytes of all parameters, in the order of their names."""
     return digest_tensors(parameter for _, parameter in sorted(module.named_parameters()))
 
 
 def digest_tensors(tensors: Iterable[Tensor]) -> str:
-    """The sha256 of the bytes of tensors, one after the other."""
+    """Return the sha256 of the bytes of tensors, one after the other."""
     import torch
 
-    known = hashlib.sha256()
+    digest = hashlib.sha256()
     for tensor in tensors:
         flat = tensor.detach().cpu().contiguous().flatten()
-        known.update(flat.view(torch.uint8).numpy().data)
-    return known.hexdigest()
+        digest.update(flat.view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 # ----------------------------------------------------------------------------- comparing
@@ -105,14 +95,11 @@ class Difference:
     what: str
     """One of `FIELDS` in words, or `length`: one of them has no such step."""
     values: tuple[str, str]
-    """As they stand there; a float also in decimal."""
+    """As written; a float also in decimal."""
 
 
 def first_difference(one: dict[int, Any], other: dict[int, Any]) -> Difference | None:
-    """The first difference of two traces, as `read_trace` gives them; None when they are equal.
-
-    Weights are compared where both have their hash.
-    """
+    """Find the first difference of two traces; weights are compared where both have their hash."""
     for step in sorted(one.keys() | other.keys()):
         if step not in one or step not in other:
             first, second = ("traced" if step in t else "not traced" for t in (one, other))
@@ -120,31 +107,28 @@ def first_difference(one: dict[int, Any], other: dict[int, Any]) -> Difference |
         for key, words in FIELDS.items():
             values = [trace[step].get(key) for trace in (one, other)]
             if values[0] != values[1] and not (key == "weights" and None in values):
-                return Difference(
-                    step, words, (format_value(key, values[0]), format_value(key, values[1]))
-                )
+                first, second = (format_value(key, value) for value in values)
+                return Difference(step, words, (first, second))
     return None
 
 
 def summarize_equal(one: dict[int, Any], other: dict[int, Any]) -> str:
-    """How much was found equal."""
+    """Say how much was compared and is equal."""
     both = [step for step in one if "weights" in one[step] and "weights" in other[step]]
     weights = f"weights at {len(both)} of them" if both else "weights never"
     return f"equal: {len(one):,} updates compared, {weights}"
 
 
 def format_value(key: str, value: Any) -> str:
-    """A value as a reader compares it."""
+    """Format a value; a float also in decimal."""
     return f"{value} ({float.fromhex(value)!r})" if key in HEX and value else str(value)
 
 
 def read_trace(path: Path) -> dict[int, Any]:
-    """Read the trace of a run directory, or of a file: the fields of each step.
-
-    A last line that a crash left torn is no part of it.
+    """Read the fields of each step from a run directory or a file; ignore a cut last line.
 
     Raises:
-        DataError: there is none, or it is damaged; names the line.
+        DataError: there is no trace, or it is damaged; names the line.
     """
     file = path / FILE_NAME if path.is_dir() else path
     try:
@@ -156,24 +140,23 @@ def read_trace(path: Path) -> dict[int, Any]:
     lines = raw.split(b"\n")[:-1]
     if not lines:
         raise DataError("TRACE-NONE", file, "it is empty", "train with `mt train --trace`")
-    known: dict[int, Any] = {}
-    for number, line in _numbered_lines(file, lines):
-        known.setdefault(number, {}).update(line)
-    return known
-
-
-def _numbered_lines(file: Path, lines: Sequence[bytes]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The step of each line, and the line."""
-    for number, raw in enumerate(lines, start=1):
-        try:
-            line = json.loads(raw)
-            step = line["step"]
-            whole = type(step) is int and line.keys() <= {"step", *FIELDS}
-            for key in HEX.keys() & line.keys():
-                float.fromhex(line[key])
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
-            whole = False
-        if not whole:
+    trace: dict[int, Any] = {}
+    for number, line in enumerate(lines, start=1):
+        fields = _parse_line(line)
+        if fields is None:
             advice = "restore the file, or make the run again with --trace"
             raise DataError("TRACE-DAMAGED", f"{file}:{number}", "not a line of a trace", advice)
-        yield step, line
+        trace.setdefault(fields["step"], {}).update(fields)
+    return trace
+
+
+def _parse_line(line: bytes) -> dict[str, Any] | None:
+    """Return the fields of a line; None when it is damaged."""
+    try:
+        fields: dict[str, Any] = json.loads(line)
+        for key in HEX.keys() & fields.keys():
+            float.fromhex(fields[key])
+        sound = type(fields["step"]) is int and fields.keys() <= {"step", *FIELDS}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
+        return None
+    return fields if sound else None

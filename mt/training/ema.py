@@ -14,8 +14,7 @@ from mt.runtime.torch_private import lerp_all
 class MovingAverage:
     """The exponential moving average of a module's weights, as a module of its own.
 
-    Early on, when few updates were seen, the decay is (1 + n) / (10 + n), so that the random
-    start is soon forgotten.
+    The decay of update n is at most (1 + n) / (10 + n), which soon forgets the random start.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
@@ -24,7 +23,7 @@ class MovingAverage:
 
     @torch.no_grad()
     def update(self, module: nn.Module, step: int, finite: Tensor) -> None:
-        """Take in the weights after update number `step`, counted from 1, if it was `finite` []."""
+        """Average in the weights after update `step`, counted from 1, where `finite` [] is true."""
         decay = min(self.decay, (1 + step) / (10 + step))
         averages = [local_shard(parameter) for parameter in self.module.parameters()]
         weights = [local_shard(parameter) for parameter in module.parameters()]

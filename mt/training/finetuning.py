@@ -1,7 +1,7 @@
-"""Training that begins with the weights of another model: what it inherits, what it leaves alone.
+"""Fine-tuning: initialise and freeze weights.
 
-Only safetensors and JSON are read of the other model, and only once: the run that begins with it
-has from then on all that it needs.
+The other model is read only once, and only its safetensors and JSON; a run that has begun no
+longer needs it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from mt.checkpoints import averaging, checkpoint, run_directory
 from mt.checkpoints.bundle import open_loaded_model
-from mt.checkpoints.run_directory import LoadedModel
 from mt.config.recipe import Recipe, dump
 from mt.errors import ConfigError, ModelError
 from mt.models.modules.head_gates import is_gate
@@ -29,94 +28,77 @@ KEY = "training.initialise_from"
 
 
 def inherited_vocabulary(recipe: Recipe, run: Path | None = None) -> Vocabulary | None:
-    """The vocabulary that a recipe has from another model; None: it has one of its own.
+    """Return the vocabulary of the other model; None: the recipe has its own.
 
-    Args:
-        recipe: what is trained.
-        run: its run directory; once it has been begun, the other model is not asked any more.
+    A run that has a checkpoint has its vocabulary in its directory `run`.
 
     Raises:
         ModelError: the other model is none, or `vocabulary.path` names another vocabulary.
     """
     if recipe.training.initialise_from is None:
         return None
-    if (
-        run is not None
-        and (run / "vocabulary.json").exists()
-        and averaging.last_checkpoints(run, 1)
-    ):
+    if run and (run / "vocabulary.json").exists() and averaging.last_checkpoints(run, 1):
         return Vocabulary.load(run)
     path = Path(recipe.training.initialise_from)
-    known = open_loaded_model(path).vocabulary
+    vocabulary = open_loaded_model(path).vocabulary
     if recipe.vocabulary.path is not None:
         named = learn.open_existing(recipe.vocabulary)
-        if _pieces_digest(named) != _pieces_digest(known):
-            what = (
-                f"{_describe_vocabulary(named)}, that of {path} has {_describe_vocabulary(known)}"
-            )
+        if _pieces_digest(named) != _pieces_digest(vocabulary):
+            one, other = _describe_vocabulary(named), _describe_vocabulary(vocabulary)
             advice = "leave out vocabulary.path to have the vocabulary of the model"
+            what = f"{one}, that of {path} has {other}"
             raise ModelError("VOCAB-MISMATCH", recipe.vocabulary.path, what, advice)
-    return known
+    return vocabulary
 
 
-def _pieces_digest(known: Vocabulary) -> str:
-    """The hash of a vocabulary, whatever its control pieces are called."""
-    return Vocabulary(known.kind, known.source, known.target, {}).digest
+def _pieces_digest(vocabulary: Vocabulary) -> str:
+    """Hash a vocabulary without the names of its control pieces."""
+    return Vocabulary(vocabulary.kind, vocabulary.source, vocabulary.target, {}).digest
 
 
-def _describe_vocabulary(known: Vocabulary) -> str:
-    sizes = dict.fromkeys((known.source_size, known.target_size))
-    return f"{' and '.join(f'{size:,}' for size in sizes)} pieces ({known.digest[:16]})"
+def _describe_vocabulary(vocabulary: Vocabulary) -> str:
+    sizes = dict.fromkeys((vocabulary.source_size, vocabulary.target_size))
+    return f"{' and '.join(f'{size:,}' for size in sizes)} pieces ({vocabulary.digest[:16]})"
 
 
 def read_initial_weights(recipe: Recipe) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The weights that training begins with, and what they are, for `resolved.json`.
+    """Read the weights that training begins with, and their origin for `resolved.json`.
 
     Raises:
         ModelError: there are none, or they are damaged.
     """
-    opened = open_loaded_model(Path(recipe.training.initialise_from or ""))
-    found = checkpoint.model_weights(opened.model())
-    return found, {"path": str(opened.folder), "step": opened.step, "weights": _digest(found)}
-
-
-def _digest(tensors: dict[str, Tensor]) -> str:
     from safetensors.torch import save
 
-    return hashlib.sha256(save(tensors)).hexdigest()
+    opened = open_loaded_model(Path(recipe.training.initialise_from or ""))
+    weights = checkpoint.model_weights(opened.model())
+    digest = hashlib.sha256(save(weights)).hexdigest()
+    return weights, {"path": str(opened.folder), "step": opened.step, "weights": digest}
 
 
-def initialize_from(model: nn.Module, found: dict[str, Tensor], recipe: Recipe) -> None:
+def initialize_from(model: nn.Module, weights: dict[str, Tensor], recipe: Recipe) -> None:
     """Copy the weights of `read_initial_weights` into a model; its new gates stay as they are.
 
     Raises:
         ModelError: it is a model of another shape; names tensors and settings that differ.
     """
     gates = {name: p for name, p in model.named_parameters() if is_gate(name)}  # may be new
+    path = Path(recipe.training.initialise_from or "")
     try:
-        checkpoint.load_into(model, {**gates, **found}, Path(recipe.training.initialise_from or ""))
+        checkpoint.load_into(model, {**gates, **weights}, path)
     except ModelError as error:
+        old, new = dump(open_loaded_model(path).recipe)["model"], dump(recipe)["model"]
+        differing = [
+            (KEY, f"model.{key}: that model has {before!r}, the recipe {now!r}")
+            for key, before, now in run_directory.differing_keys(old, new)
+            if "dropout" not in key
+        ]
         (where, what), *others = error.problems
         advice = "give the model section the values of that run (`mt config RUN/config.yaml`)"
-        differing = _differing_settings(recipe)
-        raise ModelError(
-            "CKPT-SHAPE", where, what, advice, [*others, *((KEY, each) for each in differing)]
-        ) from None
-
-
-def _differing_settings(recipe: Recipe) -> list[str]:
-    """The settings of the model that are not those of the one it begins with."""
-    opened: LoadedModel = open_loaded_model(Path(recipe.training.initialise_from or ""))
-    old, new = dump(opened.recipe)["model"], dump(recipe)["model"]
-    return [
-        f"model.{key}: that model has {before!r}, the recipe {now!r}"
-        for key, before, now in run_directory.differing_keys(old, new)
-        if "dropout" not in key
-    ]
+        raise ModelError("CKPT-SHAPE", where, what, advice, [*others, *differing]) from None
 
 
 def freeze_parameters(model: nn.Module, patterns: Sequence[str]) -> int:
-    """Leave the parameters alone whose names match a pattern; how many weights these are.
+    """Freeze the parameters whose names match a pattern; return how many weights these are.
 
     Raises:
         ConfigError: a pattern matches none, or nothing is left to train.
@@ -124,27 +106,24 @@ def freeze_parameters(model: nn.Module, patterns: Sequence[str]) -> int:
     named = dict(model.named_parameters())
     frozen: set[str] = set()
     for pattern in patterns:
-        found = [name for name in named if fnmatchcase(name, pattern)]
-        if not found:
+        matching = [name for name in named if fnmatchcase(name, pattern)]
+        if not matching:
             near = _similar_names(pattern, named)
             what = f"{pattern!r} matches no parameter; there are: {', '.join(near)}, ..."
             advice = "patterns are of shells: encoder.*, *embedding*, *.norm.weight"
             raise ConfigError("FREEZE-NONE", "training.freeze", what, advice)
-        frozen.update(found)
+        frozen.update(matching)
     if len(frozen) == len(named):
-        what, advice = "nothing is left to train", "freeze less"
-        raise ConfigError("FREEZE-ALL", "training.freeze", what, advice)
+        what = "nothing is left to train"
+        raise ConfigError("FREEZE-ALL", "training.freeze", what, "freeze less")
     for name in frozen:
         named[name].requires_grad_(False)
     return sum(named[name].numel() for name in frozen)
 
 
 def _similar_names(pattern: str, names: Iterable[str]) -> list[str]:
-    """A few names, or beginnings of names, that the pattern may have meant."""
-    choices: dict[str, None] = {}
-    for name in names:
-        parts = name.split(".")
-        for end in range(1, len(parts) + 1):
-            choices[".".join(parts[:end])] = None
+    """Return a few names, or beginnings of names, that are like the pattern."""
+    split = [name.split(".") for name in names]
+    choices = dict.fromkeys(".".join(p[:end]) for p in split for end in range(1, len(p) + 1))
     plain = pattern.strip("*.")
     return difflib.get_close_matches(plain, choices, n=4, cutoff=0.4) or list(choices)[:4]

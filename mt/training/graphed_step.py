@@ -21,38 +21,35 @@ MAX_GRAPHS = 96
 
 
 class GraphedStep:
-    """Runs micro-batches: plainly the first time a shape occurs, replayed afterwards.
+    """Runs the micro-batches of `module`: plainly the first time of a shape, then replayed.
 
     The first time is the warm-up (kernels are compiled, libraries allocate their workspaces) and
     counts like any other. When a capture fails, everything runs plainly, after one warning.
-    Randomness follows the device's generator, which is seeded before each update.
-
-    Args:
-        step: model and objective; its gradients get their addresses here, and keep them.
-        log: where a warning goes.
+    Randomness follows the device's generator, which is seeded before each update. Gradients get
+    their addresses here and keep them.
     """
 
-    def __init__(self, step: nn.Module, log: Callable[[str], None]) -> None:
+    def __init__(self, module: nn.Module, log: Callable[[str], None]) -> None:
         # Plain passes, too, run on the capturing stream (`GraphCapturer.warm_up`): autograd adds
         # gradients on the stream of their first addition.
         capturer = CudaGraphs(torch.device("cuda", torch.cuda.current_device()))
         self.graphs = GraphCache(capturer, log, max_graphs=MAX_GRAPHS)
         self.captured = self.graphs.captured
-        for parameter in step.parameters():
+        for parameter in module.parameters():
             parameter.grad = torch.zeros_like(parameter)
 
     def __call__(
-        self, step: nn.Module, batch: Batch, counts: Mapping[str, Tensor],
+        self, module: nn.Module, batch: Batch, counts: Mapping[str, Tensor],
         scaler: torch.amp.GradScaler,
     ) -> Tensor:  # fmt: skip
-        """Add the gradient of a micro-batch; its part of the mean loss, []."""
+        """Add the gradient of a micro-batch; return its part of the mean loss, []."""
         names = [field.name for field in fields(Batch)]
 
         def work(*tensors: Tensor) -> tuple[Tensor, list[Tensor]]:
             inputs = Batch(*tensors[: len(names)])
             own = dict(zip(counts, tensors[len(names) :], strict=True))
-            part = accumulate_micro_batch(step, inputs, own, scaler)
-            return part, list(step.buffers())  # which must outlive the graph
+            part = accumulate_micro_batch(module, inputs, own, scaler)
+            return part, list(module.buffers())  # which must outlive the graph
 
         tensors = [getattr(batch, name) for name in names]
         shape = (batch.source.shape, batch.target.shape)

@@ -20,21 +20,21 @@ class HeadGateLoss(nn.Module):
     def __init__(self, objective: nn.Module, model: nn.Module, weight: float) -> None:
         super().__init__()
         self.objective, self.weight = objective, weight
-        self.closing = nn.ModuleList(m for m in model.modules() if isinstance(m, HardConcrete))
+        self.gates = nn.ModuleList(m for m in model.modules() if isinstance(m, HardConcrete))
         self.routers = nn.ModuleList(m for m in model.modules() if hasattr(m, "balance"))
 
     def counts(self, batch: Batch) -> Mapping[str, Tensor]:
-        """The positions, or sentences, that each term will sum."""
+        """Count the positions or sentences of each term."""
         counts = cast(Objective, self.objective).counts(batch)
         return {**counts, "head_gates": _count_sentences(batch)} if self.training else counts
 
     def forward(self, batch: Batch) -> Loss:
-        """The loss of one micro-batch."""
+        """Return the loss of one micro-batch."""
         terms: Loss = self.objective(batch)
         if not self.training:
             return terms
         sentences = _count_sentences(batch)
-        total = sentences * sum(cast(HardConcrete, each).expected() for each in self.closing)
+        total = sentences * sum(cast(HardConcrete, each).expected() for each in self.gates)
         total = total + sum(cast(Any, each).balance() for each in self.routers)
         return (*terms, Term("head_gates", total, sentences, self.weight))
 
@@ -44,7 +44,7 @@ def _count_sentences(batch: Batch) -> Tensor:
 
 
 def add_head_gate_loss(objective: nn.Module, model: nn.Module, config: object) -> nn.Module:
-    """The objective with the terms of the model's gates or routers, if its `config` has any."""
+    """Add the terms of the model's gates or routers, if its `config` has any."""
     gates: Config | None = getattr(config, "head_gates", None)
     weight = getattr(config, "balance_weight", None) if gates is None else gates.weight
     return objective if weight is None else HeadGateLoss(objective, model, weight)

@@ -34,6 +34,7 @@ from mt.runtime.distributed import SINGLE, World
 from mt.runtime.signals import stop_requests
 from mt.training import overfitting, schedule
 from mt.training.determinism_trace import TraceWriter
+from mt.training.meter import Meter
 from mt.training.overfitting import OverfittingState
 from mt.training.reporter import Reporter, SilentReporter
 from mt.training.session import TrainingRun
@@ -54,11 +55,8 @@ def train(
 ) -> None:
     """Train a recipe in a run directory, from its last checkpoint on if it has one.
 
-    Each rank calls this; rank 0 alone writes and prints.
-
-    Args:
-        fresh: start over; the old run directory is renamed.
-        trace: write `trace.jsonl`, a line for each update.
+    Each rank calls this; rank 0 alone writes and prints. `fresh` renames the old run directory
+    and starts over; `trace` writes `trace.jsonl`, a line for each update.
 
     Raises:
         MtError: anything that the user can mend.
@@ -94,7 +92,7 @@ def train(
 def train_update(
     run: TrainingRun, micro_batches: list[PairIndices], state: TrainState, after: Cursor
 ) -> TrainState:
-    """Update the weights once, by the micro-batches of one group."""
+    """Update the weights once; return the state after it, whose cursor is `after`."""
     recipe, module, world, step = run.recipe, run.module, run.world, state.step + 1
     began = time.perf_counter()
     own = run.data.rank_micro_batches(micro_batches)
@@ -111,13 +109,11 @@ def train_update(
     rate *= recipe.optimizer.learning_rate
     norm, finite = optimizer_step(run, step, rate)
     if run.tracing:
-        write_trace(run, state, batches, (loss, norm, rate))
+        write_trace(run, state, batches, loss, norm, rate)
     rows = np.concatenate(own)
     run.unread.append((step, rows, finite))
-    tokens = run.data.count_target_tokens(micro_batches)
-    run.meter.add(
-        loss, norm, tokens, run.data.count_positions(rows), batches, loaded - began
-    )  # fmt: skip
+    tokens, positions = run.data.count_target_tokens(micro_batches), run.data.count_positions(rows)
+    run.meter.add(loss, norm, tokens, positions, batches, loaded - began)
     for batch in split:
         report_split(run, step, batch)
     state = replace(
@@ -129,15 +125,15 @@ def train_update(
         state = collect_skipped(run, state)
     if reporting:
         figures = {"learning_rate": rate, **run.meter.read(world)}
+        run.meter = Meter()
         run.report.report({**progress_figures(state), **figures})
     return state
 
 
 def optimizer_step(run: TrainingRun, step: int, rate: float) -> tuple[Tensor, Tensor]:
-    """Apply the gradients; return their norm [] and whether it is finite [].
+    """Apply the gradients if their norm is finite; return the norm [] and whether it is finite [].
 
-    When it is not finite, weights, optimizer and average stay as they are. The device decides;
-    the host reads the flag in `collect_skipped`.
+    The device decides; the host reads the flag in `collect_skipped`.
     """
     run.scaler.unscale_(run.optimizer)
     clip = run.recipe.training.clip or float("inf")
@@ -154,10 +150,10 @@ def optimizer_step(run: TrainingRun, step: int, rate: float) -> tuple[Tensor, Te
 
 
 def write_trace(
-    run: TrainingRun, state: TrainState, batches: list[Batch], made: tuple[Tensor, Tensor, float]
-) -> None:
+    run: TrainingRun, state: TrainState, batches: list[Batch], loss: Tensor, norm: Tensor,
+    rate: float,
+) -> None:  # fmt: skip
     """Write a line of the trace: rank 0's batches, and the loss, norm and rate of all ranks."""
-    loss, norm, rate = made
     loss = distributed.all_reduce_sum(run.world, loss)
     if run.trace:
         place = (state.epoch, state.window, state.update)
@@ -166,12 +162,12 @@ def write_trace(
 
 
 def due(step: int, every: int) -> bool:
-    """Whether a task that runs every `every` steps runs at this one."""
+    """Whether a task that runs every so many steps is due."""
     return step % every == 0
 
 
 def derive_seed(*parts: int) -> int:
-    """A seed for torch from integers; neighbouring integers give unrelated seeds."""
+    """Derive a seed for torch from integers; neighbouring integers give unrelated seeds."""
     text = "/".join(map(str, parts)).encode()
     return int.from_bytes(hashlib.sha256(text).digest()[:8]) >> 1
 
@@ -190,16 +186,17 @@ def run_due_tasks(run: TrainingRun, state: TrainState, last: bool = False) -> Tr
             state, better = record_validation(run, collect_skipped(run, state), result)
         else:  # stopped by a signal: the validation, and with it the end, is still to come
             state = replace(sync_stop_and_time(run, state), finished="")
-    wanted = better or last or due(step, plan.save_every) or bool(run.stop.agreed)
-    if wanted and step and (better or last or not is_saved(run, step)):
+    must_save = better or last
+    may_save = step and (must_save or due(step, plan.save_every) or bool(run.stop.agreed))
+    if may_save and (must_save or not is_saved(run, step)):
         state = replace(collect_skipped(run, state), scaler=run.scaler.state_dict() or None)
         save_checkpoint(run, state, better)
-    run.meter.since += time.perf_counter() - began  # not a part of training's speed
+    run.meter.since += time.perf_counter() - began  # does not count for the speed of training
     if run.stop.agreed:
         distributed.barrier(run.world)  # the launcher kills the others as soon as one exits
         name = signal.Signals(run.stop.agreed).name
-        kept = f"saved in {run.folder}" if step else "nothing was trained yet"
-        raise Stopped(run.stop.agreed, f"stopped by {name} at step {step}, {kept}")
+        saved = f"saved in {run.folder}" if step else "nothing was trained yet"
+        raise Stopped(run.stop.agreed, f"stopped by {name} at step {step}, {saved}")
     return state
 
 
@@ -224,7 +221,7 @@ def run_validation(
 def record_validation(
     run: TrainingRun, state: TrainState, result: Validation
 ) -> tuple[TrainState, bool]:
-    """Report a validation; the state after it, and whether it is the best so far."""
+    """Report a validation; return the state after it, and whether it is the best so far."""
     plan = run.recipe.training
     figures = {**progress_figures(state), **result.values}
     run.report.validation(figures, result.samples[: plan.samples])
@@ -242,8 +239,8 @@ def check_overfitting(run: TrainingRun, state: TrainState, result: Validation) -
     valid, train = (result.values.get(name) for name in ("valid_loss", "train_loss"))
     if valid is None or train is None:
         return state
-    known = OverfittingState(**state.gap) if state.gap else None
-    gap = overfitting.observe(known, state.step, valid, train)
+    before = OverfittingState(**state.gap) if state.gap else None
+    gap = overfitting.observe(before, state.step, valid, train)
     if gap is None:
         return state
     warning = overfitting.warning(gap, valid, train, run.recipe)
@@ -254,7 +251,7 @@ def check_overfitting(run: TrainingRun, state: TrainState, result: Validation) -
 
 
 def stop_reason(run: TrainingRun, state: TrainState) -> str:
-    """Why training is over, or an empty string."""
+    """Return why training is over, or an empty string."""
     plan = run.recipe.training
     if plan.max_steps is not None and state.step >= plan.max_steps:
         return f"{state.step} updates made (training.max_steps)"
@@ -283,13 +280,13 @@ def finish_run(run: TrainingRun, state: TrainState) -> None:
 
 
 def is_saved(run: TrainingRun, step: int) -> bool:
-    """Whether a step has a checkpoint; rank 0 looks."""
+    """Whether a step has a checkpoint, as rank 0 sees the disk."""
     folder = run.folder / "checkpoints" / checkpoint.checkpoint_name(step)
     return distributed.from_main(run.world, folder.is_dir)
 
 
 def save_checkpoint(run: TrainingRun, state: TrainState, better: bool) -> None:
-    """Gather everything from all ranks; rank 0 writes it."""
+    """Gather a checkpoint from all ranks; rank 0 writes it."""
     state = replace(state, stream=run.data.pack_cursor(state))
     averaged = run.average.module if run.average else None
     tensors = checkpoint.training_tensors(run.module, averaged, run.optimizer)
@@ -310,23 +307,21 @@ def write_checkpoint(
     waits = iter(RETRY_SECONDS)
     while True:
         try:
-            return checkpoint.save_checkpoint(
-                run.folder, name, model, state, run.metadata, tensors
-            )  # fmt: skip
+            return checkpoint.save_checkpoint(run.folder, name, model, state, run.metadata, tensors)
         except MachineError as error:
             seconds = next(waits, None)
             if seconds is None or error.code != "DISK":
                 raise
-            (where, what), *_ = error.problems
-            warning = f"mt: warning[DISK] {where}: {what}; trying again in {seconds:.0f} s"
-            run.report.log(warning)
+            where, what = error.problems[0]
+            message = f"{where}: {what}; trying again in {seconds:.0f} s"
+            run.report.log(f"mt: warning[DISK] {message}")
             time.sleep(seconds)
 
 
 def delete_old_checkpoints(run: TrainingRun) -> None:
-    """Delete old checkpoints, and first those that only a signal caused.
+    """Delete old checkpoints, first those that only a signal caused.
 
-    What is kept, and averaged at the end, then does not depend on where a run was stopped.
+    Which checkpoints stay, and are averaged, then does not depend on where a run was stopped.
     """
     plan = run.recipe.training
 
@@ -357,9 +352,10 @@ def average_last(run: TrainingRun, state: TrainState) -> None:
         assert result is not None
         value = result.value(plan.monitor)
         if world.is_main:
-            made = replace(state, best=value if math.isfinite(value) else None, best_step=None)
+            best = value if math.isfinite(value) else None
+            averaged = replace(state, best=best, best_step=None)
             name = run_directory.AVERAGE
-            checkpoint.save_checkpoint(folder, name, model, made, run.metadata)
+            checkpoint.save_checkpoint(folder, name, model, averaged, run.metadata)
     line = f"average of the last {plan.average} checkpoints: {plan.monitor} {abs(value):.2f}"
     if math.isfinite(value) and (state.best is None or value > state.best):
         if world.is_main:
@@ -381,16 +377,16 @@ def collect_skipped(run: TrainingRun, state: TrainState) -> TrainState:
     if not unread:
         return state
     finite = torch.stack([flag for _, _, flag in unread]).tolist()
-    for (step, rows, _), kept in zip(unread, finite, strict=True):
-        in_a_row = 0 if kept else state.skipped_in_a_row + 1
-        state = replace(state, skipped=state.skipped + (not kept), skipped_in_a_row=in_a_row)
-        if not kept:
+    for (step, rows, _), applied in zip(unread, finite, strict=True):
+        in_a_row = 0 if applied else state.skipped_in_a_row + 1
+        state = replace(state, skipped=state.skipped + (not applied), skipped_in_a_row=in_a_row)
+        if not applied:
             report_skipped(run, state, step, rows)
     return state
 
 
 def report_skipped(run: TrainingRun, state: TrainState, step: int, rows: PairIndices) -> None:
-    """Report a skipped update; end a run that skips all."""
+    """Report a skipped update; end a run that skips MAX_SKIPPED in a row."""
     if run.scaler.is_enabled() and state.skipped_in_a_row < MAX_SKIPPED:
         return  # how fp16 finds its scale
     some = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
@@ -402,10 +398,8 @@ def report_skipped(run: TrainingRun, state: TrainState, step: int, rows: PairInd
         f"its {len(rows)} pairs{part}, numbered {whose}: {some}"
     )
     if state.skipped_in_a_row >= MAX_SKIPPED:
-        advice = (
-            "lower optimizer.learning_rate or raise schedule.warmup_steps; the last save is sound"
-        )
-        raise DivergedError("DIVERGED", f"step {step}", what, advice)
+        advice = "lower optimizer.learning_rate or raise schedule.warmup_steps"
+        raise DivergedError("DIVERGED", f"step {step}", what, f"{advice}; the last save is sound")
 
 
 def report_split(run: TrainingRun, step: int, batch: Batch) -> None:
@@ -420,12 +414,9 @@ def report_split(run: TrainingRun, step: int, batch: Batch) -> None:
 
 
 def progress_figures(state: TrainState) -> dict[str, Any]:
-    """The position of a run, for reports."""
+    """Return the position of a run, for reports."""
     return {
-        "step": state.step,
-        "epoch": state.epoch,
-        "total_target_tokens": state.tokens,
-        "seconds": round(state.seconds, 3),
-        "skipped": state.skipped,
+        "step": state.step, "epoch": state.epoch, "total_target_tokens": state.tokens,
+        "seconds": round(state.seconds, 3), "skipped": state.skipped,
         **streaming.position_figures(state.stream),
-    }
+    }  # fmt: skip

@@ -1,8 +1,7 @@
-"""Losses of the projection to the vocabulary, without ever holding all logits.
+"""Losses of the projection to the vocabulary, without all logits in memory.
 
-`chunked_loss` projects a few hundred positions at a time and forms the gradients while their
-probabilities are at hand, so that nothing is computed twice. What a loss adds to it is the
-derivative by the logits of a chunk.
+`chunked_loss` projects a few hundred positions at a time and forms the gradients in the same
+pass. A loss gives it the derivative by the logits of a chunk.
 
 Legend: P real positions, D model width, V vocabulary.
 """
@@ -76,15 +75,13 @@ def chunked_loss(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, logit_gradient: LogitGradient,
     passes: int = 1, smoothing: float = 0.0, kept: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Sum a loss over P positions; the gradients are formed by the forward pass.
+    """Sum a loss over P positions; the forward pass forms the gradients.
 
     Products are taken in the autocast type, sums in fp32.
 
     Args:
-        hidden: [passes * P, D], one pass after the other.
+        hidden: [passes * P, D], one pass over the positions after the other.
         weight: [V, D]. bias: [V] or None.
-        logit_gradient: the loss of a chunk; see `LogitGradient`.
-        passes: passes over the same positions; those of a chunk are projected together.
         smoothing: share of each label spread evenly over V, on top of `logit_gradient`.
         kept: [passes * P, 1], 1 where a position counts; None: all do.
 
@@ -121,7 +118,7 @@ def _uniform_part(
     gradients: Gradients, hidden: Tensor, weight: Tensor, bias: Tensor | None,
     kept: Tensor | None, smoothing: float,
 ) -> Tensor:  # fmt: skip
-    """The part of the loss [] that smoothing / V on every label takes off; adds its gradients.
+    """Return the part of the loss [] that smoothing / V takes off each label; add its gradients.
 
     Its derivative is the same for every logit, so sums of rows suffice in place of P x V.
     """
@@ -140,14 +137,10 @@ def _uniform_part(
 
 
 def select_real_positions(hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, int | None]:
-    """Select the positions of a batch that have labels.
-
-    Args:
-        hidden: [B, T, D], or of n passes over the batch, one after the other, [n*B, T, D].
-        labels: [B, T].
+    """Select the positions with labels from n passes over a batch: [n*B, T, D] and [B, T].
 
     Returns:
-        Hidden states [n*P, D], labels [P], and the label that counts nothing, if there is one.
+        Hidden states [n*P, D], labels [P], and the label to ignore, if there is one.
     """
     passes = len(hidden) // len(labels)
     if hidden.device.type != "cpu":
@@ -159,7 +152,7 @@ def select_real_positions(hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tenso
 
 
 def _real(labels: Tensor, ignored: int | None, dtype: torch.dtype) -> Tensor | None:
-    """[P, 1] 1 where a label counts; None when all do."""
+    """Return [P, 1], 1 where a label counts; None when all do."""
     return None if ignored is None else (labels != ignored)[:, None].to(dtype)
 
 
@@ -173,11 +166,9 @@ def linear_cross_entropy(
     (Szegedy et al. 2015).
 
     Args:
-        hidden: [P, D]; best of real positions only, where finding them costs nothing.
-        weight: [V, D]. bias: [V] or None.
-        labels: [P] ids.
+        hidden: [P, D]. weight: [V, D]. bias: [V] or None. labels: [P] ids.
         smoothing: share of the probability spread over the vocabulary.
-        ignored: positions with this label count nothing.
+        ignored: label of the positions that do not count.
     """
     kept = _real(labels, ignored, hidden.dtype)
     # The labels' places in a flat buffer: scatter_add_ is slow in bf16 on a CPU.
@@ -221,10 +212,7 @@ def linear_two_passes(
     The divergence, (KL(p||q) + KL(q||p)) / 2, is taken in fp32: it is a small difference.
 
     Args:
-        hidden: [2P, D], the first pass, then the second.
-        weight, bias, smoothing, ignored: see `linear_cross_entropy`.
-        labels: [P] ids, the same for both.
-        alpha: weight of the divergence.
+        hidden: [2P, D], the first pass, then the second; others as in `linear_cross_entropy`.
 
     Returns:
         The cross-entropies of both passes plus alpha times the divergence, []; and the
@@ -249,10 +237,9 @@ def linear_two_passes(
 def _two_pass_slopes(
     logits: Tensor, labels: Tensor, smoothing: float, alpha: float, kept: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The derivative [2P, V], the cross-entropy [] and the divergence [] of two passes.
+    """Return the derivative [2P, V], the cross-entropy [] and the divergence [] of two passes.
 
-    The derivative is that of cross-entropy plus alpha times divergence by the logits [2P, V],
-    where `kept` [P, 1] is 1; `_uniform_part` has the rest of smoothing.
+    The derivative is by the logits [2P, V]; `_uniform_part` has the rest of smoothing.
     """
     both = labels.repeat(2)[:, None]
     normaliser = logits.logsumexp(-1, True)

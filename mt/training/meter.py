@@ -19,50 +19,35 @@ class Meter:
     """Figures since the last report."""
 
     def __init__(self) -> None:
-        self.clear()
-
-    def clear(self) -> None:
-        """Start over."""
         self.loss: list[Tensor] = []
         self.norm = torch.zeros(())
-        self.tokens, self.slots, self.real, self.splits, self.wait = 0, 0, 0, 0, 0.0
+        self.tokens, self.padded_tokens, self.real, self.splits, self.wait = 0, 0, 0, 0, 0.0
         self.since = time.perf_counter()
 
     def add(
         self, loss: Tensor, norm: Tensor, tokens: int, real: int, batches: list[Batch], wait: float
     ) -> None:
-        """Count one update, of `tokens` real target and `real` source and target positions."""
+        """Count an update of `tokens` real target and `real` source and target positions."""
         self.loss.append(loss)
         self.norm, self.tokens, self.wait = norm, self.tokens + tokens, self.wait + wait
         self.real += real
-        self.slots += sum(batch.source.numel() + batch.labels.numel() for batch in batches)
+        self.padded_tokens += sum(batch.source.numel() + batch.labels.numel() for batch in batches)
 
     def read(self, world: World) -> dict[str, float]:
-        """Return the figures and start over.
-
-        Of several processes, padding, waiting and memory are those of the first.
-        """
-        loss = float(
-            distributed.all_reduce_sum(world, torch.stack(self.loss).mean())
-        )  # work is done now
-        seconds = max(time.perf_counter() - self.since, 1e-9)
-        figures = {
-            "loss": loss,
-            "grad_norm": float(self.norm),
-            "target_tokens": self.tokens,
+        """Return the figures; padding, waiting and memory are those of this rank."""
+        loss = float(distributed.all_reduce_sum(world, torch.stack(self.loss).mean()))
+        seconds = max(time.perf_counter() - self.since, 1e-9)  # `float` has waited for the device
+        return {
+            "loss": loss, "grad_norm": float(self.norm), "target_tokens": self.tokens,
             "target_tokens_per_second": self.tokens / seconds,
-            "padding_fraction": 1 - self.real / max(1, self.slots),
-            "data_wait_fraction": self.wait / seconds,
-            "memory_splits": self.splits,
-            "compilations": num_compilations(),
-            "peak_memory_bytes": peak_memory(),
-        }
-        self.clear()
-        return figures
+            "padding_fraction": 1 - self.real / max(1, self.padded_tokens),
+            "data_wait_fraction": self.wait / seconds, "memory_splits": self.splits,
+            "compilations": num_compilations(), "peak_memory_bytes": peak_memory(),
+        }  # fmt: skip
 
 
 def peak_memory() -> int:
-    """Most bytes that were used: of the device, or of this process on a CPU."""
+    """Return the most bytes that the device has used; on a CPU, that this process has."""
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return torch.cuda.max_memory_allocated()
     unit = 1 if sys.platform == "darwin" else 1024

@@ -1,8 +1,7 @@
 """Overfitting warning: reported once, with advice.
 
-What is compared is the same of both kinds of pairs: the loss without dropout and without smoothed
-labels, of the weights that translate. (The loss that training reports has both in it.) A model
-overfits while that of training pairs goes on falling and that of validation pairs rises.
+Both losses are without dropout and label smoothing, and of the weights that translate. A model
+overfits while the loss of training pairs falls and that of validation pairs rises.
 """
 
 from __future__ import annotations
@@ -31,13 +30,13 @@ class OverfittingState:
     risen: int = 0
     """Validations in a row since, in which it was higher and that of training pairs lower."""
     told: bool = False
-    """Whether the user knows."""
+    """Whether the warning has been printed."""
 
 
 def observe(
     gap: OverfittingState | None, step: int, valid: float, train: float
 ) -> OverfittingState | None:
-    """The state after one more validation with these losses."""
+    """Return the state after one more validation with these losses."""
     if not (math.isfinite(valid) and math.isfinite(train)):
         return gap
     if gap is None or valid < gap.valid:
@@ -47,7 +46,7 @@ def observe(
 
 
 def warning(gap: OverfittingState, valid: float, train: float, recipe: Recipe) -> str:
-    """The line to tell, once; nothing when there is nothing to tell."""
+    """Return the line to print, or an empty string."""
     if gap.told or gap.risen < MIN_RISES:
         return ""
     return (
@@ -59,18 +58,18 @@ def warning(gap: OverfittingState, valid: float, train: float, recipe: Recipe) -
 
 
 def advice(recipe: Recipe) -> list[str]:
-    """Keys that help against it, those in use left out."""
-    model, found = recipe.model, []
+    """List the keys that help against overfitting and are not in use."""
+    model, keys = recipe.model, []
     dropout = getattr(model, "dropout", None)
     if dropout is not None and dropout < 0.5:
-        found.append(f"raise model.dropout from {dropout}")
+        keys.append(f"raise model.dropout from {dropout}")
     words = getattr(model, "word_dropout", None)
     if words is not None and not (words.source or words.target):
-        found.append("set model.word_dropout")
+        keys.append("set model.word_dropout")
     if recipe.vocabulary.kind == "sentencepiece" and not recipe.vocabulary.sampling.kinds:
-        found.append("set vocabulary.sampling")
+        keys.append("set vocabulary.sampling")
     if recipe.objective.kind == "cross_entropy":
-        found.append("set objective.kind=r_drop")
+        keys.append("set objective.kind=r_drop")
     if recipe.training.patience is None:
-        found.append("set training.patience to end in time")
-    return [*found, "train on more text, or a smaller model"]
+        keys.append("set training.patience to end in time")
+    return [*keys, "train on more text, or a smaller model"]

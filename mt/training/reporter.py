@@ -24,15 +24,13 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 Sample = tuple[str, str, str]
-"""A source, its reference and what the model made of it."""
+"""A source, its reference and its translation."""
 
 
 class Reporter:
-    """Shows a run while it trains and keeps its figures.
+    """Prints the progress of a run; writes `metrics.jsonl` and `tensorboard/` in its folder.
 
-    Args:
-        folder: the run directory; `metrics.jsonl` and `tensorboard/` appear in it.
-        interactive: draw a live line; by default when standard error is a terminal.
+    With `interactive`, by default on a terminal, it draws a live line.
     """
 
     def __init__(self, folder: Path, interactive: bool | None = None) -> None:
@@ -46,10 +44,7 @@ class Reporter:
         self._silent: set[str] = set()
 
     def start(self, total_steps: int | None, step: int) -> None:
-        """Begin to report, at update `step` (0, or where the run resumes) of `total_steps`.
-
-        What was logged after `step` is forgotten: those updates are made again.
-        """
+        """Begin to report at `step`; drop what was logged after it, as those updates run again."""
         self.total_steps = total_steps
         self._first_step, self._started = step, time.monotonic()
         self.attempt("metrics.jsonl", lambda: truncate_log(self.metrics, step))
@@ -58,7 +53,7 @@ class Reporter:
             self._open_progress()
 
     def report(self, values: Mapping[str, Any]) -> None:
-        """Keep and show the figures of the last updates; `step` is one of them."""
+        """Log and print the figures of the last updates; `step` is one of them."""
         self._keep(values, "train")
         line = progress_line(values, self.total_steps, self._seconds_left(values["step"]))
         if self._progress is None:
@@ -67,7 +62,7 @@ class Reporter:
             self._progress.update(self._progress.task_ids[0], line=line, completed=values["step"])
 
     def validation(self, values: Mapping[str, Any], samples: Sequence[Sample] = ()) -> None:
-        """Keep and show the figures of a validation, and a few translations of it."""
+        """Log and print the figures of a validation, and a few of its translations."""
         self._keep(values, "valid")
         step = values["step"]
         for number, sample in enumerate(samples, start=1):
@@ -75,10 +70,9 @@ class Reporter:
             self._on_board("add_text", f"valid/sample_{number}", text, step)
         self._on_board("flush")
         self.log(validation_line(values))
-        for source, reference, hypothesis in samples:
-            self.log(f"  source      {source}")
-            self.log(f"  reference   {reference}")
-            self.log(f"  translation {hypothesis}")
+        for sample in samples:
+            for name, text in zip(("source", "reference", "translation"), sample, strict=True):
+                self.log(f"  {name:<11} {text}")
 
     def figure(
         self, name: str, matrix: ArrayLike, rows: Sequence[str], columns: Sequence[str], step: int
@@ -91,7 +85,7 @@ class Reporter:
         self._on_board("add_text", f"valid/{name}_pieces", legend, step)
 
     def log(self, line: str) -> None:
-        """One line to standard error, above the progress line when there is one."""
+        """Print a line to standard error, above the progress line when there is one."""
         if self._progress is None:
             print_line(line)
         else:
@@ -99,7 +93,7 @@ class Reporter:
             self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
-        """Take the progress line away and end the logs; may be called twice."""
+        """Remove the progress line and close the logs; may be called twice."""
         progress, self._progress = self._progress, None
         if progress is not None:
             progress.stop()
@@ -109,7 +103,7 @@ class Reporter:
     # ------------------------------------------------------------------------ within
 
     def _keep(self, values: Mapping[str, Any], group: str) -> None:
-        """One object to `metrics.jsonl` and its numbers to TensorBoard."""
+        """Write an object to `metrics.jsonl` and its numbers to TensorBoard."""
         line = json.dumps({k: _finite(v) for k, v in values.items()}, ensure_ascii=False)
         self.attempt("metrics.jsonl", lambda: files.append_line(self.metrics, line))
         for key, value in values.items():
@@ -151,7 +145,7 @@ class Reporter:
             self.attempt("TensorBoard", lambda: getattr(board, action)(*arguments, **options))
 
     def attempt(self, log: str, action: Callable[[], Any]) -> None:
-        """Do what writes a log; when it cannot be written, say so once and give it up."""
+        """Write to a log; when it cannot be written, warn once and give it up."""
         if log in self._silent:
             return
         try:
@@ -163,31 +157,19 @@ class Reporter:
 
 
 class SilentReporter(Reporter):
-    """What all processes but the first report to."""
+    """The reporter of all ranks but 0: it writes nothing."""
 
-    def start(self, total_steps: int | None, step: int) -> None:
-        """Say nothing, as all the others."""
-
-    def report(self, values: Mapping[str, Any]) -> None:  # noqa: D102
+    def _ignore(self, *arguments: Any, **options: Any) -> None:
         pass
 
-    def validation(  # noqa: D102
-        self, values: Mapping[str, Any], samples: Sequence[Sample] = ()
-    ) -> None:
-        pass
-
-    def figure(self, *arguments: Any, **options: Any) -> None:  # noqa: D102
-        pass
-
-    def log(self, line: str) -> None:  # noqa: D102
-        pass
+    start = report = validation = figure = log = _ignore
 
 
 # ---------------------------------------------------------------------------- the lines
 
 
 def progress_line(values: Mapping[str, Any], total: int | None, seconds_left: float | None) -> str:
-    """The figures of one report as a line: step, epoch, loss, rate, speed, padding, time left."""
+    """Format step, epoch, loss, rate, speed, padding and time left as one line."""
     parts = [
         f"step {values['step']:,}" + (f"/{total:,}" if total else ""),
         f"epoch {values.get('epoch', 0)}",
@@ -202,29 +184,27 @@ def progress_line(values: Mapping[str, Any], total: int | None, seconds_left: fl
 
 
 def validation_line(values: Mapping[str, Any]) -> str:
-    """The figures of a validation as a line."""
+    """Format the figures of a validation as one line."""
     names = {"valid_loss": "loss", "valid_perplexity": "perplexity"}
     names |= {"valid_bleu": "BLEU", "valid_chrf": "chrF", "train_loss": "loss of training pairs"}
-    parts = [
-        f"{name} {values[key]:.3f}" for key, name in names.items() if values.get(key) is not None
-    ]
+    parts = (f"{name} {values[key]:.3f}" for key, name in names.items() if key in values)
     return f"validation at step {values['step']:,}: {', '.join(parts)}"
 
 
 def format_duration(seconds: float) -> str:
-    """Seconds as `h:mm:ss`."""
+    """Format seconds as `h:mm:ss`."""
     whole = max(0, round(seconds))
     return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
 
 
 def escape_markdown(text: str) -> str:
-    """Text that TensorBoard shows as it is, though it reads Markdown and HTML."""
+    """Escape text for TensorBoard, which renders Markdown and HTML."""
     line = printable(text, limit=2000)
     return "".join(f"&#{ord(c)};" if c in "\\`*_{}[]<>()#+-.!|&~" else c for c in line)
 
 
 def heat_map(matrix: ArrayLike, cell: int = 16) -> NDArray[np.uint8]:
-    """Weights [rows, columns] in 0 to 1 as an image [rows*cell, columns*cell, 3], white to blue."""
+    """Draw weights [R, C] in 0 to 1 as an image [R * cell, C * cell, 3], white to blue."""
     import numpy as np
 
     weights = np.clip(np.nan_to_num(np.asarray(matrix, dtype=np.float64)), 0.0, 1.0)
@@ -237,18 +217,17 @@ def heat_map(matrix: ArrayLike, cell: int = 16) -> NDArray[np.uint8]:
 
 
 def truncate_log(metrics: Path, step: int) -> None:
-    """Drop from a `metrics.jsonl` what came after `step`, and lines that a crash left torn."""
+    """Drop the lines of a log that came after `step`, and those that a crash cut short."""
     if not metrics.exists():
         return
     before = metrics.read_bytes()
-    kept = [line + b"\n" for line in before.split(b"\n") if _step_of(line) <= step]
-    after = b"".join(kept)
+    after = b"".join(line + b"\n" for line in before.split(b"\n") if _step_of(line) <= step)
     if after != before:
         files.write_file(metrics, after)
 
 
 def _step_of(line: bytes) -> float:
-    """The step of a line of `metrics.jsonl`; infinity when the line is damaged."""
+    """Return the step of a line of `metrics.jsonl`; infinity when the line is damaged."""
     try:
         return int(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
@@ -256,5 +235,5 @@ def _step_of(line: bytes) -> float:
 
 
 def _finite(value: Any) -> Any:
-    """A value for JSON, which knows no NaN and no infinity."""
+    """Replace NaN and infinity, which JSON does not have, by None."""
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -8,6 +8,7 @@ from pathlib import Path
 from mt.checkpoints import checkpoint, run_directory
 from mt.checkpoints.train_state import TrainState
 from mt.config.recipe import Recipe, dump
+from mt.config.schema import SourceConfig
 from mt.data.cache import changed_files
 from mt.errors import ConfigError, DataError
 from mt.runtime import files
@@ -39,7 +40,7 @@ def resume_run(run: TrainingRun, folder: Path) -> TrainState:
 
 
 def check_recipe(run: Path, recipe: Recipe) -> None:
-    """A resumed run has the recipe that it began with, but for what cannot change its weights.
+    """Refuse a recipe that would change the weights of a begun run.
 
     Raises:
         ConfigError: names each key that differs, old and new.
@@ -58,14 +59,14 @@ def check_recipe(run: Path, recipe: Recipe) -> None:
 
 
 def check_data(run: TrainingRun, folder: Path) -> None:
-    """A resumed run has the data and the vocabulary of its checkpoint.
+    """Refuse data or a vocabulary that are not those of the checkpoint.
 
     Raises:
         DataError: names each file that changed or, when none did, what the data are read from.
     """
     manifest = files.read_json(folder / checkpoint.MANIFEST)
-    about = run.metadata
-    changed = [key for key in about if manifest.get(key, about[key]) != about[key]]
+    metadata = run.metadata
+    changed = [key for key, value in metadata.items() if manifest.get(key, value) != value]
     if not changed:
         return
     try:
@@ -73,10 +74,11 @@ def check_data(run: TrainingRun, folder: Path) -> None:
     except (OSError, ValueError):
         before = {}
     since, vocabulary = f"changed since {folder.name}", run.recipe.vocabulary.path
-    found = changed_files(before, run.data.prepared.report)
-    problems = [(path, f"{since}: {hashes}") for path, hashes in found]
+    differing = changed_files(before, run.data.prepared.report)
+    problems = [(path, f"{since}: {hashes}") for path, hashes in differing]
     if not problems and vocabulary and "vocabulary" in changed:
-        problems = [(vocabulary, f"{since}: {manifest['vocabulary']} -> {about['vocabulary']}")]
+        hashes = f"{manifest['vocabulary']} -> {metadata['vocabulary']}"
+        problems = [(vocabulary, f"{since}: {hashes}")]
     if not problems:
         what = f"the {' and '.join(changed)} {since}; read from {describe_corpora(run.recipe)}"
         problems = [(str(run.folder), what)]
@@ -86,12 +88,13 @@ def check_data(run: TrainingRun, folder: Path) -> None:
 
 
 def describe_corpora(recipe: Recipe) -> str:
-    """The corpora as the recipe says them: `data.train.0 (kind=huggingface, dataset=...)`."""
-    named = {f"data.train.{number}": source for number, source in enumerate(recipe.data.train)}
-    named["data.valid"], described = recipe.data.valid, list[str]()
-    named |= {f"data.more_valid.{i}": each for i, each in enumerate(recipe.data.more_valid)}
-    for key, source in named.items():
+    """Describe the corpora by their keys: `data.train.0 (kind=huggingface, dataset=...)`."""
+    named = {f"data.train.{i}": source for i, source in enumerate(recipe.data.train)}
+    named["data.valid"] = recipe.data.valid
+    named |= {f"data.more_valid.{i}": source for i, source in enumerate(recipe.data.more_valid)}
+
+    def describe(source: SourceConfig) -> str:
         settings = source.model_dump(include=source.model_fields_set - {"languages"})
-        values = ", ".join(f"{name}={value}" for name, value in settings.items())
-        described.append(f"{key} ({values})")
-    return ", ".join(described)
+        return ", ".join(f"{name}={value}" for name, value in settings.items())
+
+    return ", ".join(f"{key} ({describe(source)})" for key, source in named.items())

@@ -10,7 +10,7 @@ from mt.config.schema import ScheduleConfig
 
 
 def rate_factor(config: ScheduleConfig, step: int, last_step: int | None) -> float:
-    """The factor of the peak rate at update `step`, counted from 1, of `last_step`."""
+    """Return the factor of the peak rate at update `step`, counted from 1, of `last_step`."""
     if step < config.warmup_steps:
         return step / config.warmup_steps
     if config.kind == "constant":
@@ -24,28 +24,26 @@ def rate_factor(config: ScheduleConfig, step: int, last_step: int | None) -> flo
 
 
 def layer_rate_factors(names: Iterable[str], decay: float) -> dict[str, float]:
-    """The factor of each parameter's rate by the place of its layer (Howard and Ruder 2018).
+    """Return the factor of each parameter's rate by its layer (Howard and Ruder 2018).
 
-    The layers of a stack are found by the number in their names, and each stack is counted from
-    its top: 1, decay, decay^2 ... Embeddings and positions stand below the deepest stack; what
-    is in no stack, such as a last norm or an output, has 1.
+    The layers of a stack are numbered in their names. From the top of each stack down the factors
+    are 1, decay, decay^2 ... Embeddings and positions are below the deepest stack; what is in no
+    stack, such as a last norm or an output, has 1.
     """
-    placed: dict[str, tuple[str, int]] = {}
+    names = list(names)
+    layers: dict[str, tuple[str, int]] = {}
     depth: dict[str, int] = {}
-    known = list(names)
-    for name in known:
-        found = re.match(r"(.*?)\.(\d+)\.", name)
-        if found:
-            placed[name] = found[1], int(found[2])
-            depth[found[1]] = max(depth.get(found[1], 0), int(found[2]) + 1)
+    for name in names:
+        match = re.match(r"(.*?)\.(\d+)\.", name)
+        if match:
+            stack, number = layers[name] = match[1], int(match[2])
+            depth[stack] = max(depth.get(stack, 0), number + 1)
     deepest = max(depth.values(), default=0)
-    factors = {}
-    for name in known:
-        below = 0
-        if name in placed:
-            stack, number = placed[name]
-            below = depth[stack] - 1 - number
-        elif "embedding" in name or "positions" in name:
-            below = deepest
-        factors[name] = decay**below
-    return factors
+
+    def layers_above(name: str) -> int:
+        if name in layers:
+            stack, number = layers[name]
+            return depth[stack] - 1 - number
+        return deepest if "embedding" in name or "positions" in name else 0
+
+    return {name: decay ** layers_above(name) for name in names}

@@ -54,23 +54,23 @@ class TrainingRun:
     """The step at which the run ends, when that is known beforehand."""
     started: float = 0.0
     """The time, on the monotonic clock, when training would have begun without interruption."""
-    meter: Meter = field(default_factory=lambda: Meter())
+    meter: Meter = field(default_factory=Meter)
     unread: list[tuple[int, PairIndices, Tensor]] = field(default_factory=list)
-    """Updates whose finite flag the host has not read yet: step, rows, flag []."""
+    """Step, rows and finite flag [] of the updates whose flag the host has not read yet."""
     tracing: bool = False
     """Whether rank 0 writes a trace; all ranks then sum their losses for it."""
     trace: TraceWriter | None = None
 
     def eval_module(self) -> ModelWithLoss:
-        """Model and objective with the weights to translate with; all ranks must call this."""
+        """Return the module with the weights to translate with; all ranks must call this."""
         module = cast(ModelWithLoss, self.average.module) if self.average else self.module
         if self.unsharded_copy is None:
             return module
+        copy = self.unsharded_copy
         with torch.no_grad():
-            pairs = zip(self.unsharded_copy.parameters(), module.parameters(), strict=True)
-            for whole, part in pairs:
+            for whole, part in zip(copy.parameters(), module.parameters(), strict=True):
                 whole.copy_(distributed.full_tensor(part))
-        return self.unsharded_copy
+        return copy
 
     @property
     def sync_every(self) -> int:
@@ -80,9 +80,7 @@ class TrainingRun:
     @property
     def step_runner(self) -> tuple[MicroBatchRunner, bool]:
         """What runs a micro-batch, and whether gradients must keep their addresses."""
-        if self.graphs is None:
-            return accumulate_micro_batch, False
-        return self.graphs, True
+        return (self.graphs, True) if self.graphs else (accumulate_micro_batch, False)
 
     @property
     def metadata(self) -> dict[str, Any]:

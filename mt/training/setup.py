@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mt.checkpoints import run_directory
 from mt.checkpoints.train_state import TrainState
@@ -42,7 +42,7 @@ from mt.vocabulary.vocabulary import Vocabulary
 def build_run(
     recipe: Recipe, folder: Path, stop: StopRequest, report: Reporter, world: World
 ) -> tuple[TrainingRun, TrainState]:
-    """Build everything and, when the run directory has a checkpoint, restore it."""
+    """Build a run and, when its directory has a checkpoint, restore it."""
     last = distributed.from_main(world, lambda: open_run_folder(recipe, folder, report))
     device, threads = open_device(recipe, world)
     prepared = prepare_data(recipe, folder, stop, report, world)
@@ -83,7 +83,7 @@ def archive_run(folder: Path) -> None:
 
 
 def open_run_folder(recipe: Recipe, folder: Path, report: Reporter) -> str | None:
-    """Make the run directory if need be; the name of the checkpoint to resume from, or None."""
+    """Make the run directory; return the name of the checkpoint to resume from, or None."""
     if (folder / "config.yaml").exists():
         check_recipe(folder, recipe)
     files.make_folder(folder / "checkpoints")
@@ -93,7 +93,7 @@ def open_run_folder(recipe: Recipe, folder: Path, report: Reporter) -> str | Non
 
 
 def open_device(recipe: Recipe, world: World) -> tuple[torch.device, int]:
-    """The device of this rank, and the number of its CPU threads."""
+    """Pick the device of this rank and the number of its CPU threads."""
     device = pick_device(recipe.runtime.device, world)
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32 for products in fp32
@@ -125,7 +125,7 @@ def prepare_data(
 def build_module(
     recipe: Recipe, vocabulary: Vocabulary, teacher: Teacher | None, device: torch.device
 ) -> ModelWithLoss:
-    """The model of a recipe, its weights drawn from `training.seed`, with its objective."""
+    """Build the model, its weights drawn from `training.seed`, with its objective."""
     torch.manual_seed(recipe.training.seed)
     model = plugin("models", recipe.model.kind).build(recipe.model, vocabulary).to(device)
     build = plugin("objectives", recipe.objective.kind).build
@@ -136,20 +136,11 @@ def build_module(
 def load_initial_weights(
     recipe: Recipe, model: nn.Module, last: str | None, report: Reporter, world: World
 ) -> dict[str, Any]:
-    """Load `training.initialise_from` and freeze; the origin of the weights for `resolved.json`.
-
-    A run that has a checkpoint does not read the other model.
-    """
+    """Initialise the weights of a new run, and freeze; return facts for `resolved.json`."""
     plan, origin = recipe.training, dict[str, Any]()
     if plan.initialise_from is not None and last is None:
-        facts: dict[str, Any] = {}
-
-        def read() -> dict[str, Tensor]:
-            weights, found = finetuning.read_initial_weights(recipe)
-            facts.update(found)
-            return weights
-
-        weights = distributed.tensors_from_main(world, read)
+        weights, facts = finetuning.read_initial_weights(recipe) if world.is_main else ({}, {})
+        weights = distributed.tensors_from_main(world, lambda: weights)
         origin = {"initialised": distributed.from_main(world, lambda: facts)}
         finetuning.initialize_from(model, weights, recipe)
         report.log(f"begins with the weights of {plan.initialise_from}")
@@ -160,7 +151,7 @@ def load_initial_weights(
 
 
 def apply_resolved(module: ModelWithLoss, resolved: dict[str, Any]) -> None:
-    """Use the threads, the precision and the compilation that autotuning chose."""
+    """Apply the threads, the precision and the compilation that autotuning chose."""
     use_threads(resolved["threads"])
     module.precision = resolved["precision"]
     if resolved["compile"]:
@@ -206,7 +197,7 @@ def wrap_module(
 
 
 def build_optimizer(recipe: Recipe, module: nn.Module) -> torch.optim.Optimizer:
-    """The optimizer of all parameters that are not frozen, with `optimizer.layer_decay`."""
+    """Build the optimizer of all parameters that are not frozen."""
     named = {name: p for name, p in module.named_parameters() if p.requires_grad}
     build = plugin("optimizers", recipe.optimizer.kind).build
     optimizer: torch.optim.Optimizer = build(recipe.optimizer, list(named.items()))
@@ -219,7 +210,7 @@ def build_optimizer(recipe: Recipe, module: nn.Module) -> torch.optim.Optimizer:
 def capture_graphs(
     recipe: Recipe, module: ModelWithLoss, device: torch.device, report: Reporter, world: World
 ) -> GraphedStep | None:
-    """CUDA graphs of micro-batches, where one CUDA device trains a model that allows them."""
+    """Return a step of CUDA graphs, where one CUDA device trains a model that allows them."""
     single = device.type == "cuda" and world.size == 1
     # A graph cannot capture a pass that synchronises, as that of a mixture of heads does.
     if single and recipe.runtime.graphs and not getattr(module.model, "syncs_device", False):
@@ -228,7 +219,7 @@ def capture_graphs(
 
 
 def begin_run(run: TrainingRun) -> TrainState:
-    """Write the files of a new run; the state before its first update."""
+    """Write the files of a new run; return the state before its first update."""
     weights = list(run.module.model.parameters())
     if run.world.is_main:
         # A checkpoint has the model, the raw weights and two moments; two exist while saving.
@@ -243,7 +234,7 @@ def begin_run(run: TrainingRun) -> TrainState:
 
 
 def continue_run(run: TrainingRun, last: str) -> TrainState:
-    """Restore a run from its last checkpoint; its state."""
+    """Restore a run from its last checkpoint; return its state."""
     state = resume_run(run, run.folder / "checkpoints" / last)
     if run.world.is_main:
         files.write_json(run.folder / "resolved.json", run.resolved)

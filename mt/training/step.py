@@ -44,7 +44,7 @@ MicroBatchRunner = Callable[[nn.Module, Batch, Mapping[str, Tensor], torch.amp.G
 
 
 class OutOfMemory(Exception):
-    """Memory was exhausted in a micro-batch: its number, and the message."""
+    """Memory was exhausted in the micro-batch of this number."""
 
     def __init__(self, number: int, message: str) -> None:
         self.number, self.message = number, message
@@ -52,14 +52,13 @@ class OutOfMemory(Exception):
 
 
 def accumulate_micro_batch(
-    step: nn.Module, batch: Batch, counts: Mapping[str, Tensor], scaler: torch.amp.GradScaler
+    module: nn.Module, batch: Batch, counts: Mapping[str, Tensor], scaler: torch.amp.GradScaler
 ) -> Tensor:
-    """Add the gradient of a micro-batch to that of its update; its part of the mean loss, [].
+    """Add the gradient of a micro-batch; return its part of the mean loss, [].
 
-    Args:
-        counts: of each term, over the whole update.
+    `counts` has the count of each term over the whole update.
     """
-    terms: Loss = step(batch)
+    terms: Loss = module(batch)
     parts = (term.weight * term.total / counts[term.name].clamp(min=1) for term in terms)
     part = cast(Tensor, sum(parts))
     scaler.scale(part).backward()
@@ -67,18 +66,18 @@ def accumulate_micro_batch(
 
 
 def accumulate_gradients(
-    step: nn.Module, objective: Objective, batches: list[Batch], scaler: torch.amp.GradScaler,
+    module: nn.Module, objective: Objective, batches: list[Batch], scaler: torch.amp.GradScaler,
     world: World = SINGLE, accumulate: MicroBatchRunner = accumulate_micro_batch,
 ) -> Tensor:  # fmt: skip
-    """Gradients of the mean loss over all micro-batches; this process's part of the mean, [].
+    """Compute the gradients of the mean loss; return this process's part of the mean, [].
 
     Each term is a sum, divided by its count over ALL micro-batches of all processes: how an
     update is cut into micro-batches cannot change its gradient.
 
     Raises:
-        NoMemory: in one of the micro-batches; the gradients are then of no use.
+        OutOfMemory: in one of the micro-batches; the gradients are then of no use.
     """
-    step.train()
+    module.train()
     counts: dict[str, Tensor] = {}
     for batch in batches:
         for name, count in objective.counts(batch).items():
@@ -87,8 +86,8 @@ def accumulate_gradients(
     mean = torch.zeros((), device=batches[0].source.device)
     for number, batch in enumerate(batches):
         try:
-            with distributed.gradient_sync(step, last=number + 1 == len(batches)):
-                mean += accumulate(step, batch, counts, scaler)
+            with distributed.gradient_sync(module, last=number + 1 == len(batches)):
+                mean += accumulate(module, batch, counts, scaler)
         except (MemoryError, RuntimeError) as error:
             if not memory.is_out_of_memory(error):
                 raise
@@ -101,21 +100,17 @@ def accumulate_gradients(
 
 
 def compute_gradients(
-    step: nn.Module, objective: Objective, batches: list[Batch], scaler: torch.amp.GradScaler,
+    module: nn.Module, objective: Objective, batches: list[Batch], scaler: torch.amp.GradScaler,
     seed: int, world: World = SINGLE, accumulate: MicroBatchRunner = accumulate_micro_batch,
     keep_buffers: bool = False,
 ) -> tuple[Tensor, list[Batch]]:  # fmt: skip
-    """`accumulate_gradients`; when memory does not suffice, again with a micro-batch cut in two.
+    """Compute the gradients of an update; when memory is exhausted, cut that micro-batch in two.
 
     A pass that failed may have added a part of its gradient, so the whole update is done again
-    from nothing, with the same seed.
-
-    Args:
-        seed: of the update's randomness.
-        keep_buffers: clear gradients in place rather than drop them.
+    from nothing, with the same seed. With `keep_buffers` gradients are cleared in place.
 
     Returns:
-        The mean loss, and the micro-batches that had to be cut.
+        The mean loss [], and the micro-batches that were cut.
 
     Raises:
         MachineError: one pair alone does not fit.
@@ -124,11 +119,12 @@ def compute_gradients(
     while True:
         torch.manual_seed(seed)
         try:
-            return accumulate_gradients(step, objective, batches, scaler, world, accumulate), split
+            loss = accumulate_gradients(module, objective, batches, scaler, world, accumulate)
+            return loss, split
         except OutOfMemory as error:
             failed, message = error.number, error.message
         # Out here the error, and with it the frames that hold the partial graph, is gone.
-        step.zero_grad(set_to_none=not keep_buffers)
+        module.zero_grad(set_to_none=not keep_buffers)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         batch = batches[failed]
@@ -137,24 +133,22 @@ def compute_gradients(
 
 
 def split_batch(batch: Batch, message: str) -> list[Batch]:
-    """The rows of a micro-batch in two, each no wider than its longest pair.
+    """Cut a micro-batch in two, each no wider than its longest pair.
 
     Raises:
         MachineError: there is one real row only.
     """
     real = (batch.target_lengths > 0).nonzero()[:, 0]  # rows that only fill a shape are left out
     if len(real) < 2:
-        source, target = int(batch.source_lengths.max()), int(batch.target_lengths.max())
-        what = (
-            f"a single pair of {source} source and {target} target tokens does not fit ({message})"
-        )
+        pair = f"{int(batch.source_lengths.max())} source and {int(batch.target_lengths.max())}"
+        what = f"a single pair of {pair} target tokens does not fit ({message})"
         advice = "lower data.max_length or the model's sizes, or free memory on the machine"
         raise MachineError("OOM", "batching.micro_tokens", what, advice)
     return [_select_rows(batch, rows) for rows in real.tensor_split(2)]
 
 
 def _select_rows(batch: Batch, rows: Tensor) -> Batch:
-    """Those rows of a batch, what is padding in all of them cut off."""
+    """Select rows of a batch and cut off what is padding in all of them."""
     part = Batch(**{f.name: getattr(batch, f.name)[rows] for f in fields(batch)})
     width, height = int(part.source_lengths.max()), int(part.target_lengths.max())
     return Batch(
@@ -167,7 +161,7 @@ def _select_rows(batch: Batch, rows: Tensor) -> Batch:
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set the rate of every group, times the group's `factor` where it has one."""
+    """Set the rate of every group, times the `factor` of the group where it has one."""
     for group in optimizer.param_groups:
         own = rate * group.get("factor", 1.0)
         if isinstance(group["lr"], Tensor):
@@ -179,13 +173,7 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 def set_rate_factors(
     optimizer: torch.optim.Optimizer, named: Mapping[str, Tensor], factors: Mapping[str, float]
 ) -> None:
-    """Give parameters rates of their own: their groups are parted, each with its `factor`.
-
-    Args:
-        optimizer: which has made no step.
-        named: its parameters.
-        factors: of their rates, by name.
-    """
+    """Split the groups of a new optimizer so that each parameter has its own rate factor."""
     factor_of = {parameter: factors[name] for name, parameter in named.items()}
     groups = []
     for group in optimizer.param_groups:
@@ -193,16 +181,16 @@ def set_rate_factors(
         for parameter in group["params"]:
             parts.setdefault(factor_of.get(parameter, 1.0), []).append(parameter)
         for factor, parameters in parts.items():
-            own = group.get("factor", 1.0) * factor
-            groups.append({**group, "params": parameters, "factor": own})
+            factor *= group.get("factor", 1.0)
+            groups.append({**group, "params": parameters, "factor": factor})
     optimizer.param_groups[:] = groups
 
 
 def step_if_finite(optimizer: torch.optim.Optimizer, finite: Tensor) -> None:
-    """Update the weights where `finite` [] holds; else they and all state stay as they are.
+    """Update the weights if `finite` [] is true; else leave them and all state as they are.
 
-    Decided on the device. Torch's fused optimizers can leave out a step by themselves
-    (`found_inf`, as torch.amp.GradScaler has them do); for others, what they changed is put back.
+    The device decides. Torch's fused optimizers skip a step by `found_inf`, as for
+    torch.amp.GradScaler; what other optimizers changed is put back.
     """
     if torch_private.skips_by_found_inf(optimizer):
         optimizer.found_inf = 1.0 - finite.float()  # type: ignore[attr-defined]
@@ -220,14 +208,11 @@ def step_if_finite(optimizer: torch.optim.Optimizer, finite: Tensor) -> None:
 
 @torch.no_grad()
 def step_or_restore(optimizer: torch.optim.Optimizer, finite: Tensor) -> None:
-    """Step, then put back weights and state unless `finite`; for optimizers that cannot skip.
-
-    It holds a copy of the weights and of the state meanwhile.
-    """
+    """Step, then restore a copy of weights and state unless `finite`."""
     weights = [p for group in optimizer.param_groups for p in group["params"]]
     state = [v for p in weights for v in optimizer.state[p].values() if isinstance(v, Tensor)]
-    held = [*weights, *state]
-    before = [tensor.clone() for tensor in held]
+    tensors = [*weights, *state]
+    before = [tensor.clone() for tensor in tensors]
     optimizer.step()
-    for now, then in zip(held, before, strict=True):
+    for now, then in zip(tensors, before, strict=True):
         now.copy_(torch.where(finite.to(now.device), now, then))

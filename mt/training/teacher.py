@@ -1,7 +1,6 @@
 """A teacher: a trained model, frozen, that an objective learns from.
 
-It is no `nn.Module`, so that nothing that trains, averages, shares out or saves the parameters of
-an objective ever finds it. In evaluation mode it draws no random number either.
+It is no `nn.Module`, so that nothing trains, averages, shards or saves its parameters.
 """
 
 from __future__ import annotations
@@ -25,12 +24,10 @@ class ModelTeacher:
     """A frozen model behind the interface `mt.interfaces.Teacher`."""
 
     def __init__(self, model: nn.Module, digest: str = "") -> None:
-        self.model = model.eval().requires_grad_(False)
-        self.digest = digest
-        """The hash of its weights."""
+        self.model, self.digest = model.eval().requires_grad_(False), digest
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ModelTeacher:
-        """The same one: a copy of an objective, such as its average, has no teacher of its own."""
+        """Return itself: the copies of an objective, such as its average, share one teacher."""
         return self
 
     @torch.no_grad()
@@ -52,15 +49,11 @@ class ModelTeacher:
 def open_teacher(
     recipe: Recipe, vocabulary: Vocabulary, device: torch.device
 ) -> ModelTeacher | None:
-    """The teacher that `objective.teacher` names, on the device; None where it names none.
-
-    Args:
-        recipe: the student's.
-        vocabulary: the student's.
+    """Open the teacher that `objective.teacher` names; None where it names none.
 
     Raises:
-        ModelError: there is no such model, or it has another vocabulary.
-        ConfigError: it knows fewer positions than the student's pairs may have.
+        ModelError: there is no such model, or its vocabulary is not the student's `vocabulary`.
+        ConfigError: it has fewer positions than the student's pairs may have.
     """
     named = getattr(recipe.objective, "teacher", None)
     if named is None:
@@ -68,21 +61,17 @@ def open_teacher(
     path = Path(named)
     opened = bundle.open_loaded_model(path)
     check_vocabulary(path, opened.vocabulary, vocabulary)
-    known = getattr(opened.recipe.model, "max_length", None)
-    if known is not None and known < recipe.data.max_length:
-        what = f"{recipe.data.max_length}, and the teacher knows {known} positions"
-        raise ConfigError("TEACHER", "data.max_length", what, f"set data.max_length={known}")
+    positions = getattr(opened.recipe.model, "max_length", None)
+    if positions is not None and positions < recipe.data.max_length:
+        what = f"{recipe.data.max_length}, and the teacher knows {positions} positions"
+        raise ConfigError("TEACHER", "data.max_length", what, f"set data.max_length={positions}")
     model = opened.model()
     digest = weights_digest(model)
     return ModelTeacher(model.to(device), digest)
 
 
 def check_vocabulary(path: Path, theirs: Vocabulary, ours: Vocabulary) -> None:
-    """Probabilities of other pieces teach nothing.
-
-    Raises:
-        ModelError: the vocabularies differ; names the size and the hash of both.
-    """
+    """Raise a ModelError, with size and hash of both, when the vocabularies differ."""
     if theirs.digest == ours.digest:
         return
     both = [f"{each.size:,} pieces, {each.digest[:16]}" for each in (theirs, ours)]

@@ -30,118 +30,109 @@ from mt.special_tokens import MASK
 from mt.training.step import ModelWithLoss, split_batch
 
 PADDED_TOKENS = 8192
-"""Padded slots of one validation batch."""
+"""Padded tokens of one validation batch."""
 TRAIN_PAIRS = 1000
 """Training pairs whose loss is reported beside that of the validation pairs."""
 Sums = dict[str, tuple[float, float]]
-"""For each term of the loss its weighted total and its count."""
+"""The weighted total and the count of each term of the loss."""
 
 
 @dataclass(frozen=True)
 class Validation:
-    """What a validation found."""
+    """The result of a validation."""
 
     values: dict[str, float]
     """valid_loss (nats a token, labels not smoothed), valid_perplexity and, where there are
-    translations to compare with, valid_bleu and valid_chrf. Where the training pairs are at hand,
-    train_loss: the same as valid_loss, of some of them."""
+    translations to compare with, valid_bleu and valid_chrf. When the corpus is not streamed,
+    train_loss: the same as valid_loss, of some training pairs."""
     samples: list[tuple[str, str, str]]
     """Source, reference and translation of the first pairs."""
     heat_map: tuple[Tensor, list[str], list[str]] | None
     """Cross-attention [T, S] of the first pair, its target and its source pieces."""
 
     def value(self, monitor: str) -> float:
-        """What decides which checkpoint is best; larger is better."""
+        """Return the value that decides which checkpoint is best; larger is better."""
         return -self.values["valid_loss"] if monitor == "loss" else self.values[f"valid_{monitor}"]
 
 
 def validate(
-    step: ModelWithLoss, prepared: PreparedData, recipe: Recipe, device: torch.device,
-    precision: Precision, stopping: Callable[[], bool], world: World = SINGLE,
+    module: ModelWithLoss, prepared: PreparedData, recipe: Recipe, device: torch.device,
+    precision: Precision, stopped: Callable[[], bool], world: World = SINGLE,
 ) -> Validation | None:  # fmt: skip
-    """Validate the model of `step`; None when any process is asked to stop in the middle.
+    """Validate a module; None when `stopped` became true on any rank meanwhile.
 
-    Of several processes each takes a share, and all get the same result.
-
-    Args:
-        step: model and objective, whose weights may be an average of those that train.
-        stopping: asked between batches whether to give up.
+    Each rank takes a share of the work, and all get the same result.
     """
-    step.eval()
-    loss = _loss(step, prepared.valid, np.arange(len(prepared.valid)), device, stopping, world)
+    module.eval()
+    loss = _loss(module, prepared.valid, np.arange(len(prepared.valid)), device, stopped, world)
     if loss is None:
         return None
     values = {"valid_loss": loss, "valid_perplexity": math.exp(min(loss, 700))}
-    rows = _train_loss(prepared.train, recipe)
+    rows = _select_train_rows(prepared.train, recipe)
     if prepared.train is not None and len(rows):
-        trained = _loss(step, prepared.train, rows, device, stopping, world)
-        if trained is None:
+        train_loss = _loss(module, prepared.train, rows, device, stopped, world)
+        if train_loss is None:
             return None
-        values["train_loss"] = trained
-    directions = _by_direction(prepared.valid_pairs, recipe.training.validate_sentences)
+        values["train_loss"] = train_loss
+    directions = _group_by_direction(prepared.valid_pairs, recipe.training.validate_sentences)
     if not directions:  # there is nothing to translate
         return Validation(values, [], None)
-    # On a CPU in fp32, whatever trains: which checkpoint is best should not hang on rounding.
+    # On a CPU always in fp32: rounding should not decide which checkpoint is best.
     decoding: Precision = precision if device.type == "cuda" else "fp32"
     build = plugin("engines", "native").native_engine
-    engine = build(step.model, prepared.vocabulary, recipe, device, decoding)
+    engine = build(module.model, prepared.vocabulary, recipe, device, decoding)
     try:
-        found = [
-            _translate_pairs(engine, pairs, target, stopping, world)
+        translations = [
+            _translate_pairs(engine, pairs, target, stopped, world)
             for (_, target), pairs in directions.items()
         ]
     finally:
-        linear.pack(step.model, None)  # the weights will change
+        linear.pack(module.model, None)  # the weights will change
     values |= {"valid_bleu": 0.0, "valid_chrf": 0.0}
     samples: list[tuple[str, str, str]] = []
-    for ((source, target), pairs), hypotheses in zip(directions.items(), found, strict=True):
+    for ((source, target), pairs), hypotheses in zip(directions.items(), translations, strict=True):
         if hypotheses is None:
             return None
-        texts = [(cast(str, pair.source), cast(str, pair.target)) for pair in pairs]
-        scores = _scores(hypotheses, [reference for _, reference in texts], target, recipe, world)
+        references = [cast(str, pair.target) for pair in pairs]
+        scores = _scores(hypotheses, references, target, recipe, world)
         for name, score in zip(("bleu", "chrf"), scores, strict=True):
             values[f"valid_{name}"] += score / len(directions)
             if len(directions) > 1:
                 values[f"valid_{name}_{source}-{target}"] = score
-        samples += [(a, b, made) for (a, b), made in zip(texts, hypotheses, strict=True)]
+        sources = [cast(str, pair.source) for pair in pairs]
+        samples += zip(sources, references, hypotheses, strict=True)
     heat_map = None
     if world.is_main:
         with torch.inference_mode():
-            heat_map = _heat_map(step.model, prepared, device)
-    return Validation(values, _spread_rows(samples, len(directions)), heat_map)
+            heat_map = _heat_map(module.model, prepared, device)
+    distance = -(-len(samples) // len(directions))  # so that the first are of several directions
+    samples = [each for start in range(distance) for each in samples[start::distance]]
+    return Validation(values, samples, heat_map)
 
 
-def _by_direction(pairs: Sequence[Pair], most: int) -> dict[tuple[str, str], list[Pair]]:
-    """The first pairs of each direction, those of one side left out."""
-    found: dict[tuple[str, str], list[Pair]] = {}
+def _group_by_direction(pairs: Sequence[Pair], limit: int) -> dict[tuple[str, str], list[Pair]]:
+    """Group the first pairs of each direction, without those of one side."""
+    groups: dict[tuple[str, str], list[Pair]] = {}
     for pair in pairs:
         if pair.source is not None and pair.target is not None:
-            found.setdefault((pair.source_language, pair.target_language), []).append(pair)
-    return {direction: group[:most] for direction, group in found.items()}
-
-
-def _spread_rows(
-    samples: list[tuple[str, str, str]], directions: int
-) -> list[tuple[str, str, str]]:
-    """The samples in an order in which the first few are of several directions."""
-    step = -(-len(samples) // directions)
-    return [each for start in range(step) for each in samples[start::step]]
+            groups.setdefault((pair.source_language, pair.target_language), []).append(pair)
+    return {direction: group[:limit] for direction, group in groups.items()}
 
 
 def _translate_pairs(
-    engine: Engine, pairs: Sequence[Pair], target: str, stopping: Callable[[], bool], world: World
+    engine: Engine, pairs: Sequence[Pair], target: str, stopped: Callable[[], bool], world: World
 ) -> list[str] | None:
-    """The translations of all pairs' sources, each process's share; None when asked to stop."""
-    mine: list[str] | None = []
+    """Translate all sources, a share on each rank; None when stopped."""
+    own: list[str] | None = []
     sources = [cast(str, pair.source) for pair in pairs[world.rank :: world.size]]
     for translation in engine.translate(sources, EngineOptions(target_language=target)):
-        assert mine is not None
-        mine.append(translation.text)
-        if stopping():
-            mine = None
+        assert own is not None
+        own.append(translation.text)
+        if stopped():
+            own = None
             break
     hypotheses = [""] * len(pairs)
-    for rank, texts in enumerate(distributed.all_gather_json(world, mine)):
+    for rank, texts in enumerate(distributed.all_gather_json(world, own)):
         if texts is None:
             return None
         hypotheses[rank :: world.size] = texts
@@ -151,94 +142,89 @@ def _translate_pairs(
 def _scores(
     hypotheses: Sequence[str], references: Sequence[str], target: str, recipe: Recipe, world: World
 ) -> list[float]:
-    """BLEU and chrF2 of one direction, as the first process finds them."""
-    evaluation = recipe.evaluation
+    """Return BLEU and chrF2 of one direction, computed on rank 0."""
     return distributed.from_main(
-        world, lambda: list(bleu_and_chrf(hypotheses, references, target, evaluation))
+        world, lambda: list(bleu_and_chrf(hypotheses, references, target, recipe.evaluation))
     )
 
 
-def _mean(shares: list[Sums | None]) -> float | None:
-    """The sum over terms of weighted totals by counts, or None when a share is missing."""
-    totals: dict[str, float] = {}
-    counts: dict[str, float] = {}
-    for share in shares:
-        if share is None:
-            return None
-        for name, (total, count) in share.items():
-            totals[name] = totals.get(name, 0.0) + total
-            counts[name] = counts.get(name, 0.0) + count
-    return sum(totals[name] / max(1.0, counts[name]) for name in totals)
-
-
-def _train_loss(pairs: EncodedPairs | None, recipe: Recipe) -> PairIndices:
-    """Some of the training pairs, evenly spread, of the kind that validation pairs are."""
+def _select_train_rows(pairs: EncodedPairs | None, recipe: Recipe) -> PairIndices:
+    """Select TRAIN_PAIRS training pairs, evenly spread, of the kind of the validation pairs."""
     if pairs is None:
         return np.array([], dtype=np.int64)
     tokens, starts = pairs.arrays("source")
-    alone = tokens[starts[:-1]] == MASK  # what has one side only begins with it
-    rows = np.flatnonzero(alone == (recipe.data.valid.side is not None))
+    monolingual = tokens[starts[:-1]] == MASK
+    rows = np.flatnonzero(monolingual == (recipe.data.valid.side is not None))
     count = min(TRAIN_PAIRS, len(rows))
     return rows[np.arange(count) * len(rows) // max(1, count)]
 
 
 def _loss(
-    step: ModelWithLoss, pairs: EncodedPairs, rows: PairIndices, device: torch.device,
-    stopping: Callable[[], bool], world: World,
+    module: ModelWithLoss, pairs: EncodedPairs, rows: PairIndices, device: torch.device,
+    stopped: Callable[[], bool], world: World,
 ) -> float | None:  # fmt: skip
-    """The mean loss of the pairs at `rows`, which the processes share; None when asked to stop."""
+    """Return the mean loss of the pairs at `rows`, a share on each rank; None when stopped."""
     with torch.inference_mode():
-        sums = _sums(step, pairs, rows, device, stopping, world)
-    return _mean(distributed.all_gather_json(world, sums))
-
-
-def _sums(
-    step: ModelWithLoss, pairs: EncodedPairs, rows: PairIndices, device: torch.device,
-    stopping: Callable[[], bool], world: World,
-) -> Sums | None:  # fmt: skip
-    """The weighted sums of the objective's terms over this process's share of the pairs."""
+        own = _sum_terms(module, pairs, rows, device, stopped, world)
     sums: Sums = {}
-    micros = bucketing.bucket_by_length(
+    for share in distributed.all_gather_json(world, own):
+        if share is None:
+            return None
+        for name, (total, count) in share.items():
+            _add(sums, name, total, count)
+    return sum(total / max(1.0, count) for total, count in sums.values())
+
+
+def _sum_terms(
+    module: ModelWithLoss, pairs: EncodedPairs, rows: PairIndices, device: torch.device,
+    stopped: Callable[[], bool], world: World,
+) -> Sums | None:  # fmt: skip
+    """Sum the weighted terms of the objective over this rank's share of the pairs."""
+    sums: Sums = {}
+    micro_batches = bucketing.bucket_by_length(
         pairs.source_lengths[rows], pairs.target_lengths[rows], PADDED_TOKENS, PADDED_TOKENS
     )
-    for micro in micros[world.rank :: world.size]:
-        if stopping():
+    for micro_batch in micro_batches[world.rank :: world.size]:
+        if stopped():
             return None
-        batch = collate.to_device(collate.collate_pairs(pairs, rows[micro]), device)
-        for term in _terms(step, batch):
-            total, count = sums.get(term.name, (0.0, 0.0))
-            total += term.weight * float(term.total)
-            sums[term.name] = (total, count + float(term.count))
+        batch = collate.to_device(collate.collate_pairs(pairs, rows[micro_batch]), device)
+        for term in _terms(module, batch):
+            _add(sums, term.name, term.weight * float(term.total), float(term.count))
     return sums
 
 
-def _terms(step: ModelWithLoss, batch: Batch) -> Iterator[Term]:
-    """The objective's terms; where memory does not suffice, those of the halves of the batch.
+def _add(sums: Sums, name: str, total: float, count: float) -> None:
+    old_total, old_count = sums.get(name, (0.0, 0.0))
+    sums[name] = old_total + total, old_count + count
+
+
+def _terms(module: ModelWithLoss, batch: Batch) -> Iterator[Term]:
+    """Yield the terms of the objective; when memory is exhausted, those of the halves of the batch.
 
     Raises:
         MachineError: one pair alone does not fit.
     """
     try:
-        yield from step(batch)
+        yield from module(batch)
         return
     except (MemoryError, RuntimeError) as error:
         if not memory.is_out_of_memory(error):
             raise
         message = memory.first_line(error)
     for half in split_batch(batch, message):
-        yield from _terms(step, half)
+        yield from _terms(module, half)
 
 
 def _heat_map(
     model: nn.Module, prepared: PreparedData, device: torch.device
 ) -> tuple[Tensor, list[str], list[str]] | None:
-    """The attention that aligns the first validation pair, when the model has such."""
+    """Return the attention that aligns the first validation pair; None when there is none."""
     if not hasattr(model, "attention"):
         return None
     batch = collate.to_device(collate.collate_pairs(prepared.valid, np.array([0])), device)
     try:
         attention = cast(Seq2Seq, model).attention(batch.source, batch.inputs)  # [1, T, S]
-    except ConfigError:  # it looks at no source word
+    except ConfigError:  # the model attends to no source token
         return None
     vocabulary = prepared.vocabulary
     rows = vocabulary.pieces_target(batch.labels[0].tolist())

@@ -117,7 +117,7 @@ def test_closed_gates_are_taken_out(run, capsys):
         )
     model.decoder[0].cross_attention.gates.alpha.data[1] = -0.8
     checkpoint.save_checkpoint(
-        run, checkpoint.checkpoint_name(9), model, train_state.TrainState(step=9), about={}
+        run, checkpoint.checkpoint_name(9), model, train_state.TrainState(step=9), metadata={}
     )
     assert main.run(["export", str(run), "--to", "ctranslate2"]) == 2
     assert "model.head_gates" in capsys.readouterr().err

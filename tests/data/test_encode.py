@@ -113,7 +113,7 @@ def test_a_stream_holds_what_preparing_holds(folder):
     settled = recipe_of(folder, [BOTH, EN, {**BOTH, "only": "target"}])
     prepared = quietly(settled)
     streamed = recipe_of(folder, [BOTH, EN, {**BOTH, "only": "target"}], streaming=True)
-    held = quietly(streamed).held
+    held = quietly(streamed).held_out
     assert held[""] >= {"Der Berg ist hoch.", "The mountain is high."}
     stream = Stream(streamed, prepared.vocabulary, held, 400, StreamRanks(), lambda line: None)
     found = []

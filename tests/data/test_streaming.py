@@ -346,7 +346,7 @@ def test_preparing_takes_the_beginning_of_a_stream_only(folder):
     assert [line.split() for line in lines[-4:-2]] == [
         ["train.0", "streamed"], ["train.1", "streamed"],
     ]  # fmt: skip
-    assert prepared.held == held_out_pairs(read_pairs(settled.data.valid))
+    assert prepared.held_out == held_out_pairs(read_pairs(settled.data.valid))
     again = prepare(settled, lines.append)
     assert (again.digest, again.vocabulary.digest) == (prepared.digest, prepared.vocabulary.digest)
     assert lines[-1].startswith("streamed pairs, ")

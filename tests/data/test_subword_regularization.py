@@ -65,5 +65,5 @@ def test_a_sentence_with_a_character_that_is_no_piece_keeps_its_cut():
     draw = SubwordRegularizer(SamplingConfig(), learned("bpe"), 99)
     ids, starts = np.array([5, 3, 4, 3]), np.array([0, 2, 4])
     cut = BpeDropout(pieces, 1.0)
-    found, lengths = draw._drawn(ids, starts, pieces, cut, np.random.default_rng(1))
+    found, lengths = draw._segment(ids, starts, pieces, cut, np.random.default_rng(1))
     assert (found.tolist(), lengths.tolist()) == ([5, 3, 4, 3], [2, 2])

@@ -176,4 +176,4 @@ def test_a_run_and_a_bundle_with_topk_gates_open_as_a_mixture_of_heads(tmp_path)
     with zipfile.ZipFile(tmp_path / "old.mt", "w") as archive:
         archive.writestr("MANIFEST.json", "{}")
         archive.writestr("config.yaml", text)
-    assert bundle.read_bundle_recipe(tmp_path / "old.mt") == opened.recipe
+    assert bundle.read_any_recipe(tmp_path / "old.mt") == opened.recipe

@@ -19,4 +19,4 @@ def command(config: ConfigFile, sets: RecipeSets = None) -> None:
     from mt.training.finetuning import inherited_vocabulary
 
     loaded, _ = recipe.load(config, sets or ())
-    prepare(loaded, known=inherited_vocabulary(loaded))
+    prepare(loaded, inherited=inherited_vocabulary(loaded))

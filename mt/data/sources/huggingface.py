@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 from mt.config.schema import SourceConfig
 from mt.config.section import InputFile
 from mt.data.pairs import Chunk, Pair, Pairs
+from mt.data.text import join_lines
 from mt.errors import DataError, DownloadError, MtError
 from mt.runtime import files
 
@@ -54,13 +55,13 @@ class Config(SourceConfig):
 
 
 def _builder(path: str) -> str | None:
-    """The name of the `datasets` builder that reads a file, compressed or not."""
+    """Return the name of the `datasets` builder that reads a file, compressed or not."""
     ends = [end for end in Path(path).name.lower().split(".")[1:] if end in _BUILDERS]
     return _BUILDERS[ends[-1]] if ends else None
 
 
 def read(config: Config) -> Iterable[Pair]:
-    """The pairs of the data set.
+    """Read the pairs of the data set.
 
     Raises:
         DataError: while iterating: unreadable, no such configuration, split or column.
@@ -74,7 +75,7 @@ def _pairs(config: Config) -> Iterator[Pair]:
     rows = _local(config) if config.files else _hub(config)
     name = _name(config)
     number = 0
-    with _told(config, name):
+    with _translate_errors(config, name):
         for batch in rows.iter(batch_size=_BATCH):
             source = _column(batch, config.source, direction.source, name)
             target = _column(batch, config.target, direction.target, name)
@@ -86,16 +87,10 @@ def _pairs(config: Config) -> Iterator[Pair]:
 def stream(
     config: Config, order: int, rank: int, world_size: int, position: dict[str, Any] | None
 ) -> Iterator[Chunk]:
-    """The pairs of one process, read from disk or from the hub as they are asked for.
+    """Stream the pairs of one process after a position, whose shard is read again.
 
-    A process has shards of its own where their number is a multiple of `world_size`, and every
-    `world_size`-th pair of all where it is not.
-
-    Args:
-        config: what to read.
-        order: decides the order of the shards; at least 1.
-        rank, world_size: which process of how many.
-        position: of a chunk, to go on after it; the shard that it lies in is read again.
+    A process has its own shards where their number is a multiple of `world_size`, else every
+    `world_size`-th pair. `order`, at least 1, decides the order of shards.
 
     Raises:
         DataError, DownloadError: as `read`; names the shard where it is known.
@@ -104,14 +99,14 @@ def stream(
 
     direction, name = config.direction, _name(config)
     rows = _local(config) if config.files else _hub(config, streaming=True)
-    with _told(config, name):
+    with _translate_errors(config, name):
         rows = split_dataset_by_node(rows, rank, world_size)
         rows.set_epoch(order)  # shuffles the shards, and keeps no buffer that a resume would lose
         if position is not None:
             rows.load_state_dict(position)
         batches = rows.iter(batch_size=_STREAM_BATCH)
     while True:
-        with _told(config, name):  # and not around `yield`: several streams may be open at once
+        with _translate_errors(config, name):  # not around `yield`: streams run in parallel
             batch = next(batches, None)
             if batch is None:
                 return
@@ -126,13 +121,13 @@ def _name(config: Config) -> str:
 
 
 def _local(config: Config) -> Any:
-    """Local files, streamed: nothing is copied, and what is noted of them is within our cache."""
+    """Stream local files: nothing is copied, and metadata are in our cache."""
     import datasets
 
     for path in config.files:
-        files.open_bytes(Path(path)).close()  # says what is wrong with the path
-    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # it would tell the hub of each local read
-    with _told(config, config.files[0]):
+        files.open_bytes(Path(path)).close()  # raises when the path is wrong
+    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # no message to the hub for a local read
+    with _translate_errors(config, config.files[0]):
         return datasets.load_dataset(
             _builder(config.files[0]), data_files=list(config.files), split="train",
             streaming=True, cache_dir=str(files.cache_folder() / "datasets"),
@@ -140,15 +135,12 @@ def _local(config: Config) -> Any:
 
 
 def _hub(config: Config, streaming: bool = False) -> Any:
-    """A data set of the hub, in its user's ordinary cache; it never runs code of the data set.
-
-    Streamed it is in no cache: each pair is fetched when it is read.
-    """
+    """Load a data set of the hub into the user's cache, or stream it; run no code of it."""
     import datasets
 
     direction = config.direction
     pair = f"{direction.source}-{direction.target}", f"{direction.target}-{direction.source}"
-    with _told(config, str(config.dataset)):
+    with _translate_errors(config, str(config.dataset)):
         for name in [config.config] if config.config else [None, *pair]:
             try:
                 return datasets.load_dataset(
@@ -163,7 +155,7 @@ def _hub(config: Config, streaming: bool = False) -> Any:
 
 
 def _column(batch: dict[str, list[Any]], key: str | None, language: str, where: str) -> list[Any]:
-    """The texts of one side of a batch of columns."""
+    """Return the texts of one side of a batch of columns."""
     advice = "name the columns with source and target"
     place: list[dict[str, Any]] | None = None
     if key is None:
@@ -172,22 +164,17 @@ def _column(batch: dict[str, list[Any]], key: str | None, language: str, where: 
         if key not in place[0]:
             what = f"translation has no {key!r}; it has: {', '.join(place[0])}"
             raise DataError("DATA-COLUMN", where, what, "see languages in the recipe")
-        found = [row[key] for row in place]
+        texts = [row[key] for row in place]
     elif key in batch:
-        found = batch[key]
+        texts = batch[key]
     else:
         what = f"there is no column {key!r}; there are: {', '.join(batch)}"
         raise DataError("DATA-COLUMN", where, what, advice)
-    for text in found:
+    for text in texts:
         if text is not None and not isinstance(text, str):
             what = f"column {key!r} holds no text but {type(text).__name__}"
             raise DataError("DATA-COLUMN", where, what, advice)
-    return [text and _one_line(text) for text in found]
-
-
-def _one_line(text: str) -> str:
-    """A pair is a line a side, so line ends within one become spaces."""
-    return text if "\n" not in text else text.strip("\r\n").replace("\r\n", " ").replace("\n", " ")
+    return [text and join_lines(text) for text in texts]
 
 
 # -------------------------------------------------------------------------------- errors
@@ -199,9 +186,9 @@ _REACH = (
 
 
 @contextlib.contextmanager
-def _told(config: Config, where: str) -> Iterator[None]:
-    """What `datasets` refuses, in our words."""
-    logger = logging.getLogger("datasets")  # it logs failures with their traces, then raises them
+def _translate_errors(config: Config, where: str) -> Iterator[None]:
+    """Raise errors of `datasets` as errors of mt."""
+    logger = logging.getLogger("datasets")  # it logs failures with tracebacks, then raises them
     level = logger.level
     logger.setLevel(logging.CRITICAL + 1)
     try:
@@ -213,28 +200,26 @@ def _told(config: Config, where: str) -> Iterator[None]:
         if full:
             with files.os_errors_as_mt_errors(where):
                 raise full[0] from None
-        raise _meaning(error, config, _shard(config, error) or where) from None
+        raise _as_mt_error(error, config, _shard(config, error) or where) from None
     finally:
         logger.setLevel(level)
 
 
 def _shard(config: Config, error: Exception) -> str | None:
-    """The shard that could not be read, where it is known."""
+    """Return the shard that could not be read, if it is known."""
     message = " ".join(str(cause) for cause in _chain(error))
     for path in config.files:
         if path in message:
             return path
-    found = re.search(
-        r"hf://datasets/\S+?(?=[\s'\"])|(?<=/resolve/)\S+?(?=[\s'\"?])", f"{message} "
-    )
-    shard = found[0].rstrip(".,") if found else ""
+    pattern = r"hf://datasets/\S+?(?=[\s'\"])|(?<=/resolve/)\S+?(?=[\s'\"?])"
+    match = re.search(pattern, f"{message} ")
+    shard = match[0].rstrip(".,") if match else ""
     if _builder(shard):
         return shard
-    # What reads a file says what is wrong, but seldom with which file: it is the `file` that the
-    # builder of `datasets` was at.
+    # Errors seldom name the file: it is the variable `file` of the builder of `datasets`.
     frames = [frame for cause in _chain(error) for frame, _ in walk_tb(cause.__traceback__)]
-    named = [str(frame.f_locals.get("file")) for frame in frames]
-    return next((name for name in named if _builder(name)), None)
+    names = [str(frame.f_locals.get("file")) for frame in frames]
+    return next((name for name in names if _builder(name)), None)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -243,25 +228,25 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _meaning(error: Exception, config: Config, where: str) -> MtError:
+def _as_mt_error(error: Exception, config: Config, where: str) -> MtError:
     causes = list(_chain(error))
     names = {kind.__name__ for cause in causes for kind in type(cause).__mro__}
-    what = _plain(error)
+    what = _first_line(error)
     if "scripts are no longer supported" in what:
         advice = "try `revision: refs/convert/parquet`, or another data set"
         return DataError("HUB-SCRIPT", where, "a data set that is a program is not run", advice)
     if isinstance(error, ValueError) and "split" in what.lower():
-        there = re.findall(r"\[.*\]", what)
-        what = f"there is no split {config.split!r}; there are: {' '.join(there).strip('[]')}"
+        available = re.findall(r"\[.*\]", what)
+        what = f"there is no split {config.split!r}; there are: {' '.join(available).strip('[]')}"
         return DataError("DATA-SPLIT", where, what, "name one of them with split")
     if isinstance(error, ValueError) and "config" in what.lower():
-        there = re.findall(r"\[.*?\]", " ".join(str(error).splitlines()))
-        asked = f"no configuration {config.config!r}" if config.config else "a choice to make"
-        what = f"there is {asked}; there are: {' '.join(there).strip('[]')}"
+        available = re.findall(r"\[.*?\]", " ".join(str(error).splitlines()))
+        missing = f"no configuration {config.config!r}" if config.config else "a choice to make"
+        what = f"there is {missing}; there are: {' '.join(available).strip('[]')}"
         return DataError("DATA-CONFIG", where, what, "name one of them with config")
     if config.files:
         advice = "see whether the file is what its name says"
-        return DataError("DATA-FILE", where, f"cannot be read ({_plain(causes[-1])})", advice)
+        return DataError("DATA-FILE", where, f"cannot be read ({_first_line(causes[-1])})", advice)
     if names & {"DatasetNotFoundError", "RepositoryNotFoundError", "RevisionNotFoundError"}:
         return DownloadError("HUB-NONE", where, what, f"see dataset and revision; {_REACH}")
     if names & {"ChecksumVerificationError", "SplitsVerificationError"}:
@@ -270,7 +255,7 @@ def _meaning(error: Exception, config: Config, where: str) -> MtError:
     return DownloadError("HUB", where, f"cannot be fetched ({what})", _REACH)
 
 
-def _plain(error: BaseException) -> str:
-    """The first line of an error, without what looks like a token."""
+def _first_line(error: BaseException) -> str:
+    """Return the first line of an error, without what looks like a token."""
     first = (str(error).splitlines() or [""])[0] or type(error).__name__
     return re.sub(r"\bhf_\w+", "hf_***", first)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from mt.config.schema import SourceConfig
 from mt.config.section import InputFile
 from mt.data.pairs import Pair, Pairs
+from mt.data.text import join_lines
 from mt.errors import DataError, printable
 from mt.runtime import files
 
@@ -28,7 +29,7 @@ class Config(SourceConfig):
 
 
 def read(config: Config) -> Iterable[Pair]:
-    """The pairs of the file.
+    """Read the pairs of the file.
 
     Raises:
         DataError: while iterating: unreadable, a line that is no JSON object, or no such key.
@@ -60,7 +61,7 @@ def _object(line: str, origin: str) -> dict[str, Any]:
 
 
 def _text(value: dict[str, Any], key: str | None, language: str, origin: str) -> str | None:
-    """The text under a key, or under the language's code; None when it is null."""
+    """Return the text of a key or of the language code; None when it is null."""
     place = value
     if key is None:
         key = language
@@ -72,14 +73,11 @@ def _text(value: dict[str, Any], key: str | None, language: str, origin: str) ->
     if text is not None and not isinstance(text, str):
         what = f"{key} is no text but {printable(json.dumps(text), 50)}"
         raise DataError("DATA-JSON", origin, what, "name the keys with source and target")
-    return None if text is None else _one_line(text, origin)
-
-
-def _one_line(text: str, origin: str) -> str:
-    """A pair is a line a side, so line ends within one become spaces."""
+    if text is None:
+        return None
     try:
         text.encode()
     except UnicodeEncodeError:
         what = "half of a surrogate pair, which is no character"
         raise DataError("DATA-UTF8", origin, what, "mend or remove the line") from None
-    return text if "\n" not in text else text.strip("\r\n").replace("\r\n", " ").replace("\n", " ")
+    return join_lines(text)

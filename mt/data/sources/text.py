@@ -46,7 +46,7 @@ class Config(SourceConfig):
 
 
 def read(config: Config) -> Iterable[Pair]:
-    """The pairs of the two files, or the lines of one.
+    """Read the pairs of the two files, or the lines of one.
 
     Raises:
         DataError: while iterating: unreadable, or of different length; names both counts.
@@ -70,7 +70,7 @@ def _pairs(config: Config) -> Iterator[Pair]:
 
 def _lines(config: Config) -> Iterator[Pair]:
     direction, path = config.direction, config.source or config.target
-    assert path is not None, "the Config holds that there is a file"
+    assert path is not None, "Config verifies that there is a file"
     for number, line in enumerate(files.read_lines(Path(path)), start=1):
         source, target = (line, None) if config.source else (None, line)
         yield Pair(source, target, direction.source, direction.target, f"{path}:{number}")

@@ -32,7 +32,7 @@ class Config(SourceConfig):
 
 
 def read(config: Config) -> Iterable[Pair]:
-    """The pairs of the file.
+    """Read the pairs of the file.
 
     Raises:
         DataError: while iterating: unreadable, no such column, or a line with too few or many.
@@ -42,28 +42,28 @@ def read(config: Config) -> Iterable[Pair]:
 
 def _pairs(config: Config) -> Iterator[Pair]:
     direction = config.direction
-    wanted = (config.source, config.target)
+    columns = (config.source, config.target)
     width = source = target = 0
     for number, line in enumerate(files.read_lines(Path(config.file)), start=1):
         fields = line.split("\t")
         if number == 1:
             width = len(fields)
-            source, target = (_position(config, column, fields) for column in wanted)
-            if any(isinstance(column, str) for column in wanted):
+            source, target = (_position(config, column, fields) for column in columns)
+            if any(isinstance(column, str) for column in columns):
                 continue
         origin = f"{config.file}:{number}"
         if len(fields) != width:
-            what = f"{_told(len(fields))}, but {width} in the first line"
+            what = f"{_count_fields(len(fields))}, but {width} in the first line"
             raise DataError("DATA-FIELDS", origin, what, _ADVICE)
         yield Pair(fields[source], fields[target], direction.source, direction.target, origin)
 
 
 def _position(config: Config, column: Column, fields: list[str]) -> int:
-    """Which field of a line, from 0, a column is."""
+    """Return the index of the field of a column."""
     where = f"{config.file}:1"
     if isinstance(column, int):
         if column > len(fields):
-            what = f"{_told(len(fields))}; column {column} is asked for"
+            what = f"{_count_fields(len(fields))}; column {column} is asked for"
             raise DataError("DATA-FIELDS", where, what, _ADVICE)
         return column - 1
     if column not in fields:
@@ -72,5 +72,5 @@ def _position(config: Config, column: Column, fields: list[str]) -> int:
     return fields.index(column)
 
 
-def _told(count: int) -> str:
+def _count_fields(count: int) -> str:
     return f"{count} field" + "s" * (count != 1)

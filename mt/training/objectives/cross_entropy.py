@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -12,9 +12,7 @@ from mt.config.section import Variant
 from mt.interfaces import Batch, Loss, Seq2Seq, Teacher, Term
 from mt.special_tokens import PAD
 from mt.training.losses import sequence_cross_entropy
-
-if TYPE_CHECKING:
-    from mt.vocabulary.vocabulary import Vocabulary
+from mt.vocabulary.vocabulary import Vocabulary
 
 
 class Config(Variant):
@@ -26,22 +24,18 @@ class Config(Variant):
 
 
 class CrossEntropy(nn.Module):
-    """-log p(y_t | y_<t, x), summed over real target positions.
-
-    In evaluation mode the labels are not smoothed, so that the mean's exponential is the
-    perplexity.
-    """
+    """-log p(y_t | y_<t, x), summed over real target positions; labels are smoothed in training."""
 
     def __init__(self, model: nn.Module, label_smoothing: float) -> None:
         super().__init__()
         self.model, self.label_smoothing = model, label_smoothing
 
     def counts(self, batch: Batch) -> Mapping[str, Tensor]:
-        """How many positions each term will sum."""
+        """Count the positions of each term."""
         return {"loss": batch.target_lengths.sum()}
 
     def forward(self, batch: Batch) -> Loss:
-        """The loss of one micro-batch."""
+        """Return the loss of one micro-batch."""
         model = cast(Seq2Seq, self.model)
         hidden = model.decode(batch.inputs, model.encode(batch.source))  # [B, T, D]
         smoothing = self.label_smoothing if self.training else 0.0
@@ -52,5 +46,5 @@ class CrossEntropy(nn.Module):
 def build(
     config: Config, model: nn.Module, vocabulary: Vocabulary, teacher: Teacher | None
 ) -> CrossEntropy:
-    """The objective; it needs no teacher."""
+    """Build the objective."""
     return CrossEntropy(model, config.label_smoothing)

@@ -1,15 +1,15 @@
-"""Denoising: the text comes back from its noised form (BART, Lewis et al. 2020).
+"""Denoising: restores text from its noised form (BART, Lewis et al. 2020).
 
-A row of a monolingual corpus has the same text on both sides, and a `<mask>` before its source
-that says so. The source gets new noise at each step; a row of a parallel corpus is translated. So
-one training may pre-train on text alone, or go on denoising while it learns to translate.
+A row of a monolingual corpus has the same text on both sides, marked by `<mask>` before its
+source, which gets new noise at each step; a row of a parallel corpus is translated. So a run may
+pre-train on text alone, or denoise while it learns to translate.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import ClassVar, cast
 
 import torch
 from pydantic import Field, model_validator
@@ -21,9 +21,7 @@ from mt.errors import ConfigError
 from mt.interfaces import Batch, Loss, Seq2Seq, Teacher, Term
 from mt.special_tokens import END, FIRST_PIECE, MASK, PAD, UNK
 from mt.training.losses import sequence_cross_entropy
-
-if TYPE_CHECKING:
-    from mt.vocabulary.vocabulary import Vocabulary
+from mt.vocabulary.vocabulary import Vocabulary
 
 
 class Config(Variant):
@@ -60,10 +58,10 @@ class Config(Variant):
 
 
 class Denoising(nn.Module):
-    """The losses `denoising`, `translation` and, when it is wanted, `predict`, as sums and counts.
+    """The losses `denoising`, `translation` and, if it has a weight, `predict`.
 
-    In evaluation mode the noise is always the same, labels are not smoothed and nothing is
-    weighted, so that the mean's exponential is the perplexity.
+    In evaluation mode the noise is constant, labels are not smoothed and terms not weighted, so
+    that the exponential of the mean is the perplexity.
     """
 
     seed: Tensor
@@ -79,31 +77,26 @@ class Denoising(nn.Module):
         self.register_buffer("spans", noising.poisson_lengths(config.span), persistent=False)
 
     def begin(self, seed: int) -> None:
-        """Noise from this seed until the next call; the loop has one for each update."""
+        """Set the seed of the noise; the loop calls this before each update."""
         self.seed.fill_(seed)
 
     def counts(self, batch: Batch) -> Mapping[str, Tensor]:
-        """How many positions each term will sum."""
+        """Count the positions of each term."""
         alone = monolingual(batch)
         counts = {
             "denoising": (batch.target_lengths * alone).sum(),
             "translation": (batch.target_lengths * ~alone).sum(),
         }
-        if self.predicts:
-            counts["predict"] = self._cloze(batch)[1].sum()
+        if self.head is not None and self.training:
+            counts["predict"] = self._mask_tokens(batch)[1].sum()
         return counts
 
-    @property
-    def predicts(self) -> bool:
-        """Whether there is a term of masked-token prediction: in training only."""
-        return self.head is not None and self.training
-
     def forward(self, batch: Batch) -> Loss:
-        """The loss of one micro-batch."""
+        """Return the loss of one micro-batch."""
         model, config = cast(Seq2Seq, self.model), self.config
         alone = monolingual(batch)  # [B]
-        read = noised(batch, config, self.spans, self._seed())
-        hidden = model.decode(batch.inputs, model.encode(read.source))  # [B, T, D]
+        noised = add_noise(batch, config, self.spans, self._seed())
+        hidden = model.decode(batch.inputs, model.encode(noised.source))  # [B, T, D]
         smoothing = config.label_smoothing if self.training else 0.0
         weights = (config.weight, config.translation_weight) if self.training else (1.0, 1.0)
         parts = (("denoising", alone, weights[0]), ("translation", ~alone, weights[1]))
@@ -112,21 +105,22 @@ class Denoising(nn.Module):
             labels = torch.where(rows[:, None], batch.labels, PAD)
             total = sequence_cross_entropy(hidden, *model.output(), labels, smoothing)
             terms.append(Term(name, total, (labels != PAD).sum(), weight))
-        return (*terms, self._predict(batch)) if self.predicts else tuple(terms)
+        if self.head is not None and self.training:
+            terms.append(self._predict(batch, self.head))
+        return tuple(terms)
 
-    def _predict(self, batch: Batch) -> Term:
-        """What the encoder says of pieces that it does not see."""
+    def _predict(self, batch: Batch, head: Head) -> Term:
+        """Return the loss of masked-token prediction on the encoder."""
         model = cast(Seq2Seq, self.model)
-        source, asked = self._cloze(batch)
-        assert self.head is not None
-        hidden = self.head(model.encode(source).states)  # [B, S, D]
-        labels = torch.where(asked, _plain(batch).source, PAD)
+        source, predicted = self._mask_tokens(batch)
+        hidden = head(model.encode(source).states)  # [B, S, D]
+        labels = torch.where(predicted, _without_mark(batch).source, PAD)
         total = sequence_cross_entropy(hidden, *model.output(), labels, 0.0)
-        return Term("predict", total, asked.sum(), self.config.predict_weight)
+        return Term("predict", total, predicted.sum(), self.config.predict_weight)
 
-    def _cloze(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Sources [B, S] with pieces masked, and which the model is asked for."""
-        plain = _plain(batch)
+    def _mask_tokens(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return sources [B, S] with pieces masked, and which positions the model predicts."""
+        plain = _without_mark(batch)
         text = (plain.source >= FIRST_PIECE) | (plain.source == UNK)
         pieces, share = (FIRST_PIECE, self.pieces), self.config.predict_share
         return noising.mask_tokens(plain.source, text, share, pieces, self._seed(), batch.rows)
@@ -144,32 +138,31 @@ class Head(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         """[B, S, D] -> [B, S, D]."""
-        changed: Tensor = self.norm(nn.functional.gelu(self.inner(states)))
-        return changed
+        return cast(Tensor, self.norm(nn.functional.gelu(self.inner(states))))
 
 
 # ------------------------------------------------------------------------------ the rows
 
 
 def monolingual(batch: Batch) -> Tensor:
-    """Which rows [B] are to be denoised: the encoder put `<mask>` before their source."""
+    """Return which rows [B] are monolingual: their source begins with `<mask>`."""
     return batch.source[:, 0] == MASK
 
 
-def _plain(batch: Batch) -> Batch:
-    """The batch without the mark of monolingual rows."""
+def _without_mark(batch: Batch) -> Batch:
+    """Drop the mark of monolingual rows."""
     alone = monolingual(batch)
     moved = torch.cat((batch.source[:, 1:], torch.full_like(batch.source[:, :1], PAD)), 1)
     source = torch.where(alone[:, None], moved, batch.source)
     return replace(batch, source=source, source_lengths=batch.source_lengths - alone.long())
 
 
-def noised(batch: Batch, config: Config, spans: Tensor, seed: Tensor) -> Batch:
-    """The batch with the sources of its monolingual rows noised, and without their mark.
+def add_noise(batch: Batch, config: Config, spans: Tensor, seed: Tensor) -> Batch:
+    """Add noise to the sources of monolingual rows, and drop their mark.
 
-    Control pieces before the text, such as a language's, and the end stay where they are.
+    Control pieces before the text, such as a language tag, and the end stay in place.
     """
-    alone, plain, rows = monolingual(batch), _plain(batch), batch.rows
+    alone, plain, rows = monolingual(batch), _without_mark(batch), batch.rows
     width = plain.source.size(1)
     place = torch.arange(width, device=rows.device)
     control = (plain.source > 3) & (plain.source < FIRST_PIECE)
@@ -197,11 +190,7 @@ def noised(batch: Batch, config: Config, spans: Tensor, seed: Tensor) -> Batch:
 def build(
     config: Config, model: nn.Module, vocabulary: Vocabulary, teacher: Teacher | None
 ) -> Denoising:
-    """The objective; it needs no teacher.
-
-    Raises:
-        ConfigError: the sides have each a vocabulary, and so the same text is not the same ids.
-    """
+    """Build the objective; raise a ConfigError unless both sides have one vocabulary."""
     if not vocabulary.joint:
         what = "denoising reads and writes the same text, which needs one vocabulary for both sides"
         advice = "set vocabulary.joint: true, or vocabulary.path to a joint one"

@@ -13,7 +13,7 @@ Legend: P positions, D the student's width, D' the teacher's, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import torch
 from pydantic import Field
@@ -24,9 +24,7 @@ from mt.errors import ConfigError
 from mt.interfaces import Batch, Loss, Seq2Seq, Teacher, Term
 from mt.special_tokens import PAD
 from mt.training.losses import chunked_loss, select_real_positions, sequence_cross_entropy
-
-if TYPE_CHECKING:
-    from mt.vocabulary.vocabulary import Vocabulary
+from mt.vocabulary.vocabulary import Vocabulary
 
 
 class Config(Variant):
@@ -36,7 +34,7 @@ class Config(Variant):
     teacher: InputFile | None = None
     """The model to learn from, of the same vocabulary: a run, a checkpoint in one, or a bundle."""
     weight: float = Field(0.5, ge=0, le=1)
-    """Share of what the teacher says; the rest is that of the references."""
+    """Share of the loss against the teacher; the rest is against the references."""
     temperature: float = Field(1.0, gt=0)
     """Both sides' logits are divided by it: above 1 more is learned of what is unlikely."""
     label_smoothing: float = Field(0.1, ge=0, lt=1)
@@ -51,19 +49,18 @@ class Distillation(nn.Module):
         self.model, self.teacher, self.config = model, teacher, config
 
     def counts(self, batch: Batch) -> Mapping[str, Tensor]:
-        """How many positions each term will sum."""
+        """Count the positions of each term."""
         return {"loss": batch.target_lengths.sum()}
 
     def forward(self, batch: Batch) -> Loss:
-        """The loss of one micro-batch."""
+        """Return the loss of one micro-batch."""
         model = cast(Seq2Seq, self.model)
         hidden = model.decode(batch.inputs, model.encode(batch.source))  # [B, T, D]
         count = batch.target_lengths.sum()
         if not self.training:
             total = sequence_cross_entropy(hidden, *model.output(), batch.labels)
             return (Term("loss", total, count),)
-        theirs = self.teacher.hidden(batch)  # [B, T, D']
-        teacher_states, _, _ = select_real_positions(theirs, batch.labels)
+        teacher_states, _, _ = select_real_positions(self.teacher.hidden(batch), batch.labels)
         states, labels, _ = select_real_positions(hidden, batch.labels)
         total = distillation_loss(
             states, *model.output(), labels, teacher_states, self.teacher.project, self.config
@@ -75,15 +72,11 @@ def distillation_loss(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, teacher_hidden: Tensor,
     project: Callable[[Tensor], Tensor], config: Config,
 ) -> Tensor:  # fmt: skip
-    """Sum the loss above over P positions; padding counts nothing.
+    """Sum the loss above over P positions, without padding.
 
     Args:
-        hidden: [P, D] the student's states.
-        weight: [V, D]. bias: [V] or None.
-        labels: [P] ids.
-        teacher_hidden: [P, D'] the teacher's states.
-        project: returns the teacher's logits of them.
-        config: weight, temperature, label smoothing.
+        hidden: [P, D]. weight: [V, D]. bias: [V] or None. labels: [P] ids.
+        teacher_hidden: [P, D'], of which `project` returns the logits.
     """
 
     def logit_gradient(z: Tensor, p: Tensor, places: slice, needed: bool) -> tuple[Tensor, float]:
@@ -103,7 +96,7 @@ def distillation_loss(
 def _losses_and_slope(
     logits: Tensor, theirs: Tensor, labels: Tensor, config: Config
 ) -> tuple[Tensor, Tensor]:
-    """The loss [P, 1] of each position and its derivative [P, V] by the student's logits."""
+    """Return the loss [P, 1] of each position, and its derivative [P, V] by the logits."""
     share, heat, smoothing = config.weight, config.temperature, config.label_smoothing
     real = (labels != PAD)[:, None]  # [P, 1]
     log_p = logits.log_softmax(-1)  # [P, V]
@@ -123,11 +116,7 @@ def _losses_and_slope(
 def build(
     config: Config, model: nn.Module, vocabulary: Vocabulary, teacher: Teacher | None
 ) -> Distillation:
-    """The objective.
-
-    Raises:
-        ConfigError: there is no teacher.
-    """
+    """Build the objective; raise a ConfigError when there is no teacher."""
     if teacher is None:
         advice = "give the path of a trained run, or use mt distill"
         raise ConfigError("TEACHER", "objective.teacher", "distillation needs a teacher", advice)

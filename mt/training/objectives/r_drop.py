@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import torch
 from pydantic import Field
@@ -13,9 +13,7 @@ from mt.config.section import Variant
 from mt.interfaces import Batch, Loss, Seq2Seq, Teacher, Term
 from mt.special_tokens import PAD
 from mt.training.losses import linear_cross_entropy, linear_two_passes, select_real_positions
-
-if TYPE_CHECKING:
-    from mt.vocabulary.vocabulary import Vocabulary
+from mt.vocabulary.vocabulary import Vocabulary
 
 
 class Config(Variant):
@@ -29,12 +27,11 @@ class Config(Variant):
 
 
 class RDrop(nn.Module):
-    """Half the sum of equation 3: what two passes lose, and alpha times their divergence.
+    """Half the sum of equation 3: the loss of two passes, and alpha times their divergence.
 
-    Each pair goes through the model twice, in one batch of twice the rows, so that dropout is
-    another in each. Half, because the mean over all 2P positions of both passes then has the
-    scale of `cross_entropy`; the weight of the divergence beside it is the paper's. Where dropout
-    is 0 the passes are the same, and so is the loss. In evaluation mode there is one pass.
+    Each pair goes through the model twice, in one batch of twice the rows, with other dropout.
+    Half, because the mean over all 2P positions then has the scale of `cross_entropy`; the weight
+    of the divergence beside it is the paper's. In evaluation mode there is one pass.
     """
 
     def __init__(self, model: nn.Module, label_smoothing: float, alpha: float) -> None:
@@ -42,11 +39,11 @@ class RDrop(nn.Module):
         self.model, self.label_smoothing, self.alpha = model, label_smoothing, alpha
 
     def counts(self, batch: Batch) -> Mapping[str, Tensor]:
-        """How many positions each term will sum in training: those of both passes."""
+        """Count the positions of both passes."""
         return {"loss": 2 * batch.target_lengths.sum()}
 
     def forward(self, batch: Batch) -> Loss:
-        """The loss of one micro-batch."""
+        """Return the loss of one micro-batch."""
         model = cast(Seq2Seq, self.model)
         weight, bias = model.output()
         source, target = batch.source, batch.inputs
@@ -56,9 +53,8 @@ class RDrop(nn.Module):
         hidden, labels, ignored = select_real_positions(hidden, batch.labels)
         count = (batch.labels != PAD).sum()
         if not self.training:
-            return (
-                Term("loss", linear_cross_entropy(hidden, weight, bias, labels, 0, ignored), count),
-            )
+            total = linear_cross_entropy(hidden, weight, bias, labels, 0, ignored)
+            return (Term("loss", total, count),)
         total, _ = linear_two_passes(
             hidden, weight, bias, labels, self.alpha, self.label_smoothing, ignored
         )
@@ -68,5 +64,5 @@ class RDrop(nn.Module):
 def build(
     config: Config, model: nn.Module, vocabulary: Vocabulary, teacher: Teacher | None
 ) -> RDrop:
-    """The objective; it needs no teacher."""
+    """Build the objective."""
     return RDrop(model, config.label_smoothing, config.alpha)

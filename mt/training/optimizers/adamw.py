@@ -27,25 +27,21 @@ class Config(OptimizerConfig):
 
 
 def build(config: Config, named_parameters: Iterable[tuple[str, Tensor]]) -> torch.optim.Optimizer:
-    """The optimizer, in torch's fused form."""
+    """Build the optimizer in torch's fused form."""
     decayed: list[Tensor] = []
-    free: list[Tensor] = []
+    others: list[Tensor] = []
     for name, parameter in named_parameters:
-        decay = parameter.ndim >= 2 and "embedding" not in name and "positions" not in name
-        (decayed if decay else free).append(parameter)
+        decays = parameter.ndim >= 2 and "embedding" not in name and "positions" not in name
+        (decayed if decays else others).append(parameter)
     groups = [
         {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": free, "weight_decay": 0.0},
+        {"params": others, "weight_decay": 0.0},
     ]
     rate: float | Tensor = config.learning_rate
-    on_device = any(parameter.is_cuda for parameter in (*decayed, *free))
+    on_device = any(parameter.is_cuda for parameter in (*decayed, *others))
     if on_device:  # where a captured or compiled step can read it
-        rate = torch.tensor(rate, device=(*decayed, *free)[0].device)
+        rate = torch.tensor(rate, device=(*decayed, *others)[0].device)
     return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        lr=rate,
-        betas=config.betas,
-        eps=config.epsilon,
-        fused=True,
-        capturable=on_device,
-    )
+        [group for group in groups if group["params"]], lr=rate, betas=config.betas,
+        eps=config.epsilon, fused=True, capturable=on_device,
+    )  # fmt: skip

@@ -38,10 +38,8 @@ class Config(OptimizerConfig):
 class Muon(torch.optim.Optimizer):
     """Both as one optimizer: groups with a momentum are Muon's, the others AdamW's.
 
-    Args:
-        matrices: hidden matrices [A, B], each with the number of matrices that it holds stacked.
-        others: what AdamW updates.
-        config: the settings.
+    `matrices` are hidden matrices [A, B], each with the number of matrices stacked in it; AdamW
+    updates `others`.
     """
 
     def __init__(
@@ -49,19 +47,13 @@ class Muon(torch.optim.Optimizer):
     ) -> None:
         self.parts = dict(matrices)
         self.adamw = torch.optim.AdamW(
-            others or [torch.zeros(0)],
-            lr=config.learning_rate * config.adamw_factor,
-            betas=config.betas,
-            eps=config.epsilon,
-            weight_decay=0.0,
-            fused=True,
-        )
+            others or [torch.zeros(0)], lr=config.learning_rate * config.adamw_factor,
+            betas=config.betas, eps=config.epsilon, weight_decay=0.0, fused=True,
+        )  # fmt: skip
         orthogonal = {
-            "params": [parameter for parameter, _ in matrices],
-            "lr": config.learning_rate,
-            "momentum": config.momentum,
-            "weight_decay": config.weight_decay,
-        }
+            "params": [parameter for parameter, _ in matrices], "lr": config.learning_rate,
+            "momentum": config.momentum, "weight_decay": config.weight_decay,
+        }  # fmt: skip
         (rest,) = self.adamw.param_groups
         rest["factor"] = config.adamw_factor
         super().__init__([orthogonal, rest], {})
@@ -97,20 +89,19 @@ class Muon(torch.optim.Optimizer):
 
 
 def build(config: Config, named_parameters: Iterable[tuple[str, Tensor]]) -> Muon:
-    """The optimizer."""
+    """Build the optimizer."""
     matrices: list[tuple[Tensor, int]] = []
     others: list[Tensor] = []
+    excluded = ("embedding", "projection", "positions")
     for name, parameter in named_parameters:
-        if parameter.ndim == 2 and not any(
-            word in name for word in ("embedding", "projection", "positions")
-        ):
-            matrices.append((parameter, stacked(name)))
+        if parameter.ndim == 2 and not any(word in name for word in excluded):
+            matrices.append((parameter, count_stacked(name)))
         else:
             others.append(parameter)
     return Muon(matrices, others, config)
 
 
-def stacked(name: str) -> int:
-    """How many matrices a parameter holds one below the other: `key_value.weight` holds two."""
+def count_stacked(name: str) -> int:
+    """Count the matrices that a parameter has one below the other: two in `key_value.weight`."""
     module = name.rpartition(".")[0].rpartition(".")[2]
     return max(1, len({"query", "key", "value"} & set(module.split("_"))))

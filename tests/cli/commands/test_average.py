@@ -23,7 +23,7 @@ class TestAverage:
             model = plugin("models", "transformer").build(opened.recipe.model, opened.vocabulary)
             state = train_state.TrainState(step=step)
             checkpoint.save_checkpoint(
-                run, checkpoint.checkpoint_name(step), model, state, about={"data": "d"}
+                run, checkpoint.checkpoint_name(step), model, state, metadata={"data": "d"}
             )
         return run
 

@@ -159,7 +159,7 @@ class TestTranslate:
             for parameter in model.parameters():
                 parameter.fill_(1e38)  # finite, so it can be saved; its products are not
         checkpoint.save_checkpoint(
-            run, checkpoint.checkpoint_name(8), model, train_state.TrainState(step=8), about={}
+            run, checkpoint.checkpoint_name(8), model, train_state.TrainState(step=8), metadata={}
         )
         pair = ("--source", tmp_path / "train.en", "--target", tmp_path / "train.de")
         for done in (mt("translate", run, stdin=LINES), mt("score", run, *pair)):

@@ -47,7 +47,9 @@ def batch_of(pairs, first=0):
 
 def noised(batch, seed=3, **settings):
     config = denoising.Config(**settings)
-    return denoising.noised(batch, config, noising.poisson_lengths(config.span), torch.tensor(seed))
+    return denoising.add_noise(
+        batch, config, noising.poisson_lengths(config.span), torch.tensor(seed)
+    )
 
 
 HARD = {"mask": 0.3, "delete": 0.2, "shuffle": 3.0}

@@ -49,7 +49,7 @@ def test_muon_equals_torchs_own_on_a_single_matrix():
     ],
 )
 def test_stacked_matrices_are_counted_by_their_name(name, parts):
-    assert muon.stacked(name) == parts
+    assert muon.count_stacked(name) == parts
 
 
 def test_stacked_matrices_are_orthogonalised_each_for_itself():
