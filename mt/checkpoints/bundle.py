@@ -225,11 +225,7 @@ def _verify(path: Path, archive: zipfile.ZipFile) -> None:
 
 
 def read_any_recipe(path: Path) -> Recipe:
-    """Read the recipe of a run, a bundle, or a folder with one (such as an exported model).
-
-    Raises:
-        ModelError: there is none.
-    """
+    """Read the recipe of a run, a bundle or an exported model; raise a ModelError when none."""
     if path.is_file():
         with _open_archive(path) as archive:
             return _parse_recipe(path, archive)

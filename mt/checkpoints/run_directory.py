@@ -95,11 +95,7 @@ class LoadedModel:
         return self.state.step
 
     def model(self) -> nn.Module:
-        """Build the model with the weights to translate with.
-
-        Raises:
-            ModelError: the weights are of another model.
-        """
+        """Build the model with the weights to translate with; a ModelError when they do not fit."""
         from safetensors import SafetensorError
         from safetensors.torch import load
 

@@ -63,11 +63,7 @@ def _origin(document: Document, location: Location) -> str:
 
 
 def explain(recipe: Recipe, document: Document, key: str) -> list[str]:
-    """Describe one key, such as `model.d_model`, or list the keys of a section.
-
-    Raises:
-        ConfigError: there is no such key.
-    """
+    """Describe a key, or list those of a section; a ConfigError when there is no such key."""
     *_, (section, _, _), (value, name, location) = _key_path(recipe, key)
     lines = [f"{key}:"]
     if isinstance(section, Section):

@@ -153,11 +153,7 @@ class Recipe(Section):
 
 
 def load(path: Path, overrides: Iterable[str] = ()) -> tuple[Recipe, Document]:
-    """Load a recipe with `a.b=value` overrides; return it, and the place of each value.
-
-    Raises:
-        ConfigError: everything that is wrong with it.
-    """
+    """Load a recipe with `a.b=value` overrides; a ConfigError has everything wrong with it."""
     document = read(path)
     for assignment in overrides:
         document = override(document, assignment)

@@ -42,11 +42,7 @@ class Document:
 
 
 def read(path: Path) -> Document:
-    """Read a YAML file.
-
-    Raises:
-        ConfigError: unreadable, too large, not UTF-8, not YAML, or not a mapping.
-    """
+    """Read a YAML file; a ConfigError when it is unreadable, too large or not a mapping."""
     advice = "give the path of a YAML recipe, such as configs/demo.yaml"
     try:
         if path.stat().st_size > MAX_BYTES:

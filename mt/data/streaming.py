@@ -181,11 +181,7 @@ class Stream:
         return {"ranks": self.ranks.gather(position or {})}
 
     def own_position(self, gathered: Position | None) -> Position:
-        """Return the position of this rank from a checkpoint.
-
-        Raises:
-            ConfigError: the checkpoint was written by another number of processes.
-        """
+        """Return the position of this rank; a ConfigError if the number of processes differs."""
         assert gathered is not None, "check_recipe has verified that the run streamed before"
         positions: list[Position] = gathered["ranks"]
         before, now = len(positions), self.ranks.world_size

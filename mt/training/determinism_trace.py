@@ -125,11 +125,7 @@ def format_value(key: str, value: Any) -> str:
 
 
 def read_trace(path: Path) -> dict[int, Any]:
-    """Read the fields of each step from a run directory or a file; ignore a cut last line.
-
-    Raises:
-        DataError: there is no trace, or it is damaged; names the line.
-    """
+    """Read the fields of each step from a run or a file; a DataError names a damaged line."""
     file = path / FILE_NAME if path.is_dir() else path
     try:
         raw = file.read_bytes()

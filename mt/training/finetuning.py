@@ -62,11 +62,7 @@ def _describe_vocabulary(vocabulary: Vocabulary) -> str:
 
 
 def read_initial_weights(recipe: Recipe) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read the weights that training begins with, and their origin for `resolved.json`.
-
-    Raises:
-        ModelError: there are none, or they are damaged.
-    """
+    """Read the weights that training begins with, and their origin for `resolved.json`."""
     from safetensors.torch import save
 
     opened = open_loaded_model(Path(recipe.training.initialise_from or ""))

@@ -368,11 +368,7 @@ def average_last(run: TrainingRun, state: TrainState) -> None:
 
 
 def collect_skipped(run: TrainingRun, state: TrainState) -> TrainState:
-    """Read which of the last updates were skipped; report and count them.
-
-    Raises:
-        DivergedError: MAX_SKIPPED updates in a row were skipped.
-    """
+    """Count and report skipped updates; a DivergedError after MAX_SKIPPED in a row."""
     unread, run.unread[:] = list(run.unread), []
     if not unread:
         return state

@@ -40,11 +40,7 @@ def resume_run(run: TrainingRun, folder: Path) -> TrainState:
 
 
 def check_recipe(run: Path, recipe: Recipe) -> None:
-    """Refuse a recipe that would change the weights of a begun run.
-
-    Raises:
-        ConfigError: names each key that differs, old and new.
-    """
+    """Raise a ConfigError, which names each key, when a recipe would change a begun run."""
     before = run_directory.read_recipe(run)
     fixed = ("training.max_steps", "training.max_epochs") if recipe.schedule.falls_to_zero else ()
     differing = [
@@ -59,11 +55,7 @@ def check_recipe(run: Path, recipe: Recipe) -> None:
 
 
 def check_data(run: TrainingRun, folder: Path) -> None:
-    """Refuse data or a vocabulary that are not those of the checkpoint.
-
-    Raises:
-        DataError: names each file that changed or, when none did, what the data are read from.
-    """
+    """Raise a DataError, which names each file, when data or vocabulary have changed."""
     manifest = files.read_json(folder / checkpoint.MANIFEST)
     metadata = run.metadata
     changed = [key for key, value in metadata.items() if manifest.get(key, value) != value]

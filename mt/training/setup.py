@@ -105,11 +105,7 @@ def open_device(recipe: Recipe, world: World) -> tuple[torch.device, int]:
 def prepare_data(
     recipe: Recipe, folder: Path, stop: StopRequest, report: Reporter, world: World
 ) -> PreparedData:
-    """Prepare the corpora on rank 0 of each machine; the other ranks read its cache.
-
-    Raises:
-        Stopped: a signal came meanwhile.
-    """
+    """Prepare the corpora on one rank of each machine; the other ranks read its cache."""
     for valid in (recipe.data.valid, *recipe.data.more_valid):
         make_metrics(valid.direction.target, recipe.evaluation)  # fails early without its package
 

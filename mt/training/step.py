@@ -133,11 +133,7 @@ def compute_gradients(
 
 
 def split_batch(batch: Batch, message: str) -> list[Batch]:
-    """Cut a micro-batch in two, each no wider than its longest pair.
-
-    Raises:
-        MachineError: there is one real row only.
-    """
+    """Cut a micro-batch in two, each as wide as its longest pair; a MachineError for one pair."""
     real = (batch.target_lengths > 0).nonzero()[:, 0]  # rows that only fill a shape are left out
     if len(real) < 2:
         pair = f"{int(batch.source_lengths.max())} source and {int(batch.target_lengths.max())}"

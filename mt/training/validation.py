@@ -199,11 +199,7 @@ def _add(sums: Sums, name: str, total: float, count: float) -> None:
 
 
 def _terms(module: ModelWithLoss, batch: Batch) -> Iterator[Term]:
-    """Yield the terms of the objective; when memory is exhausted, those of the halves of the batch.
-
-    Raises:
-        MachineError: one pair alone does not fit.
-    """
+    """Yield the terms of the objective; when memory is exhausted, those of both halves."""
     try:
         yield from module(batch)
         return

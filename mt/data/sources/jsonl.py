@@ -29,11 +29,7 @@ class Config(SourceConfig):
 
 
 def read(config: Config) -> Iterable[Pair]:
-    """Read the pairs of the file.
-
-    Raises:
-        DataError: while iterating: unreadable, a line that is no JSON object, or no such key.
-    """
+    """Read the pairs of the file; a DataError, while iterating, names a wrong line."""
     return Pairs(partial(_pairs, config))
 
 

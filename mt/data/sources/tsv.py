@@ -32,11 +32,7 @@ class Config(SourceConfig):
 
 
 def read(config: Config) -> Iterable[Pair]:
-    """Read the pairs of the file.
-
-    Raises:
-        DataError: while iterating: unreadable, no such column, or a line with too few or many.
-    """
+    """Read the pairs of the file; a DataError, while iterating, names a wrong line."""
     return Pairs(partial(_pairs, config))
 
 
