@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mt.config.schema import Languages
-from mt.data.pairs import Chunk, Pair, drop_unused_side_of_chunk, read_pairs
+from mt.data.pairs import Chunk, Pair, drop_unused_side, read_pairs
 from mt.data.sources import demo
 
 
@@ -32,7 +32,7 @@ def test_the_unused_side_is_dropped_and_the_other_one_is_unchanged(only, dropped
 def test_a_chunk_of_a_stream_drops_the_same_side(only):
     pairs = [Pair("a", "b", "en", "de", "x:1"), Pair("c", "d", "en", "de", "x:2")]
     chunk = Chunk([p.source for p in pairs], [p.target for p in pairs], {"line": 2}, 3)
-    after = drop_unused_side_of_chunk(chunk, corpus(only=only))
+    after = drop_unused_side(chunk, corpus(only=only))
     assert after.source == (["a", "c"] if only != "target" else [None, None])
     assert after.target == (["b", "d"] if only != "source" else [None, None])
     assert (after.after, after.corpus) == ({"line": 2}, 3)
