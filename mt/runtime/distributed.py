@@ -264,11 +264,15 @@ def wrap_ddp(module: nn.Module, world: World) -> nn.Module:
         module, gradient_as_bucket_view=True, **cast(Any, {sync: False})
     )
 
-    def sum_gradients(state: object, bucket: Any) -> Any:
-        future = distributed.all_reduce(bucket.buffer(), async_op=True).get_future()
-        return future.then(lambda done: done.value()[0])
-
-    wrapped.register_comm_hook(None, sum_gradients)
+    # A lambda, since torch refuses a hook whose annotations are strings.
+    wrapped.register_comm_hook(
+        None,
+        lambda state, bucket: (
+            distributed.all_reduce(bucket.buffer(), async_op=True)
+            .get_future()
+            .then(lambda future: future.value()[0])
+        ),
+    )
     return wrapped
 
 
