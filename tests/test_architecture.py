@@ -76,7 +76,7 @@ def calls_of(tree: ast.AST) -> list[tuple[str, ast.Call]]:
     return [(dotted(n.func), n) for n in ast.walk(tree) if isinstance(n, ast.Call)]
 
 
-def tests_of(path: Path) -> Path:
+def expected_tests(path: Path) -> Path:
     """The file below `tests/` with the tests of a module: its own, or one of the exceptions."""
     inside = path.relative_to(MT)
     for name in (str(inside), str(inside.parent)):
@@ -213,7 +213,7 @@ class TestEachFile:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(MT)))
 def test_every_module_has_its_test_file(path):
-    assert (TESTS / tests_of(path)).is_file()
+    assert (TESTS / expected_tests(path)).is_file()
 
 
 def test_no_modules_import_each_other():
@@ -286,10 +286,10 @@ def test_what_unpickles_or_evaluates_is_noticed(line):
 
 
 def test_a_module_without_its_test_file_is_noticed():
-    assert not (TESTS / tests_of(MT / "config" / "recipe_reader.py")).is_file()
-    assert tests_of(MT / "runtime" / "files.py") == Path("runtime/test_files.py")
-    assert tests_of(MT / "cli/commands/train.py") == Path("cli/commands/test_commands.py")
-    assert tests_of(MT / "cli/commands/eval.py") == Path("cli/commands/test_eval.py")
+    assert not (TESTS / expected_tests(MT / "config" / "recipe_reader.py")).is_file()
+    assert expected_tests(MT / "runtime" / "files.py") == Path("runtime/test_files.py")
+    assert expected_tests(MT / "cli/commands/train.py") == Path("cli/commands/test_commands.py")
+    assert expected_tests(MT / "cli/commands/eval.py") == Path("cli/commands/test_eval.py")
 
 
 def test_a_kernel_is_noticed():
