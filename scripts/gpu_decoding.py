@@ -162,7 +162,7 @@ def check(
     )
     compare(checks, f"an ensemble: plain and {last}", found, plain)
     if device.type == "cuda":
-        recorded = len(ours[last].frames.replays.recorded)
+        recorded = len(ours[last].static.graphs.captured)
         checks.report("steps recorded", recorded > 0, str(recorded))
         check_waits(checks, ours[last], device)
 

@@ -1,6 +1,7 @@
 """Laws of the package: import layers, kernels, disk access, names."""
 
 import ast
+import functools
 import graphlib
 import re
 import subprocess
@@ -46,6 +47,7 @@ def package_of(path: Path) -> str:
     return inside.parts[0] if len(inside.parts) > 1 else inside.stem
 
 
+@functools.cache
 def tree_of(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 

@@ -34,7 +34,6 @@ from mt.runtime.distributed import SINGLE, World
 from mt.runtime.signals import stop_requests
 from mt.training import overfitting, schedule
 from mt.training.determinism_trace import TraceWriter
-from mt.training.meter import Meter
 from mt.training.overfitting import OverfittingState
 from mt.training.reporter import Reporter, SilentReporter
 from mt.training.session import TrainingRun
@@ -125,7 +124,6 @@ def train_update(
         state = collect_skipped(run, state)
     if reporting:
         figures = {"learning_rate": rate, **run.meter.read(world)}
-        run.meter = Meter()
         run.report.report({**progress_figures(state), **figures})
     return state
 

@@ -19,6 +19,10 @@ class Meter:
     """Figures since the last report."""
 
     def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Start over."""
         self.loss: list[Tensor] = []
         self.norm = torch.zeros(())
         self.tokens, self.padded_tokens, self.real, self.splits, self.wait = 0, 0, 0, 0, 0.0
@@ -34,16 +38,18 @@ class Meter:
         self.padded_tokens += sum(batch.source.numel() + batch.labels.numel() for batch in batches)
 
     def read(self, world: World) -> dict[str, float]:
-        """Return the figures; padding, waiting and memory are those of this rank."""
+        """Return the figures and start over; padding, waiting and memory are of this rank."""
         loss = float(distributed.all_reduce_sum(world, torch.stack(self.loss).mean()))
         seconds = max(time.perf_counter() - self.since, 1e-9)  # `float` has waited for the device
-        return {
+        figures = {
             "loss": loss, "grad_norm": float(self.norm), "target_tokens": self.tokens,
             "target_tokens_per_second": self.tokens / seconds,
             "padding_fraction": 1 - self.real / max(1, self.padded_tokens),
             "data_wait_fraction": self.wait / seconds, "memory_splits": self.splits,
             "compilations": num_compilations(), "peak_memory_bytes": peak_memory(),
         }  # fmt: skip
+        self.clear()
+        return figures
 
 
 def peak_memory() -> int:
