@@ -44,39 +44,42 @@ _Sides = tuple[list[str | None], list[str | None]]
 
 
 class Spool:
-    """Raw chunks of the training corpora, in a file of JSON lines."""
+    """Raw chunks of the training corpora, in a file with a JSON line for each side."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        # For each chunk its number of pairs, its corpus and its first byte in the file.
+        # For each chunk its number of pairs, its corpus and the first byte of each side.
         self.pairs: list[int] = []
         self.corpora: list[int] = []
-        self.offsets: list[int] = []
+        self.offsets: dict[str, list[int]] = {side: [] for side in SIDES}
 
     def fill(self, chunks: Iterable[tuple[int, _Sides]]) -> None:
         """Write chunks, each with the number of its corpus."""
+        position = 0
         with files.os_errors_as_mt_errors(self.path), files.open_new(self.path) as stream:
             for corpus, sides in chunks:
-                self.offsets.append(stream.tell())
                 self.corpora.append(corpus)
                 self.pairs.append(len(sides[0]))
-                stream.write(json.dumps(sides).encode() + b"\n")
+                for side, lines in zip(SIDES, sides, strict=True):
+                    self.offsets[side].append(position)
+                    position += stream.write(json.dumps(lines).encode() + b"\n")
 
     def read(self, chunk: int) -> _Sides:
         """Read the source and target lines of a chunk."""
         with open(self.path, "rb") as stream:
-            stream.seek(self.offsets[chunk])
-            source, target = json.loads(stream.readline())
-            return source, target
+            stream.seek(self.offsets["source"][chunk])
+            return json.loads(stream.readline()), json.loads(stream.readline())
 
     def sample(self, side: str, rows: np.ndarray[Any, np.dtype[np.int64]]) -> Iterator[str]:
         """Yield the non-empty lines of one side at `rows`, which are ascending."""
         ends = np.cumsum([0, *self.pairs])
-        for chunk, (first, end) in enumerate(pairwise(ends)):
-            low, high = np.searchsorted(rows, (first, end))
-            if low < high:
-                lines = self.read(chunk)[SIDES.index(side)]
-                yield from filter(None, (lines[row - first] for row in rows[low:high]))
+        with open(self.path, "rb") as stream:
+            for chunk, (first, end) in enumerate(pairwise(ends)):
+                low, high = np.searchsorted(rows, (first, end))
+                if low < high:
+                    stream.seek(self.offsets[side][chunk])
+                    lines = json.loads(stream.readline())
+                    yield from filter(None, (lines[row - first] for row in rows[low:high]))
 
 
 class _Encoder(NamedTuple):
