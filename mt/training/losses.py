@@ -48,7 +48,8 @@ class _ChunkedLoss(torch.autograd.Function):
         logits = slopes = w.new_empty(0)
         for start in range(0, len(parts[0]), chunk):
             places = slice(start, start + chunk)
-            x = pad_rows(torch.cat([part[places] for part in parts]), dtype)
+            rows = [part[places] for part in parts]
+            x = pad_rows(rows[0] if passes == 1 else torch.cat(rows), dtype)  # one copy, not two
             if len(logits) < len(x):  # the first chunk is the largest: two buffers serve for all
                 logits, slopes = w.new_empty(len(x), len(w)), w.new_empty(len(x), len(w))
             z, slope = logits[: len(x)], slopes[: len(x)]
