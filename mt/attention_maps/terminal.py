@@ -11,7 +11,7 @@ from mt.attention_maps.extract import PARTS, AttentionMaps, head_title, select_m
 from mt.decoding.types import Translation
 from mt.decoding.word_alignment import WORD_START, display_pieces, format_pharaoh
 from mt.errors import printable
-from mt.runtime import files
+from mt.runtime import output
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -32,7 +32,7 @@ def print_lines(
     """Write `terminal_lines` to standard output, coloured where it has colours."""
     from rich.console import Console
 
-    with files.open_output(None) as out:
+    with output.open_output(None) as out:
         console = Console(file=out, highlight=False, soft_wrap=True)
         for line in terminal_lines(alternatives, part, layer, head, console.width):
             console.print(line)

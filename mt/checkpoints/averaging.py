@@ -68,6 +68,6 @@ def average_checkpoints(
         manifest = files.read_json(newest.folder / MANIFEST)
         metadata = {key: manifest[key] for key in manifest.keys() - {"format", "step", "files"}}
         metadata["averaged"] = [folder.name for folder in folders]
-        state = dataclasses.replace(newest.state, best=None, best_step=None)
+        state = dataclasses.replace(newest.state, best=None, best_criteria=None, best_step=None)
         save_checkpoint(run, AVERAGE, model, state, metadata)
     return [folder.name for folder in folders]

@@ -146,7 +146,7 @@ def open_loaded_model(path: Path, choice: str | None = None) -> LoadedModel:
         ConfigError: a bundle has no checkpoint to choose.
         ModelError: there is no model, or it is damaged.
     """
-    if not path.is_file():
+    if run_directory.is_run(path) or not path.is_file():
         return run_directory.open_run(path, choice)
     if choice is not None:
         what = "a bundle holds one model"
@@ -226,11 +226,11 @@ def _verify(path: Path, archive: zipfile.ZipFile) -> None:
 
 def read_any_recipe(path: Path) -> Recipe:
     """Read the recipe of a run, a bundle or an exported model; raise a ModelError when none."""
+    if run_directory.is_run(path):
+        return run_directory.read_recipe(run_of(path))
     if path.is_file():
         with _open_archive(path) as archive:
             return _parse_recipe(path, archive)
-    if run_directory.is_run(path):
-        return run_directory.read_recipe(run_of(path))
     if (path / "config.yaml").is_file():
         return run_directory.read_recipe(path)
     advice = "give the run directory that it came from"

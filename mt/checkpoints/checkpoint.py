@@ -2,7 +2,7 @@
 
     runs/NAME/config.yaml resolved.json vocabulary* metrics.jsonl tensorboard/ .lock
               checkpoints/step-00000200/{model,training}.safetensors state.json MANIFEST.json
-              best -> checkpoints/step-...
+              best: a file that names a checkpoint
 
 A checkpoint is a folder whose MANIFEST.json, written last, agrees with every file in it.
 """

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +24,10 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+BEST = "best"
+"""The file in a run directory that names its best checkpoint, `checkpoints/step-...`."""
+MAX_BEST = 1000
+"""Most bytes of the file RUN/best."""
 AVERAGE = "average"
 """The folder name of the average of the last checkpoints."""
 
@@ -30,10 +36,10 @@ def delete_old_checkpoints(
     run: Path, keep_last: int, planned: Callable[[TrainState], bool]
 ) -> None:
     """Delete all but the best and the last `keep_last` of the planned ones and the newest."""
-    best, folders = (run / "best").resolve(), step_folders(run)
+    best, folders = best_checkpoint(run), step_folders(run)
     kept = [f for f in folders if f == folders[-1] or _is_planned(f, planned)][-keep_last:]
     for folder in folders:
-        if folder not in kept and folder.resolve() != best:
+        if folder not in kept and folder != best:
             files.delete(folder)
 
 
@@ -112,9 +118,26 @@ class LoadedModel:
         return model
 
 
+def locate(path: Path) -> tuple[Path, Path | None] | None:
+    """Return the run of a path, and the checkpoint if the path is of one; None: neither.
+
+    What lies there decides, not how the path is spelled: a checkpoint is a folder in
+    `checkpoints/` of a run, RUN/best, or a link to one of these.
+    """
+    if (path / "checkpoints").is_dir():
+        return path, None
+    real = Path(os.path.realpath(path))
+    if real.name == BEST and (real.parent / "checkpoints").is_dir():
+        folder = real if real.is_dir() else best_checkpoint(real.parent)
+        return (real.parent, folder) if folder else None
+    if real.is_dir() and real.parent.name == "checkpoints":
+        return real.parent.parent, real
+    return None
+
+
 def is_run(path: Path) -> bool:
     """Whether a run directory or one of its checkpoints lies at `path`."""
-    return (path / "checkpoints").is_dir() or (path.parent.name == "checkpoints" and path.is_dir())
+    return locate(path) is not None
 
 
 def open_run(path: Path, choice: str | None = None) -> LoadedModel:
@@ -126,15 +149,11 @@ def open_run(path: Path, choice: str | None = None) -> LoadedModel:
         ModelError: not a run, no such checkpoint, or a damaged one.
     """
     advice = "give a run directory, such as runs/demo, or a checkpoint folder in it"
-    if not is_run(path):
+    found = locate(path)
+    if found is None:
         what = "not a run (no checkpoints in it)" if path.exists() else "no such run"
         raise ModelError("RUN-NONE", path, what, advice)
-    if (path / "checkpoints").is_dir():
-        run, folder = path, choose_checkpoint(path, choice)
-    else:
-        # A link such as `best` may have been given; the run is what it points into.
-        folder = path.resolve()
-        run = folder.parent.parent
+    run, folder = found[0], found[1] or choose_checkpoint(found[0], choice)
     why = checkpoint.integrity_error(folder, training=False)
     if why:
         advice = "choose another with --checkpoint, or restore the files from a copy"
@@ -149,11 +168,11 @@ def open_run(path: Path, choice: str | None = None) -> LoadedModel:
 
 def choose_checkpoint(run: Path, choice: str | None) -> Path:
     """Return the folder of a checkpoint; by default of the best, else of the last."""
-    best, folder = run / "best", run / "checkpoints"
+    best, folder = best_checkpoint(run), run / "checkpoints"
     steps = step_folders(run)
     names = [step.name for step in steps]
-    if choice in (None, "best") and best.exists():
-        return best.resolve()
+    if choice in (None, "best") and best:
+        return best
     if choice in (None, "last") and steps:
         return steps[-1]
     if choice == AVERAGE and (folder / AVERAGE).is_dir():
@@ -200,18 +219,40 @@ def recipe_text(recipe: Recipe) -> str:
     return "# the resolved recipe of this run\n" + text
 
 
-def average_score(run: Path, state: TrainState) -> float | None:
-    """Return the score of checkpoints/average, if it is sound and of this step of the run."""
+def average_criteria(run: Path, state: TrainState) -> dict[str, float | None] | None:
+    """Return what checkpoints/average was worth, if it is sound and of this step of the run."""
     folder = run / "checkpoints" / AVERAGE
     if not folder.is_dir() or checkpoint.integrity_error(folder) is not None:
         return None
     average = checkpoint.read_state(folder)
-    return average.best if average.step == state.step and average.best_step is None else None
+    current = average.step == state.step and average.best_step is None
+    return average.best_criteria if current else None
 
 
 def mark_best(run: Path, folder: Path) -> None:
-    """Point RUN/best at a checkpoint."""
-    files.link(run / "best", f"checkpoints/{folder.name}")
+    """Name a checkpoint in RUN/best."""
+    path = run / BEST
+    if path.is_dir() and not path.is_symlink():  # a copied link of an earlier version
+        files.delete(path)
+    files.write_file(path, f"checkpoints/{folder.name}\n")
+
+
+def best_checkpoint(run: Path) -> Path | None:
+    """Return the checkpoint folder that RUN/best names; None without one.
+
+    Earlier versions made a link of it; `cp -rL` makes a folder of that.
+    """
+    path = run / BEST
+    name = ""
+    if path.is_symlink():
+        name = path.readlink().name
+    elif path.is_file() and path.stat().st_size < MAX_BEST:
+        name = Path(path.read_text(encoding="utf-8", errors="replace").strip()).name
+    elif path.is_dir():
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            name = checkpoint.checkpoint_name(checkpoint.read_state(path).step)
+    folder = run / "checkpoints" / name
+    return folder if name and folder.is_dir() else None
 
 
 def differing_keys(
@@ -228,4 +269,5 @@ def differing_keys(
 
 def run_of(path: Path) -> Path:
     """Return the run directory of a run, or of a checkpoint folder in one."""
-    return path if (path / "checkpoints").is_dir() else path.resolve().parent.parent
+    found = locate(path)
+    return path if found is None else found[0]

@@ -17,7 +17,9 @@ class TrainState(Cursor):
     tokens: int = 0
     """Real target tokens seen."""
     best: float | None = None
-    """The best value of `training.monitor`, larger is better."""
+    """The value of `training.monitor` of the best validation, larger is better; None: undefined."""
+    best_criteria: dict[str, float | None] | None = None
+    """All values that decide, of the best validation; None in states of earlier versions."""
     best_step: int | None = None
     since_best: int = 0
     """Validations since the best one."""

@@ -7,6 +7,7 @@ everything else, errors too, goes to standard error.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib
 import os
@@ -20,9 +21,8 @@ from typing import Annotated, Any
 
 import typer
 
-from mt.cli.options import print_lines
 from mt.errors import ConfigError, FailedOnAnotherRank, MachineError, MtError, Stopped, printable
-from mt.runtime import memory, signals
+from mt.runtime import console, memory, signals
 
 ABOUT = """Train a machine-translation Transformer from parallel text, and translate with it.
 
@@ -73,9 +73,12 @@ def _show_version_or_help(
 ) -> None:
     if version:
         from mt.runtime import device
+        from mt.runtime.output import print_lines
 
         print_lines([f"mt {_version()}, {device.describe_environment()}"])
     elif context.invoked_subcommand is None:
+        from mt.runtime.output import print_lines
+
         print_lines([context.get_help()])
 
 
@@ -101,6 +104,7 @@ def _version() -> str:
 def main() -> None:
     """Run the command line and exit with its code."""
     try:
+        console.protect_standard_streams()
         signals.install()
         code = run(sys.argv[1:])
         signals.exit_on_sigint()
@@ -108,8 +112,8 @@ def main() -> None:
         code = _report_interrupt()
     if os.environ.get("WORLD_SIZE", "1") != "1":
         # With several ranks, torch's threads may outlive Python and abort a successful process.
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            sys.stdout.flush()
         os._exit(code)
     sys.exit(code)
 
@@ -120,20 +124,19 @@ def run(arguments: Sequence[str]) -> int:
         command = typer.main.get_command(app)
         with command.make_context("mt", list(arguments)) as context:
             command.invoke(context)
-        sys.stdout.flush()
+        _flush_output()
         return 0
     except typer.Exit as error:
         return error.exit_code
     except KeyboardInterrupt:
         return _report_interrupt()
     except BrokenPipeError:
-        # The reader of our output is gone; Python must not flush to it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        console.discard_output()  # the reader is gone; Python must not flush to it at exit
         return 141
     except FailedOnAnotherRank as error:
         return error.exit_code
     except Stopped as error:
-        sys.stderr.write(f"{error}\n")
+        console.write_error(str(error))
         return error.exit_code
     except Exception as error:
         if signals.interrupted():  # a library may have turned it into this error
@@ -143,12 +146,25 @@ def run(arguments: Sequence[str]) -> int:
         from mt.runtime import distributed
 
         known = _as_mt_error(error)
-        sys.stderr.write(f"{distributed.rank_prefix()}{known or _report_bug(error)}\n")
+        console.write_error(f"{distributed.rank_prefix()}{known or _report_bug(error)}")
         return known.exit_code if known else 1
 
 
+def _flush_output() -> None:
+    """Write what Python holds for standard output.
+
+    Raises:
+        MachineError: it cannot be written.
+    """
+    from mt.runtime.output import open_output
+
+    if sys.stdout is not None:
+        with open_output(None):
+            pass
+
+
 def _report_interrupt() -> int:
-    sys.stderr.write("mt: stopped\n")
+    console.write_error("mt: stopped")
     return signals.INTERRUPT_EXIT_CODE
 
 

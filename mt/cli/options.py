@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
@@ -66,21 +66,12 @@ NewRun = Annotated[
 ]
 
 
-def print_lines(lines: Iterable[Any]) -> None:
-    """Write lines to standard output."""
-    from mt.runtime import files
-
-    with files.open_output(None) as out:
-        for line in lines:
-            out.write(f"{line}\n")
-
-
 def open_input(path: Path | None) -> contextlib.AbstractContextManager[BinaryIO]:
-    """Open a file for reading bytes; standard input if there is no path."""
+    """Open a file or pipe for reading bytes; standard input if there is no path, or `-`."""
     from mt.runtime import files
 
-    if path is not None:
-        return files.open_bytes(path)
+    if path is not None and path != Path("-"):
+        return files.open_bytes(path, or_pipe=True)
     if sys.stdin is None:
         advice = "give it something to read, or a file with -i"
         raise ConfigError("USAGE", "standard input", "it is closed", advice)

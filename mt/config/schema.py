@@ -231,7 +231,8 @@ class TrainingConfig(Section):
     patience: int | None = Field(None, ge=1)
     """End after this many validations without a better one."""
     monitor: Literal["bleu", "chrf", "loss"] = "bleu"
-    """What makes a checkpoint better."""
+    """What makes a checkpoint better. Where BLEU is undefined (no translation has four tokens) or
+    equal, chrF decides, then the loss."""
     report_every: int = Field(50, ge=1)
     """Updates between reports."""
     validate_every: int = Field(1000, ge=1)
@@ -291,6 +292,9 @@ class SearchConfig(Variant):
     """A hypothesis has at most this times the source's pieces ..."""
     max_length_extra: int = Field(20, ge=0)
     """... plus this many pieces."""
+    min_length: int = Field(1, ge=0)
+    """A hypothesis has at least this many pieces, those of a prefix included, unless the limit is
+    lower; at 0 the translation of a line with text may be empty."""
     shortlist: bool = False
     """Search only the target pieces that the source's may become, as `mt shortlist` learned."""
 
@@ -304,3 +308,8 @@ class EvaluationConfig(Section):
     """sacreBLEU's tokenizer; `auto` goes by the target language."""
     lowercase: bool = False
     """Compare lower-cased text."""
+    metrics: tuple[Literal["bleu", "chrf", "ter"], ...] = Field(
+        ("bleu", "chrf", "ter"), min_length=1, strict=False
+    )
+    """What `mt eval` computes. TER takes seconds a line where lines are long and translations bad.
+    """

@@ -22,6 +22,7 @@ from mt.decoding.candidates import (
     NEG_INF,
     RankingConfig,
     cannot_improve,
+    forbid_end,
     forced_log_probs,
     forced_tokens,
     length_divisor,
@@ -37,7 +38,7 @@ from mt.decoding.candidates import (
 )
 from mt.decoding.types import Decoder, Hypotheses, Request
 from mt.errors import ConfigError
-from mt.special_tokens import BEGIN, END
+from mt.special_tokens import BEGIN, END, FIRST_PIECE
 
 
 @dataclass
@@ -121,7 +122,10 @@ class BeamSearch:
         for step in range(len(is_forced)):
             end = step + 1
             logits = decoder.step(state, last)  # [B, N, V]
-            log_probs, ids = self._continue(decoder, state, logits, live, step, is_forced[step])
+            too_short = step < request.min_length
+            log_probs, ids = self._continue(
+                decoder, state, logits, live, step, is_forced[step], too_short
+            )
             best = finished.scores[live.rows], request.max_lengths[live.rows]
             ends, closing, survivors = self._select(live, log_probs, ids, *best)
             stopped = (survivors.scores == NEG_INF).all(dim=1)  # [B]
@@ -167,7 +171,7 @@ class BeamSearch:
 
     def _continue(
         self, decoder: Decoder, state: Any, logits: Tensor, live: BeamState, step: int,
-        is_forced: bool,
+        is_forced: bool, too_short: bool,
     ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
         """Log-probabilities and ids [B, N, K] of what may follow; ids None: of the vocabulary."""
         forced = live.forced[:, step]
@@ -176,8 +180,13 @@ class BeamSearch:
             logits = penalize_repetition(self.config, logits, live.tokens[:, :, :step], forced)
         if self.groups > 1:  # any piece may be the best after the penalty
             every = mask_special_tokens(log_softmax(logits), forced)  # [B, N, V]
-            return every.nan_to_num_(nan=NEG_INF, neginf=NEG_INF), None
+            every = every.nan_to_num_(nan=NEG_INF, neginf=NEG_INF)
+            if too_short:
+                every[..., END] = forbid_end(every[..., FIRST_PIECE:], every[..., END], forced)
+            return every, None
         log_probs, ids = top_pieces(decoder, state, logits, self.width)
+        if too_short:
+            log_probs[..., 0] = forbid_end(log_probs[..., 1:], log_probs[..., 0], forced)
         if is_forced:
             value, token = forced_log_probs(decoder, state, logits, forced, log_probs, ids)
             only = (forced >= 0)[:, None]  # [B, 1]

@@ -88,6 +88,19 @@ def mask_special_tokens(logits: Tensor, forced: Tensor) -> Tensor:
     return alone.where((forced >= 0)[:, None, None], kept)
 
 
+def forbid_end(log_probs: Tensor, ends: Tensor, forced: Tensor) -> Tensor:
+    """The log-probabilities [B, N] of END in `ends`, -inf where a hypothesis is too short for it.
+
+    END stays possible where it is forced, and where nothing else is.
+
+    Args:
+        log_probs: [B, N, K] of all other candidates.
+        forced: [B] the only token allowed, or -1.
+    """
+    possible = log_probs.amax(dim=-1) > NEG_INF  # [B, N]
+    return ends.masked_fill(possible & (forced != END)[:, None], NEG_INF)
+
+
 def penalize_repetition(
     config: RepetitionConfig, logits: Tensor, tokens: Tensor, forced: Tensor
 ) -> Tensor:

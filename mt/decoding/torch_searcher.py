@@ -102,17 +102,17 @@ class TorchSearcher:
     ) -> Iterator[list[Hypothesis]]:
         """The best hypotheses of each sentence, in order."""
         search: Search = plugin("search", config.kind).build(config)
-        shortlist = self.shortlist if config.shortlist else None
-        compute = partial(self._search_batch, search, options, shortlist)
+        compute = partial(self._search_batch, search, config, options)
         lengths = [len(each.source) for each in sentences]
         return iter(map_by_length(compute, sentences, lengths, batch_token_budget(config, options)))
 
     def _search_batch(
-        self, search: Search, options: EngineOptions, shortlist: Shortlist | None,
+        self, search: Search, config: SearchConfig, options: EngineOptions,
         sentences: Sequence[Sentence],
     ) -> list[list[Hypothesis]]:  # fmt: skip
         source = torch.from_numpy(pad_rows([np.array(each.source) for each in sentences]))
         prefixes = [each.prefix for each in sentences]
+        shortlist = self.shortlist if config.shortlist else None
         with self.inference():
             decoder, texts, ids = self.decoder, self.vocabulary.decode_target, None
             if shortlist is not None:
@@ -126,6 +126,7 @@ class TorchSearcher:
                 max_lengths=torch.tensor([e.max_length for e in sentences], device=self.device),
                 prefixes=prefixes if any(prefixes) else None,
                 n_best=options.n_best,
+                min_length=config.min_length,
                 seeds=[each.seed for each in sentences],
                 texts=texts,
             )

@@ -24,6 +24,7 @@ from mt.decoding.types import Engine, EngineOptions
 from mt.decoding.worker_pool import Part, WorkerPoolSearcher, open_pool
 from mt.errors import ConfigError
 from mt.runtime import files
+from mt.runtime.output import open_output
 
 FORMAT = 1
 PART = 2048
@@ -191,7 +192,7 @@ def _write_sides(job: CorpusJob, parts: Path, names: list[str]) -> dict[str, Any
     other = "target" if job.side == "source" else "source"
     paths = {side: job.out / f"{side}.txt" for side in ("source", "target")}
     pairs = left_out = 0
-    with files.open_output(paths[job.side]) as ours, files.open_output(paths[other]) as theirs:
+    with open_output(paths[job.side]) as ours, open_output(paths[other]) as theirs:
         for line, text in zip(job.lines, texts, strict=True):
             if is_blank(line) or is_blank(text):
                 left_out += 1

@@ -62,6 +62,8 @@ class Request:
     """Tokens that each hypothesis of a sentence must begin with."""
     n_best: int = 1
     """Hypotheses of each sentence."""
+    min_length: int = 0
+    """Fewest tokens of a hypothesis before `</s>`, where `max_lengths` leaves room for them."""
     seeds: Sequence[int] | None = None
     """[B] for searches that sample: a sentence's samples depend on its own seed only."""
     texts: Callable[[Sequence[Sequence[int]]], list[str]] | None = None

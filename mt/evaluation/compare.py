@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -30,7 +31,7 @@ class ModelRow:
     lines_per_second: float | None
     """Over all test sets, loading left out; None: nothing here opens it."""
     bleu: dict[str, float] | None
-    """Of each test set; None without references."""
+    """Of each test set, NaN where it is undefined; None without references."""
 
 
 def compare_models(
@@ -63,9 +64,9 @@ def compare_models(
     rows = []
     for name, path in models.items():
         bleu = {
-            each: metrics.score_translations(
-                outputs[name][each], texts[each][1], targets[each], recipe.evaluation
-            )["BLEU"]["score"]
+            each: metrics.bleu_and_chrf(
+                outputs[name][each], texts[each][1][0], targets[each], recipe.evaluation
+            )[0]
             for each in sets
         }
         rows.append(ModelRow(name, weight_bytes(path), count / seconds[name], bleu))
@@ -91,6 +92,10 @@ def format_table(rows: Sequence[ModelRow]) -> Iterator[str]:
             row.name, f"{row.bytes / 1e6:.1f}", f"{row.bytes / first.bytes:.2f}x",
             f"{speed:.1f}" if speed else "-",
             f"{speed / first_speed:.2f}x" if speed and first_speed else "-",
-            *(f"{row.bleu[name]:.2f}" if row.bleu else "-" for name in sets),
+            *(_format_bleu(row.bleu[name]) if row.bleu else "-" for name in sets),
         ])  # fmt: skip
     return console.align_columns(cells)
+
+
+def _format_bleu(bleu: float) -> str:
+    return "undefined" if math.isnan(bleu) else f"{bleu:.2f}"

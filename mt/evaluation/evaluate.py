@@ -11,7 +11,8 @@ from mt.checkpoints import run_directory
 from mt.checkpoints.bundle import read_any_recipe
 from mt.checkpoints.run_directory import run_of
 from mt.config.plugins import plugin
-from mt.config.schema import SourceConfig
+from mt.config.schema import EvaluationConfig, SourceConfig
+from mt.config.validation import validate_section
 from mt.data.text import one_line
 from mt.decoding.types import Engine, EngineOptions
 from mt.errors import ConfigError, DataError
@@ -25,6 +26,7 @@ Texts = tuple[list[str], list[list[str]]]
 def evaluate(
     path: Path, engine: Engine, names: Iterable[str] = (), source: Path | None = None,
     references: Sequence[Path] = (), options: EngineOptions | None = None,
+    metrics: Sequence[str] = (),
 ) -> dict[str, Scores]:  # fmt: skip
     """Translate test sets and score the translations, which are kept; see `hypotheses_folder`.
 
@@ -33,6 +35,7 @@ def evaluate(
         names: test sets of the recipe; by default all.
         source: a file to translate instead.
         references: its translations, one file a reference.
+        metrics: `bleu`, `chrf`, `ter`; by default those of the recipe.
         options: by default those that the engine was opened with. Their language is that of the
             file; a test set has its own.
 
@@ -44,6 +47,10 @@ def evaluate(
         DataError: source and references differ in their number of lines.
     """
     recipe = read_any_recipe(path)
+    evaluation = recipe.evaluation
+    if metrics:
+        values = {**evaluation.model_dump(), "metrics": list(metrics)}
+        evaluation = validate_section("evaluation", EvaluationConfig, values, {}, "--metric")
     options = options or getattr(engine, "options", None) or EngineOptions()
     if source is not None or references:
         sets = {source.name if source else "": _read_files(source, references)}
@@ -53,7 +60,7 @@ def evaluate(
         sets = {name: read_test_set(config) for name, config in chosen.items()}
         languages = {name: config.direction.target for name, config in chosen.items()}
     for language in set(languages.values()):
-        make_metrics(language, recipe.evaluation)  # reports a missing tokenizer before the work
+        make_metrics(language, evaluation)  # reports a missing tokenizer before the work
     result = {}
     files.make_folder(hypotheses_folder(path))
     for name, (lines, targets) in sets.items():
@@ -63,7 +70,7 @@ def evaluate(
                 f"{one_line(line)}\n" for line in texts
             )  # as the sacrebleu command reads
             files.write_file(hypothesis_path(path, name, part), text)
-        result[name] = score_translations(outputs, targets, languages[name], recipe.evaluation)
+        result[name] = score_translations(outputs, targets, languages[name], evaluation)
     return result
 
 
@@ -77,9 +84,9 @@ def translate_texts(
 
 def hypotheses_folder(path: Path) -> Path:
     """The folder of translations: RUN/hypotheses, FOLDER/hypotheses, X.mt.hypotheses."""
-    if path.is_file():
+    if path.is_file() and not run_directory.is_run(path):
         return path.with_name(f"{path.name}.hypotheses")
-    return (run_of(path) if run_directory.is_run(path) else path) / "hypotheses"
+    return run_of(path) / "hypotheses"
 
 
 def _select_tests(

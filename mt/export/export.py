@@ -176,6 +176,7 @@ def _validation_scores(opened: LoadedModel) -> dict[str, Any]:
                 "validation": {
                     name: {"score": round(row[key], 2), "signature": "while training"}
                     for name, key in (("BLEU", "valid_bleu"), ("chrF2", "valid_chrf"))
+                    if row.get(key) is not None
                 }
             }
     return {}
@@ -191,5 +192,5 @@ def format_result(result: ExportResult) -> Iterator[str]:
     else:
         yield f"forced scores: at most {result.worst:.1e} apart"
     if result.ties:
-        yield f"greedy output equal but for ties in lines {', '.join(map(str, result.ties))}"
+        yield f"output equal but for ties in lines {', '.join(map(str, result.ties))}"
     yield f"written: {result.path}"

@@ -15,7 +15,8 @@ from mt.config.plugins import plugin
 from mt.config.recipe import Recipe
 from mt.data.pairs import Pair
 from mt.data.text import is_blank
-from mt.decoding.text_translator import TextTranslator
+from mt.decoding.candidates import RankingConfig, length_divisor
+from mt.decoding.text_translator import TextTranslator, search_config
 from mt.decoding.types import Engine, EngineOptions
 from mt.errors import ConfigError, ModelError, MtError
 from mt.evaluation import metrics
@@ -138,7 +139,44 @@ def compare_with_original(
     for line in differing:
         if not _is_tie(ours, sample.lines[line], *tokens[line], sample.language):
             _raise_difference("its greedy translations, and not by a tie", line, [mine, other])
+    differing = sorted({*differing, *_compare_own_search(ours, theirs, sample)})
     return worst, tuple(line + 1 for line in differing)
+
+
+def _compare_own_search(ours: TextTranslator, theirs: Engine, sample: Sample) -> list[int]:
+    """Search with both as the recipe does; return the lines that differ by a tie.
+
+    A tie anywhere in the beam may lead to another translation, of about the same score.
+
+    Raises:
+        ModelError: the scores show that it is another search.
+    """
+    options = EngineOptions(target_language=sample.language)
+    config = search_config(ours.profile.search, {})
+    if config.kind != "beam":  # greedy is compared above, samples differ
+        return []
+    assert isinstance(config, RankingConfig)
+    try:
+        theirs_found = list(theirs.translate(sample.lines, options))
+    except ConfigError:  # it has no such search
+        return []
+    ours_found = list(ours.translate(sample.lines, options))
+    differing, losses = [], []
+    for line, found in enumerate(zip(ours_found, theirs_found, strict=True)):
+        if found[0].tokens == found[1].tokens:
+            continue
+        differing.append(line)
+        ids = _target_ids(ours, *(each.tokens for each in found))
+        source = _source_ids(ours, sample.lines[line], sample.language)
+        log_probs = ours.searcher.force([(source, target) for target in ids])
+        lengths = [float(length_divisor(config, len(each))) for each in log_probs]
+        scores = [math.fsum(each) / by for each, by in zip(log_probs, lengths, strict=True)]
+        losses.append(scores[0] - scores[1])
+        if abs(math.fsum(losses)) > TIE_MARGIN * len(sample.lines):
+            texts = [[each.text for each in side] for side in (ours_found, theirs_found)]
+            what = f"its translations by the search {config.kind}, and not by a tie"
+            _raise_difference(what, line, texts)
+    return differing
 
 
 def _log_prob_loss(
@@ -165,15 +203,23 @@ def _is_tie(
     language: str | None = None,
 ) -> bool:  # fmt: skip
     """Whether the model finds the first differing tokens of two translations equally probable."""
-    vocabulary = ours.vocabulary
-    pieces = vocabulary.pieces_target(range(vocabulary.target_size))
-    ids = {piece: i for i, piece in enumerate(pieces)}
-    (source,) = vocabulary.encode_source([line])
-    source = [*vocabulary.front(ours.target(language)), *source, END]
-    targets = [[*(ids[piece] for piece in tokens), END] for tokens in (one, other)]
+    source = _source_ids(ours, line, language)
+    targets = _target_ids(ours, one, other)
     place = next(i for i, (a, b) in enumerate(zip(*targets, strict=False)) if a != b)
     log_probs = ours.searcher.force([(source, target) for target in targets])
     return abs(log_probs[0][place] - log_probs[1][place]) < TIE_MARGIN
+
+
+def _source_ids(ours: TextTranslator, line: str, language: str | None) -> list[int]:
+    (source,) = ours.vocabulary.encode_source([line])
+    return [*ours.vocabulary.front(ours.target(language)), *source, END]
+
+
+def _target_ids(ours: TextTranslator, *translations: Sequence[str]) -> list[list[int]]:
+    """The ids of translations in pieces, `</s>` included."""
+    pieces = ours.vocabulary.pieces_target(range(ours.vocabulary.target_size))
+    ids = {piece: i for i, piece in enumerate(pieces)}
+    return [[*(ids[piece] for piece in tokens), END] for tokens in translations]
 
 
 def _raise_difference(what: str, line: int, values: Sequence[Sequence[Any]]) -> None:

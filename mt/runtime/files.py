@@ -6,6 +6,7 @@ it appears whole or not at all. Lines end at `\\n` only, not at U+2028, form fee
 
 from __future__ import annotations
 
+import atexit
 import bz2
 import contextlib
 import errno
@@ -17,18 +18,19 @@ import lzma
 import os
 import shutil
 import socket
-import sys
+import tempfile
 import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from filelock import FileLock, Timeout
 
-from mt.errors import ConfigError, DataError, MachineError
+from mt.errors import DataError, MachineError
+from mt.runtime.console import warn_once
 
 # ------------------------------------------------------------------------------- writing
 
@@ -72,11 +74,29 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+UNSUPPORTED = {
+    errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOTTY, errno.ENOLCK,
+}  # fmt: skip
+"""What a file system answers to a call that it does not have."""
+
+
 def sync(path: Path) -> None:
-    """Force a file or folder to the disk."""
-    handle = os.open(path, os.O_RDONLY)
+    """Force a file or folder to the disk; warn once where the file system cannot."""
+    is_folder = path.is_dir()
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except PermissionError:
+        if is_folder:  # Windows opens no folder
+            return
+        raise
     try:
         os.fsync(handle)
+    except OSError as error:
+        refused = UNSUPPORTED | ({errno.EBADF, errno.EACCES, errno.EPERM} if is_folder else set())
+        if error.errno not in refused:
+            raise
+        what = f"{path}: this file system cannot force data to the disk ({error.strerror})"
+        warn_once("FSYNC", f"{what}; a power cut may lose what was saved last")
     finally:
         os.close(handle)
 
@@ -140,46 +160,12 @@ def digest_json(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-@contextlib.contextmanager
-def open_output(path: Path | None) -> Iterator[IO[str]]:
-    """Open standard output, or a file that appears under its name when complete.
-
-    A pipe or a device (/dev/null) is written into directly.
-    """
-    if path is None:
-        if sys.stdout is None:
-            what, advice = "it is closed", "send it somewhere, or to /dev/null"
-            raise MachineError("OUTPUT", "standard output", what, advice)
-        sys.stdout.reconfigure(encoding="utf-8", newline="\n")  # type: ignore[union-attr]
-        yield sys.stdout
-        return
-    in_place = path.exists() and not path.is_file()
-    with (
-        contextlib.nullcontext(path) if in_place else staged(path) as target,
-        os_errors_as_mt_errors(path),
-        open(target, "w", encoding="utf-8", newline="\n") as stream,
-    ):
-        yield stream
-
-
-def refuse_existing(path: Path, advice: str) -> None:
-    """Raise a ConfigError when a file of the user would be replaced."""
-    if path.is_file():
-        raise ConfigError("OUTPUT-EXISTS", path, "the file is there already", advice)
-
-
 def append_line(path: Path, line: str) -> None:
     """Append one line to a log, after ending a line that a crash cut short."""
     with os_errors_as_mt_errors(path), open(path, "a+b") as stream:
         if stream.tell() and (stream.seek(-1, os.SEEK_END), stream.read(1))[1] != b"\n":
             stream.write(b"\n")
         stream.write(line.encode() + b"\n")
-
-
-def link(name: Path, to: str) -> None:
-    """Make or replace a symbolic link."""
-    with staged(name) as hidden:
-        hidden.symlink_to(to)
 
 
 def rename_path(path: Path, to: Path) -> None:
@@ -214,13 +200,18 @@ def delete_leftovers(folder: Path) -> None:
 
 @contextlib.contextmanager
 def lock(path: Path, wait: bool = False) -> Iterator[None]:
-    """Lock a file, until the process ends at the latest.
+    """Lock a file, until the process ends at the latest; warn once where there are no locks.
 
     Raises:
         MachineError: another process has locked it and `wait` is false.
     """
     make_folder(path.parent)
     with os_errors_as_mt_errors(path):
+        if not _supports_locks(path):
+            what = "this file system has no locks"
+            warn_once("LOCK", f"{path.parent}: {what}; let no other process of mt write there")
+            yield
+            return
         try:
             acquired = FileLock(path, timeout=-1 if wait else 0).acquire()
         except Timeout:
@@ -234,6 +225,20 @@ def lock(path: Path, wait: bool = False) -> Iterator[None]:
             owner = f"process {os.getpid()} on {socket.gethostname()} since {now}\n"
             path.write_text(owner, encoding="utf-8")
         yield
+
+
+def _supports_locks(path: Path) -> bool:
+    """Whether flock works on a file, which is created."""
+    try:
+        import fcntl
+    except ImportError:  # Windows has locks of its own
+        return True
+    with open(path, "ab") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as error:
+            return error.errno not in UNSUPPORTED
+    return True
 
 
 def cache_folder() -> Path:
@@ -267,35 +272,69 @@ def read_json(path: Path | zipfile.Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def open_bytes(path: Path) -> BinaryIO:
+def is_pipe(path: Path) -> bool:
+    """Whether a path is a pipe or a device, such as `<(...)` of a shell, which is read once."""
+    return path.is_fifo() or path.is_char_device()
+
+
+def copy_pipe(path: Path) -> Path:
+    """Return a path that can be read several times: of a pipe that of a temporary copy."""
+    if not is_pipe(path):
+        return path
+    folder = tempfile.TemporaryDirectory(prefix="mt-")
+    atexit.register(folder.cleanup)
+    copy = Path(folder.name) / path.name
+    with os_errors_as_mt_errors(path), open(path, "rb") as stream, open(copy, "wb") as out:
+        shutil.copyfileobj(stream, out)
+    return copy
+
+
+def open_bytes(path: Path, or_pipe: bool = False) -> BinaryIO:
     """Open a file to read, decompressed if its first bytes are of gzip, xz, bzip2 or zstd.
 
     Raises:
-        DataError: missing, unreadable, or not a regular file.
+        DataError: missing, unreadable, an archive, or not a regular file (`or_pipe`: nor a pipe).
     """
-    advice = "see data in the recipe; paths are relative to the recipe's folder"
+    advice = "check its name; in a recipe it is relative to the folder of the recipe"
     try:
         if not path.exists():
             raise DataError("DATA-FILE", path, "no such file", advice)
-        if not path.is_file():
-            raise DataError("DATA-FILE", path, "not a regular file", advice)
+        if not path.is_file() and not (or_pipe and is_pipe(path)):
+            what = "a folder, not a file" if path.is_dir() else "not a regular file"
+            raise DataError("DATA-FILE", path, what, advice)
         stream = open(path, "rb")  # noqa: SIM115  (the caller closes it)
     except OSError as error:
         raise DataError("DATA-FILE", path, error.strerror or str(error), advice) from None
-    magic = stream.read(6)
-    stream.seek(0)
+    magic = stream.peek(6)[:6]
+    if magic.startswith(b"PK\x03\x04"):
+        stream.close()
+        what, advice = "a zip archive, not a text file", "unpack it and name the file inside"
+        raise DataError("DATA-ARCHIVE", path, what, advice)
     readers: dict[bytes, Any] = {
         b"\x1f\x8b": gzip.GzipFile, b"\xfd7zXZ": lzma.LZMAFile, b"BZh": bz2.BZ2File,
     }  # fmt: skip
     for start, reader in readers.items():
         if magic.startswith(start):
-            stream.close()  # a reader would not close a stream that it is given
-            return cast(BinaryIO, reader(path))
+            if not is_pipe(path):
+                stream.close()  # a reader would not close a stream that it is given
+            inner = reader(stream if is_pipe(path) else path)
+            return _refuse_tar(cast(BinaryIO, io.BufferedReader(inner)), path)
     if magic.startswith(b"\x28\xb5\x2f\xfd"):
         import zstandard
 
         frames = zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True)
-        return io.BufferedReader(frames)
+        return _refuse_tar(io.BufferedReader(frames), path)
+    return _refuse_tar(stream, path)
+
+
+def _refuse_tar(stream: BinaryIO, path: Path) -> BinaryIO:
+    """Return a stream, unless a tar archive begins there."""
+    with contextlib.suppress(*_encoding_error()):  # damaged data are reported when read
+        head = cast(Any, stream).peek(512)
+        if head[257:262] == b"ustar":
+            stream.close()
+            what, advice = "a tar archive, not a text file", "unpack it and name the file inside"
+            raise DataError("DATA-ARCHIVE", path, what, advice)
     return stream
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import hashlib
-import math
 import signal
 import time
 from collections.abc import Callable
@@ -39,7 +38,7 @@ from mt.training.reporter import Reporter, SilentReporter
 from mt.training.session import TrainingRun
 from mt.training.setup import archive_run, build_run
 from mt.training.step import ModelWithLoss, compute_gradients, set_rate, step_if_finite
-from mt.training.validation import Validation, validate
+from mt.training.validation import Criteria, Validation, deciding_criterion, validate
 
 MAX_SKIPPED = 20
 """Updates in a row whose gradient may be non-finite before the run counts as diverged."""
@@ -225,11 +224,26 @@ def record_validation(
     run.report.validation(figures, result.samples[: plan.samples])
     if result.heat_map is not None:
         run.report.figure("cross_attention", *result.heat_map, step=state.step)
-    value = result.value(plan.monitor)
+    criteria = result.criteria(plan.monitor)
     state = replace(check_overfitting(run, state, result), validated=state.step)
-    if math.isfinite(value) and (state.best is None or value > state.best):
-        return replace(state, best=value, best_step=state.step, since_best=0), True
-    return replace(state, since_best=state.since_best + 1), False
+    deciding = deciding_criterion(criteria, best_criteria(run, state))
+    if not deciding:
+        return replace(state, since_best=state.since_best + 1), False
+    if deciding != plan.monitor:
+        why = "undefined" if criteria[plan.monitor] is None else "equal or undefined before"
+        name = f"{deciding} decides, as {plan.monitor} is {why}"
+        run.report.log(f"the best validation so far: {name}")
+    best = criteria[plan.monitor]
+    return replace(
+        state, best=best, best_criteria=criteria, best_step=state.step, since_best=0
+    ), True
+
+
+def best_criteria(run: TrainingRun, state: TrainState) -> Criteria:
+    """Return the criteria of the best validation; none before the first."""
+    if state.best_criteria is not None or state.best is None:
+        return state.best_criteria or {}
+    return {run.recipe.training.monitor: state.best}
 
 
 def check_overfitting(run: TrainingRun, state: TrainState, result: Validation) -> TrainState:
@@ -269,9 +283,16 @@ def finish_run(run: TrainingRun, state: TrainState) -> None:
         run.trace.end(state.step, run.module)
     state = run_due_tasks(run, replace(state, finished=reason), last=True)
     average_last(run, state)
-    plan = run.recipe.training
-    best = f"best {plan.monitor} {abs(state.best or 0):.2f} at step {state.best_step}"
+    best = f"best {format_criterion(run, state)} at step {state.best_step}"
     run.report.log(f"finished: {reason}; {best}; the run is {run.folder}")
+
+
+def format_criterion(run: TrainingRun, state: TrainState) -> str:
+    """Format the first defined criterion of the best validation, such as `bleu 31.20`."""
+    for name, value in best_criteria(run, state).items():
+        if value is not None:
+            return f"{name} {abs(value):.2f}"
+    return run.recipe.training.monitor
 
 
 # ----------------------------------------------------------------------------- checkpoints
@@ -338,8 +359,9 @@ def average_last(run: TrainingRun, state: TrainState) -> None:
     plan, folder, world = run.recipe.training, run.folder, run.world
     if not plan.average:
         return
-    value = distributed.from_main(world, lambda: run_directory.average_score(folder, state))
-    if value is None:
+    done = distributed.from_main(world, lambda: run_directory.average_criteria(folder, state))
+    criteria: Criteria = done or {}
+    if done is None:
         mean = copy.deepcopy(run.eval_module())
         model = mean.model
         if world.is_main:
@@ -348,14 +370,16 @@ def average_last(run: TrainingRun, state: TrainState) -> None:
         checkpoint.load_into(model, weights, folder)
         result = run_validation(run, mean)
         assert result is not None
-        value = result.value(plan.monitor)
+        criteria = result.criteria(plan.monitor)
         if world.is_main:
-            best = value if math.isfinite(value) else None
-            averaged = replace(state, best=best, best_step=None)
+            averaged = replace(
+                state, best=criteria[plan.monitor], best_criteria=criteria, best_step=None
+            )
             name = run_directory.AVERAGE
             checkpoint.save_checkpoint(folder, name, model, averaged, run.metadata)
-    line = f"average of the last {plan.average} checkpoints: {plan.monitor} {abs(value):.2f}"
-    if math.isfinite(value) and (state.best is None or value > state.best):
+    score = format_criterion(run, replace(state, best_criteria=criteria))
+    line = f"average of the last {plan.average} checkpoints: {score}"
+    if deciding_criterion(criteria, best_criteria(run, state)):
         if world.is_main:
             run_directory.mark_best(folder, folder / "checkpoints" / run_directory.AVERAGE)
         line += ", the best"

@@ -187,7 +187,11 @@ def validation_line(values: Mapping[str, Any]) -> str:
     """Format the figures of a validation as one line."""
     names = {"valid_loss": "loss", "valid_perplexity": "perplexity"}
     names |= {"valid_bleu": "BLEU", "valid_chrf": "chrF", "train_loss": "loss of training pairs"}
-    parts = (f"{name} {values[key]:.3f}" for key, name in names.items() if key in values)
+    parts = (
+        f"{name} undefined" if math.isnan(values[key]) else f"{name} {values[key]:.3f}"
+        for key, name in names.items()
+        if key in values
+    )
     return f"validation at step {values['step']:,}: {', '.join(parts)}"
 
 

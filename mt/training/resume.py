@@ -33,7 +33,7 @@ def resume_run(run: TrainingRun, folder: Path) -> TrainState:
         run.scaler.load_state_dict(state.scaler)
     if state.best_step is not None and run.world.is_main:
         best = run.folder / "checkpoints" / checkpoint.checkpoint_name(state.best_step)
-        if best.is_dir() and (run.folder / "best").resolve() != best.resolve():
+        if best.is_dir() and run_directory.best_checkpoint(run.folder) != best:
             run_directory.mark_best(run.folder, best)  # a crash came between the two
     run.report.log(f"resuming {run.folder} after step {state.step}")
     return state

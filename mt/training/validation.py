@@ -35,6 +35,8 @@ TRAIN_PAIRS = 1000
 """Training pairs whose loss is reported beside that of the validation pairs."""
 Sums = dict[str, tuple[float, float]]
 """The weighted total and the count of each term of the loss."""
+Criteria = dict[str, float | None]
+"""`bleu`, `chrf` and `loss` (negated): larger is better, None is undefined."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,32 @@ class Validation:
     heat_map: tuple[Tensor, list[str], list[str]] | None
     """Cross-attention [T, S] of the first pair, its target and its source pieces."""
 
-    def value(self, monitor: str) -> float:
-        """Return the value that decides which checkpoint is best; larger is better."""
-        return -self.values["valid_loss"] if monitor == "loss" else self.values[f"valid_{monitor}"]
+    def criteria(self, monitor: str) -> Criteria:
+        """Return what decides which checkpoint is best, the most important first."""
+        values = {name: self.values.get(f"valid_{name}") for name in ("bleu", "chrf", "loss")}
+        if values["loss"] is not None:
+            values["loss"] *= -1
+        names = ("bleu", "chrf", "loss")
+        return {
+            name: value if value is not None and math.isfinite(value) else None
+            for name, value in values.items()
+            if names.index(name) >= names.index(monitor)
+        }
+
+
+def deciding_criterion(new: Criteria, best: Criteria) -> str:
+    """Return the criterion by which a checkpoint is better than the best; empty if it is not.
+
+    The first that both have and that differs decides. A first checkpoint is better than none by
+    the first criterion that is defined.
+    """
+    for name, value in new.items():
+        other = best.get(name)
+        if value is not None and other is not None and value != other:
+            return name if value > other else ""
+    if any(value is not None for value in best.values()):
+        return ""
+    return next((name for name, value in new.items() if value is not None), "")
 
 
 def validate(

@@ -68,7 +68,7 @@ def command(
     from mt.attention_maps import extract, html
     from mt.attention_maps.png import render_png
     from mt.attention_maps.terminal import print_lines
-    from mt.runtime import console, files
+    from mt.runtime import console, output
 
     cli.refuse(
         (len(runs) > 1, str(runs[-1]), "an ensemble has no heads of its own, only its models have"),
@@ -77,12 +77,13 @@ def command(
     out = PAGE if out is None and png is None and not terminal else out
     for path in (out, png):
         if path is not None and not force:
-            files.refuse_existing(path, "choose another name, or replace it with --force")
+            output.refuse_existing(path, "choose another name, or replace it with --force")
     options = cli.engine_options(sets, checkpoint, device, precision, to=to)
     engine = extract.open_with_attention(runs[0], options)
     maps = extract.extract(engine, source, target, n_best)
     if png is not None:
-        files.write_file(png, render_png(maps[0], part, layer, head))
+        with output.open_output(png, binary=True) as stream:
+            stream.write(render_png(maps[0], part, layer, head))
         console.print_line(f"mt: wrote {png} ({png.stat().st_size >> 10:,} kB)")
     if out is not None:
         metadata = {
@@ -90,7 +91,7 @@ def command(
             "source": engine.profile.languages.source, "target": engine.target(to),
             "forced": target is not None,
         }  # fmt: skip
-        with files.open_output(out) as stream:
+        with output.open_output(out) as stream:
             stream.write(html.render_html(maps, metadata))
         count = f"{len(maps)} translations" if target is None else "the given translation"
         console.print_line(f"mt: wrote {out} ({out.stat().st_size >> 10:,} kB, {count})")

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 from typer import Option
-
-from mt.cli.options import print_lines
 
 
 def command(
@@ -23,16 +20,16 @@ def command(
     \b
     Example:  mt cache --clear
     """
-    from mt.runtime import files
+    from mt.runtime import console, files, output
 
     folder = files.cache_folder() / "corpora"
     entries = sorted(path for path in folder.glob("[!.]*") if path.is_dir())
     if clear:
         for entry in entries:
             files.delete(entry)
-        sys.stderr.write(f"deleted {len(entries)} corpora in {folder}\n")
+        console.print_line(f"deleted {len(entries)} corpora in {folder}")
         return
     sizes = [sum(f.stat().st_size for f in e.rglob("*") if f.is_file()) for e in entries]
-    print_lines(
+    output.print_lines(
         f"{size / 1e6:10.1f} MB  {entry}" for entry, size in zip(entries, sizes, strict=True)
     )

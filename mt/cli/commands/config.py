@@ -7,7 +7,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from mt.cli.options import RecipeSets, print_lines
+from mt.cli.options import RecipeSets
 from mt.errors import ConfigError
 
 
@@ -35,6 +35,7 @@ def command(
     """
     from mt.config import explain as explaining
     from mt.config import recipe
+    from mt.runtime.output import print_lines
 
     if schema:
         import json

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from mt.cli.options import print_lines
 from mt.errors import printable
 
 DIFFERENT = 8
@@ -27,6 +26,7 @@ def command(
     \b
     Example:  mt diff-trace runs/demo runs/again
     """
+    from mt.runtime.output import print_lines
     from mt.training import determinism_trace
 
     traces = determinism_trace.read_trace(one), determinism_trace.read_trace(other)

@@ -61,6 +61,7 @@ def command(
     """
     from mt.compression import distill
     from mt.decoding.translate import default_processes
+    from mt.runtime.output import print_report
 
     options = cli.engine_options(None, None, None, precision, threads)
     search = {} if beams is None else {"beams": beams}
@@ -70,4 +71,4 @@ def command(
         None if level is None else level.value, keep_original,
         replace(options, search=search, processes=processes),
     )  # fmt: skip
-    cli.print_lines(distill.distill(plan, fresh, not no_train))
+    print_report(distill.distill(plan, fresh, not no_train))

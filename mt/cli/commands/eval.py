@@ -22,6 +22,10 @@ def command(
     reference: Annotated[
         list[Path] | None, Option(metavar="FILE", help="Its translation; repeat for several.")
     ] = None,
+    metric: Annotated[
+        list[str] | None,
+        Option(metavar="NAME", help="bleu, chrf or ter; repeat for several; default all three."),
+    ] = None,
     as_json: Annotated[bool, Option("--json", help="Print JSON instead of a table.")] = False,
     show: Annotated[
         int, Option(metavar="N", help="Also show N translations of each test set.", min=0)
@@ -36,6 +40,8 @@ def command(
 ) -> None:
     """Score a model with sacreBLEU: BLEU, chrF2 and TER, each with its signature.
 
+    BLEU is undefined where no translation has four tokens.
+
     Translates every test set of the recipe, or those named by --on, into its own language, or the
     text of --source into that of --to. Translations are kept in RUN/hypotheses/; those of an
     ensemble in its first run.
@@ -46,15 +52,23 @@ def command(
     """
     from mt.decoding.translate import open_engine
     from mt.evaluation import evaluate
+    from mt.runtime import files
     from mt.runtime.console import print_line
+    from mt.runtime.output import print_lines
 
     options = replace(
         cli.engine_options(sets, checkpoint, device, precision, threads, processes, to=to),
         ensemble_paths=tuple(runs[1:]), low_latency=False,
     )  # fmt: skip
     engine = open_engine(runs[0], options)
-    scores = evaluate.evaluate(runs[0], engine, on or (), source, reference or (), options)
-    for name in scores:
+    source = None if source is None else files.copy_pipe(source)
+    reference = [files.copy_pipe(path) for path in reference or ()]
+    scores = evaluate.evaluate(runs[0], engine, on or (), source, reference, options, metric or ())
+    for name, values in scores.items():
+        for label, value in values.items():
+            if "undefined" in value:
+                what = f"{name}: {label} is undefined: {value['undefined']}"
+                print_line(f"mt: warning[METRIC] {what}; chrF2 tells translations apart")
         for example in evaluate.sample_translations(runs[0], name, show):
             for label, text in zip(("source", "reference", "translation"), example, strict=True):
                 print_line(f"{label:11}  {text}")
@@ -62,16 +76,18 @@ def command(
     if as_json:
         import json
 
-        cli.print_lines([json.dumps(scores, ensure_ascii=False)])
+        print_lines([json.dumps(scores, ensure_ascii=False)])
     else:
-        cli.print_lines(_format_scores(scores))
+        print_lines(_format_scores(scores))
 
 
 def _format_scores(scores: dict[str, Any]) -> list[str]:
     """A table with one line per test set and metric."""
-    width = max([8, *(len(name) for name in scores)])
-    return [f"{'test set':{width}}  metric   score  signature"] + [
-        f"{name:{width}}  {metric:6}  {value['score']:6.2f}  {value['signature']}"
-        for name, metrics in scores.items()
-        for metric, value in metrics.items()
-    ]
+    from mt.runtime.console import align_columns
+
+    rows = [("test set", "metric", "score", "signature")]
+    for name, metrics in scores.items():
+        for metric, value in metrics.items():
+            score = "undefined" if "undefined" in value else f"{value['score']:.2f}"
+            rows.append((name, metric, score, value["signature"]))
+    return list(align_columns(rows, left=(0, 1, 3)))

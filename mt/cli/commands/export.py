@@ -7,7 +7,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from mt.cli.options import Checkpoint, Force, print_lines
+from mt.cli.options import Checkpoint, Force
 
 
 def command(
@@ -50,7 +50,8 @@ def command(
               mt translate runs/demo-ctranslate2-int8 < test.en > test.de
     """
     from mt.export import export
+    from mt.runtime.output import print_report
 
     settings = {} if quantization is None else {"quantization": quantization}
     result = export.export_model(run, to, out, settings, checkpoint, sample, force)
-    print_lines(export.format_result(result))
+    print_report(export.format_result(result))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from mt.cli.options import Checkpoint, RecipeSets, print_lines
+from mt.cli.options import Checkpoint, RecipeSets
 
 
 def command(
@@ -52,7 +52,8 @@ def command(
               mt prune runs/demo --layers decoder=1 --ff 25% -o runs/small
     """
     from mt.compression import prune
+    from mt.runtime.output import print_report
 
     request = prune.parse_request(heads, ff, layers, uneven)
     result = prune.prune(run, request, finetune_steps, out, checkpoint, sets or (), pairs)
-    print_lines(prune.format_result(result))
+    print_report(prune.format_result(result))

@@ -18,11 +18,16 @@ def command(
     runs: cli.RunFolders,
     source: Annotated[
         Path | None,
-        Option("-i", "--input", metavar="FILE", help="The text; default standard input."),
+        Option("-i", "--input", metavar="FILE", help="The text; default standard input, or `-`."),
     ] = None,
     target: Annotated[
         Path | None,
-        Option("-o", "--output", metavar="FILE", help="Translations; default standard output."),
+        Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="Translations; default standard output, also `-`.",
+        ),
     ] = None,
     force: cli.Force = False,
     n_best: Annotated[
@@ -89,22 +94,24 @@ def command(
     """
     from mt.decoding import output_formats
     from mt.decoding import translate as translating
-    from mt.runtime import files
+    from mt.runtime import files, output
 
     several = (processes or 1) > 1
+    target = None if target == output.STANDARD_OUTPUT else target
     cli.refuse(
         (force and target is None, "--force", "there is no -o file to replace"),
         (line_buffered and target is not None, "--line-buffered", "an -o file appears at the end"),
         (several and line_buffered, "--line-buffered", "one line is no work for several"),
     )
     if target is not None and not force:
-        files.refuse_existing(target, "choose another name, or replace it with --force")
+        output.refuse_existing(target, "choose another name, or replace it with --force")
     formatter = output_formats.make_formatter(form, n_best, scores, alignments)
     options = replace(
         cli.engine_options(sets, checkpoint, device, precision, threads, processes or 1, to=to),
         ensemble_paths=tuple(runs[1:]), n_best=n_best, alignments=alignments, seed=seed,
         strict=strict,
-        prefixes=files.read_lines(prefix) if prefix else None, line_buffered=line_buffered,
+        prefixes=files.read_lines(files.copy_pipe(prefix)) if prefix else None,
+        line_buffered=line_buffered,
         low_latency=target is None,  # a file appears when it is complete
         token_scores=n_best > 1 or form in ("moses", "json"),
     )  # fmt: skip
@@ -120,5 +127,5 @@ def command(
             options = replace(options, processes=translating.check_processes(stream))
         engine = translating.open_engine(runs[0], options)
         name, replaced = str(source or "standard input"), on_bad_utf8 is BadBytes.replace
-        with files.open_output(target) as out:
+        with output.open_output(target) as out:
             translating.translate_lines(engine, stream, out, options, name, formatter, replaced)

@@ -143,6 +143,7 @@ def _workers_and_threads(options: EngineOptions) -> tuple[int, int]:
 
 SETTINGS = {
     "beams": "beam_size",
+    "min_length": "min_decoding_length",
     "length_penalty": "length_penalty",
     "repetition_penalty": "repetition_penalty",
     "no_repeat_ngram": "no_repeat_ngram_size",

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from mt.decoding.candidates import (
     NEG_INF,
     RepetitionConfig,
+    forbid_end,
     forced_log_probs,
     forced_tokens,
     penalize_repetition,
@@ -69,6 +70,8 @@ def search(config: Config, decoder: Decoder, request: Request) -> Hypotheses:
             past = tokens[rows, None, :step]  # [B, 1, t]
             logits = penalize_repetition(config, logits.float(), past, forced[rows, step])
         best, ids = top_pieces(decoder, state, logits, 1)  # [B, 1, K]
+        if step < request.min_length:
+            best[..., 0] = forbid_end(best[..., 1:], best[..., 0], forced[rows, step])
         value, last = _choose(best[:, 0], ids[:, 0], scores[rows], lengths[rows] == end)
         if step < prefixed:
             only = forced[rows, step]  # [B]

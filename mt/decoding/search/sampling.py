@@ -24,6 +24,7 @@ from pydantic import Field
 from mt.decoding.candidates import (
     NEG_INF,
     RepetitionConfig,
+    forbid_end,
     forced_tokens,
     log_softmax,
     mask_special_tokens,
@@ -34,7 +35,7 @@ from mt.decoding.candidates import (
     top_k,
 )
 from mt.decoding.types import Decoder, Hypotheses, Request, Search
-from mt.special_tokens import BEGIN, END, PAD
+from mt.special_tokens import BEGIN, END, FIRST_PIECE, PAD
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -85,6 +86,8 @@ def search(config: Config, decoder: Decoder, request: Request) -> Hypotheses:
         if config.against_repetition:
             shaped = penalize_repetition(config, logits, tokens[rows, :, :step], only)
         choices = mask_special_tokens(shaped.float(), only)  # [B, N, V]
+        if step < request.min_length:
+            choices[..., END] = forbid_end(choices[..., FIRST_PIECE:], choices[..., END], only)
         last = _draw(config, choices, uniforms[rows, :, step])  # [B, N]
         nothing = choices.amax(dim=-1) == NEG_INF  # [B, N]
         value = log_softmax(logits).gather(-1, last[..., None])[..., 0]  # [B, N]

@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mt.checkpoints import run_directory
+from mt.config.schema import SearchConfig
 from mt.config.section import Variant
 from mt.data.pairs import Pair
 from mt.decoding.batching import length_batches
+from mt.decoding.text_translator import search_config
 from mt.decoding.types import EngineOptions, Score, Translation
 from mt.errors import ConfigError, MachineError
 from mt.interfaces import Seq2Seq
@@ -147,21 +149,58 @@ def _generation_config(opened: run_directory.LoadedModel) -> Any:
     search = opened.recipe.search
     pieces = opened.recipe.data.max_length - 1
     longest = int(search.max_length_ratio * pieces) + search.max_length_extra
-    settings = {"num_beams": getattr(search, "beams", 1), "early_stopping": True}
-    settings["length_penalty"] = getattr(search, "length_penalty", 0.0)
-    if settings["num_beams"] == 1:  # transformers refuses the settings of beams
-        settings = {"num_beams": 1}
     return transformers.GenerationConfig(
-        **settings,
+        **generation_settings(search),
         max_length=longest + 2,  # with <s> and </s>
         suppress_tokens=_special_ids(),
         **TOKEN_IDS,
     )
 
 
+SETTINGS = {
+    "min_length": "min_new_tokens",
+    "repetition_penalty": "repetition_penalty",
+    "no_repeat_ngram": "no_repeat_ngram_size",
+}
+BEAM_SETTINGS = {"beams": "num_beams", "length_penalty": "length_penalty"}
+SAMPLING_SETTINGS = {
+    "temperature": "temperature", "top_k": "top_k", "top_p": "top_p", "epsilon": "epsilon_cutoff",
+}  # fmt: skip
+"""transformers' names of our search settings."""
+
+
+def generation_settings(search: SearchConfig) -> dict[str, Any]:
+    """The settings of transformers for a search of ours."""
+    names = dict(SETTINGS)
+    settings: dict[str, Any] = {"num_beams": 1, "do_sample": search.kind == "sampling"}
+    if search.kind == "sampling":
+        names |= SAMPLING_SETTINGS
+    elif getattr(search, "beams", 1) > 1:  # with one beam transformers refuses those of beams
+        names |= BEAM_SETTINGS
+        settings["early_stopping"] = getattr(search, "stop", "finished") == "finished" or "never"
+    own = {theirs: getattr(search, ours) for ours, theirs in names.items() if hasattr(search, ours)}
+    return settings | own
+
+
 def _special_ids() -> list[int]:
     """Ids that no translation contains."""
     return [i for i in range(FIRST_PIECE) if i != END]
+
+
+def _check_search(search: SearchConfig) -> None:
+    """Refuse a search that transformers performs in another way, or not at all.
+
+    Raises:
+        ConfigError: names the setting.
+    """
+    if search.kind not in ("beam", "greedy"):
+        what = f"transformers has no {search.kind} search of the same output"
+        raise ConfigError("ENGINE", "search.kind", what, "take beam or greedy")
+    for key in ("patience", "length_norm", "coverage_penalty", "repetition_penalty"):
+        field = type(search).model_fields.get(key)
+        if field is not None and getattr(search, key) != field.default:
+            what = "transformers does otherwise with it"
+            raise ConfigError("ENGINE", f"search.{key}", what, "leave it out")
 
 
 # ------------------------------------------------------------------------------- weights
@@ -338,15 +377,14 @@ class ExportedModel:
     def translate(
         self, lines: Iterable[str], options: EngineOptions | None = None
     ) -> Iterator[Translation]:
-        """A translation for each line, in order; uses only `kind` and `beams` of the search."""
+        """A translation for each line, in order, by the search of the recipe or a given one."""
         import torch
 
         texts = list(lines)
-        search = (options or EngineOptions()).search
-        beams = int(search.get("beams", self.model.generation_config.num_beams))
-        settings: dict[str, Any] = {"num_beams": beams}
-        if beams == 1 or search.get("kind") == "greedy":
-            beams, settings = 1, {"num_beams": 1, "early_stopping": None, "length_penalty": None}
+        search = search_config(self.search, (options or EngineOptions()).search)
+        _check_search(search)
+        settings = {"early_stopping": None, "length_penalty": None, **generation_settings(search)}
+        beams = settings["num_beams"]
         translations: dict[int, Translation] = {}
         lengths = [len(ids) for ids in self.tokenizer(texts).input_ids] if texts else []
         ratio, extra = self.search.max_length_ratio, self.search.max_length_extra
