@@ -35,7 +35,10 @@ def pack_weight(weight: Tensor, rows: int) -> Tensor:
         torch.ops.mkldnn, "_reorder_linear_weight"
     ):
         return weight
-    packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
+    try:
+        packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
+    except RuntimeError:  # this CPU has no kernel for the type: bf16 needs AVX-512
+        return weight
     return packed
 
 

@@ -34,6 +34,20 @@ def matrices():
     return [[torch.randn(shape) for shape in shapes] for _ in range(3)]
 
 
+def test_a_type_without_a_kernel_stays_unpacked(monkeypatch):
+    """An x86 CPU without AVX-512 packs fp32 only; bf16 is then multiplied by torch."""
+
+    def refuse(weight, rows):
+        raise RuntimeError("bf16 path needs the cpu support avx_ne_convert or avx512bw")
+
+    monkeypatch.setattr(torch.ops.mkldnn, "_reorder_linear_weight", refuse, raising=False)
+    weight = torch.randn(4, 8, dtype=torch.bfloat16)
+    packed = torch_private.pack_weight(weight, 1)
+    x = torch.randn(2, 8, dtype=torch.bfloat16)
+    product = torch_private.packed_linear(x, packed, None, "none")
+    torch.testing.assert_close(product, torch.nn.functional.linear(x, weight))
+
+
 def test_muon_and_its_fallback_are_the_same_update(monkeypatch):
     results = []
     for private in (True, False):

@@ -6,6 +6,7 @@ E input width, H units, C width of the source's states, A width of the attention
 
 from __future__ import annotations
 
+import functools
 import math
 from contextlib import nullcontext
 
@@ -71,15 +72,32 @@ class LSTM(nn.Module):
         """`forward` by the kernel of `torch.nn.LSTM`."""
         weights = [self.inputs.weight, self.state.weight, self.inputs.bias]
         weights.append(torch.zeros_like(weights[-1]))  # torch adds two biases
-        by_cudnn = x.device.type == "cuda"
+        device = x.device.type
+        by_cudnn = device == "cuda"
         if by_cudnn:
             x, weights = for_cudnn(x, weights)
+        elif not cpu_has_bf16_lstm():
+            x = x.to(wide(x))
         states = hidden.to(x.dtype)[None], cell.to(x.dtype)[None]
-        with torch.autocast("cuda", enabled=False) if by_cudnn else nullcontext():
+        own_type = by_cudnn or not cpu_has_bf16_lstm()
+        with torch.autocast(device, enabled=False) if own_type else nullcontext():
             outputs, hidden, last = torch.lstm(
                 x, states, weights, True, 1, 0.0, self.training, False, False
             )
         return outputs, hidden[0], last[0].to(cell.dtype)
+
+
+@functools.cache
+def cpu_has_bf16_lstm() -> bool:
+    """Whether this CPU has torch's LSTM under bf16 autocast; without AVX-512 it has none."""
+    x = state = torch.zeros(1, 1, 1)
+    weights = [x.new_zeros(4, 1), x.new_zeros(4, 1), x.new_zeros(4), x.new_zeros(4)]
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            torch.lstm(x, (state, state), weights, True, 1, 0.0, False, False, False)
+    except RuntimeError:
+        return False
+    return True
 
 
 def for_cudnn(x: Tensor, weights: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
