@@ -299,6 +299,12 @@ class SearchConfig(Variant):
     """Search only the target pieces that the source's may become, as `mt shortlist` learned."""
 
 
+def refuse_one_key(source: str | int | None, target: str | int | None) -> None:
+    """Raise a ValueError when both sides of a corpus are read from one key or column."""
+    if source is not None and source == target:
+        raise ValueError(f"source and target: both are {source!r}; a pair has two sides")
+
+
 class EvaluationConfig(Section):
     """How sacreBLEU scores."""
 

@@ -37,6 +37,12 @@ from mt.vocabulary import learn
 from mt.vocabulary.vocabulary import Vocabulary, language_tag
 
 _MIN_PARALLEL_PAIRS = 5_000
+UNKNOWN_COUNTS = [f"{side}_{count}" for side in SIDES for count in ("pieces", "unknown")]
+"""Counts of the pieces of each side, and of the unknown ones."""
+MOST_UNKNOWN = 0.9
+"""A corpus of which a larger share is unknown to the vocabulary is refused."""
+MANY_UNKNOWN = 0.05
+"""A larger share is reported in a warning."""
 _Counts = Counter[str]
 """Pairs read, and those dropped for each reason."""
 _Sides = tuple[list[str | None], list[str | None]]
@@ -139,13 +145,15 @@ class CorpusBuilder:
             self.log(f"reading {part}{len(self.train)} training corpora")
             self.spool.fill(self._beginning() if streaming else self._chunks())
             valid = {s.name: list(read_pairs(s.config)) for s in self.valid}
-            held_out = self._held_out(list(chain(*valid.values())))
         with self._timed("vocabulary"):
             vocabulary = self._learn()
             vocabulary.save(self.folder)
+            held_out = self._held_out(list(chain(*valid.values())), vocabulary)
         with self._timed("encoding"):
             dtype = token_type(vocabulary.size)
             valid_counts = self._encode_valid(valid, vocabulary, dtype)
+            if streaming:
+                self._check_stream(vocabulary)
             counts = [] if streaming else self._encode_train(vocabulary, held_out, dtype)
         if stamps != self._stamps():
             advice = "run the command again when nothing writes to them"
@@ -196,6 +204,14 @@ class CorpusBuilder:
             if missing <= 0:
                 return
 
+    def _check_stream(self, vocabulary: Vocabulary) -> None:
+        """Refuse streamed corpora whose first pairs are unknown to the vocabulary."""
+        options = [encode.encode_options(self.train[0].config, vocabulary)]
+        limit = self.recipe.data.max_length
+        row = _Encoder(self.spool, vocabulary, limit, {}, "uint32", options).encode(0)
+        for side in SIDES:
+            _unknown_share(self.train[0], Counter({key: row[key] for key in UNKNOWN_COUNTS}), side)
+
     def _refuse_empty(self, source: CorpusSource) -> None:
         advice = "see the corpus in the recipe: is it the right file?"
         raise DataError("DATA-EMPTY", source.where, "there are no pairs in it", advice)
@@ -216,12 +232,12 @@ class CorpusBuilder:
         tagged = self.recipe.targets if vocabulary.languages else self.recipe.tagged_languages
         return vocabulary.naming([language_tag(language) for language in tagged])
 
-    def _held_out(self, valid: list[Pair]) -> HeldOut:
+    def _held_out(self, valid: list[Pair], vocabulary: Vocabulary) -> HeldOut:
         if not self.recipe.data.drop_overlap:
             return {}
         tests = [s for s in self.sources.values() if s.name.startswith("test.")]
         pairs = chain(valid, *(read_pairs(source.config) for source in tests))
-        return encode.held_out_pairs(pairs, self.monolingual)
+        return encode.held_out_pairs(pairs, vocabulary, self.monolingual)
 
     def _encode_valid(
         self, corpora: dict[str, list[Pair]], vocabulary: Vocabulary, dtype: str
@@ -318,7 +334,7 @@ def _write_chunk(writer: Writer, row: dict[str, Any], counts: _Counts) -> None:
     before = writer.pairs
     tokens, lengths = ({s: row[f"{s}_{part}"] for s in SIDES} for part in ("tokens", "lengths"))
     writer.append(tokens, lengths)
-    new = Counter({reason: row[reason] for reason in ("pairs", *REASONS)})
+    new = Counter({key: row[key] for key in ("pairs", *REASONS, *UNKNOWN_COUNTS)})
     assert new["pairs"] == writer.pairs - before + _num_dropped(new), "pairs were lost"
     counts.update(new)
 
@@ -336,18 +352,39 @@ def _corpus_report(source: CorpusSource, counts: _Counts) -> dict[str, Any]:
     return {
         "kind": source.config.kind, "files": source.files, "pairs": counts["pairs"], "kept": kept,
         "dropped": {reason: counts[reason] for reason in REASONS},
+        "unknown": {side: _unknown_share(source, counts, side) for side in SIDES},
     }  # fmt: skip
+
+
+def _unknown_share(source: CorpusSource, counts: _Counts, side: str) -> float:
+    """Return the share of the pieces of a side that the vocabulary does not have.
+
+    Raises:
+        DataError: nearly all of them.
+    """
+    share = counts[f"{side}_unknown"] / max(1, counts[f"{side}_pieces"])
+    if share > MOST_UNKNOWN:
+        what = f"{share:.1%} of the {side} pieces are unknown to the vocabulary"
+        advice = "is vocabulary.path a list, or a model, of this language? one word a line"
+        raise DataError("DATA-UNKNOWN", source.where, what, advice)
+    return round(share, 6)
 
 
 def format_report(report: dict[str, Any]) -> Iterator[str]:
     """Format the report as a few lines."""
-    yield f"{'corpus':<12}{'pairs':>12}{'kept':>12}" + "".join(f"{r:>10}" for r in REASONS)
+    headings = [*REASONS, *(f"unk {side}" for side in SIDES)]
+    yield f"{'corpus':<12}{'pairs':>12}{'kept':>12}" + "".join(f"{r:>12}" for r in headings)
     for name, corpus in report["corpora"].items():
         if "pairs" not in corpus:
             yield f"{name:<12}{'streamed':>12}"
             continue
-        dropped = "".join(f"{corpus['dropped'][reason]:>10,}" for reason in REASONS)
-        yield f"{name:<12}{corpus['pairs']:>12,}{corpus['kept']:>12,}{dropped}"
+        dropped = "".join(f"{corpus['dropped'][reason]:>12,}" for reason in REASONS)
+        unknown = "".join(f"{corpus['unknown'][side]:>12.2%}" for side in SIDES)
+        yield f"{name:<12}{corpus['pairs']:>12,}{corpus['kept']:>12,}{dropped}{unknown}"
+        for side in SIDES:
+            if corpus["unknown"][side] > MANY_UNKNOWN:
+                what = f"{corpus['unknown'][side]:.1%} of the {side} pieces of {name} are unknown"
+                yield f"mt: warning[VOCAB-UNKNOWN] {what} to the vocabulary, and become <unk>"
     sizes = {report["vocabulary"][f"{side}_size"] for side in SIDES}
     line = " and ".join(f"{size:,}" for size in sizes) + " pieces"
     tokens = report["tokens"].get("train")

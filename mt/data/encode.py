@@ -13,8 +13,8 @@ import numpy as np
 from mt.config.schema import SourceConfig
 from mt.data.pairs import Pair
 from mt.data.text import is_blank
-from mt.special_tokens import BACK_TRANSLATED, END, MASK
-from mt.vocabulary.vocabulary import Vocabulary, normalize_source
+from mt.special_tokens import BACK_TRANSLATED, END, MASK, UNK
+from mt.vocabulary.vocabulary import Vocabulary
 
 CHUNK_PAIRS, _CHUNK_CHARACTERS = 1000, 1 << 20
 REASONS = ("empty", "nul", "overlap", "too_long")
@@ -66,11 +66,13 @@ class Encoded(NamedTuple):
     target: list[list[int]]
 
 
-def held_out_pairs(pairs: Iterable[Pair], monolingual: bool = False) -> HeldOut:
+def held_out_pairs(
+    pairs: Iterable[Pair], vocabulary: Vocabulary, monolingual: bool = False
+) -> HeldOut:
     """Collect pairs that training must not have; with `monolingual`, their single sides too."""
     held_out: HeldOut = {}
     for pair in pairs:
-        source, target = normalize_source(pair.source or ""), normalize_source(pair.target or "")
+        source, target = map(vocabulary.normalise, (pair.source or "", pair.target or ""))
         held_out.setdefault(source, set()).add(target)
         if monolingual:
             held_out.setdefault("", set()).update((source, target))
@@ -101,7 +103,7 @@ def encode(
     if options.monolingual:
         sources = targets = [b if a is None else a for a, b in zip(sources, targets, strict=True)]
         texts = held_out.get("", set())
-        normal = (normalize_source(text) for text in sources if text)
+        normal = (vocabulary.normalise(text) for text in sources if text)
         held_out = {text: texts for text in normal if text in texts}
     normalised = vocabulary.normalise_source(line or "" for line in sources)
     reasons = _drop_reasons(sources, targets, normalised, vocabulary, max_length, held_out)
@@ -141,7 +143,11 @@ def _drop_reasons(
             reasons.append("empty")
         elif "\0" in source or "\0" in target:
             reasons.append("nul")
-        elif held_out and _is_held_out(normalize_source(line) if raw else line, target, held_out):
+        elif (
+            held_out
+            and (key := vocabulary.normalise(line) if raw else line) in held_out
+            and vocabulary.normalise(target) in held_out[key]
+        ):
             reasons.append("overlap")
         elif len(line) > most_source or len(target) > most_target:
             reasons.append("too_long")
@@ -150,15 +156,12 @@ def _drop_reasons(
     return reasons
 
 
-def _is_held_out(source: str, target: str, held_out: HeldOut) -> bool:
-    return source in held_out and normalize_source(target) in held_out[source]
-
-
 def to_row(encoded: Encoded, dtype: str) -> dict[str, Any]:
     """Convert a chunk to flat bytes and counts.
 
     The keys are `source_tokens`, `target_tokens` (ids end to end, of `dtype`, `</s>` added),
-    `source_lengths`, `target_lengths` (int32), `pairs`, and the number dropped for each reason.
+    `source_lengths`, `target_lengths` (int32), `pairs`, the number dropped for each reason, and
+    for each side `pieces` and `unknown`, the number of ids and of those that are `<unk>`.
     """
     dropped = Counter(reason for reason in encoded.reasons if reason)
     row: dict[str, Any] = {"pairs": len(encoded.reasons)}
@@ -171,4 +174,6 @@ def to_row(encoded: Encoded, dtype: str) -> dict[str, Any]:
         text[ends - 1] = False
         tokens[text] = np.array(list(chain.from_iterable(ids)), dtype)
         row[f"{side}_tokens"], row[f"{side}_lengths"] = tokens.tobytes(), lengths.tobytes()
+        row[f"{side}_pieces"] = len(tokens) - len(ids)
+        row[f"{side}_unknown"] = int(np.count_nonzero(tokens == UNK))
     return row

@@ -20,6 +20,7 @@ from mt.decoding.shortlist import Shortlist
 from mt.errors import DataError, ModelError
 from mt.runtime.console import print_line
 from mt.special_tokens import FIRST_PIECE, MASK
+from mt.vocabulary.vocabulary import FORMAT
 
 ALWAYS_ALLOWED = FIRST_PIECE + 256
 """The special, the reserved and the byte pieces, from 0 on, are on every shortlist."""
@@ -46,7 +47,8 @@ def learn_shortlist(
     """
     run = run_directory.open_run(path)
     vocabulary = run.vocabulary
-    inherited = vocabulary if run.recipe.training.initialise_from else None
+    is_learned = run.recipe.training.initialise_from is None and vocabulary.format == FORMAT
+    inherited = None if is_learned else vocabulary
     prepared = prepare(run.recipe, log, inherited)
     if prepared.vocabulary.digest != vocabulary.digest:
         what = "the data of its recipe give another vocabulary now: they have changed"

@@ -370,9 +370,8 @@ def decode_lines(
     try:
         for number, raw in enumerate(stream, start=1):
             if number == 1:
-                if raw.startswith((b"\xff\xfe", b"\xfe\xff")) and replaced is None:
-                    what, advice = "looks like UTF-16, not UTF-8", "iconv -f UTF-16 -t UTF-8"
-                    raise DataError("DATA-ENCODING", name, what, f"convert it: {advice}")
+                if replaced is None:
+                    _check_first_line(raw, name)
                 raw = raw.removeprefix(b"\xef\xbb\xbf")
             raw = raw.removesuffix(b"\n").removesuffix(b"\r")
             try:
@@ -388,12 +387,22 @@ def decode_lines(
         raise DataError("DATA-COMPRESSED", f"{name}:{number + 1}", what, advice) from None
 
 
+def _check_first_line(raw: bytes, name: str) -> None:
+    """Raise a DataError when a file is UTF-16, or has the line ends of an old Mac."""
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")) or raw[:64].count(0) > len(raw[:64]) // 4:
+        what, advice = "looks like UTF-16, not UTF-8", "iconv -f UTF-16 -t UTF-8"
+        raise DataError("DATA-ENCODING", f"{name}:1", what, f"convert it: {advice}")
+    if not raw.endswith(b"\n") and raw.count(b"\r") > 1:
+        what, advice = "its lines end in CR alone, which ends no line here", "tr '\\r' '\\n'"
+        raise DataError("DATA-LINE-ENDS", f"{name}:1", what, f"convert it: {advice}")
+
+
 def _decode_line(raw: bytes, where: str) -> str:
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
         what = f"invalid byte 0x{raw[error.start]:02x} at column {error.start + 1}"
-        advice = "the text must be UTF-8; mend or remove the line"
+        advice = "the text must be UTF-8; mend the line, or convert: iconv -f CP1252 -t UTF-8"
         raise DataError("DATA-UTF8", where, what, advice) from None
 
 

@@ -19,7 +19,7 @@ from mt.config.recipe import Recipe, dump
 from mt.errors import ConfigError, ModelError
 from mt.models.modules.head_gates import is_gate
 from mt.vocabulary import learn
-from mt.vocabulary.vocabulary import Vocabulary
+from mt.vocabulary.vocabulary import FORMAT, Vocabulary
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -30,15 +30,18 @@ KEY = "training.initialise_from"
 def inherited_vocabulary(recipe: Recipe, run: Path | None = None) -> Vocabulary | None:
     """Return the vocabulary of the other model; None: the recipe has its own.
 
-    A run that has a checkpoint has its vocabulary in its directory `run`.
+    A run that has a checkpoint has its vocabulary in its directory `run`. It keeps one of an
+    earlier format, which is learned no more.
 
     Raises:
         ModelError: the other model is none, or `vocabulary.path` names another vocabulary.
     """
+    if run and (run / "vocabulary.json").exists() and averaging.last_checkpoints(run, 1):
+        vocabulary = Vocabulary.load(run)
+        if recipe.training.initialise_from is not None or vocabulary.format < FORMAT:
+            return vocabulary
     if recipe.training.initialise_from is None:
         return None
-    if run and (run / "vocabulary.json").exists() and averaging.last_checkpoints(run, 1):
-        return Vocabulary.load(run)
     path = Path(recipe.training.initialise_from)
     vocabulary = open_loaded_model(path).vocabulary
     if recipe.vocabulary.path is not None:
@@ -53,7 +56,7 @@ def inherited_vocabulary(recipe: Recipe, run: Path | None = None) -> Vocabulary 
 
 def _pieces_digest(vocabulary: Vocabulary) -> str:
     """Hash a vocabulary without the names of its control pieces."""
-    return Vocabulary(vocabulary.kind, vocabulary.source, vocabulary.target, {}).digest
+    return Vocabulary(vocabulary.kind, vocabulary.source, vocabulary.target, {}, 1).digest
 
 
 def _describe_vocabulary(vocabulary: Vocabulary) -> str:

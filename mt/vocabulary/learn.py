@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from mt.config.schema import Languages, VocabularyConfig
 from mt.errors import ConfigError, DataError, ModelError, MtError
 from mt.special_tokens import BEGIN, END, FIRST_PIECE, FIRST_RESERVED, N_RESERVED, PAD, UNK
+from mt.vocabulary.normalization import drop_invisible, normalize_source
 from mt.vocabulary.vocabulary import (
     NAMED_CONTROLS,
     TOKENIZERS,
@@ -23,7 +24,6 @@ from mt.vocabulary.vocabulary import (
     Vocabulary,
     WhitespaceTokenizer,
     first_line,
-    normalize_source,
     split_words,
 )
 
@@ -60,7 +60,7 @@ def learn_vocabulary(
     """
     if config.path is not None:
         return open_existing(config)
-    normalise = str if config.kind == "whitespace" else normalize_source
+    normalise = drop_invisible if config.kind == "whitespace" else normalize_source
     sides: list[Iterable[str]] = [map(normalise, source_lines), target_lines]
     codes = [languages.source, languages.target]
     if config.joint and either:
@@ -86,8 +86,27 @@ def open_existing(config: VocabularyConfig) -> Vocabulary:
     except OSError as error:
         advice = "see vocabulary.path: a SentencePiece .model, or a run directory"
         raise ModelError("VOCAB-NONE", path, error.strerror or str(error), advice) from None
+    if config.kind == "whitespace":
+        content = clean_word_list(content, path)
     side = TOKENIZERS[config.kind](content, str(path))
     return Vocabulary(config.kind, side, side, _controls())
+
+
+def clean_word_list(content: bytes, path: Path) -> bytes:
+    """A list of words without a byte order mark and carriage returns.
+
+    Raises:
+        ModelError: a line is blank, or has more than a word, such as a count; names the line.
+    """
+    lines = content.removeprefix(b"\xef\xbb\xbf").removesuffix(b"\n").split(b"\n")
+    lines = [line.removesuffix(b"\r") for line in lines]
+    for number, line in enumerate(lines, start=1):
+        fields = line.replace(b"\t", b" ").split(b" ")
+        if len(fields) > 1 or not line:
+            what = f"{line.decode(errors='replace')!r} is not one word" if line else "is blank"
+            advice = "a list has one word a line, without counts: cut -d' ' -f1, or cut -f1"
+            raise ModelError("VOCAB-LIST", f"{path}:{number}", what, advice)
+    return b"\n".join(lines)
 
 
 def _controls() -> dict[str, int]:

@@ -2,15 +2,14 @@
 
 Ids 0 to 3 are pad, unk, begin and end. Ids 4 to 67 are control pieces that no text can become. The
 pieces of text begin at 68: with byte fallback the 256 bytes first, so that no character is unknown.
-The source is normalised (NFKC, white space folded). The target is not, and comes back from its ids
-unchanged, but for U+2581.
+The source is normalised (`mt.vocabulary.normalization`). The target is not, and comes back from
+its ids unchanged, but for U+2581.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import unicodedata
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
@@ -21,14 +20,11 @@ from typing import Any, Protocol
 from mt.errors import ConfigError, ModelError
 from mt.runtime import files
 from mt.special_tokens import BEGIN, END, FIRST_PIECE, FIRST_RESERVED, N_RESERVED, PAD, UNK
+from mt.vocabulary.normalization import drop_invisible, fold_spaces, normalize_source
 
-FORMAT = 1
+FORMAT = 2
+"""1: invisible characters of the source are kept. Models of format 1 stay with it."""
 NAMED_CONTROLS = ("<mask>", "<bt>")
-
-
-def normalize_source(line: str) -> str:
-    """NFKC, with each run of white space as one space, and none at the ends."""
-    return " ".join(unicodedata.normalize("NFKC", line).split())
 
 
 def language_tag(language: str) -> str:
@@ -169,15 +165,17 @@ class Vocabulary:
     """Text to ids and back for both sides of a translation direction.
 
     A joint vocabulary has the same tokenizer as `source` and `target`. `controls` are the ids of
-    the control pieces in use, by name.
+    the control pieces in use, by name. The format says how the source is normalised.
     """
 
     def __init__(
-        self, kind: str, source: Tokenizer, target: Tokenizer, controls: dict[str, int]
-    ) -> None:
+        self, kind: str, source: Tokenizer, target: Tokenizer, controls: dict[str, int],
+        format: int = FORMAT,
+    ) -> None:  # fmt: skip
         self.kind, self.source, self.target, self.controls = kind, source, target, controls
+        self.format = format
         digests = [hashlib.sha256(side.content).hexdigest() for side in (source, target)]
-        key = json.dumps([FORMAT, kind, self.joint, controls, digests], sort_keys=True)
+        key = json.dumps([format, kind, self.joint, controls, digests], sort_keys=True)
         self.digest = hashlib.sha256(key.encode()).hexdigest()
 
     @property
@@ -201,8 +199,14 @@ class Vocabulary:
         return max(self.source_size, self.target_size)
 
     def normalise_source(self, lines: Iterable[str]) -> list[str]:
-        """Source lines as they are encoded; words of a whitespace vocabulary stay as they are."""
-        return list(lines if self.kind == "whitespace" else map(normalize_source, lines))
+        """Source lines as they are encoded; a whitespace vocabulary has its own words."""
+        if self.kind != "whitespace":
+            return list(map(self.normalise, lines))
+        return list(lines if self.format == 1 else map(drop_invisible, lines))
+
+    def normalise(self, line: str) -> str:
+        """A line of text in the form in which lines are compared."""
+        return fold_spaces(line) if self.format == 1 else normalize_source(line)
 
     def encode_source(self, lines: Sequence[str]) -> list[list[int]]:
         """The ids of source lines, normalised first, without `<s>` and `</s>`."""
@@ -262,7 +266,7 @@ class Vocabulary:
             raise ConfigError("VOCAB-FULL", "vocabulary", what, "train on fewer languages")
         if controls == self.controls:
             return self
-        return Vocabulary(self.kind, self.source, self.target, controls)
+        return Vocabulary(self.kind, self.source, self.target, controls, self.format)
 
     def save(self, folder: Path) -> None:
         """Write the files of `parts` into a folder."""
@@ -276,7 +280,7 @@ class Vocabulary:
             sides = {".source": self.source, ".target": self.target}
         parts = {f"vocabulary{name}{side.suffix}": side.content for name, side in sides.items()}
         header = {
-            "format": FORMAT, "kind": self.kind, "joint": self.joint,
+            "format": self.format, "kind": self.kind, "joint": self.joint,
             "source_size": self.source_size, "target_size": self.target_size,
             "controls": self.controls, "digest": self.digest,
             "files": {n: hashlib.sha256(content).hexdigest() for n, content in parts.items()},
@@ -320,7 +324,7 @@ class Vocabulary:
                 what = f"its sha256 is {actual[:16]}, not {expected[:16]}"
                 raise ModelError("VOCAB-DAMAGED", path, what, _AGAIN)
             sides.append(tokenizer(content, str(path)))
-        return cls(header["kind"], sides[0], sides[-1], header["controls"])
+        return cls(header["kind"], sides[0], sides[-1], header["controls"], header["format"])
 
 
 def _strip_control_ids(ids: Sequence[int], size: int) -> list[int]:

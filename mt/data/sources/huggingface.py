@@ -14,9 +14,10 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from mt.config.schema import SourceConfig
+from mt.config.schema import SourceConfig, refuse_one_key
 from mt.config.section import InputFile
 from mt.data.pairs import Chunk, Pair, Pairs
+from mt.data.rows import read_csv, read_json
 from mt.data.text import join_lines
 from mt.errors import DataError, DownloadError, MtError
 from mt.runtime import files
@@ -33,6 +34,8 @@ class Config(SourceConfig):
     """Id of a data set on the hub, such as `bentrevett/multi30k`."""
     files: tuple[InputFile, ...] = Field((), strict=False)
     """Local files instead, all parquet, JSON lines or CSV by their names."""
+    separator: str | None = Field(None, min_length=1, max_length=1)
+    """Between the fields of CSV; left out: of `,`, `;`, tab and `|` the one in the first line."""
     config: str | None = None
     """Configuration of the data set; left out: its only one, or `de-en` or `en-de`."""
     revision: str | None = None
@@ -51,6 +54,7 @@ class Config(SourceConfig):
         kinds = {_builder(path) for path in self.files}
         if None in kinds or len(kinds) > 1:
             raise ValueError("files must all end in .parquet, .json, .jsonl or .csv, all the same")
+        refuse_one_key(self.source, self.target)
         return self
 
 
@@ -127,11 +131,27 @@ def _local(config: Config) -> Any:
     for path in config.files:
         files.open_bytes(Path(path)).close()  # raises when the path is wrong
     datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # no message to the hub for a local read
+    if _builder(config.files[0]) != "parquet":  # its own types; in others `datasets` guesses them
+        return datasets.IterableDataset.from_generator(
+            _read_rows, gen_kwargs={"paths": list(config.files), "config": [config]}
+        )
     with _translate_errors(config, config.files[0]):
         return datasets.load_dataset(
-            _builder(config.files[0]), data_files=list(config.files), split="train",
-            streaming=True, cache_dir=str(files.cache_folder() / "datasets"),
+            "parquet", data_files=list(config.files), split="train", streaming=True,
+            cache_dir=str(files.cache_folder() / "datasets"),
         )  # fmt: skip
+
+
+def _read_rows(paths: list[str], config: list[Config]) -> Iterator[dict[str, Any]]:
+    """Yield the rows of CSV or JSON files, their text as it is written."""
+    (settings,) = config
+    direction = settings.direction
+    columns = settings.source or direction.source, settings.target or direction.target
+    for path in map(Path, paths):
+        if _builder(str(path)) == "csv":
+            yield from read_csv(path, columns, settings.separator)
+        else:
+            yield from read_json(path)
 
 
 def _hub(config: Config, streaming: bool = False) -> Any:

@@ -8,9 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from mt.config.schema import SourceConfig
+from pydantic import model_validator
+
+from mt.config.schema import SourceConfig, refuse_one_key
 from mt.config.section import InputFile
 from mt.data.pairs import Pair, Pairs
+from mt.data.rows import parse_object
 from mt.data.text import join_lines
 from mt.errors import DataError, printable
 from mt.runtime import files
@@ -27,9 +30,17 @@ class Config(SourceConfig):
     target: str | None = None
     """Key of target sentences; left out: the language code, in `translation` or at the top."""
 
+    @model_validator(mode="after")
+    def _two_keys(self) -> Config:
+        refuse_one_key(self.source, self.target)
+        return self
+
 
 def read(config: Config) -> Iterable[Pair]:
-    """Read the pairs of the file; a DataError, while iterating, names a wrong line."""
+    """Read the pairs of the file; a DataError, while iterating, names a wrong line.
+
+    Numbers are read as text, as they are written; blank lines are skipped.
+    """
     return Pairs(partial(_pairs, config))
 
 
@@ -37,23 +48,12 @@ def _pairs(config: Config) -> Iterator[Pair]:
     direction = config.direction
     for number, line in enumerate(files.read_lines(Path(config.file)), start=1):
         origin = f"{config.file}:{number}"
-        value = _object(line, origin)
+        if not line.strip():
+            continue
+        value = parse_object(line, origin)
         source = _text(value, config.source, direction.source, origin)
         target = _text(value, config.target, direction.target, origin)
         yield Pair(source, target, direction.source, direction.target, origin)
-
-
-def _object(line: str, origin: str) -> dict[str, Any]:
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        problem = str(error) if isinstance(error, ValueError) else "nested too deep"
-        advice = "each line must be one JSON object"
-        raise DataError("DATA-JSON", origin, f"not JSON: {problem}", advice) from None
-    if not isinstance(value, dict):
-        what = f"a JSON {type(value).__name__}, not an object"
-        raise DataError("DATA-JSON", origin, what, 'write {"source": "...", "target": "..."}')
-    return value
 
 
 def _text(value: dict[str, Any], key: str | None, language: str, origin: str) -> str | None:

@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from mt.config.schema import SourceConfig
+from mt.config.schema import SourceConfig, refuse_one_key
 from mt.config.section import InputFile
 from mt.data.pairs import Pair, Pairs
 from mt.errors import DataError
@@ -29,6 +29,11 @@ class Config(SourceConfig):
     """Column of source sentences: its number from 1, or its name in the first line."""
     target: Column = 2
     """Column of target sentences: its number from 1, or its name in the first line."""
+
+    @model_validator(mode="after")
+    def _two_columns(self) -> Config:
+        refuse_one_key(self.source, self.target)
+        return self
 
 
 def read(config: Config) -> Iterable[Pair]:

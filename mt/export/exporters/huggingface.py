@@ -25,6 +25,7 @@ from mt.errors import ConfigError, MachineError
 from mt.interfaces import Seq2Seq
 from mt.runtime import files
 from mt.special_tokens import BEGIN, END, FIRST_PIECE, PAD, UNK
+from mt.vocabulary.normalization import INVISIBLE, JOINERS, TAGS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -280,6 +281,11 @@ NEVER = -1e4
 """Score of pieces that no text may become: below that of any other segmentation."""
 
 
+def _unescape(pattern: str) -> str:
+    """Write the escapes of a pattern as characters: Oniguruma has no `\U0001f3f4`."""
+    return pattern.encode().decode("unicode_escape")
+
+
 def tokenizer(vocabulary: Vocabulary, max_length: int) -> Any:
     """A tokenizer of source text with the ids of a joint SentencePiece vocabulary; adds `</s>`."""
     from sentencepiece import sentencepiece_model_pb2
@@ -291,7 +297,9 @@ def tokenizer(vocabulary: Vocabulary, max_length: int) -> Any:
     names = vocabulary.pieces_source(range(vocabulary.source_size))
     model, texts = _segmentation_model(proto, names)
     result = Tokenizer(model)
+    dropped = () if vocabulary.format == 1 else (INVISIBLE, JOINERS, TAGS)
     result.normalizer = normalizers.Sequence([
+        *(normalizers.Replace(Regex(_unescape(pattern)), "") for pattern in dropped),
         normalizers.NFKC(), normalizers.Replace(Regex(f"[{SPACES}]+"), " "), normalizers.Strip(),
         normalizers.Prepend("▁"), normalizers.Replace(" ", "▁"),
     ])  # fmt: skip
