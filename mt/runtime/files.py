@@ -317,8 +317,7 @@ def open_bytes(path: Path, or_pipe: bool = False) -> BinaryIO:
         if magic.startswith(start):
             if not is_pipe(path):
                 stream.close()  # a reader would not close a stream that it is given
-            inner = reader(stream if is_pipe(path) else path)
-            return _refuse_tar(cast(BinaryIO, io.BufferedReader(inner)), path)
+            return _refuse_tar(cast(BinaryIO, reader(stream if is_pipe(path) else path)), path)
     if magic.startswith(b"\x28\xb5\x2f\xfd"):
         import zstandard
 

@@ -40,7 +40,7 @@ def open_output(path: Path | None, binary: bool = False) -> Iterator[IO[Any]]:
         raise ConfigError("OUTPUT", path, "it is a folder", "name a file in it")
     in_place = descriptor is not None or (final.exists() and not final.is_file())
     if not in_place and not final.parent.is_dir():
-        what = f"there is no folder {final.parent}"
+        what = f"there is no folder {final.parent if path.is_symlink() else path.parent}"
         raise ConfigError("OUTPUT", path, what, "create it, or choose another file")
     with files.os_errors_as_mt_errors(path):
         if in_place:

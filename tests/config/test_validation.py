@@ -309,11 +309,11 @@ TABLE = [
     # --------------------------------------------------------------------------- the data
     ("missing file", train_from("{kind: text, source: train.en, target: nowhere.de}"), PREPARE, [
         "mt: error[DATA-FILE] HERE/nowhere.de: no such file",
-        "see data in the recipe; paths are relative to the recipe's folder",
+        "check its name; in a recipe it is relative to the folder of the recipe",
     ], 3),
     ("a folder for a file", train_from("{kind: text, source: train.en, target: .}"), PREPARE, [
-        "mt: error[DATA-FILE] HERE: not a regular file",
-        "see data in the recipe; paths are relative to the recipe's folder",
+        "mt: error[DATA-FILE] HERE: a folder, not a file",
+        "check its name; in a recipe it is relative to the folder of the recipe",
     ], 3),
     ("files of unequal length", {"train.de": DATA["train.de"] + "Zu viel.\n"}, PREPARE, [
         "mt: error[DATA-LINES] HERE/train.en and HERE/train.de: 170 lines against 171",
@@ -321,10 +321,10 @@ TABLE = [
     ], 3),
     ("not UTF-8", {"train.de": "Tür\n".encode("latin-1") + DATA["train.de"].encode()[4:]}, PREPARE, [
         "mt: error[DATA-UTF8] HERE/train.de:1: invalid byte 0xfc at column 2",
-        "the text must be UTF-8; mend or remove the line",
+        "the text must be UTF-8; mend the line, or convert: iconv -f CP1252 -t UTF-8",
     ], 3),
     ("UTF-16", {"train.de": DATA["train.de"].encode("utf-16")}, PREPARE, [
-        "mt: error[DATA-ENCODING] HERE/train.de: looks like UTF-16, not UTF-8",
+        "mt: error[DATA-ENCODING] HERE/train.de:1: looks like UTF-16, not UTF-8",
         "convert it: iconv -f UTF-16 -t UTF-8",
     ], 3),
     ("gzip cut short", {"train.de": gzip.compress(DATA["train.de"].encode())[:-40]}, PREPARE, [
@@ -388,8 +388,8 @@ TABLE = [
         "mt: error[DATA-COLUMN] HERE/train.jsonl:1: there is no key 'de'; there are: en, fr",
         "name the keys with source and target",
     ], 3),
-    ("a number for a text", {**JSONL, "train.jsonl": '{"en": "A house.", "de": 7}\n'}, PREPARE, [
-        "mt: error[DATA-JSON] HERE/train.jsonl:1: de is no text but 7",
+    ("a number for a text", {**JSONL, "train.jsonl": '{"en": "A house.", "de": [7]}\n'}, PREPARE, [
+        "mt: error[DATA-JSON] HERE/train.jsonl:1: de is no text but [\"7\"]",
         "name the keys with source and target",
     ], 3),
     ("neither hub nor files", train_from("{kind: huggingface, split: train}"), CONFIG, [
@@ -426,11 +426,11 @@ TABLE = [
         "give a run directory, a checkpoint folder in it, or what mt export made",
     ], 4),
     ("damaged weights", {f"{STEP}/model.safetensors": "junk"}, TRANSLATE, [
-        "mt: error[CKPT-HASH] HERE/runs/recipe/checkpoints/step-00000002: model.safetensors size 4, manifest says N",
+        "mt: error[CKPT-HASH] runs/recipe/checkpoints/step-00000002: model.safetensors size 4, manifest says N",
         "choose another with --checkpoint, or restore the files from a copy",
     ], 4),
     ("damaged manifest", {f"{STEP}/MANIFEST.json": "{"}, TRANSLATE, [
-        "mt: error[CKPT-HASH] HERE/runs/recipe/checkpoints/step-00000002: MANIFEST.json is damaged",
+        "mt: error[CKPT-HASH] runs/recipe/checkpoints/step-00000002: MANIFEST.json is damaged",
         "choose another with --checkpoint, or restore the files from a copy",
     ], 4),
     ("damaged recipe of a run", {"runs/recipe/config.yaml": "languages: {"}, TRANSLATE, [
@@ -479,16 +479,16 @@ TABLE = [
     ], 2),
     ("no such input", {}, "translate runs/recipe -i nowhere.en", [
         "mt: error[DATA-FILE] nowhere.en: no such file",
-        "see data in the recipe; paths are relative to the recipe's folder",
+        "check its name; in a recipe it is relative to the folder of the recipe",
     ], 3),
     ("input that is not UTF-8", {"bad.en": b"T\xfcr\n"}, "translate runs/recipe -i bad.en", [
         "mt: error[DATA-UTF8] bad.en:1: invalid byte 0xfc at column 2",
-        "the text must be UTF-8; mend or remove the line",
+        "the text must be UTF-8; mend the line, or convert: iconv -f CP1252 -t UTF-8",
     ], 3),
     ("output into no folder", {}, TRANSLATE + " -o nowhere/out.de", [
-        "mt: error[DISK] nowhere/out.de: No such file or directory",
-        "see whether the path and the disk are sound, then run the same command again",
-    ], 5),
+        "mt: error[OUTPUT] nowhere/out.de: there is no folder nowhere",
+        "create it, or choose another file",
+    ], 2),
     ("unknown test set", {}, EVAL + " --on smal", [
         "mt: error[TEST-NONE] --on smal: no such test set (did you mean small?)",
         "there are: small",

@@ -115,8 +115,8 @@ def test_a_damaged_vocabulary_is_refused(tmp_path, name, damage):
 def test_a_newer_format_is_refused(tmp_path):
     learned().save(tmp_path)
     path = tmp_path / "vocabulary.json"
-    path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
-    with pytest.raises(ModelError, match="newer than 1"):
+    path.write_text(path.read_text().replace('"format": 2', '"format": 3'))
+    with pytest.raises(ModelError, match="newer than 2"):
         Vocabulary.load(tmp_path)
 
 
