@@ -15,9 +15,9 @@ from typing import Annotated, Any, cast
 from mt.checkpoints import bundle, checkpoint
 from mt.checkpoints.run_directory import LoadedModel
 from mt.config.plugins import Plugin, plugin, plugins
-from mt.config.section import Section, Variant
-from mt.config.validation import validate
-from mt.config.yaml_reader import Document, Location
+from mt.config.section import Variant
+from mt.config.validation import validate_section
+from mt.config.yaml_reader import Location
 from mt.decoding.text_translator import TextTranslator
 from mt.decoding.translate import open_engine
 from mt.decoding.types import Engine, EngineOptions
@@ -46,12 +46,6 @@ class ExportResult:
     """Largest relative difference of a forced score; None when nothing opens the export."""
     ties: tuple[int, ...]
     """Lines of the sample, counted from 1, whose greedy output differs by a tie."""
-
-
-class _Settings(Section):
-    """Wraps the settings of an exporter, so that problems name their keys."""
-
-    export: Annotated[Variant, Plugin("exporters")]
 
 
 def export_model(
@@ -117,8 +111,9 @@ def _exporter_config(kind: str, settings: dict[str, str]) -> Variant:
         ("export", key): f"--{key} {value}" for key, value in settings.items()
     }
     places["export",] = f"--to {kind}"
-    document = Document({"export": {"kind": kind, **settings}}, places, name="--to")
-    return validate(_Settings, document).export
+    schema = Annotated[Variant, Plugin("exporters")]
+    config = validate_section("export", schema, {"kind": kind, **settings}, places, "--to")
+    return cast(Variant, config)
 
 
 def _weight_type(config: Variant) -> str:
