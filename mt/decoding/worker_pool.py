@@ -20,7 +20,6 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from mt import errors
 from mt.config.plugins import plugin
 from mt.config.schema import SearchConfig
 from mt.decoding.batching import length_batches
@@ -178,7 +177,7 @@ class WorkerPoolSearcher:
             except (EOFError, OSError):
                 raise _worker_died(worker) from None
             if kind == "failed":
-                raise value.error()
+                raise value
             if kind == "bug":
                 raise RuntimeError(value)
             assert worker.callback is not None, "only a busy worker answers"
@@ -212,21 +211,6 @@ def _stop(workers: Sequence[_Worker]) -> None:
         worker.process.terminate()
 
 
-@dataclass(frozen=True)
-class _Failure:
-    """An MtError on its way to the parent."""
-
-    kind: str
-    code: str
-    problems: list[tuple[str, str]]
-    advice: str
-
-    def error(self) -> MtError:
-        (where, what), *others = self.problems
-        error_type: type[MtError] = getattr(errors, self.kind)
-        return error_type(self.code, where, what, self.advice, others)
-
-
 def _run_worker(pipe: Connection, kind: str, path: Path, options: EngineOptions) -> None:
     """Open the model, then run tasks until the parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # where it cannot be blocked
@@ -243,7 +227,6 @@ def _run_worker(pipe: Connection, kind: str, path: Path, options: EngineOptions)
     except (EOFError, OSError):
         return  # the parent has ended
     except MtError as error:
-        failure = _Failure(type(error).__name__, error.code, error.problems, error.advice)
-        pipe.send(("failed", failure))
+        pipe.send(("failed", error))
     except Exception:
         pipe.send(("bug", traceback.format_exc()))
