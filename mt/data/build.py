@@ -29,10 +29,11 @@ from mt.data.cache import FORMAT, CorpusSource, section_values
 from mt.data.corpus import SIDES, Writer, token_type
 from mt.data.encode import CHUNK_PAIRS, EMPTY_CORPUS_ADVICE, REASONS, EncodeOptions, HeldOut
 from mt.data.pairs import Pair, read_pairs
-from mt.data.streaming import StreamRanks, read_chunks, shard_order_seed
+from mt.data.streaming import read_chunks, shard_order_seed
 from mt.errors import DataError, MachineError
 from mt.runtime import files
 from mt.runtime.device import physical_cores
+from mt.runtime.distributed import SINGLE
 from mt.vocabulary import learn
 from mt.vocabulary.vocabulary import Vocabulary, language_tag
 
@@ -187,10 +188,10 @@ class CorpusBuilder:
         """Yield the beginning of the streamed corpora, enough for the sample of the vocabulary."""
         config, corpora = self.recipe.vocabulary, self.recipe.data.train
         for source in self.train:
-            if next(read_chunks([source.config], 1, StreamRanks(), None), None) is None:
+            if next(read_chunks([source.config], 1, SINGLE, None), None) is None:
                 self._refuse_empty(source)
         missing = config.sample if config.path is None and self.inherited is None else 1
-        for chunk, _ in read_chunks(corpora, shard_order_seed(config.seed), StreamRanks(), None):
+        for chunk, _ in read_chunks(corpora, shard_order_seed(config.seed), SINGLE, None):
             yield 0, (chunk.source, chunk.target)
             missing -= len(chunk.source)
             if missing <= 0:
