@@ -158,8 +158,7 @@ def _highest(scores: Tensor, count: int) -> Tensor:
 def remove_layers(model: Any, stack: str, count: int, batches: Sequence[Batch]) -> list[int]:
     """Remove layers of `encoder` or `decoder` one by one, each time at the least loss.
 
-    Returns:
-        The indices of the `count` layers that remain.
+    Returns the indices of the `count` layers that remain.
     """
     layers = list(getattr(model, stack))
     kept = list(range(len(layers)))

@@ -108,16 +108,10 @@ def prune(
     path: Path, request: PruneRequest, steps: int = 0, out: Path | None = None,
     choice: str | None = None, sets: Sequence[str] = (), pairs: int = 1000,
 ) -> PruneResult:  # fmt: skip
-    """Prune a run into a new one, and fine-tune it.
+    """Prune a run, or a checkpoint in one, into a new run, and fine-tune that by some updates.
 
-    Args:
-        path: a run directory, or a checkpoint folder in one.
-        request: the parts to remove.
-        steps: updates of fine-tuning.
-        out: the new run; by default beside the run, NAME-pruned.
-        choice: the checkpoint; by default the best.
-        sets: changes to the new run's recipe, `key=value`.
-        pairs: training pairs (validation pairs of a streamed corpus) to measure importance.
+    `out` is by default beside the run, NAME-pruned; `sets` change its recipe. Importance is
+    measured on `pairs` training pairs, or validation pairs of a streamed corpus.
 
     Raises:
         ConfigError: the model cannot be pruned so; names the option or key, before any work.

@@ -34,12 +34,8 @@ def learn_shortlist(
 ) -> None:  # fmt: skip
     """Learn the shortlist of a run from its training data, and write it into the run.
 
-    Args:
-        path: a run directory, or a checkpoint folder in it.
-        count: target pieces kept for each source piece.
-        frequent: the most frequent target pieces, kept for every source.
-        most: pairs to learn from, spread over the corpora; of streamed ones the first.
-        log: where a line of progress goes.
+    It keeps `count` target pieces for each source piece, and the most `frequent` ones for all. It
+    learns from `most` pairs, spread over the corpora; of streamed ones the first.
 
     Raises:
         ModelError: there is no such run, or its data now give another vocabulary.

@@ -48,11 +48,7 @@ def _tell(line: str) -> None:
 class StaticShapeModel:
     """A `Seq2Seq` that decodes in static shapes, one batch at a time; the rest is the model's.
 
-    Args:
-        model: the model, already packed for inference.
-        device: where it is.
-        capturer: of steps; None: they run plainly.
-        log: where a warning goes.
+    The model is already packed for inference. Without a capturer steps run plainly.
     """
 
     def __init__(

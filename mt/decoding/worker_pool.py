@@ -40,10 +40,7 @@ Callback = Callable[[Any], None]
 
 
 def open_pool(kind: str, path: Path, options: EngineOptions) -> TextTranslator:
-    """The engine of a model whose search `options.processes` processes share.
-
-    Args:
-        kind: the engine that each process opens.
+    """The engine of a model whose search `options.processes` engines of a kind share.
 
     Raises:
         ConfigError: processes are to share a GPU.

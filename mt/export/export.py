@@ -52,16 +52,10 @@ def export_model(
     path: Path, kind: str, out: Path | None = None, settings: dict[str, str] | None = None,
     choice: str | None = None, sample: Path | None = None, force: bool = False,
 ) -> ExportResult:  # fmt: skip
-    """Export a model and compare the export with it.
+    """Export a run, a checkpoint in one, or a bundle, and compare the export with it.
 
-    Args:
-        path: a run, a checkpoint folder in one, or a bundle.
-        kind: the exporter.
-        out: the export; by default beside the run, named after it.
-        settings: of the exporter.
-        choice: the checkpoint of a run.
-        sample: lines to compare with; by default the recipe's first test set that can be read.
-        force: replace an earlier export of that name.
+    `out` is by default beside the run, named after it; `force` replaces an earlier export there.
+    Both translate the lines of `sample`, by default the first test set that can be read.
 
     Raises:
         ConfigError: the target cannot express the model, or `out` exists.
