@@ -231,15 +231,15 @@ def shrink_model(model: nn.Module, request: PruneRequest, batches: Sequence[Batc
         if request.closed:
             kept = head_importance.heads_with_open_gates(gates, request.uneven)
         else:
-            scores = head_importance.measure_importance(model, batches).heads
+            scores = head_importance.measure_importance(model, attentions, batches)
             kept = head_importance.heads_to_keep(scores, request.heads, request.uneven)
         for name, heads in kept.items():
             head_importance.keep_heads(attentions[name], heads)
         after = sum(each.n_heads for each in attentions.values())
         remaining.append(f"{after} of {before} heads left")
     if request.columns:  # measured without the removed heads
-        scores = head_importance.measure_importance(model, batches).columns
         layers = head_importance.feed_forwards(model)
+        scores = head_importance.measure_importance(model, layers, batches)
         kept = head_importance.columns_to_keep(scores, request.columns)
         for name, columns in kept.items():
             head_importance.keep_columns(layers[name], columns)
