@@ -230,13 +230,14 @@ class CorpusBuilder:
         limit, counts = self.recipe.data.max_length, {name: Counter[str]() for name in corpora}
         kept: list[Pair] = []
         with Writer(self.folder, "valid", dtype, vocabulary.digest) as writer:
-            for name, start in _chunk_starts(corpora):
+            for name, pairs in corpora.items():
                 options = encode.encode_options(self.sources[name].config, vocabulary)
-                part = corpora[name][start : start + CHUNK_PAIRS]
-                sources, targets = [p.source for p in part], [p.target for p in part]
-                encoded = encode.encode(sources, targets, vocabulary, limit, {}, options)
-                _write_chunk(writer, encode.to_row(encoded, dtype), counts[name])
-                kept += [p for p, why in zip(part, encoded.reasons, strict=True) if why is None]
+                for start in range(0, len(pairs), CHUNK_PAIRS):
+                    part = pairs[start : start + CHUNK_PAIRS]
+                    sources, targets = [p.source for p in part], [p.target for p in part]
+                    encoded = encode.encode(sources, targets, vocabulary, limit, {}, options)
+                    _write_chunk(writer, encode.to_row(encoded, dtype), counts[name])
+                    kept += [p for p, why in zip(part, encoded.reasons, strict=True) if not why]
         lines = [json.dumps(asdict(pair), ensure_ascii=False) + "\n" for pair in kept]
         files.write_file(self.folder / "valid.pairs.jsonl", "".join(lines))
         return counts
@@ -306,12 +307,6 @@ class CorpusBuilder:
             },
             "seconds": self.seconds,
         }  # fmt: skip
-
-
-def _chunk_starts(corpora: dict[str, list[Pair]]) -> Iterator[tuple[str, int]]:
-    """Yield the name of each corpus with the start of each of its chunks."""
-    for name, pairs in corpora.items():
-        yield from ((name, start) for start in range(0, len(pairs), CHUNK_PAIRS))
 
 
 def _write_chunk(writer: Writer, row: dict[str, Any], counts: _Counts) -> None:
