@@ -27,7 +27,7 @@ from mt.config.schema import Languages
 from mt.data import encode
 from mt.data.cache import FORMAT, CorpusSource, section_values
 from mt.data.corpus import SIDES, Writer, token_type
-from mt.data.encode import CHUNK_PAIRS, EMPTY_CORPUS_ADVICE, REASONS, EncodeOptions, HeldOut
+from mt.data.encode import CHUNK_PAIRS, REASONS, EncodeOptions, HeldOut
 from mt.data.pairs import Pair, read_pairs
 from mt.data.streaming import read_chunks, shard_order_seed
 from mt.errors import DataError, MachineError
@@ -326,9 +326,7 @@ def _num_dropped(counts: _Counts) -> int:
 def _corpus_report(source: CorpusSource, counts: _Counts) -> dict[str, Any]:
     kept = counts["pairs"] - _num_dropped(counts)
     if not kept:
-        worst = max(REASONS, key=lambda reason: counts[reason])
-        what = f"none of {counts['pairs']} pairs is left; {counts[worst]} dropped as {worst}"
-        raise DataError("DATA-EMPTY", source.where, what, EMPTY_CORPUS_ADVICE[worst])
+        raise encode.no_pairs_error(source.where, counts)
     return {
         "kind": source.config.kind, "files": source.files, "pairs": counts["pairs"], "kept": kept,
         "dropped": {reason: counts[reason] for reason in REASONS},

@@ -21,7 +21,7 @@ from mt.config.schema import SourceConfig
 from mt.data import batch_sampler
 from mt.data.bucketing import PairIndices
 from mt.data.corpus import SIDES, EncodedPairs, token_type
-from mt.data.encode import EMPTY_CORPUS_ADVICE, REASONS, HeldOut, encode, encode_options, to_row
+from mt.data.encode import REASONS, HeldOut, encode, encode_options, no_pairs_error, to_row
 from mt.data.pairs import Chunk, drop_unused_side
 from mt.data.subword_regularization import SubwordRegularizer
 from mt.errors import ConfigError, DataError
@@ -241,10 +241,8 @@ class Stream:
         return [update for part in range(len(plan.windows)) for update in plan.updates(part)]
 
     def _empty_error(self) -> DataError:
-        read, worst = self.counts["pairs"], max(REASONS, key=lambda reason: self.counts[reason])
-        if self.counts[worst]:
-            what = f"none of {read} pairs is left; {self.counts[worst]} dropped as {worst}"
-            return DataError("DATA-EMPTY", "data.train", what, EMPTY_CORPUS_ADVICE[worst])
+        if any(self.counts[reason] for reason in REASONS):
+            return no_pairs_error("data.train", self.counts)
         what = f"too few pairs for {self.world.size} processes"
         return DataError("DATA-EMPTY", "data.train", what, "train on more text, or with fewer")
 
