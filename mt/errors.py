@@ -41,6 +41,11 @@ class MtError(Exception):
         self.advice = printable(advice)
         super().__init__(str(self))
 
+    def __reduce__(self) -> tuple[type[MtError], tuple[object, ...]]:
+        """Pickle by the arguments, so that an error can come from another process."""
+        (where, what), *others = self.problems
+        return type(self), (self.code, where, what, self.advice, others)
+
     def __str__(self) -> str:
         lines = [f"mt: error[{self.code}] {where}: {what}" for where, what in self.problems]
         return "\n".join([*lines, self.advice])

@@ -181,6 +181,3 @@ class Teacher(Protocol):
 
     def project(self, hidden: Tensor) -> Tensor:
         """[..., V] the logits of hidden states [..., D'], without a gradient."""
-
-    def logits(self, batch: Batch) -> Tensor:
-        """[B, T, V] `hidden` and `project` at once: a lot of memory for a large vocabulary."""

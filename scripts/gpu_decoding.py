@@ -225,8 +225,8 @@ def measure(
                 gib = torch.cuda.max_memory_allocated(device) / 2**30 if cuda else 0.0
                 tokens = sum(len(ids) for ids, _ in found)
                 same = sum(a[0] == b[0] for a, b in zip(found, plain, strict=True)) / lines
-                frames = getattr(decoder, "frames", None)
-                recorded = len(frames.replays.recorded) if frames else 0
+                static = getattr(decoder, "static", None)
+                recorded = len(static.graphs.captured) if static else 0
                 print(table_row((
                     name, str(precision)[6:], kind, which, f"{lines / min(seconds):,.0f}",
                     f"{tokens / min(seconds):,.0f}", f"{lines / seconds[0]:,.0f}", recorded,

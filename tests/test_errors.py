@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 
 from mt import errors
@@ -33,3 +35,10 @@ def test_each_kind_of_error_has_its_own_exit_code():
     assert sorted(codes) == list(range(2, 2 + len(kinds)))
     assert errors.Stopped(15, "x").exit_code == 143
     assert not issubclass(errors.Stopped, Exception)
+
+
+def test_an_error_of_another_process_is_the_same_error():
+    error = errors.DataError("DATA", "a", "one", "mend it", [("b", "two"), ("c\n", "three")])
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is errors.DataError
+    assert (str(copy), copy.exit_code) == (str(error), error.exit_code)

@@ -94,22 +94,20 @@ def open_with_attention(path: Path, options: EngineOptions) -> TextTranslator:
 
 
 def extract(
-    engine: TextTranslator, source: str, target: str | None = None, n_best: int | None = None,
-    options: EngineOptions | None = None,
-) -> list[AttentionMaps]:  # fmt: skip
+    engine: TextTranslator, source: str, target: str | None = None, n_best: int | None = None
+) -> list[AttentionMaps]:
     """The attention maps of the translations of a line, the best first.
 
     Args:
         engine: of `open_with_attention`.
         target: a given translation; by default the model's own.
         n_best: number of translations; by default that of beams, at most MAX_ALTERNATIVES.
-        options: by default those that the engine was opened with.
 
     Raises:
         ConfigError: the model has no attention, or the search has fewer beams.
         DataError: a side is blank or too long.
     """
-    options, vocabulary = options or engine.options, engine.vocabulary
+    options, vocabulary = engine.options, engine.vocabulary
     searcher = cast(AttentionSearcher, engine.searcher)
     sentence = engine.sentence(source, options)
     if target is None:

@@ -142,6 +142,7 @@ def shaded_rows(
     A map wider than the terminal is split into several, one below the other.
     """
     from rich.cells import cell_len
+    from rich.text import Text
 
     names = [printable(column, MAX_PIECE_LENGTH) for column in columns]
     margin = margins[0].cell_len + 1
@@ -151,21 +152,12 @@ def shaded_rows(
         while end < len(names) and (end == start or used + cell_len(names[end]) < width):
             used += cell_len(names[end]) + 1
             end += 1
-        yield from _column_band(margins, names, shares, slice(start, end))
+        band = names[start:end]
+        yield Text(" " * margin + " ".join(band), style="dim")
+        for label, row in zip(margins, shares, strict=True):
+            cells = [_shade(s) * cell_len(n) for s, n in zip(row[start:end], band, strict=True)]
+            yield label.copy().append(" ").append(" ".join(cells), style=SHADE_STYLE)
         start = end
-
-
-def _column_band(
-    margins: Sequence[Text], names: Sequence[str], shares: Sequence[Sequence[float]], part: slice
-) -> Iterator[Text]:
-    """The map of some of the columns."""
-    from rich.cells import cell_len
-    from rich.text import Text
-
-    yield Text(" " * (margins[0].cell_len + 1) + " ".join(names[part]), style="dim")
-    for margin, row in zip(margins, shares, strict=True):
-        cells = [_shade(s) * cell_len(n) for s, n in zip(row[part], names[part], strict=True)]
-        yield margin.copy().append(" ").append(" ".join(cells), style=SHADE_STYLE)
 
 
 def _shade(share: float) -> str:

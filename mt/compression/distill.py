@@ -103,9 +103,7 @@ def distill(
     """Translate the training sources, train the student, and compare it with its teacher.
 
     A second call after an interruption continues. `fresh` renames an older run and starts over.
-
-    Yields:
-        The lines of the comparison, once the student has trained.
+    Yields the lines of the comparison.
     """
     if fresh and plan.run.exists():
         archive_run(plan.run)

@@ -8,8 +8,7 @@ Legend: B sentences, H heads, K head width, D model width, F feed-forward width.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -26,14 +25,6 @@ KeptIndices = dict[str, Tensor]
 """The indices of the heads or columns to keep, ascending, by the same names."""
 
 
-@dataclass(frozen=True)
-class Importance:
-    """The importance of each part; see `measure_importance`."""
-
-    heads: Scores
-    columns: Scores
-
-
 def attentions(model: nn.Module) -> dict[str, MultiHeadAttention]:
     """Every attention of a model, by name."""
     return {n: m for n, m in model.named_modules() if isinstance(m, MultiHeadAttention)}
@@ -47,16 +38,17 @@ def feed_forwards(model: nn.Module) -> dict[str, FeedForward]:
 # ------------------------------------------------------------------------------ importance
 
 
-def measure_importance(model: nn.Module, batches: Sequence[Batch]) -> Importance:
-    """The importance of heads and columns: E |dL(x)/dm| of a mask m on each, at m = 1.
+def measure_importance(
+    model: nn.Module, parts: Mapping[str, MultiHeadAttention | FeedForward],
+    batches: Sequence[Batch],
+) -> Scores:  # fmt: skip
+    """The importance of heads or columns: E |dL(x)/dm| of a mask m on each, at m = 1.
 
     Michel et al. 2019, "Are Sixteen Heads Really Better than One?", section 4.1, equation 2: the
     expectation is over sentence pairs x, whose loss L(x) is summed over the target. Each sentence
     has its own mask, so one backward pass serves a whole batch. As in the paper, the scores of a
     layer are divided by their l2 norm. The gradients of the model are unchanged.
     """
-    heads, columns = attentions(model), feed_forwards(model)
-    parts: dict[str, MultiHeadAttention | FeedForward] = {**heads, **columns}
     totals: Scores = {}
     training = model.training
     model.eval()
@@ -72,10 +64,7 @@ def measure_importance(model: nn.Module, batches: Sequence[Batch]) -> Importance
         model.train(training)
         for part in parts.values():
             part.mask = None
-    scores = {name: total / total.norm().clamp(min=1e-30) for name, total in totals.items()}
-    return Importance(
-        {name: scores[name] for name in heads}, {name: scores[name] for name in columns}
-    )
+    return {name: total / total.norm().clamp(min=1e-30) for name, total in totals.items()}
 
 
 def _add_mask(part: MultiHeadAttention | FeedForward, batch: Batch) -> Tensor:
@@ -158,8 +147,7 @@ def _highest(scores: Tensor, count: int) -> Tensor:
 def remove_layers(model: Any, stack: str, count: int, batches: Sequence[Batch]) -> list[int]:
     """Remove layers of `encoder` or `decoder` one by one, each time at the least loss.
 
-    Returns:
-        The indices of the `count` layers that remain.
+    Returns the indices of the `count` layers that remain.
     """
     layers = list(getattr(model, stack))
     kept = list(range(len(layers)))

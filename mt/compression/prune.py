@@ -108,16 +108,10 @@ def prune(
     path: Path, request: PruneRequest, steps: int = 0, out: Path | None = None,
     choice: str | None = None, sets: Sequence[str] = (), pairs: int = 1000,
 ) -> PruneResult:  # fmt: skip
-    """Prune a run into a new one, and fine-tune it.
+    """Prune a run, or a checkpoint in one, into a new run, and fine-tune that by some updates.
 
-    Args:
-        path: a run directory, or a checkpoint folder in one.
-        request: the parts to remove.
-        steps: updates of fine-tuning.
-        out: the new run; by default beside the run, NAME-pruned.
-        choice: the checkpoint; by default the best.
-        sets: changes to the new run's recipe, `key=value`.
-        pairs: training pairs (validation pairs of a streamed corpus) to measure importance.
+    `out` is by default beside the run, NAME-pruned; `sets` change its recipe. Importance is
+    measured on `pairs` training pairs, or validation pairs of a streamed corpus.
 
     Raises:
         ConfigError: the model cannot be pruned so; names the option or key, before any work.
@@ -237,15 +231,15 @@ def shrink_model(model: nn.Module, request: PruneRequest, batches: Sequence[Batc
         if request.closed:
             kept = head_importance.heads_with_open_gates(gates, request.uneven)
         else:
-            scores = head_importance.measure_importance(model, batches).heads
+            scores = head_importance.measure_importance(model, attentions, batches)
             kept = head_importance.heads_to_keep(scores, request.heads, request.uneven)
         for name, heads in kept.items():
             head_importance.keep_heads(attentions[name], heads)
         after = sum(each.n_heads for each in attentions.values())
         remaining.append(f"{after} of {before} heads left")
     if request.columns:  # measured without the removed heads
-        scores = head_importance.measure_importance(model, batches).columns
         layers = head_importance.feed_forwards(model)
+        scores = head_importance.measure_importance(model, layers, batches)
         kept = head_importance.columns_to_keep(scores, request.columns)
         for name, columns in kept.items():
             head_importance.keep_columns(layers[name], columns)

@@ -27,12 +27,13 @@ from mt.config.schema import Languages
 from mt.data import encode
 from mt.data.cache import FORMAT, CorpusSource, section_values
 from mt.data.corpus import SIDES, Writer, token_type
-from mt.data.encode import CHUNK_PAIRS, EMPTY_CORPUS_ADVICE, REASONS, EncodeOptions, HeldOut
+from mt.data.encode import CHUNK_PAIRS, REASONS, EncodeOptions, HeldOut
 from mt.data.pairs import Pair, read_pairs
-from mt.data.streaming import StreamRanks, read_chunks, shard_order_seed
+from mt.data.streaming import read_chunks, shard_order_seed
 from mt.errors import DataError, MachineError
 from mt.runtime import files
 from mt.runtime.device import physical_cores
+from mt.runtime.distributed import SINGLE
 from mt.vocabulary import learn
 from mt.vocabulary.vocabulary import Vocabulary, language_tag
 
@@ -195,10 +196,10 @@ class CorpusBuilder:
         """Yield the beginning of the streamed corpora, enough for the sample of the vocabulary."""
         config, corpora = self.recipe.vocabulary, self.recipe.data.train
         for source in self.train:
-            if next(read_chunks([source.config], 1, StreamRanks(), None), None) is None:
+            if next(read_chunks([source.config], 1, SINGLE, None), None) is None:
                 self._refuse_empty(source)
         missing = config.sample if config.path is None and self.inherited is None else 1
-        for chunk, _ in read_chunks(corpora, shard_order_seed(config.seed), StreamRanks(), None):
+        for chunk, _ in read_chunks(corpora, shard_order_seed(config.seed), SINGLE, None):
             yield 0, (chunk.source, chunk.target)
             missing -= len(chunk.source)
             if missing <= 0:
@@ -245,13 +246,14 @@ class CorpusBuilder:
         limit, counts = self.recipe.data.max_length, {name: Counter[str]() for name in corpora}
         kept: list[Pair] = []
         with Writer(self.folder, "valid", dtype, vocabulary.digest) as writer:
-            for name, start in _chunk_starts(corpora):
+            for name, pairs in corpora.items():
                 options = encode.encode_options(self.sources[name].config, vocabulary)
-                part = corpora[name][start : start + CHUNK_PAIRS]
-                sources, targets = [p.source for p in part], [p.target for p in part]
-                encoded = encode.encode(sources, targets, vocabulary, limit, {}, options)
-                _write_chunk(writer, encode.to_row(encoded, dtype), counts[name])
-                kept += [p for p, why in zip(part, encoded.reasons, strict=True) if why is None]
+                for start in range(0, len(pairs), CHUNK_PAIRS):
+                    part = pairs[start : start + CHUNK_PAIRS]
+                    sources, targets = [p.source for p in part], [p.target for p in part]
+                    encoded = encode.encode(sources, targets, vocabulary, limit, {}, options)
+                    _write_chunk(writer, encode.to_row(encoded, dtype), counts[name])
+                    kept += [p for p, why in zip(part, encoded.reasons, strict=True) if not why]
         lines = [json.dumps(asdict(pair), ensure_ascii=False) + "\n" for pair in kept]
         files.write_file(self.folder / "valid.pairs.jsonl", "".join(lines))
         return counts
@@ -323,12 +325,6 @@ class CorpusBuilder:
         }  # fmt: skip
 
 
-def _chunk_starts(corpora: dict[str, list[Pair]]) -> Iterator[tuple[str, int]]:
-    """Yield the name of each corpus with the start of each of its chunks."""
-    for name, pairs in corpora.items():
-        yield from ((name, start) for start in range(0, len(pairs), CHUNK_PAIRS))
-
-
 def _write_chunk(writer: Writer, row: dict[str, Any], counts: _Counts) -> None:
     """Write an encoded chunk and count its pairs."""
     before = writer.pairs
@@ -346,9 +342,7 @@ def _num_dropped(counts: _Counts) -> int:
 def _corpus_report(source: CorpusSource, counts: _Counts) -> dict[str, Any]:
     kept = counts["pairs"] - _num_dropped(counts)
     if not kept:
-        worst = max(REASONS, key=lambda reason: counts[reason])
-        what = f"none of {counts['pairs']} pairs is left; {counts[worst]} dropped as {worst}"
-        raise DataError("DATA-EMPTY", source.where, what, EMPTY_CORPUS_ADVICE[worst])
+        raise encode.no_pairs_error(source.where, counts)
     return {
         "kind": source.config.kind, "files": source.files, "pairs": counts["pairs"], "kept": kept,
         "dropped": {reason: counts[reason] for reason in REASONS},

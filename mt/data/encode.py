@@ -13,6 +13,7 @@ import numpy as np
 from mt.config.schema import SourceConfig
 from mt.data.pairs import Pair
 from mt.data.text import is_blank
+from mt.errors import DataError
 from mt.special_tokens import BACK_TRANSLATED, END, MASK, UNK
 from mt.vocabulary.vocabulary import Vocabulary
 
@@ -29,6 +30,13 @@ EMPTY_CORPUS_ADVICE = {
 HeldOut = dict[str, set[str]]
 """Normalised source to normalised targets of the pairs that training must not have. Under "" are
 the normalised texts that monolingual corpora must not have, when there are such corpora."""
+
+
+def no_pairs_error(where: str, counts: Counter[str]) -> DataError:
+    """The error of a corpus whose pairs were all dropped, most of them for one reason."""
+    worst = max(REASONS, key=lambda reason: counts[reason])
+    what = f"none of {counts['pairs']} pairs is left; {counts[worst]} dropped as {worst}"
+    return DataError("DATA-EMPTY", where, what, EMPTY_CORPUS_ADVICE[worst])
 
 
 class EncodeOptions(NamedTuple):

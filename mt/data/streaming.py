@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from typing import Any, NamedTuple, cast
 
@@ -21,11 +21,13 @@ from mt.config.schema import SourceConfig
 from mt.data import batch_sampler
 from mt.data.bucketing import PairIndices
 from mt.data.corpus import SIDES, EncodedPairs, token_type
-from mt.data.encode import EMPTY_CORPUS_ADVICE, REASONS, HeldOut, encode, encode_options, to_row
+from mt.data.encode import REASONS, HeldOut, encode, encode_options, no_pairs_error, to_row
 from mt.data.pairs import Chunk, drop_unused_side
 from mt.data.subword_regularization import SubwordRegularizer
 from mt.errors import ConfigError, DataError
 from mt.interfaces import Cursor
+from mt.runtime import distributed
+from mt.runtime.distributed import World
 from mt.vocabulary.vocabulary import Vocabulary
 
 CHUNK_PAIRS = 250
@@ -34,23 +36,11 @@ Position = dict[str, Any]
 """Where to read on, as JSON."""
 
 
-@dataclass(frozen=True)
-class StreamRanks:
-    """This process among those that train together; all must call `agree` and `gather`."""
-
-    rank: int = 0
-    world_size: int = 1
-    agree: Callable[[bool], bool] = bool
-    """Returns whether the argument is true in every process."""
-    gather: Callable[[Position], list[Position]] = lambda own: [own]
-    """Returns the arguments of all processes, by rank."""
-
-
 # ------------------------------------------------------------------------------- reading
 
 
 def read_chunks(
-    corpora: Sequence[SourceConfig], order: int, ranks: StreamRanks, position: Position | None
+    corpora: Sequence[SourceConfig], order: int, world: World, position: Position | None
 ) -> Iterator[tuple[Chunk, Position]]:
     """Read a chunk of each corpus in turn; yield each chunk and the position after it.
 
@@ -62,7 +52,7 @@ def read_chunks(
     position = position or {"turn": 0, "corpora": [{"after": None, "ended": False}] * len(corpora)}
     places, turn = [dict(place) for place in position["corpora"]], position["turn"]
     streams = [
-        _open_stream(config, order, ranks, place["after"])
+        _open_stream(config, order, world, place["after"])
         for config, place in zip(corpora, places, strict=True)
     ]
     while not all(place["ended"] for place in places):
@@ -79,10 +69,10 @@ def read_chunks(
 
 
 def _open_stream(
-    config: SourceConfig, order: int, ranks: StreamRanks, position: Position | None
+    config: SourceConfig, order: int, world: World, position: Position | None
 ) -> Iterator[Chunk]:
     stream = getattr(plugin("sources", config.kind), "stream", _stream_unsharded)
-    return cast(Iterator[Chunk], stream(config, order, ranks.rank, ranks.world_size, position))
+    return cast(Iterator[Chunk], stream(config, order, world.rank, world.size, position))
 
 
 def _stream_unsharded(
@@ -138,12 +128,12 @@ class Stream:
 
     def __init__(
         self, recipe: Recipe, vocabulary: Vocabulary, held_out: HeldOut, micro_tokens: int,
-        ranks: StreamRanks, log: Callable[[str], None],
+        world: World, log: Callable[[str], None],
         regularizer: SubwordRegularizer | None = None,
     ) -> None:  # fmt: skip
         self.recipe, self.vocabulary, self.held_out, self.log = recipe, vocabulary, held_out, log
-        self.regularizer, self.micro_tokens, self.ranks = regularizer, micro_tokens, ranks
-        self.tokens = max(1, recipe.batching.tokens // ranks.world_size)
+        self.regularizer, self.micro_tokens, self.world = regularizer, micro_tokens, world
+        self.tokens = max(1, recipe.batching.tokens // world.size)
         """Target tokens of an update on this rank."""
         self.window: EncodedPairs = Window((), "uint16")
         """The pairs of the update that was yielded last."""
@@ -162,11 +152,11 @@ class Stream:
         while True:
             planned = self._epoch(epoch, at)
             update = next(planned, None)
-            if not self.ranks.agree(update is not None):
+            if not self._all_have(update):
                 raise self._empty_error()
             while update is not None:
                 following = next(planned, None)
-                more = self.ranks.agree(following is not None)
+                more = self._all_have(following)
                 number += 1
                 at = following.at if more and following else self._beginning()
                 self.window = update.window
@@ -176,20 +166,24 @@ class Stream:
             self._log_epoch(epoch)
             epoch, number = epoch + 1, 0
 
+    def _all_have(self, update: _PlannedUpdate | None) -> bool:
+        """Whether no rank is at the end of its epoch; all must call this."""
+        return not distributed.all_reduce_max(self.world, update is None)[0]
+
     def gather(self, position: Position | None) -> Position:
         """Return the positions of all ranks, for a checkpoint."""
-        return {"ranks": self.ranks.gather(position or {})}
+        return {"ranks": distributed.all_gather_json(self.world, position or {})}
 
     def own_position(self, gathered: Position | None) -> Position:
         """Return the position of this rank; a ConfigError if the number of processes differs."""
         assert gathered is not None, "check_recipe has verified that the run streamed before"
         positions: list[Position] = gathered["ranks"]
-        before, now = len(positions), self.ranks.world_size
+        before, now = len(positions), self.world.size
         if before != now:
             what = f"a stream was left by {before} processes, and there are {now}"
             advice = f"resume it with {before}, or start over with --fresh"
             raise ConfigError("RESUME-PROCESSES", "data.streaming", what, advice)
-        return positions[self.ranks.rank]
+        return positions[self.world.rank]
 
     def _beginning(self) -> Position:
         return {"window": 0, "update": 0, "begin": None, "counts": dict(self.counts)}
@@ -201,10 +195,10 @@ class Stream:
         seed = self.recipe.training.seed
         order = shard_order_seed(seed, epoch)
         window: EncodedPairs
-        chunks = read_chunks(self.recipe.data.train, order, self.ranks, begin)
+        chunks = read_chunks(self.recipe.data.train, order, self.world, begin)
         for window, after in self._windows(chunks):
             if self.regularizer is not None:
-                window = self.regularizer(window, seed, epoch, self.ranks.rank + 1, number)
+                window = self.regularizer(window, seed, epoch, self.world.rank + 1, number)
             for update, micro_batches in enumerate(self._plan_updates(window, epoch, number)):
                 if update >= first:
                     at = {"window": number, "update": update, "begin": begin, "counts": before}
@@ -242,16 +236,14 @@ class Stream:
         plan = batch_sampler.EpochPlan(
             window.source_lengths, window.target_lengths,
             self.recipe.batching.model_copy(update=one_window), self.micro_tokens,
-            shard_order_seed(self.recipe.training.seed, epoch, self.ranks.rank), number,
+            shard_order_seed(self.recipe.training.seed, epoch, self.world.rank), number,
         )  # fmt: skip
         return [update for part in range(len(plan.windows)) for update in plan.updates(part)]
 
     def _empty_error(self) -> DataError:
-        read, worst = self.counts["pairs"], max(REASONS, key=lambda reason: self.counts[reason])
-        if self.counts[worst]:
-            what = f"none of {read} pairs is left; {self.counts[worst]} dropped as {worst}"
-            return DataError("DATA-EMPTY", "data.train", what, EMPTY_CORPUS_ADVICE[worst])
-        what = f"too few pairs for {self.ranks.world_size} processes"
+        if any(self.counts[reason] for reason in REASONS):
+            return no_pairs_error("data.train", self.counts)
+        what = f"too few pairs for {self.world.size} processes"
         return DataError("DATA-EMPTY", "data.train", what, "train on more text, or with fewer")
 
     def _log_epoch(self, epoch: int) -> None:

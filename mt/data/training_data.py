@@ -19,7 +19,7 @@ from mt.data.cache import PreparedData
 from mt.data.collate import collate_pairs, to_device
 from mt.data.corpus import EncodedPairs
 from mt.data.gpu_corpus import GpuCorpus, fits_on_device
-from mt.data.streaming import Stream, StreamRanks
+from mt.data.streaming import Stream
 from mt.data.subword_regularization import EpochCorpora, SubwordRegularizer
 from mt.errors import ModelError
 from mt.interfaces import Batch, Cursor
@@ -141,14 +141,9 @@ class StreamedTrainingData(TrainingData):
     def set_resolved(self, resolved: dict[str, Any]) -> None:
         """Open the stream with the micro-batch size that autotuning chose."""
         self.resolved = resolved
-        ranks = StreamRanks(
-            self.world.rank, self.world.size,
-            agree=lambda flag: not distributed.all_reduce_max(self.world, not flag)[0],
-            gather=lambda own: distributed.all_gather_json(self.world, own),
-        )  # fmt: skip
         self.stream = Stream(
             self.recipe, self.prepared.vocabulary, self.prepared.held_out,
-            resolved["micro_tokens"], ranks, self.log, self.regularizer,
+            resolved["micro_tokens"], self.world, self.log, self.regularizer,
         )  # fmt: skip
 
     def updates(self, cursor: Cursor) -> Iterator[tuple[list[PairIndices], Cursor]]:

@@ -14,11 +14,12 @@ from mt.data.cache import PreparedData
 from mt.data.corpus import EncodedPairs, token_type
 from mt.data.encode import encode, encode_options, to_row
 from mt.data.prepare import prepare
-from mt.data.streaming import StreamRanks, Window, read_chunks, shard_order_seed
+from mt.data.streaming import Window, read_chunks, shard_order_seed
 from mt.decoding import ibm_model1, shortlist
 from mt.decoding.shortlist import Shortlist
 from mt.errors import DataError, ModelError
 from mt.runtime.console import print_line
+from mt.runtime.distributed import SINGLE
 from mt.special_tokens import FIRST_PIECE, MASK
 from mt.vocabulary.vocabulary import FORMAT
 
@@ -34,12 +35,8 @@ def learn_shortlist(
 ) -> None:  # fmt: skip
     """Learn the shortlist of a run from its training data, and write it into the run.
 
-    Args:
-        path: a run directory, or a checkpoint folder in it.
-        count: target pieces kept for each source piece.
-        frequent: the most frequent target pieces, kept for every source.
-        most: pairs to learn from, spread over the corpora; of streamed ones the first.
-        log: where a line of progress goes.
+    It keeps `count` target pieces for each source piece, and the most `frequent` ones for all. It
+    learns from `most` pairs, spread over the corpora; of streamed ones the first.
 
     Raises:
         ModelError: there is no such run, or its data now give another vocabulary.
@@ -76,7 +73,7 @@ def _first_streamed_pairs(recipe: Recipe, prepared: PreparedData, most: int) -> 
     options = [encode_options(config, vocabulary) for config in corpora]
     rows, count = [], 0
     order = shard_order_seed(recipe.training.seed)
-    for chunk, _ in read_chunks(corpora, order, StreamRanks(), None):
+    for chunk, _ in read_chunks(corpora, order, SINGLE, None):
         if corpora[chunk.corpus].side is not None:
             continue
         own = options[chunk.corpus]

@@ -12,7 +12,6 @@ Legend: B sentences of the shape, b real ones, N beams, D width, V vocabulary, K
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any, cast
 
@@ -24,6 +23,7 @@ from mt.decoding.decoders import ModelDecoder
 from mt.interfaces import Memory, Seq2Seq, StaticCacheModel
 from mt.models.modules.linear import packed_weights
 from mt.models.modules.static_kv_cache import BufferPool, StaticCache
+from mt.runtime.console import print_line
 from mt.runtime.cuda_graphs import CudaGraphs, GraphCache, GraphCapturer
 
 
@@ -41,23 +41,15 @@ def inner_decoder(model: Seq2Seq, packed: torch.dtype | None) -> ModelDecoder:
     return ModelDecoder(model, packed)
 
 
-def _tell(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
 class StaticShapeModel:
     """A `Seq2Seq` that decodes in static shapes, one batch at a time; the rest is the model's.
 
-    Args:
-        model: the model, already packed for inference.
-        device: where it is.
-        capturer: of steps; None: they run plainly.
-        log: where a warning goes.
+    The model is already packed for inference. Without a capturer steps run plainly.
     """
 
     def __init__(
         self, model: StaticCacheModel, device: torch.device, capturer: GraphCapturer | None,
-        log: Callable[[str], None] = _tell,
+        log: Callable[[str], None] = print_line,
     ) -> None:  # fmt: skip
         self.model, self.pool = model, BufferPool(device)
         self.graphs = GraphCache(capturer, log, "a step of decoding")

@@ -165,18 +165,6 @@ class _LongLines(LineWarnings):
             console.print_line(f"mt: warning[LINE-LONG] {what}")
 
 
-@dataclass(frozen=True)
-class _Window:
-    """Lines whose sentences are being searched."""
-
-    lines: Sequence[int]
-    """For each sentence its line in the window."""
-    count: int
-    """Number of lines."""
-    sentences: Sequence[Sentence]
-    results: Iterator[list[Hypothesis]]
-
-
 class _TranslationJob:
     """One call of `translate`."""
 
@@ -194,26 +182,30 @@ class _TranslationJob:
         """The translations of lines, in order."""
         options, searcher = self.options, self.engine.searcher
         prefetch = 0 if options.line_buffered else searcher.prefetch_windows
-        pending: deque[_Window] = deque()
+        pending: deque[Iterator[Translation]] = deque()
         for window in growing_windows(lines, options.line_buffered, options.low_latency):
             rows, sentences = self.sentences(window)
             self.num_read += len(window)
             results = searcher.search(sentences, self.config, options)
-            pending.append(_Window(rows, len(window), sentences, results))
+            pending.append(self._finish(len(window), rows, sentences, results))
             while len(pending) > prefetch:
-                yield from self._finish(pending.popleft())
+                yield from pending.popleft()
         while pending:
-            yield from self._finish(pending.popleft())
+            yield from pending.popleft()
         if self.prefixes is not None and next(self.prefixes, None) is not None:
             what = f"there are more than the {self.num_read} lines"
             raise DataError("PREFIX-LINES", "the prefixes", what, "give one for each line")
 
-    def _finish(self, window: _Window) -> Iterator[Translation]:
-        parts: list[list[Translation]] = [[] for _ in range(window.count)]
-        results = list(window.results)
+    def _finish(
+        self, count: int, rows: Sequence[int], sentences: Sequence[Sentence],
+        searched: Iterator[list[Hypothesis]],
+    ) -> Iterator[Translation]:  # fmt: skip
+        """The translations of `count` lines from their sentences; waits for the search."""
+        parts: list[list[Translation]] = [[] for _ in range(count)]
+        results = list(searched)
         tokens = [each.tokens for hypotheses in results for each in hypotheses]
         texts = iter(self.vocabulary.decode_target(tokens))  # one call costs less than many
-        for line, sentence, hypotheses in zip(window.lines, window.sentences, results, strict=True):
+        for line, sentence, hypotheses in zip(rows, sentences, results, strict=True):
             pieces = tuple(self.vocabulary.pieces_source(sentence.source[sentence.front : -1]))
             n_best = [
                 to_translation(self.vocabulary, pieces, hypothesis, text, sentence)

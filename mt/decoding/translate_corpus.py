@@ -54,11 +54,7 @@ class CorpusJob:
 def translate_corpus(job: CorpusJob, log: Callable[[str], None]) -> dict[str, Any]:
     """Translate the missing parts of a corpus and write both sides as files.
 
-    Args:
-        log: where a line of progress goes.
-
-    Returns:
-        The contents of `corpus.json`: the number of `pairs`, and of blank lines `left_out`.
+    Returns the contents of `corpus.json`: the number of `pairs`, and of blank lines `left_out`.
 
     Raises:
         ConfigError: `out` is something else, or the model cannot repeat its samples.

@@ -12,7 +12,8 @@ import traceback
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -20,7 +21,6 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from mt import errors
 from mt.config.plugins import plugin
 from mt.config.schema import SearchConfig
 from mt.decoding.batching import length_batches
@@ -41,10 +41,7 @@ Callback = Callable[[Any], None]
 
 
 def open_pool(kind: str, path: Path, options: EngineOptions) -> TextTranslator:
-    """The engine of a model whose search `options.processes` processes share.
-
-    Args:
-        kind: the engine that each process opens.
+    """The engine of a model whose search `options.processes` engines of a kind share.
 
     Raises:
         ConfigError: processes are to share a GPU.
@@ -69,18 +66,6 @@ class _Worker:
     pipe: Connection
     callback: Callback | None = None
     """Takes the result of the present task; None: the worker is free."""
-
-
-@dataclass
-class _Results:
-    """Results by row, filled in as they come."""
-
-    count: int
-    by_row: dict[int, Any] = field(default_factory=dict)
-
-    def callback(self, rows: Sequence[int]) -> Callback:
-        """Takes the results of these rows."""
-        return lambda results: self.by_row.update(zip(rows, results, strict=True))
 
 
 class WorkerPoolSearcher:
@@ -112,20 +97,21 @@ class WorkerPoolSearcher:
         budget = max(1, batch_token_budget(config, options))  # 0 of very many beams
         rounds = -(-sum(lengths) // (budget * len(self.workers)))
         share = round(PADDED * sum(lengths) / max(1, rounds * len(self.workers)))
-        results = _Results(len(sentences))
+        by_row: dict[int, Any] = {}
         for rows in length_batches(lengths, min(budget, share)):
             task = ("search", [sentences[row] for row in rows], config, options)
-            self.queue.append((task, results.callback(rows)))
+            self.queue.append((task, partial(_fill, by_row, rows)))
         self._dispatch()
-        return self._in_order(results)
+        return self._in_order(len(sentences), by_row)
 
     def force(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
         """The log-probability of each token of each target."""
-        results = _Results(len(pairs))
+        by_row: dict[int, Any] = {}
         for rows in length_batches([max(map(len, pair)) for pair in pairs], SCORED):
-            self.queue.append((("force", [pairs[row] for row in rows]), results.callback(rows)))
+            task = ("force", [pairs[row] for row in rows])
+            self.queue.append((task, partial(_fill, by_row, rows)))
         self._dispatch()
-        return list(self._in_order(results))
+        return list(self._in_order(len(pairs), by_row))
 
     def translate(self, parts: Iterable[Part]) -> Iterator[tuple[int, list[str]]]:
         """The number and the translations of each part of a text, as processes finish them.
@@ -150,13 +136,14 @@ class WorkerPoolSearcher:
             while done:
                 yield done.popleft()
 
-    def _in_order(self, results: _Results) -> Iterator[Any]:
-        for row in range(results.count):
+    def _in_order(self, count: int, by_row: dict[int, Any]) -> Iterator[Any]:
+        """The results of `count` rows, which callbacks fill in."""
+        for row in range(count):
             if row % 32 == 0:
                 self._receive(0)  # no process waits for the text of this window
-            while row not in results.by_row:
+            while row not in by_row:
                 self._receive()
-            yield results.by_row.pop(row)
+            yield by_row.pop(row)
 
     def _dispatch(self) -> None:
         """Send queued tasks to free workers."""
@@ -178,13 +165,17 @@ class WorkerPoolSearcher:
             except (EOFError, OSError):
                 raise _worker_died(worker) from None
             if kind == "failed":
-                raise value.error()
+                raise value
             if kind == "bug":
                 raise RuntimeError(value)
             assert worker.callback is not None, "only a busy worker answers"
             worker.callback(value)
             worker.callback = None
         self._dispatch()
+
+
+def _fill(by_row: dict[int, Any], rows: Sequence[int], results: Sequence[Any]) -> None:
+    by_row.update(zip(rows, results, strict=True))
 
 
 def _worker_died(worker: _Worker) -> MachineError:
@@ -212,21 +203,6 @@ def _stop(workers: Sequence[_Worker]) -> None:
         worker.process.terminate()
 
 
-@dataclass(frozen=True)
-class _Failure:
-    """An MtError on its way to the parent."""
-
-    kind: str
-    code: str
-    problems: list[tuple[str, str]]
-    advice: str
-
-    def error(self) -> MtError:
-        (where, what), *others = self.problems
-        error_type: type[MtError] = getattr(errors, self.kind)
-        return error_type(self.code, where, what, self.advice, others)
-
-
 def _run_worker(pipe: Connection, kind: str, path: Path, options: EngineOptions) -> None:
     """Open the model, then run tasks until the parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # where it cannot be blocked
@@ -243,7 +219,6 @@ def _run_worker(pipe: Connection, kind: str, path: Path, options: EngineOptions)
     except (EOFError, OSError):
         return  # the parent has ended
     except MtError as error:
-        failure = _Failure(type(error).__name__, error.code, error.problems, error.advice)
-        pipe.send(("failed", failure))
+        pipe.send(("failed", error))
     except Exception:
         pipe.send(("bug", traceback.format_exc()))

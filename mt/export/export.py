@@ -15,9 +15,9 @@ from typing import Annotated, Any, cast
 from mt.checkpoints import bundle, checkpoint
 from mt.checkpoints.run_directory import LoadedModel
 from mt.config.plugins import Plugin, plugin, plugins
-from mt.config.section import Section, Variant
-from mt.config.validation import validate
-from mt.config.yaml_reader import Document, Location
+from mt.config.section import Variant
+from mt.config.validation import validate_section
+from mt.config.yaml_reader import Location
 from mt.decoding.text_translator import TextTranslator
 from mt.decoding.translate import open_engine
 from mt.decoding.types import Engine, EngineOptions
@@ -48,26 +48,14 @@ class ExportResult:
     """Lines of the sample, counted from 1, whose greedy output differs by a tie."""
 
 
-class _Settings(Section):
-    """Wraps the settings of an exporter, so that problems name their keys."""
-
-    export: Annotated[Variant, Plugin("exporters")]
-
-
 def export_model(
     path: Path, kind: str, out: Path | None = None, settings: dict[str, str] | None = None,
     choice: str | None = None, sample: Path | None = None, force: bool = False,
 ) -> ExportResult:  # fmt: skip
-    """Export a model and compare the export with it.
+    """Export a run, a checkpoint in one, or a bundle, and compare the export with it.
 
-    Args:
-        path: a run, a checkpoint folder in one, or a bundle.
-        kind: the exporter.
-        out: the export; by default beside the run, named after it.
-        settings: of the exporter.
-        choice: the checkpoint of a run.
-        sample: lines to compare with; by default the recipe's first test set that can be read.
-        force: replace an earlier export of that name.
+    `out` is by default beside the run, named after it; `force` replaces an earlier export there.
+    Both translate the lines of `sample`, by default the first test set that can be read.
 
     Raises:
         ConfigError: the target cannot express the model, or `out` exists.
@@ -117,8 +105,9 @@ def _exporter_config(kind: str, settings: dict[str, str]) -> Variant:
         ("export", key): f"--{key} {value}" for key, value in settings.items()
     }
     places["export",] = f"--to {kind}"
-    document = Document({"export": {"kind": kind, **settings}}, places, name="--to")
-    return validate(_Settings, document).export
+    schema = Annotated[Variant, Plugin("exporters")]
+    config = validate_section("export", schema, {"kind": kind, **settings}, places, "--to")
+    return cast(Variant, config)
 
 
 def _weight_type(config: Variant) -> str:

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Literal, cast
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from mt.config.section import Variant
 from mt.interfaces import Cache, Memory
-from mt.models.modules.embedding import WordDropoutConfig, shared_embeddings
+from mt.models.modules.embedding import shared_embeddings
 from mt.models.modules.linear import keep_fp32
 from mt.models.modules.mixture_of_heads import (
     HeadRouter,
@@ -24,8 +23,8 @@ from mt.models.modules.mixture_of_heads import (
 )
 from mt.models.modules.transformer_layers import (
     Sublayer,
+    TransformerConfig,
     TransformerStacks,
-    check_sizes,
     feed_forward,
     initialise,
 )
@@ -37,53 +36,19 @@ Selections = tuple[HeadSelection, HeadSelection]
 """Of the self-attention and of the cross-attention of a decoder layer."""
 
 
-class Config(Variant):
+class Config(TransformerConfig):
     """Sizes and options of a mixture of heads; those of `transformer` have its defaults."""
 
     kind: str = "mixture_of_heads"
-    d_model: int = Field(512, ge=2)
-    """Width D of the residual stream."""
-    n_heads: int = Field(8, ge=1)
-    """Attention heads H of the model."""
     heads_per_sentence: int = Field(ge=1)
     """Heads k of each attention that a sentence has."""
     balance_weight: float = Field(0.01, ge=0)
     """Weight of the term that makes sentences use all heads equally often."""
-    d_head: int | None = Field(None, ge=1)
-    """Width K of a head; d_model / n_heads when left out."""
-    d_ff: int = Field(2048, ge=1)
-    """Width of the feed-forward layer."""
-    encoder_layers: int = Field(6, ge=1)
-    """Layers of the encoder stack."""
-    decoder_layers: int = Field(6, ge=1)
-    """Layers of the decoder stack."""
-    dropout: float = Field(0.1, ge=0, lt=1)
-    """On each sublayer's output and on the sums of embeddings and positions."""
-    attention_dropout: float = Field(0.0, ge=0, lt=1)
-    """On attention weights."""
-    activation_dropout: float = Field(0.0, ge=0, lt=1)
-    """Within the feed-forward layer."""
-    word_dropout: WordDropoutConfig = WordDropoutConfig()
-    """Whole words that are hidden from encoder and decoder."""
-    norm: Literal["pre", "post"] = "post"
-    """Normalise each sublayer's input (steadier) or the residual sum."""
-    norm_kind: Literal["layer", "rms"] = "layer"
-    """Layer normalisation or RMS normalisation."""
-    activation: Literal["relu", "gelu", "swiglu"] = "relu"
-    """Of the feed-forward layer."""
     positions: Literal["sinusoidal", "learned", "none"] = "sinusoidal"
     """Position embeddings; rotary ones are for `transformer` only."""
-    max_length: int | None = Field(None, ge=2)
-    """Positions of a learned table; the others have no limit."""
-    tie_embeddings: Literal["auto", "all", "decoder", "none"] = "auto"
-    """Share weights of source, target and output (all), of target and output (decoder);
-    `auto`: all with a joint vocabulary, else decoder."""
-    scale_embeddings: bool = True
-    """Multiply embeddings by sqrt(d_model)."""
 
     @model_validator(mode="after")
     def _fits(self) -> Config:
-        check_sizes(self)
         if self.heads_per_sentence > self.n_heads:
             raise ValueError(
                 f"heads_per_sentence ({self.heads_per_sentence}) is more than "

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar, cast
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from mt.config.section import Section, Variant
+from mt.config.section import Section
 from mt.interfaces import Cache, Memory
-from mt.models.modules.embedding import WordDropoutConfig, shared_embeddings
+from mt.models.modules.embedding import shared_embeddings
 from mt.models.modules.head_gates import Config as HeadGates
 from mt.models.modules.head_gates import HardConcrete
 from mt.models.modules.kv_cache import KeyValueCache
@@ -23,8 +23,8 @@ from mt.models.modules.linear import keep_fp32
 from mt.models.modules.positions import Rotary
 from mt.models.modules.transformer_layers import (
     Sublayer,
+    TransformerConfig,
     TransformerStacks,
-    check_sizes,
     feed_forward,
     initialise,
 )
@@ -46,57 +46,20 @@ class LayerHeads(Section):
     """Of the decoder's attention to the source."""
 
 
-class Config(Variant):
+class Config(TransformerConfig):
     """Sizes and options of a Transformer; the defaults are the paper's base model (table 3)."""
 
     kind: str = "transformer"
-    d_model: int = Field(512, ge=2)
-    """Width D of the residual stream."""
-    n_heads: int = Field(8, ge=1)
-    """Attention heads H."""
-    d_head: int | None = Field(None, ge=1)
-    """Width K of a head; d_model / n_heads when left out. Pruning keeps it."""
     layer_heads: LayerHeads | None = None
     """Numbers of heads that differ between layers, as after `mt prune --uneven`."""
-    d_ff: int = Field(2048, ge=1)
-    """Width of the feed-forward layer."""
-    encoder_layers: int = Field(6, ge=1)
-    """Layers of the encoder stack."""
-    decoder_layers: int = Field(6, ge=1)
-    """Layers of the decoder stack."""
-    dropout: float = Field(0.1, ge=0, lt=1)
-    """On each sublayer's output and on the sums of embeddings and positions (section 5.4)."""
-    attention_dropout: float = Field(0.0, ge=0, lt=1)
-    """On attention weights."""
-    activation_dropout: float = Field(0.0, ge=0, lt=1)
-    """Within the feed-forward layer."""
-    word_dropout: WordDropoutConfig = WordDropoutConfig()
-    """Whole words that are hidden from encoder and decoder."""
-    norm: Literal["pre", "post"] = "post"
-    """Normalise each sublayer's input (steadier) or the residual sum (the paper)."""
-    norm_kind: Literal["layer", "rms"] = "layer"
-    """Layer normalisation or RMS normalisation."""
-    activation: Literal["relu", "gelu", "swiglu"] = "relu"
-    """Of the feed-forward layer."""
-    positions: Literal["sinusoidal", "learned", "rotary", "none"] = "sinusoidal"
-    """Position encoding: added to embeddings (section 3.5), or a rotation of the queries and keys
-    of self-attention (`rotary`, Su et al. 2021)."""
-    max_length: int | None = Field(None, ge=2)
-    """Positions of a learned table; the others have no limit."""
-    tie_embeddings: Literal["auto", "all", "decoder", "none"] = "auto"
-    """Share weights of source, target and output (all), of target and output (decoder);
-    `auto`: all with a joint vocabulary, else decoder (section 3.4)."""
     scale_attention: bool = True
     """Divide the products of queries and keys by the square root of a head's width (section
     3.2.1); false is an experiment, and cannot be exported."""
-    scale_embeddings: bool = True
-    """Multiply embeddings by sqrt(d_model) (section 3.4)."""
     head_gates: HeadGates | None = None
     """Learn which heads can be removed; see docs/compression.md."""
 
     @model_validator(mode="after")
     def _fits(self) -> Config:
-        check_sizes(self)
         if self.layer_heads is not None:
             for part in ("encoder", "decoder", "cross"):
                 layers = self.encoder_layers if part == "encoder" else self.decoder_layers

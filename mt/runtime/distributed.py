@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import json
 import os
 import re
 import signal
@@ -202,18 +201,11 @@ def all_gather_json(world: World, value: Value) -> list[Value]:
     """Return the JSON values of all processes, by rank."""
     if world.size == 1:
         return [value]
-    import torch
     from torch import distributed
 
-    raw = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
-    sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(world.size)]
-    distributed.all_gather(sizes, torch.tensor([len(raw)]))
-    padded = torch.zeros(max(int(size) for size in sizes), dtype=torch.uint8)
-    padded[: len(raw)] = raw
-    parts = [torch.empty_like(padded) for _ in range(world.size)]
-    distributed.all_gather(parts, padded)
-    each = zip(parts, sizes, strict=True)
-    return [json.loads(bytes(part[: int(size)].tolist())) for part, size in each]
+    values: list[Any] = [None] * world.size
+    distributed.all_gather_object(values, value)
+    return values
 
 
 def from_main(world: World, action: Callable[[], Value]) -> Value:

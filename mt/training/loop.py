@@ -118,7 +118,7 @@ def train_update(
         state, step=step, tokens=state.tokens + tokens, epoch=after.epoch, window=after.window,
         update=after.update, stream=after.stream,
     )  # fmt: skip
-    reporting = due(step, recipe.training.report_every)
+    reporting = step % recipe.training.report_every == 0
     if reporting or len(run.unread) >= run.sync_every:
         state = collect_skipped(run, state)
     if reporting:
@@ -158,11 +158,6 @@ def write_trace(
         run.trace.note(state.step + 1, place, batches, loss, norm, rate, module)
 
 
-def due(step: int, every: int) -> bool:
-    """Whether a task that runs every so many steps is due."""
-    return step % every == 0
-
-
 def derive_seed(*parts: int) -> int:
     """Derive a seed for torch from integers; neighbouring integers give unrelated seeds."""
     text = "/".join(map(str, parts)).encode()
@@ -177,14 +172,14 @@ def run_due_tasks(run: TrainingRun, state: TrainState, last: bool = False) -> Tr
     plan, step = run.recipe.training, state.step
     better, began = False, time.perf_counter()
     state = sync_stop_and_time(run, state)
-    if step and (due(step, plan.validate_every) or last) and state.validated != step:
+    if step and (step % plan.validate_every == 0 or last) and state.validated != step:
         result = run_validation(run, run.eval_module(), lambda: bool(run.stop.number))
         if result is not None:
             state, better = record_validation(run, collect_skipped(run, state), result)
         else:  # stopped by a signal: the validation, and with it the end, is still to come
             state = replace(sync_stop_and_time(run, state), finished="")
     must_save = better or last
-    may_save = step and (must_save or due(step, plan.save_every) or bool(run.stop.agreed))
+    may_save = step and (must_save or step % plan.save_every == 0 or bool(run.stop.agreed))
     if may_save and (must_save or not is_saved(run, step)):
         state = replace(collect_skipped(run, state), scaler=run.scaler.state_dict() or None)
         save_checkpoint(run, state, better)
@@ -345,7 +340,7 @@ def delete_old_checkpoints(run: TrainingRun) -> None:
     plan = run.recipe.training
 
     def scheduled(state: TrainState) -> bool:
-        return due(state.step, plan.save_every) or state.best_step == state.step
+        return state.step % plan.save_every == 0 or state.best_step == state.step
 
     keep = max(plan.keep_last, plan.average)
     run_directory.delete_old_checkpoints(run.folder, keep, scheduled)

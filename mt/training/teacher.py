@@ -41,10 +41,6 @@ class ModelTeacher:
         """[..., V] logits of hidden states [..., D']."""
         return F.linear(hidden, *cast(Seq2Seq, self.model).output())
 
-    def logits(self, batch: Batch) -> Tensor:
-        """[B, T, V]."""
-        return self.project(self.hidden(batch))
-
 
 def open_teacher(
     recipe: Recipe, vocabulary: Vocabulary, device: torch.device

@@ -2,6 +2,7 @@
 
     python scripts/bench/decoding.py RUN --source FILE --reference FILE --rounds 5
     python scripts/bench/decoding.py RUN --source FILE --reference FILE --sections exports,startup
+    python scripts/bench/decoding.py RUN --source FILE --reference FILE --sections models --other N
 
 RUN is a run directory; the exports are made from it into --work (a temporary folder if left out).
 
@@ -9,6 +10,8 @@ RUN is a run directory; the exports are made from it into --work (a temporary fo
 |---|---|
 | speed | mt's native engine, CTranslate2 float32 in a bare loop, transformers: beam 5 and greedy |
 | ctranslate2 | mt on an int8 CTranslate2 folder beside a bare loop around the same folder |
+| weights | size, memory, speed and BLEU of the run and of exports with each type of weights |
+| models | the same of the run and of other runs (--other), such as pruned ones; one thread |
 | startup | one short sentence, whole process: `mt translate` on the run and on the folder |
 | exports | forced scores, greedy and beam output of the exports against the run, int8 BLEU |
 | laws | lines that change with batches, order, processes or bits, and against the plain search |
@@ -22,10 +25,9 @@ process from its start to its end. Standard output is Markdown.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -41,8 +43,11 @@ from mt.config.plugins import plugin
 from mt.data.pairs import Pair
 from mt.decoding.translate import open_engine
 from mt.decoding.types import Engine, EngineOptions
+from mt.evaluation import compare
 from mt.special_tokens import END
 
+WEIGHTS = ("float32", "int8", "int8_float32", "bfloat16")
+"""Types of the weights of CTranslate2 folders."""
 WARM = 0.2
 """The share of the lines after which memory should not grow any more."""
 
@@ -107,6 +112,19 @@ def compare_speed(systems: Sequence[System], given: argparse.Namespace, beams: i
     print(f":\n\n{harness.table(head, rows)}\n\nratios: times as fast as {best.name}")
 
 
+def compare_sizes(systems: Sequence[System], given: argparse.Namespace, beams: int) -> None:
+    """Measure the systems and print the table with sizes, and with ratios to the first."""
+    measure_in_turn(systems, given, beams)
+    head = " | weights, MB | peak memory, MB | lines/s, median | lowest to highest | ratio | BLEU"
+    rows = [
+        (each.name, f"{compare.weight_bytes(each.model) / 1e6:.1f}", f"{median(each.peaks):.0f}",
+         f"{median(each.speeds):.1f}", spread(each.speeds, ".1f"),
+         f"{ratio(each.speeds, systems[0].speeds):.2f}", f"{each.bleu:.2f}")
+        for each in systems
+    ]  # fmt: skip
+    print(f":\n\n{harness.table(head, rows)}")
+
+
 def export(given: argparse.Namespace, kind: str, quantization: str | None = None) -> Path:
     """Return an export of the run, made when it is not there yet."""
     path: Path = given.work / (kind if quantization is None else f"{kind}-{quantization}")
@@ -149,6 +167,32 @@ def measure_ctranslate2(given: argparse.Namespace) -> None:
             System(f"bare loop on int8, {name}", "bare", folder, shape),
         ]
     compare_speed(systems, given, given.beams)
+
+
+def measure_weights(given: argparse.Namespace) -> None:
+    """Compare types of weights, in one process of all cores."""
+    shape = layout(1, given.cores)
+    for beams in (given.beams, 1):
+        systems = [
+            System(f"mt {precision}", "mt", given.run, (*shape, "--precision", precision))
+            for precision in ("fp32", "bf16")
+        ]
+        for weights in WEIGHTS:
+            folder = export(given, "ctranslate2", None if weights == "float32" else weights)
+            systems.append(System(f"CTranslate2 {weights}", "mt", folder, shape))
+        compare_sizes(systems, given, beams)
+
+
+def measure_models(given: argparse.Namespace) -> None:
+    """Compare the run with others, in one process of one thread."""
+    if not given.other:
+        print("\nleft out: --other names no run")
+        return
+    for precision in ("fp32", "bf16"):
+        settings = (*layout(1, 1), "--precision", precision)
+        models = (given.run, *given.other)
+        systems = [System(f"{each.name}, {precision}", "mt", each, settings) for each in models]
+        compare_sizes(systems, given, given.beams)
 
 
 def measure_startup(given: argparse.Namespace) -> None:
@@ -297,39 +341,26 @@ def measure_memory(given: argparse.Namespace) -> None:
 
 
 SECTIONS = {
-    "speed": measure_speed, "ctranslate2": measure_ctranslate2, "startup": measure_startup,
-    "exports": compare_exports, "laws": check_laws, "memory": measure_memory,
+    "speed": measure_speed, "ctranslate2": measure_ctranslate2, "weights": measure_weights,
+    "models": measure_models, "startup": measure_startup, "exports": compare_exports,
+    "laws": check_laws, "memory": measure_memory,
 }  # fmt: skip
 
 
-def make_parser(text: str) -> argparse.ArgumentParser:
-    """Return a parser with the options that all measurements of decoding have."""
-    parser = harness.make_parser(text)
+def main() -> None:
+    parser = harness.make_parser(__doc__)
     parser.add_argument("run", type=Path)
     parser.add_argument("--source", type=Path, required=True)
     parser.add_argument("--reference", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--work", type=Path, help="where exports are made and kept")
     parser.add_argument("--cores", type=int, default=harness.count_cores())
-    return parser
-
-
-@contextlib.contextmanager
-def work_folder(given: argparse.Namespace) -> Iterator[None]:
-    """Let `given.work` be a folder that exists: a temporary one if none is given."""
-    with tempfile.TemporaryDirectory() as temporary:
-        given.work = given.work or Path(temporary)
-        given.work.mkdir(parents=True, exist_ok=True)
-        yield
-
-
-def main() -> None:
-    parser = make_parser(__doc__)
     parser.add_argument("--sections", default=",".join(SECTIONS), help=", ".join(SECTIONS))
     parser.add_argument(
         "--without", action="append", default=[], metavar="WORD",
         help="leave out what has this in its name, say transformers",
     )  # fmt: skip
+    parser.add_argument("--other", type=Path, nargs="+", default=[], help="runs, for models")
     parser.add_argument("--beams", type=int, default=5)
     parser.add_argument("--lines", type=int, default=100_000, dest="many", help="of memory")
     parser.add_argument("--plain", type=int, default=200, help="lines by the plain search")
@@ -339,7 +370,9 @@ def main() -> None:
         parser.error(f"no section {', '.join(sorted(unknown))}; there are: {', '.join(SECTIONS)}")
     given.lines = harness.read_lines(given.source)
     given.references = harness.read_lines(given.reference)
-    with work_folder(given):
+    with tempfile.TemporaryDirectory() as temporary:
+        given.work = given.work or Path(temporary)
+        given.work.mkdir(parents=True, exist_ok=True)
         for name in wanted:
             print(f"\n## {name}")
             SECTIONS[name](given)

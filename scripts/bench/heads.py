@@ -1,18 +1,12 @@
-"""What fewer heads gain: decoding with pruned models beside the whole one, in turn.
+"""What k heads for each sentence gain (model.kind: mixture_of_heads).
 
-    python scripts/bench/heads.py decoding RUN NEW ... --source FILE --reference FILE --rounds 7
-    python scripts/bench/heads.py choosing --d-model 256 --heads 4 --chosen 2 1 --rounds 15
+    python scripts/bench/heads.py --d-model 256 --heads 4 --chosen 2 1 --rounds 15
 
-`decoding`: every measurement is a process of its own, the models in turn; the table shows medians
-and spread of lines a second without loading; the ratio is the median of the ratios of a round,
-times as fast as the first model.
-
-`choosing`: the gain from k heads for each sentence (model.kind: mixture_of_heads), on sentences of
-random pieces and models of random weights, whose speed is that of trained ones: operations that are
-executed (counted by torch, of the attentions and of all) and time, for the encoder, for steps of
-decoding with beams, and for an update's forward and backward pass. Beside it are a model with all
-heads and one that has only k from the start, which is the limit for any choice. All in one process,
-in turn. Standard output is Markdown.
+On sentences of random pieces and models of random weights, whose speed is that of trained ones:
+operations that are executed (counted by torch, of the attentions and of all) and time, for the
+encoder, for steps of decoding with beams, and for an update's forward and backward pass. Beside it
+are a model with all heads and one that has only k from the start, which is the limit for any
+choice. All in one process, in turn. Standard output is Markdown.
 """
 
 from __future__ import annotations
@@ -20,50 +14,21 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from statistics import median
 from types import SimpleNamespace
 from typing import Any
 
 import harness
 import torch
-from decoding import System, layout, measure_in_turn, work_folder
 from torch.utils.flop_counter import FlopCounterMode
 
-from mt.checkpoints import checkpoint, run_directory
 from mt.config.plugins import plugin
 from mt.models.modules import linear
 
 Work = Callable[[Any, torch.Tensor, argparse.Namespace], None]
 
 
-def compare_decoding(given: argparse.Namespace) -> None:
-    """Compare lines a second and BLEU of the models."""
-    given.run = given.models[0]
-    settings = (*layout(given.workers, given.threads), "--precision", given.precision)
-    first, *_ = systems = [System(model.name, "mt", model, settings) for model in given.models]
-    with work_folder(given):
-        measure_in_turn(systems, given, given.beams)
-    print(f", {given.workers} x {given.threads} threads, {given.precision}:\n")
-    rows = [
-        (each.name, f"{count_parameters(each.model):,}", f"{median(each.speeds):.1f}",
-         harness.spread(each.speeds, ".1f"), f"{harness.ratio(each.speeds, first.speeds):.3f}",
-         f"{each.bleu:.2f}")
-        for each in systems
-    ]  # fmt: skip
-    head = "model | parameters | lines/s, median | lowest to highest | ratio | BLEU"
-    print(harness.table(head, rows))
-
-
-def count_parameters(model: Path) -> int:
-    opened = run_directory.open_run(model)
-    return sum(tensor.numel() for tensor in checkpoint.load_weights(opened.folder).values())
-
-
-# ------------------------------------------------------------------------------ choosing
-
-
-def compare_choosing(given: argparse.Namespace) -> None:
+def compare_heads(given: argparse.Namespace) -> None:
     """Compare operations and time of k heads for each sentence."""
     torch.manual_seed(1)
     torch.set_num_threads(given.threads)
@@ -143,27 +108,12 @@ def count_operations(
 
 def main() -> None:
     parser = harness.make_parser(__doc__)
-    sections = parser.add_subparsers(required=True)
-    one = sections.add_parser("decoding")
-    one.set_defaults(section=compare_decoding, work=None)
-    one.add_argument("models", type=Path, nargs="+", help="the whole model's run first")
-    one.add_argument("--source", type=Path, required=True)
-    one.add_argument("--reference", type=Path, required=True)
-    one.add_argument("--workers", type=int, default=1)
-    one.add_argument("--precision", default="fp32")
-    one.add_argument("--rounds", type=int, default=7)
-    two = sections.add_parser("choosing")
-    two.set_defaults(section=compare_choosing)
-    two.add_argument("--chosen", type=int, nargs="+", default=[2, 1])
+    parser.add_argument("--chosen", type=int, nargs="+", default=[2, 1])
     sizes = {"d-model": 256, "heads": 4, "d-ff": 1024, "layers": 3, "vocabulary": 8000,
-             "sentences": 64, "length": 16, "rounds": 15}  # fmt: skip
+             "sentences": 64, "length": 16, "rounds": 15, "beams": 5, "threads": 1}  # fmt: skip
     for name, size in sizes.items():
-        two.add_argument(f"--{name}", type=int, default=size)
-    for each in (one, two):
-        each.add_argument("--beams", type=int, default=5)
-        each.add_argument("--threads", type=int, default=1)
-    given = parser.parse_args()
-    given.section(given)
+        parser.add_argument(f"--{name}", type=int, default=size)
+    compare_heads(parser.parse_args())
 
 
 if __name__ == "__main__":

@@ -19,8 +19,6 @@ The speed is in target tokens a second without padding. Standard output is Markd
 from __future__ import annotations
 
 import argparse
-import json
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -99,8 +97,6 @@ def compare_apart(given: argparse.Namespace) -> int:
         for number in range(given.rounds):
             measure_round(ready, rows, left_out, folder, given, number)
         print_peers(rows, given)
-        if given.json:
-            write_json(given.json, rows, left_out, given)
     for name, reason in left_out.items():
         print(f"\nLeft out: {name}: {reason}")
     return 1 if left_out and given.install else 0
@@ -194,19 +190,6 @@ def print_peers(rows: Rows, given: argparse.Namespace) -> None:
     print(harness.table(head, cells, right=True))
 
 
-def write_json(path: Path, rows: Rows, left_out: dict[str, str], given: argparse.Namespace) -> None:
-    value = {
-        "torch": torch.__version__, "threads": given.threads, "updates": given.updates,
-        "warm_up": given.warm_up, "data": str(given.data or "demo"), "left_out": left_out,
-        "rows": [
-            {"toolkit": peers.load()[name].version, "precision": precision,
-             "rounds": [asdict(one) for one in found]}
-            for (name, precision), found in rows.items()
-        ],
-    }  # fmt: skip
-    path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-
-
 def main() -> int:
     parser = harness.make_parser(__doc__, recipe=True)
     parser.add_argument("--updates", type=int, default=8, help="measured updates a round")
@@ -220,7 +203,6 @@ def main() -> int:
     apart.add_argument("--pieces", type=int, help="8000, or 1000 for the demo")
     apart.add_argument("--warm-up", type=int, default=3, help="updates before those that count")
     apart.add_argument("--threads", type=int, default=2)
-    apart.add_argument("--json", type=Path, metavar="FILE", help="also write every measurement")
     given = parser.parse_args()
     if given.install and not given.peers:
         given.peers = "all"

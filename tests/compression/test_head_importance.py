@@ -53,12 +53,19 @@ def pre(model):
     return {"norm": "pre", "activation": "swiglu"} if model.encoder[0].feed_forward.gate else {}
 
 
+def of_heads(model, batch):
+    return head_importance.measure_importance(model, head_importance.attentions(model), [batch])
+
+
+def of_columns(model, batch):
+    return head_importance.measure_importance(model, head_importance.feed_forwards(model), [batch])
+
+
 @pytest.mark.parametrize("uneven", [False, True])
 def test_a_pruned_model_is_the_masked_model(model, batch, vocabulary, uneven):
     """Heads and columns: as with masks of 0 in the whole model; and the cache, and packed."""
-    found = head_importance.measure_importance(model, [batch])
-    heads = head_importance.heads_to_keep(found.heads, 0.5, uneven)
-    columns = head_importance.columns_to_keep(found.columns, 0.25)
+    heads = head_importance.heads_to_keep(of_heads(model, batch), 0.5, uneven)
+    columns = head_importance.columns_to_keep(of_columns(model, batch), 0.25)
     small = copy.deepcopy(model)
     for name, part in {
         **head_importance.attentions(model),
@@ -107,18 +114,16 @@ def test_importance_finds_a_head_and_a_column_that_are_of_no_use(model, batch):
     attention = model.decoder[1].cross_attention
     attention.output.weight.data[:, 4:8] = 0  # head 1
     model.encoder[0].feed_forward.outer.weight.data[:, 5] = 0
-    found = head_importance.measure_importance(model, [batch])
-    useless = found.heads["decoder.1.cross_attention"]
+    found = of_heads(model, batch)
+    useless = found["decoder.1.cross_attention"]
     assert float(useless[1]) == 0
     assert float(useless.norm()) == pytest.approx(1)
-    assert int(found.columns["encoder.0.feed_forward"].argmin()) == 5
-    kept = head_importance.heads_to_keep(found.heads, 0.25, uneven=False)[
-        "decoder.1.cross_attention"
-    ]
+    assert int(of_columns(model, batch)["encoder.0.feed_forward"].argmin()) == 5
+    kept = head_importance.heads_to_keep(found, 0.25, uneven=False)["decoder.1.cross_attention"]
     assert kept.tolist() == [0, 2, 3]
     (gone,) = [  # of all heads the least important one
         (name, set(range(4)) - set(kept.tolist()))
-        for name, kept in head_importance.heads_to_keep(found.heads, 1 / 32, uneven=True).items()
+        for name, kept in head_importance.heads_to_keep(found, 1 / 32, uneven=True).items()
         if len(kept) < 4
     ]
     assert gone == ("decoder.1.cross_attention", {1})
@@ -126,7 +131,7 @@ def test_importance_finds_a_head_and_a_column_that_are_of_no_use(model, batch):
 
 def test_importance_is_the_mean_over_sentences_of_the_slope(model, batch):
     """As one sentence and one head at a time tell, by finite differences."""
-    found = head_importance.measure_importance(model, [batch])
+    found = of_heads(model, batch)
     name, step = "encoder.1.self_attention", 1e-5
     attention = head_importance.attentions(model)[name]
     slopes = torch.zeros(12, 4)
@@ -141,20 +146,21 @@ def test_importance_is_the_mean_over_sentences_of_the_slope(model, batch):
         slopes[:, head] = (totals[0] - totals[1]) / (2 * step)
     attention.mask = None
     felt = slopes.abs().sum(0)
-    torch.testing.assert_close(found.heads[name], felt / felt.norm(), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(found[name], felt / felt.norm(), rtol=1e-3, atol=1e-3)
 
 
 def test_importance_leaves_the_model_as_it_was(model, batch):
     model.train()
     before = hidden(copy.deepcopy(model).eval(), batch)
-    head_importance.measure_importance(model, [batch])
+    of_heads(model, batch)
+    of_columns(model, batch)
     assert model.training
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
     assert torch.equal(hidden(model.eval(), batch), before)
 
 
 def test_one_head_of_each_attention_is_kept(model, batch):
-    scores = head_importance.measure_importance(model, [batch]).heads
+    scores = of_heads(model, batch)
     for uneven in (False, True):
         kept = head_importance.heads_to_keep(scores, 0.99, uneven)
         assert {len(each) for each in kept.values()} == {1}

@@ -13,8 +13,9 @@ from mt.config.yaml_reader import Document, parse
 from mt.data.encode import is_blank
 from mt.data.pairs import read_pairs
 from mt.data.prepare import prepare
-from mt.data.streaming import Stream, StreamRanks
+from mt.data.streaming import Stream
 from mt.errors import ConfigError
+from mt.runtime.distributed import SINGLE
 from mt.special_tokens import END, MASK
 
 WORDS = ["house", "tree", "river", "street", "child", "window", "letter", "garden"]
@@ -115,7 +116,7 @@ def test_a_stream_holds_what_preparing_holds(folder):
     streamed = recipe_of(folder, [BOTH, EN, {**BOTH, "only": "target"}], streaming=True)
     held = quietly(streamed).held_out
     assert held[""] >= {"Der Berg ist hoch.", "The mountain is high."}
-    stream = Stream(streamed, prepared.vocabulary, held, 400, StreamRanks(), lambda line: None)
+    stream = Stream(streamed, prepared.vocabulary, held, 400, SINGLE, lambda line: None)
     found = []
     updates = stream.updates(TrainState())
     for micros, after in updates:

@@ -7,6 +7,7 @@ import threading
 import tracemalloc
 from collections import Counter
 from dataclasses import replace
+from unittest import mock
 
 import pyarrow
 import pyarrow.parquet
@@ -20,9 +21,11 @@ from mt.data import collate
 from mt.data.encode import held_out_pairs
 from mt.data.pairs import read_pairs
 from mt.data.prepare import prepare
-from mt.data.streaming import Stream, StreamRanks, read_chunks
+from mt.data.streaming import Stream, read_chunks
 from mt.errors import DataError
 from mt.interfaces import Cursor
+from mt.runtime import distributed
+from mt.runtime.distributed import SINGLE, World
 from mt.vocabulary.learn import learn_vocabulary as learn
 
 SHARDS = (260, 130, 400, 10)
@@ -109,7 +112,7 @@ def own(stream, cursor):
 
 
 def stream_of(settled, processes=None, held=None, log=lambda line: None):
-    return Stream(settled, known(), held or {}, 256, processes or StreamRanks(), log)
+    return Stream(settled, known(), held or {}, 256, processes or SINGLE, log)
 
 
 def texts(stream, micros):
@@ -137,7 +140,7 @@ def epoch_of(stream, state=None):
 def test_the_processes_together_read_every_pair_once(folder, form, world_size):
     found = Counter()
     for rank in range(world_size):
-        processes = StreamRanks(rank, world_size)
+        processes = World(rank, world_size)
         chunks = [chunk for chunk, _ in read_chunks(corpora(folder, form), 7, processes, None)]
         assert chunks
         found.update(pairs_of(chunks))
@@ -147,7 +150,7 @@ def test_the_processes_together_read_every_pair_once(folder, form, world_size):
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 @pytest.mark.parametrize("form", KINDS)
 def test_from_each_position_it_reads_what_follows(folder, form, world_size):
-    processes = StreamRanks(world_size - 1, world_size)
+    processes = World(world_size - 1, world_size)
     reading = functools.partial(read_chunks, corpora(folder, form), 7, processes)
     whole = [(pairs_of([chunk]), json.loads(json.dumps(after))) for chunk, after in reading(None)]
     assert len(whole) > 1
@@ -163,9 +166,7 @@ def test_the_order_of_the_shards_goes_by_the_epoch(folder):
     train = corpora(folder, "jsonl files")
     orders = [
         tuple(dict.fromkeys(source.split()[2] for source, _ in pairs_of([c for c, _ in chunks])))
-        for chunks in (
-            read_chunks(train, order, StreamRanks(), None) for order in (1, 1, 3, 5, 7, 9)
-        )
+        for chunks in (read_chunks(train, order, SINGLE, None) for order in (1, 1, 3, 5, 7, 9))
     ]
     assert orders[0] == orders[1]
     assert len(set(orders)) > 2
@@ -182,7 +183,7 @@ def test_each_epoch_has_its_own_order_of_shards(folder):
 
 
 def test_corpora_are_read_in_turn(folder):
-    chunks = read_chunks(corpora(folder, "several"), 1, StreamRanks(), None)
+    chunks = read_chunks(corpora(folder, "several"), 1, SINGLE, None)
     first = [chunk.source[0].split()[2] in "02" for chunk, _ in chunks]
     assert first == [True, False, True, True]
 
@@ -376,7 +377,7 @@ def test_an_empty_stream_is_refused_when_it_is_prepared(folder, tmp_path):
 
 
 class Together:
-    """Processes as threads: `agree` is an all-reduce between them."""
+    """Processes as threads, and the collectives between them."""
 
     def __init__(self, world_size):
         self.barrier = threading.Barrier(world_size, timeout=60)
@@ -389,11 +390,11 @@ class Together:
         self.barrier.wait()
         return told
 
-    def process(self, rank):
-        return StreamRanks(
-            rank, len(self.told), lambda flag: all(self.everyone(rank, flag)),
-            lambda own: self.everyone(rank, own),
-        )  # fmt: skip
+    def all_reduce_max(self, world, value):
+        return [max(self.everyone(world.rank, value))]
+
+    def all_gather_json(self, world, value):
+        return self.everyone(world.rank, value)
 
 
 def trained(settled, world_size, states=None):
@@ -401,14 +402,16 @@ def trained(settled, world_size, states=None):
     together, results = Together(world_size), [None] * world_size
 
     def work(rank):
-        stream = stream_of(settled, together.process(rank))
+        stream = stream_of(settled, World(rank, world_size))
         results[rank] = epoch_of(stream, states and states[rank])
 
     threads = [threading.Thread(target=work, args=(rank,)) for rank in range(world_size)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    names = ("all_reduce_max", "all_gather_json")
+    with mock.patch.multiple(distributed, **{name: getattr(together, name) for name in names}):
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
     assert all(results)
     return results
 

@@ -10,8 +10,8 @@ from mt.vocabulary.normalization import drop_invisible, fold_spaces, normalize_s
 
 DROPPED = [
     "\u00ad", "\u200b", "\u200e", "\u200f", "\u202a", "\u202e", "\u2060", "\u2063", "\u2066",
-    "\u2069", "\ufeff", "\u061c", "\x00", "\x07", "\x1b", "\x7f", "\x9f", "\u200c", "\u200d", "\ufffa",
-    "\U000e0041", "\U000e0001",
+    "\u2069", "\ufeff", "\u061c", "\x00", "\x07", "\x1b", "\x7f", "\x9f", "\u200c", "\u200d",
+    "\ufffa", "\U000e0041", "\U000e0001",
 ]  # fmt: skip
 KEPT = [
     "می\u200cخواهم",  # Persian

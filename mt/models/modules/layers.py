@@ -32,7 +32,27 @@ class Dropout(nn.Module):
         return byte_dropout(x, self.probability) if self.training else x
 
 
-class MultiHeadAttention(nn.Module):
+class RecordedAttention(nn.Module):
+    """An attention whose weights can be recorded; see `record_attention`."""
+
+    dropout: float
+    """Probability of dropping a weight in training."""
+    recorded_weights: list[Tensor] | None = None
+    """A list here receives the weights [B, H, T, S] of each call."""
+
+    def _attend(
+        self, query: Tensor, keys_values: tuple[Tensor, Tensor], valid: Tensor | None, causal: bool
+    ) -> Tensor:
+        key, value = keys_values
+        if self.recorded_weights is not None:
+            # In the type of `attend` on a CPU; packed parts may differ in their types.
+            wide = torch.promote_types(torch.promote_types(query.dtype, key.dtype), torch.float32)
+            weights = attention_weights(query.to(wide), key.to(wide), valid, causal)
+            self.recorded_weights.append(weights)
+        return attend(query, key, value, valid, causal, self.dropout if self.training else 0.0)
+
+
+class MultiHeadAttention(RecordedAttention):
     """MultiHead(Q, K, V) = Concat(head_1 .. head_H) W^O (section 3.2.2)."""
 
     sharpness = 1.0
@@ -49,8 +69,6 @@ class MultiHeadAttention(nn.Module):
         self.output = Linear(width, d_model)
         self.rotary: Rotary | None = None
         """Rotates queries and keys of self-attention by their positions."""
-        self.recorded_weights: list[Tensor] | None = None
-        """A list here receives the weights [B, H, T, S] of each call."""
         self.mask: Tensor | None = None
         """[H] or [B, H], multiplies the output of each head; pruning measures it."""
         self.gates: HardConcrete | None = None
@@ -62,23 +80,11 @@ class MultiHeadAttention(nn.Module):
         return self._split(key), self._split(value)
 
     def forward(
-        self, x: Tensor, keys_values: tuple[Tensor, Tensor],
-        valid: Tensor | None = None, causal: bool = False,
-    ) -> Tensor:  # fmt: skip
+        self, x: Tensor, keys_values: tuple[Tensor, Tensor], valid: Tensor | None
+    ) -> Tensor:
         """Attend from x [B, T, D] to keys and values [B, H, S, K]."""
         query = self._split(self._scale(self.query(x)))
-        return self._merge(self._attend(query, keys_values, valid, causal))
-
-    def _attend(
-        self, query: Tensor, keys_values: tuple[Tensor, Tensor], valid: Tensor | None, causal: bool
-    ) -> Tensor:
-        key, value = keys_values
-        if self.recorded_weights is not None:
-            # In the type of `attend` on a CPU; packed parts may differ in their types.
-            wide = torch.promote_types(torch.promote_types(query.dtype, key.dtype), torch.float32)
-            weights = attention_weights(query.to(wide), key.to(wide), valid, causal)
-            self.recorded_weights.append(weights)
-        return attend(query, key, value, valid, causal, self.dropout if self.training else 0.0)
+        return self._merge(self._attend(query, keys_values, valid, False))
 
     def attend_source(self, x: Tensor, cache: KeyValueCache, layer: int) -> Tensor:
         """Attend from new positions x [R, t, D] to the source in the cache."""

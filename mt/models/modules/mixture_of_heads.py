@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mt.models.modules.attention import attend, attention_weights
 from mt.models.modules.kv_cache import KeyValueCache
+from mt.models.modules.layers import RecordedAttention
 from mt.models.modules.linear import PrepackedWeight, linear
 
 Product = Callable[[Tensor], Tensor]
@@ -128,7 +128,7 @@ class MixtureOfHeadsCache(KeyValueCache):
         ]
 
 
-class MixtureOfHeadsAttention(nn.Module):
+class MixtureOfHeadsAttention(RecordedAttention):
     """Self- or cross-attention with k heads for each sentence.
 
     Its methods are those of `layers.SelfAttention`, with the selection as last argument or in the
@@ -149,8 +149,6 @@ class MixtureOfHeadsAttention(nn.Module):
         self.output = nn.Linear(width, d_model)
         self.packed: dict[str, list[PrepackedWeight]] = {}
         """For each product a packed matrix per head, from its first use on."""
-        self.recorded_weights: list[Tensor] | None = None
-        """A list here receives the weights [B, k, T, S] of each call."""
 
     # -------------------------------------------------------------------------- what layers call
 
@@ -188,16 +186,6 @@ class MixtureOfHeadsAttention(nn.Module):
         return self._scatter_rows(cache.attend_source(layer, _by_row(query, x)), x, selection)
 
     # ---------------------------------------------------------------------------------- products
-
-    def _attend(
-        self, query: Tensor, keys_values: tuple[Tensor, Tensor], valid: Tensor | None, causal: bool
-    ) -> Tensor:
-        key, value = keys_values
-        if self.recorded_weights is not None:
-            wide = torch.promote_types(query.dtype, key.dtype)
-            weights = attention_weights(query.to(wide), key.to(wide), valid, causal)
-            self.recorded_weights.append(weights)
-        return attend(query, key, value, valid, causal, self.dropout if self.training else 0.0)
 
     def _gather(self, x: Tensor, selection: HeadSelection, product: str) -> Tensor:
         """Multiply each sentence by the matrices of its heads: [B, L, D] -> [B, k, L, W]."""

@@ -9,22 +9,76 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mt.config.section import Variant
 from mt.interfaces import Cache, Memory
-from mt.models.modules.embedding import WordDropout
+from mt.models.modules.embedding import WordDropout, WordDropoutConfig
 from mt.models.modules.layers import Dropout, FeedForward, norm, record_attention
 from mt.models.modules.positions import Positions
 from mt.special_tokens import PAD
 
 
+class TransformerConfig(Variant):
+    """Sizes and options of every kind of Transformer."""
+
+    d_model: int = Field(512, ge=2)
+    """Width D of the residual stream."""
+    n_heads: int = Field(8, ge=1)
+    """Attention heads H."""
+    d_head: int | None = Field(None, ge=1)
+    """Width K of a head; d_model / n_heads when left out. Pruning keeps it."""
+    d_ff: int = Field(2048, ge=1)
+    """Width of the feed-forward layer."""
+    encoder_layers: int = Field(6, ge=1)
+    """Layers of the encoder stack."""
+    decoder_layers: int = Field(6, ge=1)
+    """Layers of the decoder stack."""
+    dropout: float = Field(0.1, ge=0, lt=1)
+    """On each sublayer's output and on the sums of embeddings and positions (section 5.4)."""
+    attention_dropout: float = Field(0.0, ge=0, lt=1)
+    """On attention weights."""
+    activation_dropout: float = Field(0.0, ge=0, lt=1)
+    """Within the feed-forward layer."""
+    word_dropout: WordDropoutConfig = WordDropoutConfig()
+    """Whole words that are hidden from encoder and decoder."""
+    norm: Literal["pre", "post"] = "post"
+    """Normalise each sublayer's input (steadier) or the residual sum (the paper)."""
+    norm_kind: Literal["layer", "rms"] = "layer"
+    """Layer normalisation or RMS normalisation."""
+    activation: Literal["relu", "gelu", "swiglu"] = "relu"
+    """Of the feed-forward layer."""
+    positions: Literal["sinusoidal", "learned", "rotary", "none"] = "sinusoidal"
+    """Position encoding: added to embeddings (section 3.5), or a rotation of the queries and keys
+    of self-attention (`rotary`, Su et al. 2021)."""
+    max_length: int | None = Field(None, ge=2)
+    """Positions of a learned table; the others have no limit."""
+    tie_embeddings: Literal["auto", "all", "decoder", "none"] = "auto"
+    """Share weights of source, target and output (all), of target and output (decoder);
+    `auto`: all with a joint vocabulary, else decoder (section 3.4)."""
+    scale_embeddings: bool = True
+    """Multiply embeddings by sqrt(d_model) (section 3.4)."""
+
+    @model_validator(mode="after")
+    def _sizes_agree(self) -> TransformerConfig:
+        d_model, n_heads = self.d_model, self.n_heads
+        if self.d_head is None and d_model % n_heads:
+            raise ValueError(f"d_model ({d_model}) is not divisible by n_heads ({n_heads})")
+        if self.positions == "learned" and self.max_length is None:
+            raise ValueError("positions: learned needs max_length, the size of its table")
+        if self.positions == "sinusoidal" and d_model % 2:
+            raise ValueError(f"d_model ({d_model}) must be even for sinusoidal positions")
+        return self
+
+
 class Sublayer(nn.Module):
     """The residual connection and normalisation around a sublayer (section 3.1)."""
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.before = config.norm == "pre"
         self.norm = norm(config.norm_kind, config.d_model)
@@ -38,18 +92,7 @@ class Sublayer(nn.Module):
         return normalised
 
 
-def check_sizes(config: Any) -> None:
-    """Raise ValueError when the sizes of a model's config contradict each other."""
-    d_model, n_heads = config.d_model, config.n_heads
-    if config.d_head is None and d_model % n_heads:
-        raise ValueError(f"d_model ({d_model}) is not divisible by n_heads ({n_heads})")
-    if config.positions == "learned" and config.max_length is None:
-        raise ValueError("positions: learned needs max_length, the size of its table")
-    if config.positions == "sinusoidal" and d_model % 2:
-        raise ValueError(f"d_model ({d_model}) must be even for sinusoidal positions")
-
-
-def feed_forward(config: Any) -> FeedForward:
+def feed_forward(config: TransformerConfig) -> FeedForward:
     """Build the feed-forward layer (section 3.3) of a model's config."""
     return FeedForward(config.d_model, config.d_ff, config.activation_dropout, config.activation)
 
@@ -81,7 +124,7 @@ class TransformerStacks(nn.Module):
     """
 
     def __init__(
-        self, config: Any, source_size: int, target_size: int, tie: str,
+        self, config: TransformerConfig, source_size: int, target_size: int, tie: str,
         encoder: Iterable[nn.Module], decoder: Iterable[nn.Module],
     ) -> None:  # fmt: skip
         super().__init__()

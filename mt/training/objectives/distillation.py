@@ -12,22 +12,23 @@ Legend: P positions, D the student's width, D' the teacher's, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import cast
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from mt.config.section import InputFile, Variant
+from mt.config.section import InputFile
 from mt.errors import ConfigError
 from mt.interfaces import Batch, Loss, Seq2Seq, Teacher, Term
 from mt.special_tokens import PAD
-from mt.training.losses import chunked_loss, select_real_positions, sequence_cross_entropy
+from mt.training.losses import chunked_loss, select_real_positions
+from mt.training.objectives import cross_entropy
 from mt.vocabulary.vocabulary import Vocabulary
 
 
-class Config(Variant):
+class Config(cross_entropy.Config):
     """Cross-entropy, and the divergence from a teacher."""
 
     kind: str = "distillation"
@@ -37,35 +38,27 @@ class Config(Variant):
     """Share of the loss against the teacher; the rest is against the references."""
     temperature: float = Field(1.0, gt=0)
     """Both sides' logits are divided by it: above 1 more is learned of what is unlikely."""
-    label_smoothing: float = Field(0.1, ge=0, lt=1)
-    """Share of each label's probability spread over the vocabulary, in training only."""
 
 
-class Distillation(nn.Module):
+class Distillation(cross_entropy.CrossEntropy):
     """Sums over real target positions; in evaluation mode the plain cross-entropy alone."""
 
     def __init__(self, model: nn.Module, teacher: Teacher, config: Config) -> None:
-        super().__init__()
-        self.model, self.teacher, self.config = model, teacher, config
-
-    def counts(self, batch: Batch) -> Mapping[str, Tensor]:
-        """Count the positions of each term."""
-        return {"loss": batch.target_lengths.sum()}
+        super().__init__(model, config.label_smoothing)
+        self.teacher, self.config = teacher, config
 
     def forward(self, batch: Batch) -> Loss:
         """Return the loss of one micro-batch."""
+        if not self.training:
+            return super().forward(batch)
         model = cast(Seq2Seq, self.model)
         hidden = model.decode(batch.inputs, model.encode(batch.source))  # [B, T, D]
-        count = batch.target_lengths.sum()
-        if not self.training:
-            total = sequence_cross_entropy(hidden, *model.output(), batch.labels)
-            return (Term("loss", total, count),)
         teacher_states, _, _ = select_real_positions(self.teacher.hidden(batch), batch.labels)
         states, labels, _ = select_real_positions(hidden, batch.labels)
         total = distillation_loss(
             states, *model.output(), labels, teacher_states, self.teacher.project, self.config
         )
-        return (Term("loss", total, count),)
+        return (Term("loss", total, batch.target_lengths.sum()),)
 
 
 def distillation_loss(
@@ -101,7 +94,7 @@ def _losses_and_slope(
     real = (labels != PAD)[:, None]  # [P, 1]
     log_p = logits.log_softmax(-1)  # [P, V]
     label_log_p = log_p.gather(1, labels[:, None])  # [P, 1]
-    cross_entropy = -(1 - smoothing) * label_log_p - smoothing * log_p.mean(-1, keepdim=True)
+    own_loss = -(1 - smoothing) * label_log_p - smoothing * log_p.mean(-1, keepdim=True)
     slope = log_p.exp().sub_(smoothing / logits.size(1))
     slope.scatter_add_(1, labels[:, None], torch.full_like(label_log_p, smoothing - 1))
     log_q = (theirs / heat).log_softmax(-1)  # the teacher's
@@ -109,7 +102,7 @@ def _losses_and_slope(
     softened = log_p if heat == 1 else (logits / heat).log_softmax(-1)
     divergence = (q * (log_q - softened)).sum(-1, keepdim=True)  # [P, 1]
     slope.mul_(1 - share).add_(softened.exp().sub_(q), alpha=share * heat)
-    losses = (1 - share) * cross_entropy + share * heat * heat * divergence
+    losses = (1 - share) * own_loss + share * heat * heat * divergence
     return losses * real, slope.mul_(real)
 
 

@@ -9,24 +9,22 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from mt.config.section import Variant
 from mt.interfaces import Batch, Loss, Seq2Seq, Teacher, Term
 from mt.special_tokens import PAD
-from mt.training.losses import linear_cross_entropy, linear_two_passes, select_real_positions
+from mt.training.losses import linear_two_passes, select_real_positions
+from mt.training.objectives import cross_entropy
 from mt.vocabulary.vocabulary import Vocabulary
 
 
-class Config(Variant):
+class Config(cross_entropy.Config):
     """The translation loss of two passes, and how far they may lie apart."""
 
     kind: str = "r_drop"
-    label_smoothing: float = Field(0.1, ge=0, lt=1)
-    """Share of each label's probability spread over the vocabulary, in training only."""
     alpha: float = Field(5.0, ge=0)
     """Weight of the divergence between the passes; 5 is the paper's for translation."""
 
 
-class RDrop(nn.Module):
+class RDrop(cross_entropy.CrossEntropy):
     """Half the sum of equation 3: the loss of two passes, and alpha times their divergence.
 
     Each pair goes through the model twice, in one batch of twice the rows, with other dropout.
@@ -35,8 +33,8 @@ class RDrop(nn.Module):
     """
 
     def __init__(self, model: nn.Module, label_smoothing: float, alpha: float) -> None:
-        super().__init__()
-        self.model, self.label_smoothing, self.alpha = model, label_smoothing, alpha
+        super().__init__(model, label_smoothing)
+        self.alpha = alpha
 
     def counts(self, batch: Batch) -> Mapping[str, Tensor]:
         """Count the positions of both passes."""
@@ -44,21 +42,16 @@ class RDrop(nn.Module):
 
     def forward(self, batch: Batch) -> Loss:
         """Return the loss of one micro-batch."""
-        model = cast(Seq2Seq, self.model)
-        weight, bias = model.output()
-        source, target = batch.source, batch.inputs
-        if self.training:
-            source, target = torch.cat((source, source)), torch.cat((target, target))
-        hidden = model.decode(target, model.encode(source))  # [2B, T, D], in evaluation [B, T, D]
-        hidden, labels, ignored = select_real_positions(hidden, batch.labels)
-        count = (batch.labels != PAD).sum()
         if not self.training:
-            total = linear_cross_entropy(hidden, weight, bias, labels, 0, ignored)
-            return (Term("loss", total, count),)
+            return super().forward(batch)
+        model = cast(Seq2Seq, self.model)
+        source, target = (torch.cat((side, side)) for side in (batch.source, batch.inputs))
+        hidden = model.decode(target, model.encode(source))  # [2B, T, D]
+        hidden, labels, ignored = select_real_positions(hidden, batch.labels)
         total, _ = linear_two_passes(
-            hidden, weight, bias, labels, self.alpha, self.label_smoothing, ignored
+            hidden, *model.output(), labels, self.alpha, self.label_smoothing, ignored
         )
-        return (Term("loss", total, 2 * count),)
+        return (Term("loss", total, 2 * (batch.labels != PAD).sum()),)
 
 
 def build(

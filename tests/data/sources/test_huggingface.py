@@ -333,9 +333,10 @@ import json, sys
 from pydantic import TypeAdapter
 from mt.config import schema
 from mt.errors import MtError
-from mt.data.streaming import StreamRanks, read_chunks
+from mt.data.streaming import read_chunks
+from mt.runtime.distributed import World
 def pairs(rank, position=None):
-    chunks = read_chunks([config], 5, StreamRanks(rank, ranks), position)
+    chunks = read_chunks([config], 5, World(rank, ranks), position)
     return [[list(zip(chunk.source, chunk.target)), after] for chunk, after in chunks]
 for section, ranks in json.loads(sys.argv[1]):
     config = TypeAdapter(schema.Source).validate_python(section)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from mt.config.plugins import plugin
-from mt.models.modules.transformer_layers import Sublayer, check_sizes
+from mt.models.modules.transformer_layers import Sublayer, TransformerConfig
 
 transformer = plugin("models", "transformer")
 SIZES = {"d_model": 16, "n_heads": 2, "d_ff": 32, "encoder_layers": 2, "decoder_layers": 1}
@@ -33,10 +33,9 @@ def test_a_sublayer_is_a_residual_connection_with_its_norm(norm):
     ],
 )
 def test_sizes_that_contradict_each_other_are_refused(sizes, message):
-    plain = {**SIZES, "d_head": None, "positions": "sinusoidal", "max_length": None}
-    check_sizes(SimpleNamespace(**plain))
+    TransformerConfig(kind="any", **SIZES)
     with pytest.raises(ValueError, match=message):
-        check_sizes(SimpleNamespace(**{**plain, **sizes}))
+        TransformerConfig(kind="any", **{**SIZES, **sizes})
 
 
 def test_first_weights_have_the_deviation_of_their_kind(vocabulary):
