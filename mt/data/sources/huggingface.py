@@ -133,7 +133,7 @@ def _local(config: Config) -> Any:
     datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # no message to the hub for a local read
     if _builder(config.files[0]) != "parquet":  # its own types; in others `datasets` guesses them
         return datasets.IterableDataset.from_generator(
-            _read_rows, gen_kwargs={"paths": list(config.files), "config": [config]}
+            _read_rows, gen_kwargs={"paths": list(config.files), "config": config}
         )
     with _translate_errors(config, config.files[0]):
         return datasets.load_dataset(
@@ -142,14 +142,13 @@ def _local(config: Config) -> Any:
         )  # fmt: skip
 
 
-def _read_rows(paths: list[str], config: list[Config]) -> Iterator[dict[str, Any]]:
+def _read_rows(paths: list[str], config: Config) -> Iterator[dict[str, Any]]:
     """Yield the rows of CSV or JSON files, their text as it is written."""
-    (settings,) = config
-    direction = settings.direction
-    columns = settings.source or direction.source, settings.target or direction.target
+    direction = config.direction
+    columns = config.source or direction.source, config.target or direction.target
     for path in map(Path, paths):
         if _builder(str(path)) == "csv":
-            yield from read_csv(path, columns, settings.separator)
+            yield from read_csv(path, columns, config.separator)
         else:
             yield from read_json(path)
 

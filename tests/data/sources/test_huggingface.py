@@ -59,10 +59,10 @@ def test_local_files_are_read(tmp_path, name, content):
     [
         ({"files": ["a.jsonl"], "source": "q"}, "mt: error[DATA-COLUMN] a.jsonl: there is no "
          "column 'q'; there are: en, de, n"),
-        ({"files": ["a.jsonl"], "source": "n"}, "mt: error[DATA-COLUMN] a.jsonl: column 'n' holds "
-         "no text but int"),
+        ({"files": ["list.jsonl"]}, "mt: error[DATA-COLUMN] list.jsonl: column 'de' holds "
+         "no text but list"),
         ({"files": ["bad.parquet"]}, "mt: error[DATA-FILE] bad.parquet: cannot be read ("),
-        ({"files": ["bad.jsonl"]}, "mt: error[DATA-FILE] bad.jsonl: cannot be read ("),
+        ({"files": ["bad.jsonl"]}, "mt: error[DATA-JSON] bad.jsonl:1: not JSON: "),
         ({"files": ["none.csv"]}, "mt: error[DATA-FILE] none.csv: no such file"),
     ],
 )  # fmt: skip
@@ -70,12 +70,27 @@ def test_a_bad_local_file_is_refused(tmp_path, section, expected):
     (tmp_path / "a.jsonl").write_bytes(jsonl(ROWS))
     (tmp_path / "bad.parquet").write_bytes(b"no parquet")
     (tmp_path / "bad.jsonl").write_bytes(b'{"en": ')
+    (tmp_path / "list.jsonl").write_text('{"en": "a", "de": [7]}')
     assert refused(tmp_path, kind="huggingface", **section).startswith(expected)
+
+
+LIKE_OTHER_TYPES = ["None", "null", "NA", "nan", "7", "007", "1.50", "2000-01-10 10:00:00"]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
+def test_what_looks_like_another_type_stays_text(tmp_path, name):
+    rows = [{"en": value, "de": "x"} for value in LIKE_OTHER_TYPES]
+    lines = ["en;de", *(f"{value};x" for value in LIKE_OTHER_TYPES)]
+    text = "\n".join(lines) if name == "a.csv" else jsonl(rows).decode()
+    (tmp_path / name).write_text(text)
+    read = pairs(tmp_path, kind="huggingface", files=[name])
+    assert [source for source, *_ in read] == LIKE_OTHER_TYPES
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
+        ("{files: [x.csv], source: a, target: a}", "both are 'a'; a pair has two sides"),
         ("{}", "give either dataset, an id on the hub, or files"),
         ("{dataset: a/b, files: [x.csv]}", "give either dataset, an id on the hub, or files"),
         ("{files: [x.csv, y.json]}", "files must all end in .parquet, .json, .jsonl or .csv"),

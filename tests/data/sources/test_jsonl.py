@@ -30,10 +30,9 @@ def test_line_ends_within_json_become_spaces(tmp_path):
     ("line", "expected"),
     [
         ("{", "mt: error[DATA-JSON] j:2: not JSON: Expecting property name enclosed"),
-        ("", "mt: error[DATA-JSON] j:2: not JSON: Expecting value"),
         ("[1]", "mt: error[DATA-JSON] j:2: a JSON list, not an object"),
         ('{"en": "x"}', "mt: error[DATA-COLUMN] j:2: there is no key 'de'; there are: en"),
-        ('{"en": "x", "de": 1}', "mt: error[DATA-JSON] j:2: de is no text but 1"),
+        ('{"en": "x", "de": [1]}', 'mt: error[DATA-JSON] j:2: de is no text but ["1"]'),
         (r'{"en": "x", "de": "\ud800"}', "mt: error[DATA-UTF8] j:2: half of a surrogate pair"),
         ("[" * 100_000, "mt: error[DATA-JSON] j:2: not JSON: nested too deep"),
     ],
@@ -41,3 +40,8 @@ def test_line_ends_within_json_become_spaces(tmp_path):
 def test_a_bad_json_line_is_refused_with_its_number(tmp_path, line, expected):
     (tmp_path / "j").write_text('{"en": "a", "de": "b"}\n' + line + "\n")
     assert refused(tmp_path, kind="jsonl", file="j").startswith(expected)
+
+
+def test_numbers_are_text_and_blank_lines_are_skipped(tmp_path):
+    (tmp_path / "j").write_text('\n{"en": 1.50, "de": 7}\n  \n')
+    assert pairs(tmp_path, kind="jsonl", file="j") == [("1.50", "7")]

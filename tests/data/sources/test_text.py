@@ -51,7 +51,7 @@ def test_files_of_different_length_are_refused_with_both_counts(tmp_path, source
         (b"\xc0\xaf\n", "mt: error[DATA-UTF8] a:1: invalid byte 0xc0 at column 1"),
         (b"\xed\xa0\x80\n", "mt: error[DATA-UTF8] a:1: invalid byte 0xed at column 1"),
         (b"cut \xc3", "mt: error[DATA-UTF8] a:1: invalid byte 0xc3 at column 5"),
-        ("x".encode("utf-16"), "mt: error[DATA-ENCODING] a: looks like UTF-16, not UTF-8"),
+        ("x".encode("utf-16"), "mt: error[DATA-ENCODING] a:1: looks like UTF-16, not UTF-8"),
         (
             gzip.compress(b"x\n" * 99, mtime=0)[:-9],
             "mt: error[DATA-COMPRESSED] a:100: the compressed data",
@@ -67,4 +67,4 @@ def test_what_is_no_text_is_refused(tmp_path, content, expected):
 def test_a_folder_is_no_file(tmp_path):
     (tmp_path / "a b\n").mkdir()
     message = refused(tmp_path, kind="text", source="a b\n", target="a b\n")
-    assert message == "mt: error[DATA-FILE] a b\\n: not a regular file"
+    assert message == "mt: error[DATA-FILE] a b\\n: a folder, not a file"
