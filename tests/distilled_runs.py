@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
+from mt.checkpoints.run_directory import best_checkpoint
 from mt.cli import main
 
 CONFIG = """
@@ -33,5 +34,5 @@ def distil(*more):
 
 
 def weights(run):
-    folder = (run / "best").resolve()
+    folder = best_checkpoint(run)
     return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()

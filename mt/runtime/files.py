@@ -281,10 +281,16 @@ def copy_pipe(path: Path) -> Path:
     """Return a path that can be read several times: of a pipe that of a temporary copy."""
     if not is_pipe(path):
         return path
+    with os_errors_as_mt_errors(path), open(path, "rb") as stream:
+        return _copy_stream(stream, path.name)
+
+
+def _copy_stream(stream: BinaryIO, name: str) -> Path:
+    """Return a temporary file of this name with the rest of a stream."""
     folder = tempfile.TemporaryDirectory(prefix="mt-")
     atexit.register(folder.cleanup)
-    copy = Path(folder.name) / path.name
-    with os_errors_as_mt_errors(path), open(path, "rb") as stream, open(copy, "wb") as out:
+    copy = Path(folder.name) / name
+    with os_errors_as_mt_errors(copy), open(copy, "wb") as out:
         shutil.copyfileobj(stream, out)
     return copy
 
@@ -315,9 +321,9 @@ def open_bytes(path: Path, or_pipe: bool = False) -> BinaryIO:
     }  # fmt: skip
     for start, reader in readers.items():
         if magic.startswith(start):
-            if not is_pipe(path):
-                stream.close()  # a reader would not close a stream that it is given
-            return _refuse_tar(cast(BinaryIO, reader(stream if is_pipe(path) else path)), path)
+            with stream:  # a reader would not close a stream that it is given
+                source = _copy_stream(stream, path.name) if is_pipe(path) else path
+            return _refuse_tar(cast(BinaryIO, reader(source)), path)
     if magic.startswith(b"\x28\xb5\x2f\xfd"):
         import zstandard
 

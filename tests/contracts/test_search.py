@@ -17,12 +17,13 @@ from table_decoder import (
     make,
     models,
     request,
+    rows_of,
     texts,
 )
 
 from mt.config.plugins import plugin, plugins
 from mt.errors import ConfigError
-from mt.special_tokens import END, FIRST_PIECE
+from mt.special_tokens import BEGIN, END, FIRST_PIECE
 
 every = pytest.mark.parametrize("kind", plugins("search"))
 
@@ -47,6 +48,52 @@ def test_scores_are_those_of_rescoring_the_own_output(kind, settings):
                     assert float(found.scores[row, n]) == pytest.approx(
                         sum(gains) / len(tokens) ** used, abs=1e-4
                     )
+
+
+class LateEnd(Table):
+    """The same numbers, but for END, which is impossible before `least` pieces."""
+
+    least = 0
+
+    def logits(self, source, prefix):
+        row = super().logits(source, prefix)
+        if len(prefix) - 1 < self.least and bool((row[FIRST_PIECE:] > NONE).any()):
+            row[END] = NONE
+        return row
+
+
+@every
+@pytest.mark.parametrize("least", [1, 3])
+@pytest.mark.parametrize("settings", models)
+def test_no_hypothesis_is_shorter_than_the_least_length(kind, settings, least):
+    """Unless its limit is, or nothing but its end is possible."""
+    for seed, width in itertools.product(range(3), (1, 4)):
+        asked = request(longest=6, seed=seed, min_length=least)
+        table = Table(seed, **settings)
+        found = make(kind, beams=width, groups=width)(table, asked)
+        for row, source, longest in rows_of(asked):
+            for tokens in texts(found)[row]:
+                can_go_on = table.logits(tuple(source), (BEGIN, *tokens[:-1]))[FIRST_PIECE:]
+                short = len(tokens) - 1 < min(least, longest - 1)
+                assert not short or not bool((can_go_on > NONE).any())
+
+
+@pytest.mark.parametrize("kind", ["beam", "greedy"])
+@pytest.mark.parametrize("least", [1, 3])
+def test_an_end_that_may_not_come_takes_no_place_of_the_beam(kind, least):
+    for seed, width in itertools.product(range(12), (1, 2, 5)):
+        asked, late = request(longest=7, seed=seed), LateEnd(seed)
+        asked = replace(asked, max_lengths=asked.max_lengths + least)
+        late.least = least
+        expected = make(kind, beams=width, length_penalty=0.0)(late, asked)
+        found = make(kind, beams=width, length_penalty=0.0)(
+            Table(seed), replace(asked, min_length=least)
+        )
+        if least == 1 or width == 1:  # later, how much END lacks differs from beam to beam
+            assert texts(found) == texts(expected)
+        for row, hypotheses in enumerate(texts(found)):
+            gains = Table(seed).score(asked.source[row].tolist(), hypotheses[0])
+            assert float(found.scores[row, 0]) == pytest.approx(sum(gains), abs=1e-4)
 
 
 against = pytest.mark.parametrize(

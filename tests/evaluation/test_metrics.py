@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 
 import pytest
@@ -59,6 +60,11 @@ def test_lower_case_is_an_option_and_reported():
         ("de", "auto", "13a"), ("zh", "auto", "zh"), ("zh-Hans", "auto", "zh"),
         ("zh_TW", "auto", "zh"), ("ja", "auto", "ja-mecab"), ("ko", "auto", "ko-mecab"),
         ("zho", "auto", "zh"), ("zh", "char", "char"), ("de", "none", "none"), ("ja", "13a", "13a"),
+        ("th", "auto", "char"), ("lo", "auto", "char"), ("km", "auto", "char"),
+        ("my", "auto", "char"), ("mya_Mymr", "auto", "char"), ("bo", "auto", "char"),
+        ("dzo", "auto", "char"), ("shn", "auto", "char"), ("xx-Thai", "auto", "char"),
+        ("yue", "auto", "zh"), ("wuu", "auto", "zh"), ("nan-Latn", "auto", "13a"),
+        ("jpn", "auto", "ja-mecab"), ("vi", "auto", "13a"), ("mn", "auto", "13a"),
     ],
 )  # fmt: skip
 def test_the_tokenizer_goes_by_the_target_language(language, told, expected):
@@ -97,6 +103,29 @@ def test_a_tokenizer_that_cannot_be_fetched_is_reported(monkeypatch, tmp_path):
     monkeypatch.setattr(spm, "SPM_MODELS", models)
     with pytest.raises(DownloadError, match="flores200"):
         metrics.make_metrics("de", EvaluationConfig(tokenize="flores200"))
+
+
+@pytest.mark.parametrize("hypotheses", [["", ""], ["rot Haus", "blau Tisch"], ["a b c", "d"]])
+def test_bleu_without_four_tokens_is_undefined(hypotheses):
+    references = ["rot Haus", "blau Tisch"]
+    found = metrics.score_translations(hypotheses, [references], "de", PLAIN)
+    assert found["BLEU"]["score"] == 0
+    assert found["BLEU"]["undefined"] == "no translation has four tokens"
+    assert "undefined" not in found["chrF2"]
+    bleu, chrf = metrics.bleu_and_chrf(hypotheses, references, "de", PLAIN)
+    assert math.isnan(bleu)
+    assert chrf == pytest.approx(found["chrF2"]["score"], abs=0.01)
+
+
+def test_bleu_without_a_match_is_defined_and_0():
+    found = metrics.score_translations(["x x x x"], [["a b c d"]], "de", PLAIN)
+    assert found["BLEU"] == {"score": 0.0, "signature": found["BLEU"]["signature"]}
+
+
+def test_only_the_metrics_of_the_recipe_are_computed():
+    chosen = EvaluationConfig(metrics=("chrf",))
+    assert list(metrics.score_translations(HYPOTHESES, [REFERENCES], "de", chosen)) == ["chrF2"]
+    assert metrics.bleu_and_chrf(HYPOTHESES, REFERENCES, "de", chosen)[0] > 0
 
 
 def test_counts_that_differ_are_reported():

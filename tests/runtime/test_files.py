@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import bz2
 import errno
+import gzip
+import lzma
 import os
+import shutil
+import threading
 
 import pytest
 
-from mt.errors import MachineError
-from mt.runtime import files
+from mt.errors import DataError, MachineError
+from mt.runtime import console, files
 
 
 def test_a_second_process_cannot_take_the_lock(tmp_path):
@@ -89,3 +94,78 @@ def test_the_hash_of_a_value_does_not_depend_on_the_order_of_its_keys():
     one, other = {"a": 1, "b": {"c": 2, "d": 3}}, {"b": {"d": 3, "c": 2}, "a": 1}
     assert files.digest_json(one) == files.digest_json(other)
     assert files.digest_json(one) != files.digest_json({**one, "a": 2})
+
+
+def refuse(number):
+    def call(*arguments):
+        raise OSError(number, os.strerror(number))
+
+    return call
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK])
+def test_without_locks_one_warning_is_printed_and_the_work_goes_on(
+    tmp_path, number, monkeypatch, capsys
+):
+    """Lustre, some FUSE and SMB mounts."""
+    import fcntl
+
+    monkeypatch.setattr(console, "_warned", set())
+    monkeypatch.setattr(fcntl, "flock", refuse(number))
+    for _ in range(2):
+        with files.lock(tmp_path / ".lock"):
+            pass
+    assert capsys.readouterr().err.count("warning[LOCK]") == 1
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS])
+def test_without_fsync_one_warning_is_printed_and_the_file_is_written(
+    tmp_path, number, monkeypatch, capsys
+):
+    monkeypatch.setattr(console, "_warned", set())
+    monkeypatch.setattr(os, "fsync", refuse(number))
+    files.write_file(tmp_path / "a", "text")
+    assert (tmp_path / "a").read_text() == "text"
+    assert capsys.readouterr().err.count("warning[FSYNC]") == 1
+
+
+def test_an_fsync_that_fails_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", refuse(errno.EIO))
+    with pytest.raises(MachineError, match="DISK"):
+        files.write_file(tmp_path / "a", "text")
+
+
+@pytest.mark.parametrize(
+    ("name", "pack", "what"),
+    [
+        ("a.zip", lambda path: shutil.make_archive(path, "zip", path.parent, "text"), "a zip"),
+        ("a.tar.gz", lambda path: shutil.make_archive(path, "gztar", path.parent, "text"), "a tar"),
+        ("a.tar", lambda path: shutil.make_archive(path, "tar", path.parent, "text"), "a tar"),
+    ],
+)
+def test_an_archive_is_called_one(tmp_path, name, pack, what):
+    (tmp_path / "text").write_text("words\n" * 500)
+    pack(tmp_path / "a")
+    with pytest.raises(DataError, match=what):
+        files.open_bytes(tmp_path / name)
+
+
+def test_a_pipe_is_copied_to_be_read_twice(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_text, args=("a\nb\n",))
+    writer.start()
+    copy = files.copy_pipe(tmp_path / "pipe")
+    writer.join()
+    assert list(files.read_lines(copy)) == list(files.read_lines(copy)) == ["a", "b"]
+    assert files.copy_pipe(copy) == copy
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress, lzma.compress])
+def test_a_pipe_is_read_plain_or_compressed(tmp_path, pack):
+    os.mkfifo(tmp_path / "pipe")
+    data = pack(b"a\nb\n")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(data,))
+    writer.start()
+    with files.open_bytes(tmp_path / "pipe", or_pipe=True) as stream:
+        assert list(files.decode_lines(stream, "pipe")) == ["a", "b"]
+    writer.join()

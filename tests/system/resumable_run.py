@@ -58,7 +58,7 @@ def bits(run):
                 found[f"{folder.name}/{name}"] = hashlib.sha256(data).hexdigest()
         state = json.loads((folder / "state.json").read_text())
         found[f"{folder.name}/state"] = {k: v for k, v in state.items() if k != "seconds"}
-    found["best"] = str((run / "best").readlink())
+    found["best"] = (run / "best").read_text()
     return found
 
 

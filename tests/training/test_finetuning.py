@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from test_resume import run_to_the_end
 
 from mt.checkpoints import run_directory
+from mt.checkpoints.run_directory import best_checkpoint
 from mt.config import recipe
 from mt.errors import ConfigError, ModelError
 from mt.export import export
@@ -72,7 +73,7 @@ def test_each_update_has_noise_of_its_own(pretrained):
 
 
 def weights_of(run):
-    folder = (run / "best").resolve()
+    folder = best_checkpoint(run)
     return load_file(folder / "model.safetensors")
 
 
@@ -101,7 +102,7 @@ def test_finetuning_begins_with_the_weights_and_the_vocabulary(pretrained, tmp_p
     assert opened.vocabulary.digest == known.digest
     assert {"<2en>", "<2de>"} < set(known.controls)
     told = opened.resolved["initialised"]
-    assert told["path"] == str((pretrained / "best").resolve())
+    assert told["path"] == str(best_checkpoint(pretrained))
     assert told["step"] == run_directory.open_run(pretrained).step
 
 
@@ -119,7 +120,7 @@ def test_a_resume_does_not_need_the_other_run_any_more(pretrained, tmp_path):
 
 def test_a_bundle_and_a_checkpoint_begin_it_as_well(pretrained, tmp_path):
     export.export_model(pretrained, "bundle", tmp_path / "old.mt")
-    checkpoints = [tmp_path / "old.mt", (pretrained / "best").resolve()]
+    checkpoints = [tmp_path / "old.mt", best_checkpoint(pretrained)]
     found = [
         trained(tmp_path, f"run{i}", **fine(path), **ONE_STEP)
         for i, path in enumerate((pretrained, *checkpoints))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tiny_run
 from distilled_runs import distil, weights
 
+from mt.checkpoints.run_directory import best_checkpoint
 from mt.cli import main
 from mt.vocabulary.vocabulary import Vocabulary
 
@@ -19,7 +20,7 @@ def test_word_level_resumes_bit_for_bit_and_keeps_no_teacher(distillation):
     assert not (run / "distilled" / "train-0").exists()
     from safetensors.torch import load_file
 
-    ours = load_file((run / "best").resolve() / "training.safetensors")
+    ours = load_file(best_checkpoint(run) / "training.safetensors")
     assert not [name for name in ours if "teacher" in name]
     names = {name.removeprefix("weights/") for name in ours if name.startswith("weights/")}
     assert all(name.startswith("model.") for name in names)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
 import numpy as np
@@ -11,7 +10,7 @@ import torch
 
 from mt.data import collate
 from mt.training import validation
-from mt.training.validation import Validation, validate
+from mt.training.validation import Validation, deciding_criterion, validate
 
 CPU = torch.device("cpu")
 
@@ -40,7 +39,7 @@ def test_batches_do_not_change_the_loss(built, monkeypatch):
     whole = validated(run).values
     monkeypatch.setattr(validation, "PADDED_TOKENS", 60)
     parts = validated(run).values
-    assert whole == pytest.approx(parts, rel=1e-5)
+    assert whole == pytest.approx(parts, rel=1e-5, nan_ok=True)
     assert whole["train_loss"] > 0
 
 
@@ -59,10 +58,34 @@ def test_a_stop_in_the_middle_gives_nothing(built):
     assert validated(built[0], stopping=lambda: True) is None
 
 
-def test_the_monitor_is_larger_where_a_model_is_better():
-    worse = Validation({"valid_loss": 3.0, "valid_bleu": 10.0, "valid_chrf": 30.0}, [], None)
-    better = dataclasses.replace(
-        worse, values={"valid_loss": 2.0, "valid_bleu": 11.0, "valid_chrf": 31.0}
-    )
-    for monitor in ("loss", "bleu", "chrf"):
-        assert better.value(monitor) > worse.value(monitor)
+NAN = math.nan
+
+
+@pytest.mark.parametrize(
+    ("monitor", "before", "after", "decides"),
+    [
+        ("bleu", (10, 30, 3), (11, 29, 4), "bleu"),
+        ("bleu", (10, 30, 3), (9, 31, 2), ""),
+        ("bleu", (NAN, 30, 3), (NAN, 31, 4), "chrf"),  # two-word phrases
+        ("bleu", (NAN, 30, 3), (NAN, 29, 2), ""),
+        ("bleu", (0.5, 30, 3), (NAN, 99, 4), "chrf"),  # short again, after nonsense that was long
+        ("bleu", (NAN, 99, 3), (0.5, 30, 2), ""),
+        ("bleu", (0, 0, 3), (0, 0, 2), "loss"),
+        ("bleu", (10, 30, 3), (10, 30, 3), ""),
+        ("bleu", (NAN, NAN, 3), (NAN, NAN, 2), "loss"),
+        ("bleu", (NAN, NAN, NAN), (NAN, NAN, NAN), ""),
+        ("bleu", None, (NAN, 30, 3), "chrf"),
+        ("bleu", None, (NAN, NAN, NAN), ""),
+        ("chrf", (10, 30, 3), (9, 31, 4), "chrf"),
+        ("chrf", (10, 30, 3), (11, 30, 2), "loss"),
+        ("loss", (10, 30, 3), (9, 29, 2), "loss"),
+        ("loss", (10, 30, 3), (11, 31, math.inf), ""),
+    ],
+)
+def test_the_first_defined_difference_decides(monitor, before, after, decides):
+    def criteria(figures):
+        names = ("valid_bleu", "valid_chrf", "valid_loss")
+        return Validation(dict(zip(names, figures, strict=True)), [], None).criteria(monitor)
+
+    best = {} if before is None else criteria(before)
+    assert deciding_criterion(criteria(after), best) == decides
