@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: no traceback, no lost signal, and the right exit code.
+"""SIGINT, SIGTERM and SIGHUP: no traceback, no lost signal, and the right exit code.
 
 Python turns SIGINT into KeyboardInterrupt at any point of the program. A destructor drops that
 exception; the import of a C library may turn it into another one; a wait in C may begin just after
@@ -112,7 +112,7 @@ def block_sigint() -> Iterator[None]:
 
 
 class StopRequest:
-    """Whether SIGINT or SIGTERM has come; a second one ends a program of one process at once."""
+    """Whether SIGINT, SIGTERM or SIGHUP has come; a second one ends a program of one process at once."""
 
     number = 0
     """The signal that came to this process."""
@@ -131,7 +131,7 @@ class StopRequest:
 
 @contextlib.contextmanager
 def stop_requests(world: World) -> Iterator[StopRequest]:
-    """Record SIGINT and SIGTERM inside the block."""
+    """Record SIGINT, SIGTERM and SIGHUP inside the block."""
     request = StopRequest(world)
     with _handle_stop_signals(request.handle):
         yield request
@@ -139,7 +139,7 @@ def stop_requests(world: World) -> Iterator[StopRequest]:
 
 @contextlib.contextmanager
 def raise_on_stop_signals(work: str) -> Iterator[None]:
-    """Raise Stopped at SIGINT and SIGTERM, in the main thread; `work` names the block."""
+    """Raise Stopped at a signal to stop, in the main thread; `work` names the block."""
     owner = os.getpid()
     received: list[int] = []
 
@@ -161,7 +161,11 @@ def raise_on_stop_signals(work: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _handle_stop_signals(handler: Callable[[int, object], None]) -> Iterator[None]:
-    before = {s: signal.signal(s, handler) for s in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    hang_up = getattr(signal, "SIGHUP", None)  # its terminal has gone; nohup ignores it
+    if hang_up is not None and signal.getsignal(hang_up) is signal.SIG_DFL:
+        numbers.append(hang_up)
+    before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
     finally:
