@@ -1,4 +1,4 @@
-"""Start `mt` commands without their imports: fork them from a process that has done these.
+"""Start commands without their imports: fork them from a process that has done these.
 
 A program that a test starts spends seconds on importing torch. `start` begins a server that has
 imported everything; `client_script` is a program that asks it for a fork with its own arguments,
@@ -26,8 +26,26 @@ PRELOADED = [
     "mt.training.optimizers.adamw", "mt.decoding.search.beam", "mt.data.sources.demo",
     "mt.export.export", "mt.attention_maps.html", "safetensors.torch", "sentencepiece",
     "sacrebleu", "datasets", "torch.utils.tensorboard", "torch.distributed.fsdp",
-    "torch.distributed.run",
+    "torch.distributed.run", "torch._dynamo",
 ]  # fmt: skip
+
+PYTHON = """
+import runpy, sys
+first, *rest = arguments
+sys.argv = ["-c", *rest]
+if first == "-c":
+    sys.argv = ["-c", *rest[1:]]
+    exec(compile(rest[0], "<string>", "exec"), {"__name__": "__main__", "__file__": "-c"})
+elif first == "-m":
+    sys.argv = rest
+    runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
+else:
+    sys.argv = arguments
+    sys.path.insert(0, first.rpartition("/")[0])
+    runpy.run_path(first, run_name="__main__")
+code = 0
+"""
+"""The program that stands for Python itself: `-c CODE`, `-m MODULE` or a script."""
 
 CLIENT = """#!{python} -S
 import json, os, signal, socket, sys
