@@ -16,7 +16,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 PRELOADED = [
@@ -75,14 +75,14 @@ def client_script(path: Path, address: str, program: str) -> None:
 
 
 @contextlib.contextmanager
-def start(folder: Path) -> Iterator[str]:
-    """Start a server; yield the address of its socket."""
+def start(folder: Path, modules: Sequence[str] = PRELOADED) -> Iterator[str]:
+    """Start a server that has imported the modules; yield the address of its socket."""
     address = str(folder / "server")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     environment["PYTHONPATH"] = os.pathsep.join(
         [str(Path(__file__).parents[2]), str(Path(__file__).parents[1] / "fault_injection")]
     )
-    command = [sys.executable, __file__, address]
+    command = [sys.executable, __file__, address, *modules]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as server:
         assert server.stdout is not None
         assert server.stdout.readline() == b"ready\n"
@@ -95,12 +95,13 @@ def start(folder: Path) -> Iterator[str]:
 # ------------------------------------------------------------------------------ the server
 
 
-def serve(address: str) -> None:
-    for name in PRELOADED:
+def serve(address: str, modules: Sequence[str]) -> None:
+    for name in modules:
         __import__(name)
-    with contextlib.suppress(ImportError):
-        import transformers.models.marian.modeling_marian
-        import transformers.models.pegasus.modeling_pegasus  # noqa: F401
+    if modules == PRELOADED:
+        with contextlib.suppress(ImportError):
+            import transformers.models.marian.modeling_marian
+            import transformers.models.pegasus.modeling_pegasus  # noqa: F401
     import torch
 
     torch.set_num_threads(1)
@@ -174,4 +175,4 @@ def work(
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1])
+    serve(sys.argv[1], sys.argv[2:])

@@ -137,7 +137,7 @@ class TestTranslate:
         """T09."""
         if not Path("/dev/full").exists():
             pytest.skip("no /dev/full here")
-        done = mt("translate", run, "-o", "/dev/full", stdin=LINES * 500)
+        done = mt("translate", run, "-o", "/dev/full", stdin=LINES * 50)
         assert done.code == 5
         assert "mt: error[DISK-FULL] /dev/full" in done.err
 
