@@ -33,6 +33,15 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+LONG = ("tests/system/", "tests/scripts/")
+"""Folders of the files that take longest."""
+
+
+def pytest_collection_modifyitems(items):
+    """Run long files first, so that two processes end at about the same time."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread():
     torch.set_num_threads(1)
