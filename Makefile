@@ -26,7 +26,8 @@ demo: $(READY) ## Train a model, print ten translations and its BLEU score
 
 # Two processes of one thread each: threads of several processes would slow each other.
 test: lint types ## Lint, types and tests: what CI runs
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu and not torture"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
+		-m "not slow and not gpu and not torture"
 
 lint: $(READY) ## Check style and format
 	$(BIN)/ruff check .

@@ -90,6 +90,8 @@ def make_step(
     if kind == "transformer":
         own |= {"n_heads": heads, "d_ff": inner, "norm": "pre"}
         own |= {"encoder_layers": layers, "decoder_layers": layers}
+    else:
+        own["units"] = 2 * width
     recipe = SimpleNamespace(
         model=plugin("models", kind).Config(kind=kind, **own),
         objective=plugin("objectives", "cross_entropy").Config(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 from pathlib import Path
@@ -14,12 +15,31 @@ import tiny_run
 import torch
 from distilled_runs import CONFIG
 
+from mt.decoding import worker_pool
+
+PRELOADED = [
+    "mt.training.loop", "mt.decoding.engines.native", "mt.decoding.worker_pool",
+    "mt.models.transformer", "mt.training.objectives.cross_entropy",
+    "mt.training.optimizers.adamw", "mt.decoding.search.greedy", "mt.decoding.search.beam",
+    "mt.data.sources.demo", "safetensors.torch", "sentencepiece", "sacrebleu",
+    "torch.utils.tensorboard", "torch._dynamo",
+]  # fmt: skip
+
 faults.install()
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # So a shell begins what it puts in the background; the programs that tests start, and stop
     # with SIGINT, would inherit it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+LONG = ("tests/system/", "tests/scripts/")
+"""Folders of the files that take longest."""
+
+
+def pytest_collection_modifyitems(items):
+    """Run long files first, so that two processes end at about the same time."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -58,6 +78,35 @@ def fork_server(tmp_path_factory):
 
     with fork_server.start(tmp_path_factory.mktemp("fork_server")) as address:
         yield address
+
+
+@pytest.fixture(scope="session")
+def python(fork_server, tmp_path_factory):
+    """Stands for `sys.executable` where a process may have imported more than it needs."""
+    from fork_server import PYTHON, client_script
+
+    path = tmp_path_factory.mktemp("python") / "python"
+    client_script(path, fork_server, PYTHON)
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def process_server():
+    """A multiprocessing context whose processes need not import torch."""
+    for library in ("OMP", "OPENBLAS", "MKL"):  # no threads before the forks
+        os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    return context
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _quick_pools(process_server):
+    """A pool of processes costs no imports; tests/runtime/test_signals.py has a real one."""
+    with pytest.MonkeyPatch.context() as patch:
+        quick = SimpleNamespace(get_context=lambda method: process_server)
+        patch.setattr(worker_pool, "multiprocessing", quick)
+        yield
 
 
 @pytest.fixture

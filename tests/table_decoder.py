@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from functools import partial
@@ -20,6 +21,24 @@ PIECES = [FIRST_PIECE, FIRST_PIECE + 1, FIRST_PIECE + 2]
 SIZE = FIRST_PIECE + len(PIECES)
 
 
+def seeds(few, many):
+    """A parameter `numbers`: the first seeds in the everyday run, the rest in the slow one."""
+    rest = pytest.param(range(few, many), marks=pytest.mark.slow)
+    return pytest.mark.parametrize("numbers", [range(few), rest], ids=str)
+
+
+@functools.lru_cache(maxsize=1 << 15)
+def random_row(seed, holes, levels, size, source, prefix):
+    """Logits that are fixed by the arguments; whoever changes them changes a copy."""
+    generator = torch.Generator().manual_seed(hash((seed, source, prefix)) % 2**31)
+    row = torch.randn(size, generator=generator) * 2
+    row[:FIRST_PIECE] += 1  # what must never be generated is likely
+    if levels:
+        row = (row * levels).round() / levels
+    row[torch.rand(size, generator=generator) < holes] = NONE
+    return row
+
+
 class Table:
     """A decoder whose next-token logits are random numbers fixed by the source and the prefix.
 
@@ -32,14 +51,8 @@ class Table:
         self.steps: list[int] = []
 
     def logits(self, source: tuple[int, ...], prefix: tuple[int, ...]) -> torch.Tensor:
-        key = hash((self.seed, source, prefix)) % 2**31
-        generator = torch.Generator().manual_seed(key)
-        row = torch.randn(self.size, generator=generator) * 2
-        row[:FIRST_PIECE] += 1  # what must never be generated is likely
-        if self.levels:
-            row = (row * self.levels).round() / self.levels
-        row[torch.rand(self.size, generator=generator) < self.holes] = NONE
-        return row
+        settings = self.seed, self.holes, self.levels, self.size
+        return random_row(*settings, source, prefix).clone()
 
     def start(self, source, beams, max_lengths):
         return {"sources": source.tolist(), "prefixes": [[()] * beams for _ in source]}

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from mt.config.section import Section, describe_value
 from mt.config.yaml_reader import Document, Location
@@ -31,6 +31,15 @@ def validate(schema: type[S], document: Document) -> S:
         raise ConfigError("CONFIG", where, what, advice, others) from None
 
 
+class _Whole(Section):
+    """A section around another.
+
+    It looks for no docstrings: pydantic searches all frames for them, up to 0.1 s in a deep stack.
+    """
+
+    model_config = ConfigDict(use_attribute_docstrings=False)
+
+
 def validate_section(
     name: str, schema: Any, values: dict[str, Any], places: dict[Location, str], option: str
 ) -> Any:
@@ -42,7 +51,7 @@ def validate_section(
     Raises:
         ConfigError: an unknown key or a wrong value.
     """
-    whole = create_model("Whole", __base__=Section, **{name: (schema, ...)})  # type: ignore[call-overload]
+    whole = create_model("Whole", __base__=_Whole, **{name: (schema, ...)})  # type: ignore[call-overload]
     return getattr(validate(whole, Document({name: values}, places, name=option)), name)
 
 

@@ -112,7 +112,7 @@ def block_sigint() -> Iterator[None]:
 
 
 class StopRequest:
-    """Whether SIGINT, SIGTERM or SIGHUP has come; a second one ends a program of one process at once."""
+    """Whether a signal to stop has come; a second one ends a program of one process at once."""
 
     number = 0
     """The signal that came to this process."""

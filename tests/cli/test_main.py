@@ -137,11 +137,11 @@ class TestWhatGoesWrong:
         os.close(writing)
         assert done.stderr.decode().split() == ["code", "141"]
 
-    def test_a_full_disk_under_standard_output_is_reported(self, folder):
+    def test_a_full_disk_under_standard_output_is_reported(self, folder, python):
         if not Path("/dev/full").exists():
             pytest.skip("no /dev/full here")
         with open("/dev/full", "w") as full:
-            done = process([*MT, "config", "recipe.yaml"], cwd=folder, stdout=full)
+            done = process([python, "-m", "mt", "config", "recipe.yaml"], cwd=folder, stdout=full)
         assert done.returncode == 5
         assert b"mt: error[DISK-FULL] standard output" in done.stderr
         assert b"Traceback" not in done.stderr

@@ -590,12 +590,12 @@ def locked(path, needed):
 
 
 @pytest.mark.parametrize("name", ["unknown key", "unknown option", "files of unequal length"])
-def test_a_process_of_its_own_reports_the_same(folder, name):
+def test_a_process_of_its_own_reports_the_same(folder, python, name):
     (row,) = [row for row in TABLE if row[0] == name]
     _, files, line, expected, code = row
     write(files)
     done = subprocess.run(
-        [sys.executable, "-m", "mt", *line.split()],
+        [sys.executable if name == "unknown key" else python, "-m", "mt", *line.split()],
         env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert told(done.stderr, folder) == expected

@@ -56,14 +56,14 @@ def test_what_a_killed_process_left_is_swept(folder):
         assert [name for name in cached(folder) if name.startswith(".")] == [held]
 
 
-def start(folder, fault="", waits_at=""):
+def start(python, folder, fault="", waits_at=""):
     made = recipe_of(folder).model_dump(mode="json", include={"languages", "data", "vocabulary"})
     made["training"] = {"max_steps": 10_000}
     (folder / "recipe.yaml").write_text(json.dumps(made))
     environment = faults.environment(fault, str(Path(__file__).parents[2]))
     environment["MT_WAITS_AT"] = waits_at
     return subprocess.Popen(
-        [sys.executable, "-c", PREPARE, str(folder / "recipe.yaml")], env=environment,
+        [python, "-c", PREPARE, str(folder / "recipe.yaml")], env=environment,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
@@ -73,9 +73,9 @@ def ended(process):
     return process.returncode, out.strip(), told
 
 
-def test_many_at_once_build_once(folder):
+def test_many_at_once_build_once(folder, python):
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        done = list(pool.map(lambda _: ended(start(folder)), range(4)))
+        done = list(pool.map(lambda _: ended(start(python, folder)), range(4)))
     assert {code for code, _, _ in done} == {0}
     assert len({digest for _, digest, _ in done}) == 1
     assert sum("learning a vocabulary" in told for _, _, told in done) == 1
@@ -85,8 +85,8 @@ def test_many_at_once_build_once(folder):
     ("rename:1:kill", -signal.SIGKILL), ("fsync:3:kill", -signal.SIGKILL),
     ("create:2:enospc", 5), ("write:2:enospc", 5), ("rename:1:eio", 5),
 ])  # fmt: skip
-def test_a_failure_leaves_nothing_under_a_final_name(folder, fault, code):
-    found, _, told = ended(start(folder, fault))
+def test_a_failure_leaves_nothing_under_a_final_name(folder, python, fault, code):
+    found, _, told = ended(start(python, folder, fault))
     assert found == code, told
     assert not [name for name in cached(folder) if len(name) == 16]
     assert "Traceback" not in told
@@ -99,9 +99,9 @@ def test_a_failure_leaves_nothing_under_a_final_name(folder, fault, code):
 @pytest.mark.parametrize(
     ("number", "phase"), [(signal.SIGINT, "reading"), (signal.SIGTERM, "encoding")]
 )
-def test_a_signal_ends_it_cleanly(folder, number, phase):
+def test_a_signal_ends_it_cleanly(folder, python, number, phase):
     write_pairs(folder, "train", GOOD * 300)
-    process = start(folder, waits_at=phase)
+    process = start(python, folder, waits_at=phase)
     for line in process.stderr:
         if line.startswith(phase):
             process.send_signal(number)

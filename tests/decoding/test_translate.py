@@ -90,10 +90,11 @@ def test_lines_out_are_lines_in_whatever_they_contain():
         assert through(Echo(generator.randint(1, 5)), data).count(b"\n") == lines_in(data)
 
 
-def test_lines_out_are_lines_in_for_300_inputs_of_any_bytes(engine, monkeypatch):
+@pytest.mark.parametrize("count", [60, pytest.param(300, marks=pytest.mark.slow)])
+def test_lines_out_are_lines_in_for_inputs_of_any_bytes(engine, monkeypatch, count):
     """T01: whatever the size of batches and windows, the search, and what else is asked for."""
     generator = random.Random(1)
-    for number in range(300):
+    for number in range(count):
         data = generator.choice([random_bytes, random_bytes, random_text])(generator)
         monkeypatch.setattr(mt.decoding.batching, "FIRST_WINDOW", generator.choice([1, 2, 64]))
         options = EngineOptions(

@@ -47,12 +47,12 @@ def install() -> None:
     if hasattr(os, "mt_faults"):
         return
     os.mt_faults = True  # type: ignore[attr-defined]
-    fsync, rename, replace, open_ = os.fsync, os.rename, os.replace, builtins.open
+    rename, replace, open_ = os.rename, os.replace, builtins.open
     write_bytes = pathlib.Path.write_bytes
 
     def faulty_fsync(handle):
         reach("fsync")
-        fsync(handle)
+        os.fstat(handle)  # no test cuts the power, and a real one takes milliseconds
 
     def faulty_rename(source, target, **more):
         rename(source, target, **more)

@@ -1,4 +1,4 @@
-"""Start `mt` commands without their imports: fork them from a process that has done these.
+"""Start commands without their imports: fork them from a process that has done these.
 
 A program that a test starts spends seconds on importing torch. `start` begins a server that has
 imported everything; `client_script` is a program that asks it for a fork with its own arguments,
@@ -16,7 +16,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 PRELOADED = [
@@ -26,8 +26,26 @@ PRELOADED = [
     "mt.training.optimizers.adamw", "mt.decoding.search.beam", "mt.data.sources.demo",
     "mt.export.export", "mt.attention_maps.html", "safetensors.torch", "sentencepiece",
     "sacrebleu", "datasets", "torch.utils.tensorboard", "torch.distributed.fsdp",
-    "torch.distributed.run",
+    "torch.distributed.run", "torch._dynamo",
 ]  # fmt: skip
+
+PYTHON = """
+import runpy, sys
+first, *rest = arguments
+sys.argv = ["-c", *rest]
+if first == "-c":
+    sys.argv = ["-c", *rest[1:]]
+    exec(compile(rest[0], "<string>", "exec"), {"__name__": "__main__", "__file__": "-c"})
+elif first == "-m":
+    sys.argv = rest
+    runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
+else:
+    sys.argv = arguments
+    sys.path.insert(0, first.rpartition("/")[0])
+    runpy.run_path(first, run_name="__main__")
+code = 0
+"""
+"""The program that stands for Python itself: `-c CODE`, `-m MODULE` or a script."""
 
 CLIENT = """#!{python} -S
 import json, os, signal, socket, sys
@@ -57,14 +75,14 @@ def client_script(path: Path, address: str, program: str) -> None:
 
 
 @contextlib.contextmanager
-def start(folder: Path) -> Iterator[str]:
-    """Start a server; yield the address of its socket."""
+def start(folder: Path, modules: Sequence[str] = PRELOADED) -> Iterator[str]:
+    """Start a server that has imported the modules; yield the address of its socket."""
     address = str(folder / "server")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     environment["PYTHONPATH"] = os.pathsep.join(
         [str(Path(__file__).parents[2]), str(Path(__file__).parents[1] / "fault_injection")]
     )
-    command = [sys.executable, __file__, address]
+    command = [sys.executable, __file__, address, *modules]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as server:
         assert server.stdout is not None
         assert server.stdout.readline() == b"ready\n"
@@ -77,12 +95,13 @@ def start(folder: Path) -> Iterator[str]:
 # ------------------------------------------------------------------------------ the server
 
 
-def serve(address: str) -> None:
-    for name in PRELOADED:
+def serve(address: str, modules: Sequence[str]) -> None:
+    for name in modules:
         __import__(name)
-    with contextlib.suppress(ImportError):
-        import transformers.models.marian.modeling_marian
-        import transformers.models.pegasus.modeling_pegasus  # noqa: F401
+    if modules == PRELOADED:
+        with contextlib.suppress(ImportError):
+            import transformers.models.marian.modeling_marian
+            import transformers.models.pegasus.modeling_pegasus  # noqa: F401
     import torch
 
     torch.set_num_threads(1)
@@ -156,4 +175,4 @@ def work(
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1])
+    serve(sys.argv[1], sys.argv[2:])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import multiprocessing
 import os
 import pty
 import select
@@ -190,8 +191,9 @@ def _has_hook(path):
     return True
 
 
-def test_the_processes_of_a_pool_never_see_it(tmp_path):
+def test_the_processes_of_a_pool_never_see_it(tmp_path, monkeypatch):
     """Ctrl-C goes to all processes of a terminal, those that still import Python, too."""
+    monkeypatch.setattr(worker_pool, "multiprocessing", multiprocessing)
     options = EngineOptions(precision="fp32", threads=1, device="cpu")
     worker = worker_pool._start_worker("native", tiny_run.make(tmp_path), options)
     os.kill(worker.process.pid, signal.SIGINT)

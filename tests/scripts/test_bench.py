@@ -67,10 +67,10 @@ def bench(monkeypatch):
 
 
 @pytest.mark.parametrize("script", sorted(BENCH.glob("*.py")), ids=lambda path: path.name)
-def test_a_script_shows_its_usage(script):
+def test_a_script_shows_its_usage(script, python):
     environment = {**os.environ, "PYTHONPATH": str(BENCH.parents[1])}
     done = subprocess.run(
-        [sys.executable, script, "--help"], capture_output=True, text=True, env=environment
+        [python, script, "--help"], capture_output=True, text=True, env=environment
     )
     assert done.returncode == 0, done.stderr
     assert "usage:" in done.stdout or script.name in ("harness.py", "updates.py", "plain_search.py")

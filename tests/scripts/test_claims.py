@@ -323,7 +323,7 @@ def test_the_command_line_says_what_there_is(claims, tmp_path, capsys):
     assert claims("page").names().keys() == set(LETTERS)
 
 
-def test_a_claim_trains_and_goes_on_after_a_kill(claims, tmp_path):
+def test_a_claim_trains_and_goes_on_after_a_kill(claims, tmp_path, python):
     """The demo's Transformer at its smallest: killed in training, then measured to its end."""
     recipes, training = claims("recipes"), claims("training")
     lab = lab_in(claims, tmp_path / "micro")
@@ -337,7 +337,7 @@ def test_a_claim_trains_and_goes_on_after_a_kill(claims, tmp_path):
     environment = faults.environment("renamed:4:kill", str(SCRIPTS.parent))
     environment["OMP_NUM_THREADS"] = "1"
     done = subprocess.run(
-        [sys.executable, "-c", code, lab.store.folder, json.dumps(recipe)],
+        [python, "-c", code, lab.store.folder, json.dumps(recipe)],
         env=environment, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == -signal.SIGKILL, done.stderr

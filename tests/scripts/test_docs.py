@@ -74,8 +74,14 @@ def tmx(pairs):
     return f"<tmx version='1.4'><header/><body>{''.join(units)}</body></tmx>"
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """Pages that prepare the same data do it once."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture
-def folder(tmp_path, fork_server):
+def folder(tmp_path, fork_server, cache):
     """A folder as a reader has it: the shipped configs, `mt`, and data of their own."""
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
     for name, pairs in (("train", PAIRS[20:]), ("valid", PAIRS[:10]), ("test", PAIRS[10:20])):
@@ -83,6 +89,7 @@ def folder(tmp_path, fork_server):
             text = "".join(pair[side] + "\n" for pair in pairs)
             (tmp_path / f"{name}.{language}").write_text(text, encoding="utf-8")
         (tmp_path / f"{name}.tmx").write_text(tmx(pairs), encoding="utf-8")
+    (tmp_path / "cache").symlink_to(cache)
     (tmp_path / "bin").mkdir()
     for name, program in (("mt", SMALL), ("torchrun", LAUNCHER)):
         client_script(tmp_path / "bin" / name, fork_server, program)

@@ -7,8 +7,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_gpu_check_agrees_with_itself_on_a_cpu():
-    command = [sys.executable, "scripts/gpu_check.py", "--device", "cpu", "--quick"]
+def test_the_gpu_check_agrees_with_itself_on_a_cpu(python):
+    command = [python, "scripts/gpu_check.py", "--device", "cpu", "--quick"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "missing for --multi30k: " in done.stdout

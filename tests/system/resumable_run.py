@@ -62,7 +62,7 @@ def bits(run):
     return found
 
 
-def attempt(path, run, log, fault):
+def attempt(path, run, log, fault, cache):
     """`mt train` in this process, in a session of its own; what it says goes to a file.
 
     The entry point of a process that a fork server makes: it is spared the seconds of importing.
@@ -77,4 +77,5 @@ def attempt(path, run, log, fault):
     os.dup2(handle, 2)
     faults.install()
     os.environ["MT_FAULT"] = fault or ""
+    os.environ["MT_CACHE"] = str(cache)
     sys.exit(main.run(["train", str(path), "--run", str(run), "--trace"]))

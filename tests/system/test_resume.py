@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import faults
@@ -71,8 +70,17 @@ def test_the_run_has_epochs_and_accumulation(whole):
 
 @pytest.mark.parametrize(
     "stops",
-    [[1], [5], [6], [7], [13], [17], [2, 3, 4], [7, 8, 14], [11, 16, 17]],
-    ids=lambda steps: str(steps),
+    [
+        [1, 5, 7, 13],
+        [2, 3, 4],
+        [6, 8, 14, 16],
+        [11, 17],
+        *(
+            pytest.param(stops, marks=pytest.mark.slow)
+            for stops in ([1], [5], [6], [7], [13], [17], [7, 8, 14], [11, 16, 17])
+        ),
+    ],
+    ids=str,
 )
 def test_stop_and_resume_equals_uninterrupted(whole, tmp_path, monkeypatch, stops):
     run_to_the_end(written(tmp_path), tmp_path / "run", stops, monkeypatch)
@@ -100,7 +108,7 @@ def test_resume_otherwise(tmp_path, monkeypatch, changes):
     """In half precision, with another optimizer, and another model."""
     for name, stops in (("a", []), ("b", [3, 8])):
         (tmp_path / name).mkdir()
-        path = written(tmp_path / name, **changes)
+        path = written(tmp_path / name, training__max_epochs=2, **changes)
         run_to_the_end(path, tmp_path / name / "run", stops, monkeypatch)
     assert bits(tmp_path / "a" / "run") == bits(tmp_path / "b" / "run")
 
@@ -137,24 +145,24 @@ def test_updates_have_the_pieces_of_their_epoch(small_data, whole):
     assert prepared[0] == prepared[1]
 
 
-def command(path, run, fault=None):
+def command(python, path, run, fault=None):
     environment = faults.environment(fault or "", str(Path(__file__).parents[2]))
     return subprocess.run(
-        [sys.executable, "-m", "mt", "train", str(path), "--run", str(run)],
+        [python, "-m", "mt", "train", str(path), "--run", str(run)],
         capture_output=True, text=True, env=environment, timeout=300,
     )  # fmt: skip
 
 
-def test_killed_while_saving_and_run_again_equals_uninterrupted(whole, tmp_path):
+def test_killed_while_saving_and_run_again_equals_uninterrupted(whole, tmp_path, python):
     """The real command; tests/system/test_torture.py has all the other points."""
     path = written(tmp_path)
-    killed = command(path, tmp_path / "run", "rename:2:kill")
+    killed = command(python, path, tmp_path / "run", "rename:2:kill")
     assert killed.returncode == -signal.SIGKILL
-    again = command(path, tmp_path / "run")
+    again = command(python, path, tmp_path / "run")
     assert (again.returncode, again.stdout) == (0, "")
     assert "Traceback" not in again.stderr
     assert bits(tmp_path / "run") == bits(whole)
-    finished = command(path, tmp_path / "run")
+    finished = command(python, path, tmp_path / "run")
     assert finished.returncode == 0
     assert "has finished" in finished.stderr
 

@@ -15,19 +15,12 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import faults
 import pytest
 from resumable_run import attempt, bits, written
 
 from mt.checkpoints import checkpoint
 from mt.training import determinism_trace
 
-PRELOADED = [
-    "mt.training.loop", "mt.decoding.engines.native", "mt.models.transformer",
-    "mt.training.objectives.cross_entropy", "mt.training.optimizers.adamw",
-    "mt.decoding.search.greedy", "mt.data.sources.demo", "safetensors.torch",
-    "sentencepiece", "sacrebleu", "torch.utils.tensorboard", "resumable_run",
-]  # fmt: skip
 SLOW = "*:*:sleep0.004"
 """At each step of each write: saves then fill most of the time."""
 MOST_KILLS = 5
@@ -72,7 +65,8 @@ class Torture:
     def run(self, name, run, fault="", kill_after=None):
         """An attempt, killed after so many seconds if it still runs then; whether it ended."""
         log = run.with_suffix(".log")
-        process = self.server.Process(target=attempt, args=(self.recipe(name), run, log, fault))
+        order = (self.recipe(name), run, log, fault, self.folder / "cache")
+        process = self.server.Process(target=attempt, args=order)
         process.start()
         process.join(kill_after if kill_after is not None else 120)
         if process.is_alive():
@@ -125,19 +119,8 @@ class Torture:
 
 
 @pytest.fixture(scope="module")
-def torture(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("torture")
-    here = Path(__file__)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MT_CACHE", str(folder / "cache"))
-        patch.setenv(
-            "PYTHONPATH", os.pathsep.join([str(here.parents[2]), str(here.parent), faults.FOLDER])
-        )
-        for library in ("OMP", "OPENBLAS", "MKL"):  # no threads before the forks
-            patch.setenv(f"{library}_NUM_THREADS", "1")
-        server = multiprocessing.get_context("forkserver")
-        server.set_forkserver_preload(PRELOADED)
-        yield Torture(folder, server)
+def torture(tmp_path_factory, process_server):
+    return Torture(tmp_path_factory.mktemp("torture"), process_server)
 
 
 def killed_at_random(torture, kills, seed, capsys):
@@ -188,9 +171,9 @@ def test_twenty_kills_at_random(torture, capsys):
 )
 def test_a_kill_within_a_save(torture, fault):
     run = torture.new("point")
-    assert not torture.run("ema", run, fault)
-    assert torture.run("ema", run)
-    torture.check("ema", run)
+    assert not torture.run("short", run, fault)
+    assert torture.run("short", run)
+    torture.check("short", run)
 
 
 @pytest.mark.torture

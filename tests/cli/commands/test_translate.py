@@ -24,8 +24,8 @@ REPOSITORY = Path(__file__).parents[3]
 HEAVY = ("datasets", "tensorboard", "sacrebleu", "pandas", "pyarrow", "rich", "torch._dynamo")
 
 
-def process(*arguments, **more):
-    command = [sys.executable, "-m", "mt", *map(str, arguments)]
+def process(python, *arguments, **more):
+    command = [python, "-m", "mt", *map(str, arguments)]
     return subprocess.Popen(
         command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, **more,
@@ -137,7 +137,7 @@ class TestTranslate:
         """T09."""
         if not Path("/dev/full").exists():
             pytest.skip("no /dev/full here")
-        done = mt("translate", run, "-o", "/dev/full", stdin=LINES * 500)
+        done = mt("translate", run, "-o", "/dev/full", stdin=LINES * 50)
         assert done.code == 5
         assert "mt: error[DISK-FULL] /dev/full" in done.err
 
@@ -166,7 +166,7 @@ class TestTranslate:
             assert (done.code, done.out) == (4, "")
             assert "MODEL-NAN" in done.err
 
-    def test_a_closed_standard_input_is_reported(self, run, mt, monkeypatch):
+    def test_a_closed_standard_input_is_reported(self, run):
         """T08."""
         closed = f"exec {sys.executable} -m mt translate {run} <&-"
         done = subprocess.run(["sh", "-c", closed], cwd=REPOSITORY, capture_output=True, text=True)
@@ -190,9 +190,9 @@ class TestTranslate:
         assert child.communicate() == (b"", b"")
         assert child.returncode == 0
 
-    def test_a_kill_leaves_no_file_under_the_name(self, run, tmp_path):
+    def test_a_kill_leaves_no_file_under_the_name(self, run, python, tmp_path):
         """T09."""
-        child = process("translate", run, "-o", tmp_path / "out", "--threads", 1)
+        child = process(python, "translate", run, "-o", tmp_path / "out", "--threads", 1)
         child.stdin.write(LINES.encode())
         child.stdin.flush()
         while not list(tmp_path.iterdir()):  # the hidden file: work has begun

@@ -8,11 +8,11 @@ import json
 import os
 import re
 import subprocess
-import sys
 import threading
 import urllib.parse
 from pathlib import Path
 
+import fork_server
 import pytest
 from source_sections import LANGUAGES, jsonl, pairs, refused
 
@@ -241,15 +241,15 @@ for section in json.loads(sys.argv[1]):
         found = [error.exit_code, *str(error).splitlines()]
     print(json.dumps(found))
 """
-"""Reads sections in a fresh process, as the endpoint is read when `datasets` is imported."""
+"""Reads sections in a process of its own, as the endpoint is read on importing `datasets`."""
 
 
-def read_apart(home, endpoint, sections, **environment):
+def read_apart(python, home, endpoint, sections, **environment):
     sections = [{"kind": "huggingface", "languages": LANGUAGES, **s} for s in sections]
-    return run_apart(READER, home, endpoint, sections, **environment)
+    return run_apart(python, READER, home, endpoint, sections, **environment)
 
 
-def run_apart(program, home, endpoint, arguments, **environment):
+def run_apart(python, program, home, endpoint, arguments, **environment):
     kept = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
     environment = {
         **kept, "HF_HOME": str(home), "HF_ENDPOINT": endpoint, "HF_TOKEN": "hf_secretsecret",
@@ -257,12 +257,22 @@ def run_apart(program, home, endpoint, arguments, **environment):
         "PYTHONPATH": str(Path(__file__).parents[3]), **environment,
     }  # fmt: skip
     done = subprocess.run(
-        [sys.executable, "-c", program, json.dumps(arguments)],
+        [python, "-c", program, json.dumps(arguments)],
         env=environment, capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "hf_secretsecret" not in done.stdout + done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory):
+    """Stands for Python with what `datasets` imports, but without `datasets`."""
+    modules = ["torch", "mt.data.streaming", "pyarrow.dataset", "pandas", "fsspec"]
+    folder = tmp_path_factory.mktemp("fork_server")
+    with fork_server.start(folder, modules) as address:
+        fork_server.client_script(folder / "python", address, fork_server.PYTHON)
+        yield str(folder / "python")
 
 
 @pytest.fixture(scope="module")
@@ -276,8 +286,8 @@ def hub():
     server.server_close()
 
 
-def test_the_hub_is_read_by_id_config_revision_and_split(hub, tmp_path):
-    told = read_apart(tmp_path, hub, [
+def test_the_hub_is_read_by_id_config_revision_and_split(hub, tmp_path, python):
+    told = read_apart(python, tmp_path, hub, [
         {"dataset": "lab/pairs"},
         {"dataset": "lab/pairs", "config": "de-en", "revision": COMMIT, "split": "test"},
         {"dataset": "lab/columns"},
@@ -290,11 +300,11 @@ def test_the_hub_is_read_by_id_config_revision_and_split(hub, tmp_path):
         [["zw ei", "two", "lab/columns/train[1:]:1"]],
     ]
     offline = [{"dataset": "lab/columns"}, {"dataset": "lab/pairs", "config": "de-en"}]
-    again = read_apart(tmp_path, hub, offline, HF_HUB_OFFLINE="1")
+    again = read_apart(python, tmp_path, hub, offline, HF_HUB_OFFLINE="1")
     assert again == [told[2], told[0]]
 
 
-def test_what_the_hub_does_not_have_is_reported(hub, tmp_path):
+def test_what_the_hub_does_not_have_is_reported(hub, tmp_path, python):
     sections = [
         {"dataset": "lab/none"},
         {"dataset": "lab/pairs", "revision": "v9"},
@@ -305,7 +315,7 @@ def test_what_the_hub_does_not_have_is_reported(hub, tmp_path):
         {"dataset": "lab/script"},
         {"dataset": "lab/broken"},
     ]
-    told = read_apart(tmp_path, hub, sections)
+    told = read_apart(python, tmp_path, hub, sections)
     assert [(code, message) for code, message, _ in told[:7]] == [
         (7, "mt: error[HUB-NONE] lab/none: Dataset 'lab/none' doesn't exist on the Hub or cannot "
             "be accessed."),
@@ -324,20 +334,20 @@ def test_what_the_hub_does_not_have_is_reported(hub, tmp_path):
     assert told[7][0] in (3, 7)
 
 
-def test_without_the_hub_it_says_what_to_see_to(hub, tmp_path):
-    (told,) = read_apart(tmp_path, hub, [{"dataset": "lab/pairs"}], HF_HUB_OFFLINE="1")
+def test_without_the_hub_it_says_what_to_see_to(hub, tmp_path, python):
+    (told,) = read_apart(python, tmp_path, hub, [{"dataset": "lab/pairs"}], HF_HUB_OFFLINE="1")
     assert told[0] == 7
     assert told[1].startswith("mt: error[HUB] lab/pairs: cannot be fetched (")
     for word in ("HTTPS_PROXY", "HF_ENDPOINT", "HF_TOKEN", "HF_HUB_OFFLINE"):
         assert word in told[2]
 
 
-def test_local_files_leave_nothing_outside_our_cache(tmp_path):
+def test_local_files_leave_nothing_outside_our_cache(tmp_path, python):
     (tmp_path / "a.parquet").write_bytes(parquet(ROWS))
     home, cache = tmp_path / "home", tmp_path / "cache"
     home.mkdir()
     section = {"files": [str(tmp_path / "a.parquet")]}
-    (told,) = read_apart(home / "hf", "x", [section], HOME=str(home), MT_CACHE=str(cache))
+    (told,) = read_apart(python, home / "hf", "x", [section], HOME=str(home), MT_CACHE=str(cache))
     assert [pair[:2] for pair in told] == [list(pair) for pair in READ]
     assert not list(home.rglob("*"))
     assert not list(cache.rglob("*.arrow"))
@@ -364,15 +374,15 @@ for section, ranks in json.loads(sys.argv[1]):
 """Streams sections as so many processes, and again from behind the first chunk."""
 
 
-def stream_apart(home, endpoint, *sections, ranks=1):
+def stream_apart(python, home, endpoint, *sections, ranks=1):
     common = {"kind": "huggingface", "languages": LANGUAGES}
     tasks = [[{**common, **section}, ranks] for section in sections]
-    return run_apart(STREAMER, home, endpoint, tasks)
+    return run_apart(python, STREAMER, home, endpoint, tasks)
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3])
-def test_the_hub_is_streamed_from_any_position(hub, tmp_path, ranks):
-    ((found, rest),) = stream_apart(tmp_path, hub, {"dataset": "lab/shards"}, ranks=ranks)
+def test_the_hub_is_streamed_from_any_position(hub, tmp_path, python, ranks):
+    ((found, rest),) = stream_apart(python, tmp_path, hub, {"dataset": "lab/shards"}, ranks=ranks)
     read = [tuple(pair) for chunks in found for pairs, _ in chunks for pair in pairs]
     assert sorted(read) == sorted((f"{k} {i}", f"{k}-{i}") for k in range(3) for i in range(300))
     assert len(rest) >= 1
@@ -381,9 +391,9 @@ def test_the_hub_is_streamed_from_any_position(hub, tmp_path, ranks):
     assert not kept & {".arrow", ".parquet"}
 
 
-def test_a_stream_of_the_hub_takes_a_split_a_config_and_columns(hub, tmp_path):
+def test_a_stream_of_the_hub_takes_a_split_a_config_and_columns(hub, tmp_path, python):
     told = stream_apart(
-        tmp_path, hub,
+        python, tmp_path, hub,
         {"dataset": "lab/pairs", "config": "de-en", "revision": COMMIT, "split": "test"},
         {"dataset": "lab/columns", "source": "de", "target": "en"},
     )  # fmt: skip
@@ -392,9 +402,9 @@ def test_a_stream_of_the_hub_takes_a_split_a_config_and_columns(hub, tmp_path):
     ]  # fmt: skip
 
 
-def test_what_a_stream_of_the_hub_cannot_read_is_reported(hub, tmp_path):
+def test_what_a_stream_of_the_hub_cannot_read_is_reported(hub, tmp_path, python):
     told = stream_apart(
-        tmp_path, hub, {"dataset": "lab/none"}, {"dataset": "lab/pairs", "config": "xx"},
+        python, tmp_path, hub, {"dataset": "lab/none"}, {"dataset": "lab/pairs", "config": "xx"},
         {"dataset": "lab/columns", "source": "q"}, {"dataset": "lab/shards", "split": "valid"},
         {"dataset": "lab/torn"}, {"dataset": "lab/lost"},
     )  # fmt: skip
@@ -413,6 +423,6 @@ def test_what_a_stream_of_the_hub_cannot_read_is_reported(hub, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_hub_that_does_not_answer_is_reported(tmp_path):
-    (told,) = read_apart(tmp_path, "http://127.0.0.1:9", [{"dataset": "lab/pairs"}])
+def test_a_hub_that_does_not_answer_is_reported(tmp_path, python):
+    (told,) = read_apart(python, tmp_path, "http://127.0.0.1:9", [{"dataset": "lab/pairs"}])
     assert (told[0], told[1][:31]) == (7, "mt: error[HUB] lab/pairs: canno")

@@ -58,9 +58,10 @@ def test_groups_avoid_the_tokens_of_those_before(diversity, settings):
     for seed, groups in itertools.product(range(6), (1, 2, 4)):
         table, asked = Table(seed, **settings), request(seed=seed, longest=8, n_best=groups)
         search = make("diverse", beams=groups, groups=groups, diversity=diversity)
+        found = texts(search(table, asked))
         for row, (source, longest) in enumerate(r[1:] for r in rows_of(asked)):
             true = plain_diverse(table, source, longest, groups, diversity)
-            assert set(texts(search(table, asked))[row]) == true
+            assert set(found[row]) == true
             assert diversity or len(true) <= 1
 
 

@@ -9,7 +9,14 @@ from mt.models.modules.attention import attend
 from mt.models.modules.kv_cache import KeyValueCache
 
 
-@pytest.mark.parametrize(("beams", "steps"), [(1, 9), (3, 30), (5, 40)])
+@pytest.mark.parametrize(
+    ("beams", "steps"),
+    [
+        (1, 9),
+        (3, 30),
+        pytest.param(5, 40, marks=pytest.mark.slow),
+    ],
+)
 def test_a_cache_attends_to_what_each_beam_decoded_and_to_its_source(beams, steps):
     """Reordered, dropped and fed several tokens at once, against histories kept one by one."""
     generator = torch.Generator().manual_seed(beams)
