@@ -146,7 +146,8 @@ def compare_with_original(
 def _compare_own_search(ours: TextTranslator, theirs: Engine, sample: Sample) -> list[int]:
     """Search with both as the recipe does; return the lines that differ by a tie.
 
-    A tie anywhere in the beam may lead to another translation, of about the same score.
+    A tie anywhere in the beam may lead to another translation, of about the same score. Lines that
+    their length limit ends are left out: what is left to do there, each program does otherwise.
 
     Raises:
         ModelError: the scores show that it is another search.
@@ -165,9 +166,13 @@ def _compare_own_search(ours: TextTranslator, theirs: Engine, sample: Sample) ->
     for line, found in enumerate(zip(ours_found, theirs_found, strict=True)):
         if found[0].tokens == found[1].tokens:
             continue
-        differing.append(line)
         ids = _target_ids(ours, *(each.tokens for each in found))
         source = _source_ids(ours, sample.lines[line], sample.language)
+        pieces = len(source) - 1 - len(ours.vocabulary.front(ours.target(sample.language)))
+        limit = int(config.max_length_ratio * pieces) + config.max_length_extra + 1
+        if max(map(len, ids)) >= limit:
+            continue
+        differing.append(line)
         log_probs = ours.searcher.force([(source, target) for target in ids])
         lengths = [float(length_divisor(config, len(each))) for each in log_probs]
         scores = [math.fsum(each) / by for each, by in zip(log_probs, lengths, strict=True)]

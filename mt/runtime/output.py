@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -77,8 +78,9 @@ def _standard_output() -> Iterator[Any]:
         if error.filename is not None:  # of another file
             raise
         console.discard_output()
+        code = "DISK-FULL" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "OUTPUT"
         what, advice = error.strerror or str(error), "send it to something that can be written"
-        raise MachineError("OUTPUT", "standard output", what, advice) from None
+        raise MachineError(code, "standard output", what, advice) from None
 
 
 def _resolve(path: Path) -> tuple[Path, int | None]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 import tiny_run
@@ -12,6 +14,7 @@ from exported_models import (
     ctranslate2,
 )
 
+from mt.config.plugins import plugin
 from mt.decoding.translate import open_engine
 from mt.decoding.types import EngineOptions
 from mt.errors import ConfigError, DataError, ModelError
@@ -37,6 +40,29 @@ def test_an_export_that_differs_is_an_error_and_leaves_nothing(run, tmp_path, mo
         export.export_model(run, "ctranslate2", tmp_path / "out")
     assert error.value.exit_code == 4
     assert list(tmp_path.iterdir()) == []
+
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+@pytest.mark.parametrize("lacking", [None, "beam_size"])
+def test_the_search_of_the_recipe_is_compared(lacking, tmp_path, monkeypatch):
+    """With beams that do not reach the other engine, another translation is found."""
+    engine = plugin("engines", "ctranslate2")
+
+    def settings(config, options, real=engine.settings):
+        found = real(config, options)
+        return found if lacking is None else {**found, lacking: 1}
+
+    monkeypatch.setattr(engine, "settings", settings)
+    run = shutil.copytree(GOLDEN / "transformer", tmp_path / "run", symlinks=True)
+    work = (run, "ctranslate2", tmp_path / "out")
+    if lacking is None:
+        assert export.export_model(*work, sample=GOLDEN / "source.txt").ties == ()
+        return
+    with pytest.raises(ModelError, match="by the search beam, and not by a tie"):
+        export.export_model(*work, sample=GOLDEN / "source.txt")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_quantised_export_that_translates_otherwise_is_an_error(run, tmp_path, monkeypatch):

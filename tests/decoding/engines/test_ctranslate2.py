@@ -22,13 +22,15 @@ from mt.export import export
 from mt.special_tokens import END, FIRST_PIECE
 
 ROOT = Path(__file__).parents[3]
+GOLDEN = ROOT / "tests" / "golden"
 engine_plugin = plugin("engines", "ctranslate2")
 ONE = EngineOptions(threads=1, precision="fp32")
 
 
 @pytest.fixture(scope="module")
-def folder(run):
-    return export.export_model(run, "ctranslate2").path
+def folder(run, tmp_path_factory):
+    out = tmp_path_factory.mktemp("ctranslate2") / "exported"
+    return export.export_model(run, "ctranslate2", out).path
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +81,23 @@ def test_no_reserved_piece_is_ever_found(theirs):
         assert len(each) == 4
         for one in each:
             assert min(one.tokens[:-1], default=FIRST_PIECE) >= FIRST_PIECE
+
+
+@pytest.mark.parametrize("search", [
+    {"kind": "greedy"}, {"beams": 1}, {"beams": 3}, {"beams": 8}, {"beams": 3, "min_length": 0},
+    {"beams": 8, "min_length": 12}, {"beams": 3, "length_penalty": 0.0},
+])  # fmt: skip
+def test_both_engines_search_alike(search, tmp_path):
+    """With a trained model, whose hypotheses end by themselves."""
+    run = shutil.copytree(GOLDEN / "transformer", tmp_path / "run", symlinks=True)
+    export.export_model(run, "ctranslate2", tmp_path / "out", sample=GOLDEN / "source.txt")
+    lines = (GOLDEN / "source.txt").read_text().splitlines()
+    found = []
+    for path in (run, tmp_path / "out"):
+        engine = open_engine(path, options(search=search))
+        found.append([(each.tokens, each.text) for each in engine.translate(lines)])
+    assert found[0] == found[1]
+    assert all(len(tokens) >= search.get("min_length", 1) for tokens, _ in found[0])
 
 
 def test_forced_scores_are_ours(ours, theirs):
