@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 from pydantic import create_model
 
 from mt.checkpoints.train_state import TrainState
+from mt.config.plugins import trust_recipe
 from mt.config.recipe import Recipe
 from mt.config.validation import validate
 from mt.config.yaml_reader import parse
@@ -166,6 +167,7 @@ def parse_recipe(text: str, name: str, folder: Path) -> Recipe:
 
 def _parse_recipe(text: str, name: str, folder: Path) -> Recipe:
     document = parse(text, name, folder)
+    trust_recipe(document.value)
     model = document.value.get("model")
     gates = model.get("head_gates") if isinstance(model, dict) else None
     if isinstance(model, dict) and isinstance(gates, dict) and gates.get("kind") == "topk":

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
-from typer import Argument, Option
+from typer import Argument, Context, Option
 
 from mt.errors import ConfigError
 
@@ -60,6 +60,24 @@ Fresh = Annotated[bool, Option("--fresh", help="Start over; an older run is rena
 Force = Annotated[bool, Option("--force", help="Replace output that exists already.")]
 Strict = Annotated[
     bool, Option("--strict", help="Exit with 3 at a line that is too long for the model.")
+]
+
+
+def _trust(context: Context, trust: bool) -> bool:
+    """Trust the models of a command until it ends."""
+    from mt.config.plugins import trust_models
+
+    context.with_resource(trust_models(trust))
+    return trust
+
+
+Trust = Annotated[
+    bool,
+    Option(
+        "--trust",
+        callback=_trust,
+        help="Import the modules that the model's recipe names; they can do anything.",
+    ),
 ]
 NewRun = Annotated[
     Path | None, Option(metavar="DIR", help="The run directory; default runs/<config name>.")

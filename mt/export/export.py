@@ -13,7 +13,7 @@ from typing import Annotated, Any, cast
 
 from mt.checkpoints import bundle, checkpoint
 from mt.checkpoints.run_directory import LoadedModel
-from mt.config.plugins import Plugin, plugin, plugins
+from mt.config.plugins import Plugin, plugin, plugins, trust_kinds
 from mt.config.section import Variant
 from mt.config.validation import validate_section
 from mt.config.yaml_reader import Location
@@ -69,6 +69,7 @@ def export_model(
         ConfigError: the target cannot express the model, or `out` exists.
         ModelError: the export differs from the model; nothing is left behind.
     """
+    trust_kinds([kind])
     config = _exporter_config(kind, settings or {})
     opened = bundle.open_loaded_model(path, choice)
     exporter = plugin("exporters", kind)

@@ -53,6 +53,7 @@ def command(
     precision: cli.Precision = None,
     to: cli.To = None,
     device: cli.Device = None,
+    trust: cli.Trust = False,
 ) -> None:
     """Show what each head of a model attends to while it translates a sentence.
 

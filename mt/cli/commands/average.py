@@ -6,7 +6,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from mt.cli.options import Force, RunFolder
+from mt.cli.options import Force, RunFolder, Trust
 
 
 def command(
@@ -19,6 +19,7 @@ def command(
         int, Option(metavar="N", min=2, help="Average the last N checkpoints, or all there are.")
     ] = 5,
     force: Force = False,
+    trust: Trust = False,
 ) -> None:
     """Average the weights of checkpoints of one run, into its checkpoints/average.
 

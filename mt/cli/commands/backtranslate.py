@@ -30,6 +30,7 @@ def command(
     sets: cli.EngineSets = None,
     checkpoint: cli.Checkpoint = None,
     device: cli.Device = None,
+    trust: cli.Trust = False,
 ) -> None:
     """Translate text of your target language back into your source language.
 

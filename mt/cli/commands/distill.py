@@ -46,6 +46,7 @@ def command(
         bool, Option("--no-train", help="Translate only; mt train then trains the student.")
     ] = False,
     fresh: cli.Fresh = False,
+    trust: cli.Trust = False,
 ) -> None:
     """Train a student, for example with fewer layers, on the output of a trained teacher.
 

@@ -37,6 +37,7 @@ def command(
     sets: cli.EngineSets = None,
     checkpoint: cli.Checkpoint = None,
     device: cli.Device = None,
+    trust: cli.Trust = False,
 ) -> None:
     """Score a model with sacreBLEU: BLEU, chrF2 and TER, each with its signature.
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from mt.cli.options import Checkpoint, RecipeSets
+from mt.cli.options import Checkpoint, RecipeSets, Trust
 
 
 def command(
@@ -37,6 +37,7 @@ def command(
     ] = None,
     sets: RecipeSets = None,
     checkpoint: Checkpoint = None,
+    trust: Trust = False,
 ) -> None:
     """Remove the least important parts of a trained model, into a new and smaller run.
 

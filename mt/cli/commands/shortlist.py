@@ -6,7 +6,7 @@ from typing import Annotated
 
 from typer import Option
 
-from mt.cli.options import RunFolder
+from mt.cli.options import RunFolder, Trust
 
 
 def command(
@@ -20,6 +20,7 @@ def command(
     pairs: Annotated[
         int, Option(metavar="N", min=1, help="Most training pairs to learn from.")
     ] = 200_000,
+    trust: Trust = False,
 ) -> None:
     """Learn a lexical shortlist: the likely target pieces of each source piece.
 

@@ -79,6 +79,7 @@ def command(
     sets: cli.EngineSets = None,
     checkpoint: cli.Checkpoint = None,
     device: cli.Device = None,
+    trust: cli.Trust = False,
 ) -> None:
     """Translate text: one line in, one line out, in order; blank lines stay blank.
 

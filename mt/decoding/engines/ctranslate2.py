@@ -14,9 +14,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, TypeAdapter
 
-from mt.config.plugins import plugin
+from mt.config.plugins import Plugin, trust_recipe
 from mt.config.schema import Languages, SearchConfig
 from mt.decoding.batching import length_batches
 from mt.decoding.text_translator import Profile, TextTranslator
@@ -34,6 +34,9 @@ TYPES = {None: "default", "auto": "default", "fp32": "float32", "bf16": "bfloat1
 TYPES |= {"fp16": "float16"}
 """CTranslate2's names of `runtime.precision`; the default is the type of the stored weights."""
 EXPORT_AGAIN = "export the run again with mt export RUN --to ctranslate2"
+
+
+SEARCH = TypeAdapter[SearchConfig](Annotated[SearchConfig, Plugin("search")])
 
 
 class Search(JsonObject):
@@ -84,13 +87,13 @@ def open(path: Path, options: EngineOptions) -> Engine:
     if vocabulary.digest != metadata.get("vocabulary"):
         raise _damaged(path, "it holds another model's vocabulary")
     _check_files(path, metadata)
+    trust_recipe(metadata["search"])
     try:
-        search = metadata["search"]
         profile = Profile(
             languages=Languages.model_validate(metadata["languages"]),
             longest=metadata["longest"],
             positions=metadata["positions"],
-            search=plugin("search", search["kind"]).Config.model_validate(search),
+            search=SEARCH.validate_python(metadata["search"], context={"name": path / ABOUT}),
         )
     except ValueError as error:
         raise _damaged(path / ABOUT, f"damaged ({str(error).splitlines()[0]})") from None
