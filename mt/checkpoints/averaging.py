@@ -15,7 +15,6 @@ from mt.checkpoints.checkpoint import (
     save_checkpoint,
 )
 from mt.checkpoints.run_directory import AVERAGE, choose_checkpoint, open_run, step_folders
-from mt.config.plugins import plugin
 from mt.errors import ModelError
 from mt.runtime import files, model_files
 
@@ -68,8 +67,7 @@ def average_checkpoints(
             raise ModelError("AVERAGE-FEW", run, what, advice)
         opened = [open_run(folder) for folder in folders]
         newest = opened[-1]
-        config = newest.recipe.model
-        model = plugin("models", config.kind).build(config, newest.vocabulary)
+        model = newest.build()
         load_mean(folders, model)
         manifest = model_files.read_json(newest.folder / MANIFEST, Manifest)
         metadata = {key: manifest[key] for key in manifest.keys() - {"format", "step", "files"}}

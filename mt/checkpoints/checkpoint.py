@@ -214,17 +214,14 @@ def load_into(model: nn.Module, weights: dict[str, Tensor], where: Path) -> None
     """
     import torch
 
+    from mt.checkpoints.tensor_shapes import check_shapes
+
     named = dict(model.named_parameters())
-    problems = [(where, f"{key}: missing") for key in named.keys() - weights.keys()]
-    problems += [(where, f"{key}: unknown") for key in weights.keys() - named.keys()]
-    for key in named.keys() & weights.keys():
-        shape, expected = tuple(weights[key].shape), tuple(named[key].shape)
-        if shape != expected:
-            problems.append((where, f"{key}: is {shape}, the model wants {expected}"))
-    if problems:
-        (place, what), *others = sorted(problems, key=lambda p: p[1])[:10]
-        advice = "the run's config.yaml and its checkpoints do not belong together"
-        raise ModelError("CKPT-SHAPE", place, what, advice, others)
+    wanted, given = (
+        {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        for tensors in (named, weights)
+    )
+    check_shapes(wanted, given, where)
     with torch.no_grad():
         for key, parameter in named.items():
             parameter.copy_(distributed.distribute_like(weights[key], parameter))

@@ -141,8 +141,7 @@ class LoadedModel:
         from safetensors import SafetensorError
         from safetensors.torch import load
 
-        model = plugin("models", self.recipe.model.kind).build(self.recipe.model, self.vocabulary)
-        data = self.serialised
+        model, data = self.build(), self.serialised
         try:
             weights = checkpoint.load_weights(self.folder) if data is None else load(data)
         except SafetensorError as error:
@@ -152,6 +151,20 @@ class LoadedModel:
             ) from None
         checkpoint.load_into(model, weights, self.folder)
         return model
+
+    def build(self) -> nn.Module:
+        """Build the model without its weights; a ModelError when those have other sizes."""
+        from mt.checkpoints.tensor_shapes import build_checked, read_shapes
+
+        config, data = self.recipe.model, self.serialised
+        try:
+            given = read_shapes(self.folder / checkpoint.MODEL if data is None else data)
+        except (OSError, ValueError) as error:
+            what, advice = f"{checkpoint.MODEL}: {error}", "restore the file from a copy"
+            raise ModelError("CKPT-DAMAGED", self.folder, what, advice) from None
+        module = plugin("models", config.kind)
+        own = "." in config.kind
+        return build_checked(lambda: module.build(config, self.vocabulary), given, self.folder, own)
 
 
 def locate(path: Path) -> tuple[Path, Path | None] | None:

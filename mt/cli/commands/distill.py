@@ -37,7 +37,13 @@ def command(
         bool, Option("--keep-original", help="Train on the original pairs, too.")
     ] = False,
     beams: Annotated[
-        int | None, Option(metavar="N", min=1, help="Beams of the teacher; default its recipe's.")
+        int | None,
+        Option(
+            metavar="N",
+            min=1,
+            max=cli.MAX_HYPOTHESES,
+            help="Beams of the teacher; default its recipe's.",
+        ),
     ] = None,
     processes: cli.AutoProcesses = None,
     threads: cli.Threads = None,

@@ -28,7 +28,10 @@ def command(
     ] = None,
     as_json: Annotated[bool, Option("--json", help="Print JSON instead of a table.")] = False,
     show: Annotated[
-        int, Option(metavar="N", help="Also show N translations of each test set.", min=0)
+        int,
+        Option(
+            metavar="N", help="Also show N translations of each test set.", min=0, max=cli.MAX_COUNT
+        ),
     ] = 0,
     processes: cli.Processes = 1,
     threads: cli.Threads = None,
