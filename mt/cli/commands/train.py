@@ -28,7 +28,7 @@ def command(
 
     \b
     Example:  mt train configs/demo.yaml --set training.max_minutes=10 --run runs/short
-              torchrun --nproc-per-node 2 -m mt train configs/demo.yaml
+              torchrun --nproc-per-node 2 -m -- mt train configs/demo.yaml
     """
     from mt.config import recipe
     from mt.runtime import distributed
