@@ -1,4 +1,4 @@
-"""`mt`, `python -m mt` and `torchrun -m mt` are the command `mt`.
+"""`mt`, `python -m mt` and `torchrun -m -- mt` are the command `mt`.
 
 Nothing heavy is imported before Ctrl-C is safe.
 """

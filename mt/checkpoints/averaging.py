@@ -7,11 +7,16 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mt.checkpoints.checkpoint import MANIFEST, load_into, load_weights, save_checkpoint
+from mt.checkpoints.checkpoint import (
+    MANIFEST,
+    Manifest,
+    load_into,
+    load_weights,
+    save_checkpoint,
+)
 from mt.checkpoints.run_directory import AVERAGE, choose_checkpoint, open_run, step_folders
-from mt.config.plugins import plugin
 from mt.errors import ModelError
-from mt.runtime import files
+from mt.runtime import files, model_files
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -62,10 +67,9 @@ def average_checkpoints(
             raise ModelError("AVERAGE-FEW", run, what, advice)
         opened = [open_run(folder) for folder in folders]
         newest = opened[-1]
-        config = newest.recipe.model
-        model = plugin("models", config.kind).build(config, newest.vocabulary)
+        model = newest.build()
         load_mean(folders, model)
-        manifest = files.read_json(newest.folder / MANIFEST)
+        manifest = model_files.read_json(newest.folder / MANIFEST, Manifest)
         metadata = {key: manifest[key] for key in manifest.keys() - {"format", "step", "files"}}
         metadata["averaged"] = [folder.name for folder in folders]
         state = dataclasses.replace(newest.state, best=None, best_criteria=None, best_step=None)

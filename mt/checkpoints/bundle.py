@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,11 +21,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mt.checkpoints import checkpoint, run_directory
-from mt.checkpoints.checkpoint import MANIFEST, MAX_JSON, MODEL, STATE
-from mt.checkpoints.run_directory import LoadedModel, run_of
+from mt.checkpoints.checkpoint import FILE_NAME, MANIFEST, MODEL, STATE, Manifest
+from mt.checkpoints.run_directory import LoadedModel, Report, Resolved, run_of
 from mt.config.recipe import Recipe
 from mt.errors import ConfigError, ModelError
-from mt.runtime import files
+from mt.runtime import files, model_files
+from mt.runtime.model_files import MAX_JSON, JsonObject
 from mt.vocabulary.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -135,8 +135,11 @@ def is_bundle(path: Path) -> bool:
     """Whether `path` is a file with the name or the first bytes of a bundle."""
     if not path.is_file():
         return False
-    with open(path, "rb") as stream:
-        return path.suffix == ".mt" or stream.read(4) == b"PK\x03\x04"
+    try:
+        with open(path, "rb") as stream:
+            return path.suffix == ".mt" or stream.read(4) == b"PK\x03\x04"
+    except OSError:  # opening it reports why
+        return True
 
 
 def open_loaded_model(path: Path, choice: str | None = None) -> LoadedModel:
@@ -154,12 +157,18 @@ def open_loaded_model(path: Path, choice: str | None = None) -> LoadedModel:
     with _open_archive(path) as archive:
         _verify(path, archive)
         inside = zipfile.Path(archive)
-        names = ("resolved", "report", "scores")
+        shapes = {"resolved": Resolved, "report": Report, "scores": None}
         return LoadedModel(
             path, path, _parse_recipe(path, archive), Vocabulary.load(inside),
             checkpoint.read_state(inside), serialised=archive.read(MODEL),
-            **{name: files.read_json(inside / f"{name}.json") for name in names},
+            **{name: _read_json(inside / f"{name}.json", shape) for name, shape in shapes.items()},
         )  # fmt: skip
+
+
+def _read_json(
+    path: zipfile.Path, shape: type[JsonObject] | None, newest: int | None = None
+) -> dict[str, Any]:
+    return model_files.read_json(path, shape, code="BUNDLE-DAMAGED", advice=_AGAIN, newest=newest)
 
 
 def _parse_recipe(path: Path, archive: zipfile.ZipFile) -> Recipe:
@@ -191,7 +200,7 @@ def _archive_problem(archive: zipfile.ZipFile) -> str | None:
     if len(members) > MAX_MEMBERS or len(set(names)) != len(names):
         return "too many members, or one twice"
     for member in members:
-        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", member.filename):
+        if not FILE_NAME.fullmatch(member.filename):
             return f"a member called {member.filename!r}"
         if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
             return f"{member.filename} is compressed or encrypted"
@@ -204,11 +213,8 @@ def _archive_problem(archive: zipfile.ZipFile) -> str | None:
 
 def _verify(path: Path, archive: zipfile.ZipFile) -> None:
     """Compare every byte with the manifest; raise a ModelError when one differs."""
-    manifest = json.loads(archive.read(MANIFEST))
-    if int(manifest["format"]) > FORMAT:
-        what = f"made by a newer mt (format {manifest['format']}, this one reads {FORMAT})"
-        raise ModelError("BUNDLE-NEWER", path, what, "use a newer mt")
-    listed = dict(manifest["files"])
+    manifest = _read_json(zipfile.Path(archive) / MANIFEST, Manifest, FORMAT)
+    listed = manifest["files"]
     sizes = {member.filename: member.file_size for member in archive.infolist()}
     wrong = sorted(listed.keys() ^ (sizes.keys() - {MANIFEST}))
     if wrong:

@@ -9,28 +9,51 @@ A checkpoint is a folder whose MANIFEST.json, written last, agrees with every fi
 
 from __future__ import annotations
 
+import functools
 import json
+import re
 import zipfile
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+from pydantic import create_model
 
 from mt.checkpoints.train_state import TrainState
+from mt.config.plugins import trust_recipe
 from mt.config.recipe import Recipe
 from mt.config.validation import validate
 from mt.config.yaml_reader import parse
-from mt.errors import ModelError
-from mt.runtime import distributed, files
+from mt.errors import ConfigError, ModelError
+from mt.runtime import distributed, files, model_files
 from mt.runtime.distributed import SINGLE, World
+from mt.runtime.model_files import JsonObject
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.optim import Optimizer
 
 FORMAT = 1
-MAX_JSON = 10 << 20
 MODEL, TRAINING = "model.safetensors", "training.safetensors"
 STATE, MANIFEST = "state.json", "MANIFEST.json"
+
+
+FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
+"""The names that a manifest may list."""
+
+
+class FileFacts(JsonObject):
+    """What a manifest lists of a file."""
+
+    sha256: str
+    bytes: int
+
+
+class Manifest(JsonObject):
+    """`MANIFEST.json` of a checkpoint or a bundle."""
+
+    format: int
+    files: dict[str, FileFacts]
 
 
 # -------------------------------------------------------------------------------- saving
@@ -109,32 +132,42 @@ def training_tensors(
 def integrity_error(folder: Path, training: bool = True) -> str | None:
     """Return why a folder is no sound checkpoint, or None; `training`: also read that file."""
     manifest_path = folder / MANIFEST
-    if not manifest_path.is_file() or manifest_path.stat().st_size > MAX_JSON:
+    if not manifest_path.is_file():
         return f"{MANIFEST} is missing"
     try:
-        manifest = files.read_json(manifest_path)
-        listed = dict(manifest["files"])
-        version = int(manifest["format"])
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return f"{MANIFEST} is damaged"
-    if version > FORMAT:
-        return f"made by a newer mt (format {version}, this one reads {FORMAT})"
+        manifest = model_files.read_json(manifest_path, Manifest, newest=FORMAT)
+    except ModelError as error:
+        return error.problems[0][1] if error.code.endswith("NEWER") else f"{MANIFEST} is damaged"
+    listed = manifest["files"]
     for name, facts in listed.items():
         path = folder / name
-        if Path(name).name != name or path.is_symlink() or not path.is_file():
+        if not FILE_NAME.fullmatch(name) or path.is_symlink() or not path.is_file():
             return f"{name} is missing or not a file"
-        if path.stat().st_size != facts.get("bytes"):
-            return f"{name} size {path.stat().st_size}, manifest says {facts.get('bytes')}"
+        if path.stat().st_size != facts["bytes"]:
+            return f"{name} size {path.stat().st_size}, manifest says {facts['bytes']}"
         if name == TRAINING and not training:
             continue
-        if files.sha256(path) != facts.get("sha256"):
+        if files.sha256(path) != facts["sha256"]:
             return f"{name} does not have the bytes that the manifest says"
     return None if MODEL in listed and STATE in listed else f"{MANIFEST} lists no model"
 
 
 def parse_recipe(text: str, name: str, folder: Path) -> Recipe:
-    """Parse the recipe of a run or bundle; head gates of kind `topk` are mixture_of_heads now."""
+    """Parse the recipe of a run or bundle; head gates of kind `topk` are mixture_of_heads now.
+
+    Raises:
+        ModelError: it is damaged; the codes are those of a recipe that the user has written.
+    """
+    try:
+        return _parse_recipe(text, name, folder)
+    except ConfigError as error:
+        (where, what), *others = error.problems
+        raise ModelError(error.code, where, what, error.advice, others) from None
+
+
+def _parse_recipe(text: str, name: str, folder: Path) -> Recipe:
     document = parse(text, name, folder)
+    trust_recipe(document.value)
     model = document.value.get("model")
     gates = model.get("head_gates") if isinstance(model, dict) else None
     if isinstance(model, dict) and isinstance(gates, dict) and gates.get("kind") == "topk":
@@ -148,9 +181,22 @@ def parse_recipe(text: str, name: str, folder: Path) -> Recipe:
 
 
 def read_state(folder: Path | zipfile.Path) -> TrainState:
-    """Read the state of a sound checkpoint; ignore fields of other versions."""
+    """Read the state of a sound checkpoint; ignore fields of other versions.
+
+    Raises:
+        ModelError: it is missing or damaged.
+    """
     names = {each.name for each in fields(TrainState)}
-    return TrainState(**{k: v for k, v in files.read_json(folder / STATE).items() if k in names})
+    state = model_files.read_json(folder / STATE, _state_shape())
+    return TrainState(**{key: value for key, value in state.items() if key in names})
+
+
+@functools.cache
+def _state_shape() -> type[JsonObject]:
+    """Return the types of the fields of a TrainState."""
+    types = get_type_hints(TrainState)
+    every: dict[str, Any] = {f.name: (types[f.name], f.default) for f in fields(TrainState)}
+    return create_model("State", __base__=JsonObject, **every)
 
 
 def load_weights(folder: Path) -> dict[str, Tensor]:
@@ -168,17 +214,14 @@ def load_into(model: nn.Module, weights: dict[str, Tensor], where: Path) -> None
     """
     import torch
 
+    from mt.checkpoints.tensor_shapes import check_shapes
+
     named = dict(model.named_parameters())
-    problems = [(where, f"{key}: missing") for key in named.keys() - weights.keys()]
-    problems += [(where, f"{key}: unknown") for key in weights.keys() - named.keys()]
-    for key in named.keys() & weights.keys():
-        shape, expected = tuple(weights[key].shape), tuple(named[key].shape)
-        if shape != expected:
-            problems.append((where, f"{key}: is {shape}, the model wants {expected}"))
-    if problems:
-        (place, what), *others = sorted(problems, key=lambda p: p[1])[:10]
-        advice = "the run's config.yaml and its checkpoints do not belong together"
-        raise ModelError("CKPT-SHAPE", place, what, advice, others)
+    wanted, given = (
+        {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        for tensors in (named, weights)
+    )
+    check_shapes(wanted, given, where)
     with torch.no_grad():
         for key, parameter in named.items():
             parameter.copy_(distributed.distribute_like(weights[key], parameter))

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
+from pydantic import Field
 
 from mt.checkpoints import checkpoint
 from mt.checkpoints.train_state import TrainState
 from mt.config.plugins import plugin
 from mt.config.recipe import Recipe, dump
 from mt.errors import ModelError
-from mt.runtime import files
+from mt.runtime import files, model_files
+from mt.runtime.model_files import JsonObject
 from mt.vocabulary.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -26,10 +26,46 @@ if TYPE_CHECKING:
 
 BEST = "best"
 """The file in a run directory that names its best checkpoint, `checkpoints/step-...`."""
-MAX_BEST = 1000
-"""Most bytes of the file RUN/best."""
 AVERAGE = "average"
 """The folder name of the average of the last checkpoints."""
+_RESTORE = "a run directory holds config.yaml, resolved.json and a vocabulary; restore it"
+
+
+class Resolved(JsonObject):
+    """`resolved.json`: what autotuning chose."""
+
+    device: str = ""
+    threads: Annotated[int, Field(ge=1, le=1024)] = 1
+    micro_tokens: Annotated[int, Field(ge=1)] = 1
+    shapes: list[Annotated[list[int], Field(min_length=3, max_length=3)]] = Field(
+        default_factory=list
+    )
+    compile: bool = False
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    processes: Annotated[int, Field(ge=1)] = 1
+    sharding: str = "none"
+    torch: str = ""
+
+
+class _InputFile(JsonObject):
+    """A file that a corpus was read from."""
+
+    path: str = ""
+    sha256: str = ""
+
+
+class _CorpusFacts(JsonObject):
+    """What the report says of a corpus."""
+
+    files: dict[str, _InputFile] | None = None
+    pairs: int | None = None
+
+
+class Report(JsonObject):
+    """`report.json` of the prepared data."""
+
+    corpora: dict[str, _CorpusFacts] | None = None
+    held_out: dict[str, _CorpusFacts] | None = None
 
 
 def delete_old_checkpoints(
@@ -46,7 +82,7 @@ def delete_old_checkpoints(
 def _is_planned(folder: Path, planned: Callable[[TrainState], bool]) -> bool:
     try:
         return planned(checkpoint.read_state(folder))
-    except (OSError, ValueError, TypeError):
+    except ModelError:
         return True  # a damaged one is deleted when it is old
 
 
@@ -105,8 +141,7 @@ class LoadedModel:
         from safetensors import SafetensorError
         from safetensors.torch import load
 
-        model = plugin("models", self.recipe.model.kind).build(self.recipe.model, self.vocabulary)
-        data = self.serialised
+        model, data = self.build(), self.serialised
         try:
             weights = checkpoint.load_weights(self.folder) if data is None else load(data)
         except SafetensorError as error:
@@ -116,6 +151,20 @@ class LoadedModel:
             ) from None
         checkpoint.load_into(model, weights, self.folder)
         return model
+
+    def build(self) -> nn.Module:
+        """Build the model without its weights; a ModelError when those have other sizes."""
+        from mt.checkpoints.tensor_shapes import build_checked, read_shapes
+
+        config, data = self.recipe.model, self.serialised
+        try:
+            given = read_shapes(self.folder / checkpoint.MODEL if data is None else data)
+        except (OSError, ValueError) as error:
+            what, advice = f"{checkpoint.MODEL}: {error}", "restore the file from a copy"
+            raise ModelError("CKPT-DAMAGED", self.folder, what, advice) from None
+        module = plugin("models", config.kind)
+        own = "." in config.kind
+        return build_checked(lambda: module.build(config, self.vocabulary), given, self.folder, own)
 
 
 def locate(path: Path) -> tuple[Path, Path | None] | None:
@@ -158,21 +207,30 @@ def open_run(path: Path, choice: str | None = None) -> LoadedModel:
     if why:
         advice = "choose another with --checkpoint, or restore the files from a copy"
         raise ModelError("CKPT-HASH", folder, why, advice)
-    report = run / "report.json"
     return LoadedModel(
         run, folder, read_recipe(run), Vocabulary.load(run), checkpoint.read_state(folder),
-        resolved=json.loads(_read_text(run / "resolved.json")),
-        report=json.loads(_read_text(report)) if report.exists() else {},
+        resolved=model_files.read_json(run / "resolved.json", Resolved, advice=_RESTORE),
+        report=read_report(run),
     )  # fmt: skip
+
+
+def read_report(run: Path) -> dict[str, Any]:
+    """Read `report.json` of a run; a run may have none."""
+    path = run / "report.json"
+    return model_files.read_json(path, Report) if path.exists() else {}
 
 
 def choose_checkpoint(run: Path, choice: str | None) -> Path:
     """Return the folder of a checkpoint; by default of the best, else of the last."""
-    best, folder = best_checkpoint(run), run / "checkpoints"
-    steps = step_folders(run)
+    folder, steps = run / "checkpoints", step_folders(run)
     names = [step.name for step in steps]
-    if choice in (None, "best") and best:
-        return best
+    if choice in (None, "best"):
+        best = best_checkpoint(run)
+        if best:
+            return best
+        if os.path.lexists(run / BEST) and steps:
+            advice = "choose one with --checkpoint last or step-N, or restore the file"
+            raise ModelError("RUN-DAMAGED", run / BEST, "names no checkpoint of this run", advice)
     if choice in (None, "last") and steps:
         return steps[-1]
     if choice == AVERAGE and (folder / AVERAGE).is_dir():
@@ -189,15 +247,7 @@ def choose_checkpoint(run: Path, choice: str | None) -> Path:
 def read_recipe(run: Path) -> Recipe:
     """Read the recipe that a run was begun or last resumed with."""
     path = run / "config.yaml"
-    return checkpoint.parse_recipe(_read_text(path), str(path), run)
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        advice = "a run directory holds config.yaml, resolved.json and a vocabulary; restore it"
-        raise ModelError("RUN-DAMAGED", path, f"cannot be read ({error})", advice) from None
+    return checkpoint.parse_recipe(model_files.read_text(path, advice=_RESTORE), str(path), run)
 
 
 def create_run(run: Path, recipe: Recipe, vocabulary: Vocabulary, resolved: dict[str, Any]) -> None:
@@ -238,21 +288,22 @@ def mark_best(run: Path, folder: Path) -> None:
 
 
 def best_checkpoint(run: Path) -> Path | None:
-    """Return the checkpoint folder that RUN/best names; None without one.
+    """Return the checkpoint folder that RUN/best names; None when it names none.
 
     Earlier versions made a link of it; `cp -rL` makes a folder of that.
     """
     path = run / BEST
-    name = ""
-    if path.is_symlink():
-        name = path.readlink().name
-    elif path.is_file() and path.stat().st_size < MAX_BEST:
-        name = Path(path.read_text(encoding="utf-8", errors="replace").strip()).name
-    elif path.is_dir():
-        with contextlib.suppress(OSError, ValueError, TypeError):
+    try:
+        if path.is_symlink():
+            name = path.readlink().name
+        elif path.is_dir():
             name = checkpoint.checkpoint_name(checkpoint.read_state(path).step)
+        else:
+            name = Path(model_files.read_text(path).strip()).name
+    except (ModelError, OSError):
+        return None
     folder = run / "checkpoints" / name
-    return folder if name and folder.is_dir() else None
+    return folder if checkpoint.FILE_NAME.fullmatch(name) and folder.is_dir() else None
 
 
 def differing_keys(

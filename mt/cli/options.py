@@ -8,9 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
-from typer import Argument, Option
+from typer import Argument, Context, Option
 
 from mt.errors import ConfigError
+
+MAX_PROCESSES, MAX_HYPOTHESES, MAX_COUNT = 4096, 10_000, 10**9
+"""The bounds of integer options, those of `mt/config/section.py` for keys of recipes."""
+MAX_SEED = 2**31 - 1
+"""Of seeds, as of those in a recipe."""
 
 if TYPE_CHECKING:
     from mt.decoding.types import EngineOptions
@@ -45,13 +50,26 @@ Precision = Annotated[
     str | None, Option(metavar="NAME", help="auto, fp32, bf16 or fp16; default auto.")
 ]
 Processes = Annotated[
-    int, Option(metavar="N", min=1, help="Share the work among N processes, each with a model.")
+    int,
+    Option(
+        metavar="N",
+        min=1,
+        max=MAX_PROCESSES,
+        help="Share the work among N processes, each with a model.",
+    ),
 ]
 AutoProcesses = Annotated[
-    int | None, Option(metavar="N", min=1, help="Translating processes; default one per CPU core.")
+    int | None,
+    Option(
+        metavar="N",
+        min=1,
+        max=MAX_PROCESSES,
+        help="Translating processes; default one per CPU core.",
+    ),
 ]
 Threads = Annotated[
-    int | None, Option(metavar="N", min=1, help="CPU threads of a process; default one per core.")
+    int | None,
+    Option(metavar="N", min=1, max=1024, help="CPU threads of a process; default one per core."),
 ]
 To = Annotated[
     str | None, Option("--to", metavar="LANGUAGE", help="Target of a multilingual model, say de.")
@@ -60,6 +78,24 @@ Fresh = Annotated[bool, Option("--fresh", help="Start over; an older run is rena
 Force = Annotated[bool, Option("--force", help="Replace output that exists already.")]
 Strict = Annotated[
     bool, Option("--strict", help="Exit with 3 at a line that is too long for the model.")
+]
+
+
+def _trust(context: Context, trust: bool) -> bool:
+    """Trust the models of a command until it ends."""
+    from mt.config.plugins import trust_models
+
+    context.with_resource(trust_models(trust))
+    return trust
+
+
+Trust = Annotated[
+    bool,
+    Option(
+        "--trust",
+        callback=_trust,
+        help="Import the modules that the model's recipe names; they can do anything.",
+    ),
 ]
 NewRun = Annotated[
     Path | None, Option(metavar="DIR", help="The run directory; default runs/<config name>.")

@@ -79,7 +79,8 @@ def make_plan(
         raise ConfigError("DISTILL", "--keep-original", what, "leave it out")
     if os.environ.get("WORLD_SIZE", "1") != "1":
         what = "it is one process until the student trains"
-        advice = "use --no-train, then torchrun -m mt train RUN/distilled/student.yaml --run RUN"
+        command = "torchrun -m -- mt train RUN/distilled/student.yaml --run RUN"
+        advice = f"use --no-train, then {command}"
         raise ConfigError("DISTILL", "mt distill", what, advice)
     vocabulary = _load_vocabulary(teacher)
     if level != "sequence":

@@ -20,7 +20,8 @@ from mt.checkpoints import checkpoint, run_directory
 from mt.checkpoints.run_directory import LoadedModel
 from mt.checkpoints.train_state import TrainState
 from mt.compression import head_importance
-from mt.config.recipe import Recipe, dump
+from mt.config.plugins import plugin
+from mt.config.recipe import Recipe, dump, trust_overrides
 from mt.config.validation import validate
 from mt.config.yaml_reader import Document, override
 from mt.data import bucketing, collate
@@ -124,6 +125,8 @@ def prune(
     if out.exists():
         advice = f"choose another with -o; mt train {out}/config.yaml --run {out} trains it on"
         raise ConfigError("PRUNE-EXISTS", out, "there is something already", advice)
+    plugin("objectives", opened.recipe.objective.kind)  # an untrusted one is refused
+    plugin("optimizers", opened.recipe.optimizer.kind)
     recipe = pruned_recipe(opened.recipe, {}, steps, sets)  # reports its errors before the work
     device = pick_device(recipe.runtime.device)
     use_threads(recipe.runtime.threads)
@@ -189,6 +192,7 @@ def pruned_recipe(recipe: Recipe, sizes: dict[str, Any], steps: int, sets: Seque
         value["schedule"]["warmup_steps"] = min(warmup, steps // 10)
         value["optimizer"]["learning_rate"] *= FINE_TUNE_RATE
     document = Document(value, name="the recipe of the run")
+    trust_overrides(sets)
     for assignment in sets:
         document = override(document, assignment)
     return validate(Recipe, document)

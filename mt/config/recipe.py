@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from mt.config import schema
-from mt.config.plugins import Plugin
+from mt.config.plugins import Plugin, dotted_kinds, trust_kinds
 from mt.config.schema import Languages, OptimizerConfig, SearchConfig, SourceConfig
 from mt.config.section import Section, Variant
 from mt.config.validation import validate
@@ -157,7 +157,14 @@ def load(path: Path, overrides: Iterable[str] = ()) -> tuple[Recipe, Document]:
     document = read(path)
     for assignment in overrides:
         document = override(document, assignment)
+    trust_kinds(dotted_kinds(document.value))
     return validate(Recipe, document), document
+
+
+def trust_overrides(overrides: Iterable[str]) -> None:
+    """Allow the import of modules that `a.b=value` overrides of the user name."""
+    for assignment in overrides:
+        trust_kinds(dotted_kinds(override(Document({}), assignment).value))
 
 
 def dump(recipe: Recipe) -> dict[str, Any]:

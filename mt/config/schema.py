@@ -8,7 +8,16 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from mt.config.plugins import Plugin
-from mt.config.section import InputFile, Section, Variant
+from mt.config.section import (
+    MAX_COUNT,
+    MAX_FACTOR,
+    MAX_HYPOTHESES,
+    MAX_LENGTH,
+    MAX_PROCESSES,
+    InputFile,
+    Section,
+    Variant,
+)
 from mt.special_tokens import FIRST_PIECE
 
 
@@ -62,11 +71,11 @@ class DataConfig(Section):
     """Further validation corpora, of other directions; what is monitored is the mean over all."""
     test: dict[str, Source] = Field(default_factory=dict)
     """Named test sets for `mt eval`."""
-    max_length: int = Field(256, ge=2)
+    max_length: int = Field(256, ge=2, le=MAX_LENGTH)
     """Most pieces of a side, end included; longer pairs are dropped, longer input is split."""
     drop_overlap: bool = True
     """Drop training pairs identical to a validation or test pair."""
-    temperature: float = Field(1.0, ge=1)
+    temperature: float = Field(1.0, ge=1, le=MAX_FACTOR)
     """How often a corpus of n among N pairs is drawn from: as n/N to the power of 1 / this. At 1
     each pair once an epoch; above, small corpora more often, large ones less."""
     streaming: bool = False
@@ -78,8 +87,8 @@ class DataConfig(Section):
     @field_validator("processes")
     @classmethod
     def _some_processes(cls, value: int | str) -> int | str:
-        if isinstance(value, int) and value < 1:
-            raise ValueError(f"should be auto or at least 1, got {value}")
+        if isinstance(value, int) and not 1 <= value <= MAX_PROCESSES:
+            raise ValueError(f"should be auto or 1 to {MAX_PROCESSES}, got {value}")
         return value
 
 
@@ -89,11 +98,11 @@ class SideSamplingConfig(Section):
     dropout: float = Field(0.0, ge=0, le=1)
     """For `model: bpe`: probability of leaving out a merge each time that it could be made
     (Provilkov et al. 2020); 0: none is."""
-    alpha: float | None = Field(None, ge=0)
+    alpha: float | None = Field(None, ge=0, le=MAX_FACTOR)
     """For `model: unigram`: draw one of the `nbest` best segmentations of each word, in proportion
     to its probability to the power of this (Kudo 2018). 0: uniformly; large: nearly always the
     best; left out: always the best."""
-    nbest: int | None = Field(None, ge=1)
+    nbest: int | None = Field(None, ge=1, le=MAX_HYPOTHESES)
     """For `model: unigram`: the number of best segmentations to draw from; 64 when left out."""
 
     @model_validator(mode="after")
@@ -139,7 +148,7 @@ class VocabularyConfig(Section):
     `auto`: 0.9995 where a side is Chinese, Japanese or Korean, else 1.0."""
     path: InputFile | None = None
     """An existing vocabulary to use as it is: a SentencePiece `.model`, or a run directory."""
-    sample: int = Field(1_000_000, ge=1)
+    sample: int = Field(1_000_000, ge=1, le=MAX_COUNT)
     """Most lines of each side that it is learned from, spread over the whole corpus."""
     seed: int = Field(1, ge=0, lt=2**31)
     """Chooses the lines of the sample."""
@@ -168,7 +177,7 @@ class VocabularyConfig(Section):
 class OptimizerConfig(Variant):
     """What every optimizer has."""
 
-    learning_rate: float = Field(1e-3, gt=0)
+    learning_rate: float = Field(1e-3, gt=0, le=100)
     """Peak rate; the schedule's factor multiplies it at each update."""
     layer_decay: float = Field(1.0, gt=0, le=1)
     """The rate of a layer is this times that of the one above it; the embeddings' is lowest."""
@@ -180,7 +189,7 @@ class ScheduleConfig(Section):
     kind: Literal["inverse_sqrt", "linear", "cosine", "constant"] = "inverse_sqrt"
     """Shape after the warm-up: the paper's inverse square root (section 5.3), a line or a cosine
     to zero at the last step, or constant."""
-    warmup_steps: int = Field(4000, ge=0)
+    warmup_steps: int = Field(4000, ge=0, le=MAX_COUNT)
     """Updates during which the rate rises linearly from 0 to its peak."""
 
     @property
@@ -192,29 +201,29 @@ class ScheduleConfig(Section):
 class BatchingConfig(Section):
     """How sentence pairs are put into batches."""
 
-    tokens: int = Field(4096, ge=1)
+    tokens: int = Field(4096, ge=1, le=MAX_COUNT)
     """Real target tokens (end included, padding not) of one update, over all micro-batches."""
     micro_tokens: Literal["auto"] | int = "auto"
     """Padded tokens, source and target together, of one forward pass."""
-    window: int = Field(100, ge=1)
+    window: int = Field(100, ge=1, le=MAX_LENGTH)
     """Updates' worth of sentences that are sorted by length together."""
 
     @field_validator("micro_tokens")
     @classmethod
     def _some_tokens(cls, value: int | str) -> int | str:
-        if isinstance(value, int) and value < 16:
-            raise ValueError(f"should be auto or at least 16, got {value}")
+        if isinstance(value, int) and not 16 <= value <= MAX_COUNT:
+            raise ValueError(f"should be auto or 16 to {MAX_COUNT}, got {value}")
         return value
 
 
 class TrainingConfig(Section):
     """How long, how often, how careful."""
 
-    max_steps: int | None = Field(None, ge=1)
+    max_steps: int | None = Field(None, ge=1, le=MAX_COUNT)
     """End after this many updates."""
-    max_epochs: int | None = Field(None, ge=1)
+    max_epochs: int | None = Field(None, ge=1, le=MAX_COUNT)
     """End after this many passes over the corpus."""
-    max_minutes: float | None = Field(None, gt=0)
+    max_minutes: float | None = Field(None, gt=0, le=1e7)
     """End after this many minutes of training, resumed time included."""
     seed: int = Field(1, ge=0, lt=2**31)
     """Seed of weights, dropout and the order of the data."""
@@ -222,28 +231,28 @@ class TrainingConfig(Section):
     """Begin with the weights and the vocabulary of a run, of a checkpoint in it, or of a bundle."""
     freeze: tuple[str, ...] = Field((), strict=False)
     """Parameters that stay as they are: patterns of names, such as `encoder.*`."""
-    clip: float = Field(1.0, ge=0)
+    clip: float = Field(1.0, ge=0, le=1e9)
     """Largest norm of the gradient; 0 leaves it as it is."""
     ema: float = Field(0.0, ge=0, lt=1)
     """Decay of the moving average of weights, which is what translates; 0: none."""
-    average: int = Field(0, ge=0)
+    average: int = Field(0, ge=0, le=MAX_COUNT)
     """Number of last checkpoints to average at the end (section 6.1 of the paper); 0: none."""
-    patience: int | None = Field(None, ge=1)
+    patience: int | None = Field(None, ge=1, le=MAX_COUNT)
     """End after this many validations without a better one."""
     monitor: Literal["bleu", "chrf", "loss"] = "bleu"
     """What makes a checkpoint better. Where BLEU is undefined (no translation has four tokens) or
     equal, chrF decides, then the loss."""
-    report_every: int = Field(50, ge=1)
+    report_every: int = Field(50, ge=1, le=MAX_COUNT)
     """Updates between reports."""
-    validate_every: int = Field(1000, ge=1)
+    validate_every: int = Field(1000, ge=1, le=MAX_COUNT)
     """Updates between validations."""
-    save_every: int = Field(1000, ge=1)
+    save_every: int = Field(1000, ge=1, le=MAX_COUNT)
     """Updates between checkpoints."""
-    keep_last: int = Field(3, ge=1)
+    keep_last: int = Field(3, ge=1, le=MAX_COUNT)
     """Checkpoints kept besides the best."""
-    validate_sentences: int = Field(1000, ge=1)
+    validate_sentences: int = Field(1000, ge=1, le=MAX_COUNT)
     """Most validation pairs that are translated for BLEU; the loss takes all."""
-    samples: int = Field(3, ge=0)
+    samples: int = Field(3, ge=0, le=MAX_HYPOTHESES)
     """Sample translations shown at each validation."""
 
     @model_validator(mode="after")
@@ -288,11 +297,11 @@ class RuntimeConfig(Section):
 class SearchConfig(Variant):
     """What every search has."""
 
-    max_length_ratio: float = Field(1.5, gt=0)
+    max_length_ratio: float = Field(1.5, gt=0, le=1000)
     """A hypothesis has at most this times the source's pieces ..."""
-    max_length_extra: int = Field(20, ge=0)
+    max_length_extra: int = Field(20, ge=0, le=MAX_LENGTH)
     """... plus this many pieces."""
-    min_length: int = Field(1, ge=0)
+    min_length: int = Field(1, ge=0, le=MAX_LENGTH)
     """A hypothesis has at least this many pieces, those of a prefix included, unless the limit is
     lower; at 0 the translation of a line with text may be empty."""
     shortlist: bool = False

@@ -8,6 +8,25 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationInfo
 
+# Upper bounds of numeric keys. They are far above any use, so that a number beyond one is a slip,
+# and low enough that what is computed from it stays within 64 bits, fp32 and memory.
+MAX_COUNT = 10**9
+"""Of steps, tokens, lines and epochs: products of two fit into 64 bits."""
+MAX_LENGTH = 10**6
+"""Of a sentence, in pieces: a library of books."""
+MAX_POSITIONS = 2**17
+"""Positions that a model has a table of: a table of them has some hundred megabytes."""
+MAX_WIDTH = 2**20
+"""Of a layer of a model: the widest feed-forward layers published have some 200,000 columns."""
+MAX_LAYERS = 2000
+"""Of a stack: DeepNet has 1,000 layers."""
+MAX_HYPOTHESES = 10_000
+"""Beams or samples of a sentence: searches have been studied with up to 1,000."""
+MAX_FACTOR = 1e6
+"""Of weights of losses, temperatures and the like: their products stay within fp32."""
+MAX_PROCESSES = 4096
+"""Processes of one machine."""
+
 
 class Section(BaseModel):
     """A part of the configuration: frozen, typed, no unknown key."""

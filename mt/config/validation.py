@@ -21,8 +21,9 @@ def validate(schema: type[S], document: Document) -> S:
     Raises:
         ConfigError: every problem, each with its place, key path and what was expected.
     """
+    context = {"folder": document.folder, "name": document.name}
     try:
-        return schema.model_validate(document.value, context={"folder": document.folder})
+        return schema.model_validate(document.value, context=context)
     except ValidationError as error:
         found = _list_problems(error, schema, document.value)
         problems = [(document.place(location), what) for location, what in found]

@@ -31,7 +31,7 @@ from mt.data.encode import CHUNK_PAIRS, REASONS, EncodeOptions, HeldOut
 from mt.data.pairs import Pair, read_pairs
 from mt.data.streaming import read_chunks, shard_order_seed
 from mt.errors import DataError, MachineError
-from mt.runtime import files
+from mt.runtime import files, model_files
 from mt.runtime.device import physical_cores
 from mt.runtime.distributed import SINGLE
 from mt.vocabulary import learn
@@ -303,7 +303,7 @@ class CorpusBuilder:
             corpora = {source.name: _corpus_report(source, counts) for source, counts in each}
         corpora |= {name: _corpus_report(self.sources[name], n) for name, n in valid.items()}
         written = [name for name in ("train", "valid") if (self.folder / f"{name}.json").exists()]
-        headers = {name: files.read_json(self.folder / f"{name}.json") for name in written}
+        headers = {name: model_files.read_json(self.folder / f"{name}.json") for name in written}
         if "train" in headers:
             total = sum(train, Counter[str]())
             kept = total["pairs"] - _num_dropped(total)

@@ -17,8 +17,8 @@ from mt.config.section import Section, input_files
 from mt.data.corpus import Corpus
 from mt.data.encode import HeldOut
 from mt.data.pairs import Pair
-from mt.errors import DataError, MachineError, ModelError
-from mt.runtime import files
+from mt.errors import DataError, MachineError, ModelError, MtError
+from mt.runtime import files, model_files
 from mt.vocabulary import vocabulary
 from mt.vocabulary.vocabulary import Vocabulary
 
@@ -182,15 +182,20 @@ def open_prepared(
         return ModelError("CORPUS-DAMAGED", where, what, "run `mt prepare` again")
 
     try:
-        report = files.read_json(where)
+        report = model_files.read_json(where)
         for source in sources:  # the same content may have been read from another place
             part = "held_out" if source.name.startswith("test.") else "corpora"
             report[part][source.name]["files"] = source.files
         lines = files.read_lines(folder / "valid.pairs.jsonl")
         pairs = [Pair(**json.loads(line)) for line in lines]
-        texts = files.read_json(folder / "held.json") if "stream" in report else {}
-    except (OSError, ValueError, TypeError, KeyError, DataError) as error:
-        raise damaged(f"damaged ({error})") from None
+        texts = (
+            model_files.read_json(folder / "held.json", limit=model_files.MAX_VOCABULARY)
+            if "stream" in report
+            else {}
+        )
+    except (OSError, ValueError, TypeError, KeyError, DataError, ModelError) as error:
+        what = error.problems[0][1] if isinstance(error, MtError) else f"damaged ({error})"
+        raise damaged(what) from None
     loaded = Vocabulary.load(folder)
     train = None if "stream" in report else Corpus.open(folder, "train")
     valid = Corpus.open(folder, "valid")

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mt.errors import ModelError
-from mt.runtime import files
+from mt.runtime import files, model_files
 
 FORMAT = 1
 SIDES = ("source", "target")
@@ -80,7 +80,7 @@ class Corpus(EncodedPairs):
         """
         where = folder / f"{name}.json"
         try:
-            header = files.read_json(where)
+            header = model_files.read_json(where, code="CORPUS-DAMAGED", advice=_ADVICE)
             if header["format"] != FORMAT:
                 raise ValueError(f"format {header['format']}, not {FORMAT}")
             if header["digest"] != _digest(header):

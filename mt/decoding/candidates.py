@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from mt.config.schema import SearchConfig
+from mt.config.section import MAX_FACTOR
 from mt.decoding.batching import rounded_batch_size
 from mt.decoding.types import Decoder, Hypotheses, Request
 from mt.errors import ConfigError
@@ -35,9 +36,9 @@ UNCOVERED = 1e-9
 class RepetitionConfig(SearchConfig):
     """What a search may have against repetitions. The scores are those of the changed model."""
 
-    no_repeat_ngram: int = Field(0, ge=0)
+    no_repeat_ngram: int = Field(0, ge=0, le=1000)
     """No n-gram of this many tokens occurs twice, but for those of a forced prefix; 0: any may."""
-    repetition_penalty: float = Field(1.0, gt=0)
+    repetition_penalty: float = Field(1.0, gt=0, le=1000)
     """Logits of tokens already there: positive ones are divided by this, negative multiplied."""
 
     @property
@@ -49,11 +50,12 @@ class RepetitionConfig(SearchConfig):
 class RankingConfig(RepetitionConfig):
     """What a search that compares ended hypotheses ranks them by."""
 
-    length_penalty: float = Field(1.0, ge=0)
-    """Exponent a of the length: higher favours longer translations, 0 ignores length."""
+    length_penalty: float = Field(1.0, ge=0, le=10)
+    """Exponent a of the length: higher favours longer translations, 0 ignores length. Up to 10,
+    so that the power of a length stays within fp32."""
     length_norm: Literal["power", "gnmt"] = "power"
     """The log-probability is divided by length**a (`power`) or ((5 + length) / 6)**a (`gnmt`)."""
-    coverage_penalty: float = Field(0.0, ge=0)
+    coverage_penalty: float = Field(0.0, ge=0, le=MAX_FACTOR)
     """Weight of the log of the attention that source pieces lack, in the last ranking; 0: none."""
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from mt.decoding import ibm_model1
 from mt.errors import ConfigError, ModelError
-from mt.runtime import files
+from mt.runtime import files, model_files
 
 FORMAT = 1
 NAME = "shortlist.safetensors"
@@ -82,11 +82,12 @@ def load_shortlist(run: Path, vocabulary_digest: str) -> Shortlist:
     from safetensors import SafetensorError, safe_open
 
     path = run / NAME
-    if not path.is_file():
+    if not path.exists():
         advice = f"learn it with mt shortlist {run}, or leave out search.shortlist"
         if run.is_file():
             advice = "translate with the run, or set search.shortlist=false"
         raise ConfigError("SHORTLIST-NONE", "search.shortlist", f"{run} has none", advice)
+    model_files.check_file(path, "SHORTLIST-DAMAGED", LEARN_AGAIN)
     try:
         with safe_open(path, "numpy") as stored:
             metadata = dict(stored.metadata())
@@ -97,6 +98,7 @@ def load_shortlist(run: Path, vocabulary_digest: str) -> Shortlist:
             raise ModelError("SHORTLIST-NEWER", path, what, "use a newer mt")
         if metadata["sha256"] != _digest(shortlist):
             raise ValueError("it does not have the ids that it was written with")
+        _check_ids(shortlist)
         vocabulary = metadata["vocabulary"]
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         what = f"damaged ({str(error).splitlines()[0]})"
@@ -105,6 +107,15 @@ def load_shortlist(run: Path, vocabulary_digest: str) -> Shortlist:
         what = f"of vocabulary {vocabulary[:16]}, the run's is {vocabulary_digest[:16]}"
         raise ModelError("VOCAB-MISMATCH", path, what, LEARN_AGAIN)
     return shortlist
+
+
+def _check_ids(shortlist: Shortlist) -> None:
+    """Raise a ValueError when an id is none of the target's."""
+    for ids, dimensions in ((shortlist.pieces, 2), (shortlist.always, 1)):
+        if ids.ndim != dimensions or ids.dtype.kind != "i":
+            raise ValueError("its arrays are of another shape or type")
+        if ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < shortlist.size:
+            raise ValueError("an id that is not of the vocabulary")
 
 
 def _digest(shortlist: Shortlist) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
-from mt.config.plugins import Plugin
+from mt.config.plugins import Plugin, dotted_kinds, trust_kinds
 from mt.config.schema import Languages, SearchConfig
 from mt.config.validation import validate_section
 from mt.config.yaml_reader import Location
@@ -298,6 +298,7 @@ def search_config(own: SearchConfig, settings: Any) -> SearchConfig:
         ("search", key): f"--set search.{key}={value}" for key, value in settings.items()
     }
     places["search",] = places.get(("search", "kind"), "--set")
+    trust_kinds(dotted_kinds(dict(settings)))  # the caller has named them
     schema = Annotated[SearchConfig, Plugin("search")]
     config = validate_section("search", schema, {**kept, **settings}, places, "--set")
     return cast(SearchConfig, config)

@@ -12,7 +12,7 @@ from itertools import tee
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Literal, cast, overload
 
-from mt.config.plugins import plugin, plugins
+from mt.config.plugins import plugin, plugins, trust_models
 from mt.data.pairs import Pair
 from mt.decoding import output_formats
 from mt.decoding.batching import LineWarnings
@@ -228,15 +228,17 @@ def to_pairs(texts: Iterable[tuple[str, str]]) -> Iterator[Pair]:
         yield Pair(source, target, "", "", f"line {number}")
 
 
-def load(path: str | Path, **options: Any) -> Translator:
+def load(path: str | Path, trust: bool = False, **options: Any) -> Translator:
     """Open the model at a path: `mt.load("runs/x").translate(["..."])`.
 
     Args:
         path: a run directory, or a checkpoint folder in it.
+        trust: import the modules of your own that its recipe names.
         options: fields of `mt.decoding.types.EngineOptions`, such as `search={"beams": 8}`.
 
     Raises:
         ModelError: there is no model, or a damaged one.
     """
     opened = EngineOptions(**options)
-    return Translator(open_engine(Path(path), opened), opened)
+    with trust_models(trust):
+        return Translator(open_engine(Path(path), opened), opened)

@@ -22,8 +22,9 @@ from mt.data.text import is_blank, one_line
 from mt.decoding.translate import engine_kind, open_engine
 from mt.decoding.types import Engine, EngineOptions
 from mt.decoding.worker_pool import Part, WorkerPoolSearcher, open_pool
-from mt.errors import ConfigError
-from mt.runtime import files
+from mt.errors import ConfigError, ModelError
+from mt.runtime import files, model_files
+from mt.runtime.model_files import JsonObject
 from mt.runtime.output import open_output
 
 FORMAT = 1
@@ -32,6 +33,14 @@ PART = 2048
 LOG_EVERY_SECONDS = 10.0
 """Seconds between two lines of progress."""
 CORPUS = "corpus.json"
+
+
+class Corpus(JsonObject):
+    """`corpus.json` of a complete corpus."""
+
+    digest: str
+    pairs: int
+    bytes: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -86,8 +95,8 @@ def model_digest(model: Path, choice: str | None = None) -> str:
     """A hash of the model's weights, independent of its place."""
     if run_directory.is_run(model):
         folder = run_directory.open_run(model, choice).folder
-        manifest = files.read_json(folder / checkpoint.MANIFEST)["files"]
-        return str(manifest[checkpoint.MODEL]["sha256"])
+        manifest = model_files.read_json(folder / checkpoint.MANIFEST, checkpoint.Manifest)
+        return str(manifest["files"][checkpoint.MODEL]["sha256"])
     if bundle.is_bundle(model):
         return files.sha256(model)
     paths = sorted(path for path in model.iterdir() if path.is_file())
@@ -174,11 +183,11 @@ def _missing_parts(job: CorpusJob, missing: set[int]) -> Iterator[Part]:
 def _read_metadata(out: Path) -> dict[str, Any] | None:
     """The contents of `corpus.json` of a complete corpus, else None."""
     try:
-        metadata: dict[str, Any] = files.read_json(out / CORPUS)
+        metadata = model_files.read_json(out / CORPUS, Corpus)
         sizes = metadata["bytes"].items()
         is_complete = all((out / name).stat().st_size == size for name, size in sizes)
-        return metadata if is_complete and {"digest", "pairs"} <= metadata.keys() else None
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return metadata if is_complete else None
+    except (OSError, ValueError, ModelError):
         return None
 
 

@@ -21,7 +21,14 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from mt.config.plugins import plugin
+from mt.config.plugins import (
+    dotted_kinds,
+    models_are_trusted,
+    named_kinds,
+    plugin,
+    trust_kinds,
+    trust_models,
+)
 from mt.config.schema import SearchConfig
 from mt.decoding.batching import length_batches
 from mt.decoding.text_translator import TextTranslator, batch_token_budget
@@ -57,6 +64,7 @@ def open_pool(kind: str, path: Path, options: EngineOptions) -> TextTranslator:
         [_start_worker(kind, path, own) for _ in range(options.processes)]
     )
     vocabulary, profile = searcher.opened()
+    trust_kinds(dotted_kinds(profile.search.model_dump()))  # the processes have imported them
     return TextTranslator(searcher, vocabulary, profile, options)
 
 
@@ -151,7 +159,7 @@ class WorkerPoolSearcher:
             if worker.callback is None and self.queue:
                 task, worker.callback = self.queue.popleft()
                 try:
-                    worker.pipe.send(task)
+                    worker.pipe.send((named_kinds(), *task))
                 except OSError:
                     raise _worker_died(worker) from None
 
@@ -189,7 +197,8 @@ def _start_worker(kind: str, path: Path, options: EngineOptions) -> _Worker:
     # A fresh interpreter: torch and its libraries have threads, which a fork would break.
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_run_worker, args=(theirs, kind, path, options), daemon=True)
+    arguments = (theirs, kind, path, options, named_kinds(), models_are_trusted())
+    process = context.Process(target=_run_worker, args=arguments, daemon=True)
     resource_tracker.ensure_running()  # its first start would undo the next line
     with signals.block_sigint():  # only the parent handles the signal, and ends this
         process.start()
@@ -203,14 +212,20 @@ def _stop(workers: Sequence[_Worker]) -> None:
         worker.process.terminate()
 
 
-def _run_worker(pipe: Connection, kind: str, path: Path, options: EngineOptions) -> None:
-    """Open the model, then run tasks until the parent ends."""
+def _run_worker(
+    pipe: Connection, kind: str, path: Path, options: EngineOptions,
+    named: frozenset[str] = frozenset(), trust: bool = False,
+) -> None:  # fmt: skip
+    """Open the model, then run tasks until the parent ends; import what the parent may."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # where it cannot be blocked
     try:
-        engine = plugin("engines", kind).open(path, options)
+        trust_kinds(named)
+        with trust_models(trust):
+            engine = plugin("engines", kind).open(path, options)
         pipe.send(("opened", (engine.vocabulary, engine.profile)))
         while True:
-            name, *arguments = pipe.recv()
+            named, name, *arguments = pipe.recv()
+            trust_kinds(named)
             if name == "translate":
                 result = [translation.text for translation in engine.translate(*arguments)]
             else:

@@ -6,7 +6,6 @@ weights is an error, and the export is deleted.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Annotated, Any, cast
 
 from mt.checkpoints import bundle, checkpoint
 from mt.checkpoints.run_directory import LoadedModel
-from mt.config.plugins import Plugin, plugin, plugins
+from mt.config.plugins import Plugin, plugin, plugins, trust_kinds
 from mt.config.section import Variant
 from mt.config.validation import validate_section
 from mt.config.yaml_reader import Location
@@ -31,7 +30,16 @@ from mt.export.verify import (
     measure_engine,
     pick_sample,
 )
-from mt.runtime import files
+from mt.runtime import files, model_files
+from mt.runtime.model_files import JsonObject
+
+
+class Metrics(JsonObject):
+    """What a line of `metrics.jsonl` may have, of what is read here."""
+
+    step: int | None = None
+    valid_bleu: float | None = None
+    valid_chrf: float | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +69,7 @@ def export_model(
         ConfigError: the target cannot express the model, or `out` exists.
         ModelError: the export differs from the model; nothing is left behind.
     """
+    trust_kinds([kind])
     config = _exporter_config(kind, settings or {})
     opened = bundle.open_loaded_model(path, choice)
     exporter = plugin("exporters", kind)
@@ -140,7 +149,7 @@ def _refuse_existing(out: Path, force: bool) -> None:
 
 def _known_scores(opened: LoadedModel) -> dict[str, Any]:
     """Scores of the validation, and of translations that `mt eval` kept if they are newer."""
-    scores = _validation_scores(opened)
+    scores = validation_scores(opened)
     weights = opened.folder / checkpoint.MODEL
     for name, config in opened.recipe.data.test.items():
         parts = [evaluate.hypothesis_path(opened.run, name, part) for part in ("", ".reference")]
@@ -155,11 +164,11 @@ def _known_scores(opened: LoadedModel) -> dict[str, Any]:
     return scores
 
 
-def _validation_scores(opened: LoadedModel) -> dict[str, Any]:
+def validation_scores(opened: LoadedModel) -> dict[str, Any]:
     """BLEU and chrF2 that training logged at this step."""
     log = opened.run / "metrics.jsonl"
-    rows = [json.loads(line) for line in files.read_lines(log)] if log.is_file() else []
-    for row in reversed(rows):
+    rows = model_files.read_json_lines(log, Metrics) if log.exists() else ()
+    for row in reversed(list(rows)):
         if row.get("step") == opened.step and "valid_bleu" in row:
             return {
                 "validation": {

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, cast
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from mt.config.section import MAX_FACTOR, MAX_WIDTH
 from mt.interfaces import Cache, Memory
 from mt.models.modules.embedding import shared_embeddings
 from mt.models.modules.linear import keep_fp32
@@ -40,9 +41,9 @@ class Config(TransformerConfig):
     """Sizes and options of a mixture of heads; those of `transformer` have its defaults."""
 
     kind: str = "mixture_of_heads"
-    heads_per_sentence: int = Field(ge=1)
+    heads_per_sentence: int = Field(ge=1, le=MAX_WIDTH)
     """Heads k of each attention that a sentence has."""
-    balance_weight: float = Field(0.01, ge=0)
+    balance_weight: float = Field(0.01, ge=0, le=MAX_FACTOR)
     """Weight of the term that makes sentences use all heads equally often."""
     positions: Literal["sinusoidal", "learned", "none"] = "sinusoidal"
     """Position embeddings; rotary ones are for `transformer` only."""

@@ -23,7 +23,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from mt.config.section import Variant
+from mt.config.section import MAX_LAYERS, MAX_WIDTH, Variant
 from mt.errors import ConfigError
 from mt.interfaces import Cache, Memory
 from mt.models.modules.embedding import WordDropout, WordDropoutConfig, shared_embeddings
@@ -51,17 +51,17 @@ class Config(Variant):
     """Sizes and options of a recurrent translator."""
 
     kind: str = "rnn"
-    d_model: int = Field(512, ge=1)
+    d_model: int = Field(512, ge=1, le=MAX_WIDTH)
     """Width D of the embeddings and of the input of the projection."""
-    units: int = Field(1024, ge=2)
+    units: int = Field(1024, ge=2, le=MAX_WIDTH)
     """Units H of a decoder layer; each direction of an encoder layer has half as many."""
-    encoder_layers: int = Field(2, ge=1)
+    encoder_layers: int = Field(2, ge=1, le=MAX_LAYERS)
     """Bidirectional layers of the encoder."""
-    decoder_layers: int = Field(1, ge=1)
+    decoder_layers: int = Field(1, ge=1, le=MAX_LAYERS)
     """Layers of the decoder."""
     attention: Literal["bahdanau", "dot", "none"] = "bahdanau"
     """Attention of the decoder to the source: additive, by dot products, or none."""
-    attention_units: int | None = Field(None, ge=1)
+    attention_units: int | None = Field(None, ge=1, le=MAX_WIDTH)
     """Width A of the additive attention's inner layer; d_model when left out."""
     dropout: float = Field(0.2, ge=0, lt=1)
     """On embeddings, between layers and on the input of the projection."""

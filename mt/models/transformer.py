@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar, cast
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from mt.config.section import Section
+from mt.config.section import MAX_WIDTH, Section
 from mt.interfaces import Cache, Memory
 from mt.models.modules.embedding import shared_embeddings
 from mt.models.modules.head_gates import Config as HeadGates
@@ -32,7 +32,7 @@ from mt.models.modules.transformer_layers import (
 if TYPE_CHECKING:
     from mt.vocabulary.vocabulary import Vocabulary
 
-Heads = Annotated[int, Field(ge=1)]
+Heads = Annotated[int, Field(ge=1, le=MAX_WIDTH)]
 
 
 class LayerHeads(Section):

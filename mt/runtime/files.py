@@ -20,7 +20,6 @@ import shutil
 import socket
 import tempfile
 import time
-import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -265,11 +264,6 @@ def describe_parts(parts: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
         name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
         for name, data in parts.items()
     }
-
-
-def read_json(path: Path | zipfile.Path) -> Any:
-    """Read a JSON file; the caller handles OSError and ValueError."""
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def is_pipe(path: Path) -> bool:

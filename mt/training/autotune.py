@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, Literal, cast
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
+from mt.checkpoints.run_directory import Resolved
 from mt.config.recipe import Recipe
 from mt.data import collate
 from mt.data.batch_sampler import plan_epoch
@@ -22,7 +24,7 @@ from mt.data.corpus import EncodedPairs
 from mt.data.training_data import TrainingData
 from mt.errors import MachineError
 from mt.interfaces import Batch, Objective
-from mt.runtime import files, memory
+from mt.runtime import memory, model_files
 from mt.runtime.device import Precision, cpu_has_bf16
 from mt.runtime.distributed import World
 from mt.special_tokens import END
@@ -35,6 +37,15 @@ MAX_CPU_TOKENS = 6144
 """Most padded tokens on a CPU: larger micro-batches gain nothing and cost memory."""
 
 
+class Chosen(Resolved):
+    """`resolved.json` of a run that is resumed, which needs what was chosen."""
+
+    threads: Annotated[int, Field(ge=1, le=1024)]
+    micro_tokens: Annotated[int, Field(ge=1)]
+    compile: bool
+    precision: Literal["fp32", "bf16", "fp16"]
+
+
 def autotune(
     recipe: Recipe, run: Path, module: ModelWithLoss, data: TrainingData, device: torch.device,
     threads: int, report: Reporter, world: World,
@@ -45,7 +56,8 @@ def autotune(
         "sharding": "none" if world.size == 1 else recipe.runtime.sharding.replace("none", "ddp"),
     }
     if (run / "resolved.json").exists():
-        return _reuse(files.read_json(run / "resolved.json"), sharing, threads, report)
+        earlier = model_files.read_json(run / "resolved.json", Chosen)
+        return _reuse(earlier, sharing, threads, report)
     compiled, precision = recipe.runtime.compile, recipe.runtime.precision
     if device.type == "cuda":  # the memory that a micro-batch needs depends on it
         if precision == "auto":

@@ -11,7 +11,7 @@ from mt.config.recipe import Recipe, dump
 from mt.config.schema import SourceConfig
 from mt.data.cache import changed_files
 from mt.errors import ConfigError, DataError
-from mt.runtime import files
+from mt.runtime import model_files
 from mt.training.session import TrainingRun
 
 CHANGEABLE_KEYS = (
@@ -56,15 +56,12 @@ def check_recipe(run: Path, recipe: Recipe) -> None:
 
 def check_data(run: TrainingRun, folder: Path) -> None:
     """Raise a DataError, which names each file, when data or vocabulary have changed."""
-    manifest = files.read_json(folder / checkpoint.MANIFEST)
+    manifest = model_files.read_json(folder / checkpoint.MANIFEST, checkpoint.Manifest)
     metadata = run.metadata
     changed = [key for key, value in metadata.items() if manifest.get(key, value) != value]
     if not changed:
         return
-    try:
-        before = files.read_json(run.folder / "report.json")
-    except (OSError, ValueError):
-        before = {}
+    before = run_directory.read_report(run.folder)
     since, vocabulary = f"changed since {folder.name}", run.recipe.vocabulary.path
     differing = changed_files(before, run.data.prepared.report)
     problems = [(path, f"{since}: {hashes}") for path, hashes in differing]

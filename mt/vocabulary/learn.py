@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from mt.config.schema import Languages, VocabularyConfig
 from mt.errors import ConfigError, DataError, ModelError, MtError
+from mt.runtime import model_files
 from mt.special_tokens import BEGIN, END, FIRST_PIECE, FIRST_RESERVED, N_RESERVED, PAD, UNK
 from mt.vocabulary.normalization import drop_invisible, normalize_source
 from mt.vocabulary.vocabulary import (
@@ -81,11 +82,8 @@ def open_existing(config: VocabularyConfig) -> Vocabulary:
     path = Path(config.path or "")
     if path.is_dir():
         return Vocabulary.load(path)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        advice = "see vocabulary.path: a SentencePiece .model, or a run directory"
-        raise ModelError("VOCAB-NONE", path, error.strerror or str(error), advice) from None
+    advice = "see vocabulary.path: a SentencePiece .model, or a run directory"
+    content = model_files.read_bytes(path, model_files.MAX_VOCABULARY, "VOCAB-NONE", advice)
     if config.kind == "whitespace":
         content = clean_word_list(content, path)
     side = TOKENIZERS[config.kind](content, str(path))

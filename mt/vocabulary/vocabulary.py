@@ -15,10 +15,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Literal, Protocol
+
+from pydantic import Field
 
 from mt.errors import ConfigError, ModelError
-from mt.runtime import files
+from mt.runtime import files, model_files
+from mt.runtime.model_files import MAX_VOCABULARY, JsonObject
 from mt.special_tokens import BEGIN, END, FIRST_PIECE, FIRST_RESERVED, N_RESERVED, PAD, UNK
 from mt.vocabulary.normalization import drop_invisible, fold_spaces, normalize_source
 
@@ -30,6 +33,17 @@ NAMED_CONTROLS = ("<mask>", "<bt>")
 def language_tag(language: str) -> str:
     """The name of the control piece of a target language, such as `<2de>`."""
     return f"<2{language}>"
+
+
+class Header(JsonObject):
+    """`vocabulary.json`."""
+
+    format: Annotated[int, Field(ge=1)]
+    kind: Literal["sentencepiece", "whitespace"]
+    joint: bool
+    controls: dict[str, Annotated[int, Field(ge=FIRST_RESERVED, lt=FIRST_PIECE)]]
+    digest: str
+    files: dict[str, str]
 
 
 # ----------------------------------------------------------------------------- one side
@@ -295,18 +309,11 @@ class Vocabulary:
             ModelError: missing, damaged, of a newer format, or changed since it was saved.
         """
         where = folder / "vocabulary.json"
-        try:
-            header = files.read_json(where)
-            if header["format"] > FORMAT:
-                what = f"written in format {header['format']}, newer than {FORMAT}"
-                raise ModelError("VOCAB-NEWER", where, what, "use a newer mt")
-            loaded = cls._loaded(folder, header)
-        except FileNotFoundError as error:
-            name = Path(error.filename).name
-            raise ModelError("VOCAB-NONE", folder, f"{name} is missing", _AGAIN) from None
-        except (OSError, ValueError, LookupError, TypeError) as error:
-            what = f"damaged ({first_line(error)})"
-            raise ModelError("VOCAB-DAMAGED", where, what, _AGAIN) from None
+        _check_there(folder, where.name)
+        header = model_files.read_json(
+            where, Header, code="VOCAB-DAMAGED", advice=_AGAIN, newest=FORMAT
+        )
+        loaded = cls._loaded(folder, header)
         if loaded.digest != header["digest"]:
             what = f"its digest is {loaded.digest[:16]}, not {str(header['digest'])[:16]}"
             raise ModelError("VOCAB-DAMAGED", where, what, _AGAIN)
@@ -317,14 +324,27 @@ class Vocabulary:
         tokenizer = TOKENIZERS[header["kind"]]
         sides = []
         for side in [""] if header["joint"] else [".source", ".target"]:
-            path = folder / f"vocabulary{side}{tokenizer.suffix}"
-            content = path.read_bytes()
-            actual, expected = hashlib.sha256(content).hexdigest(), header["files"][path.name]
+            name = f"vocabulary{side}{tokenizer.suffix}"
+            _check_there(folder, name)
+            path = folder / name
+            content = model_files.read_bytes(path, MAX_VOCABULARY, "VOCAB-DAMAGED", _AGAIN)
+            actual = hashlib.sha256(content).hexdigest()
+            expected = header["files"].get(name, "none")
             if actual != expected:
                 what = f"its sha256 is {actual[:16]}, not {expected[:16]}"
                 raise ModelError("VOCAB-DAMAGED", path, what, _AGAIN)
             sides.append(tokenizer(content, str(path)))
         return cls(header["kind"], sides[0], sides[-1], header["controls"], header["format"])
+
+
+def _check_there(folder: Path | zipfile.Path, name: str) -> None:
+    """Raise a ModelError when a folder or an archive has no file or folder of this name."""
+    try:
+        there = (folder / name).exists()
+    except OSError:  # the error of reading it says more
+        return
+    if not there:
+        raise ModelError("VOCAB-NONE", folder, f"{name} is missing", _AGAIN)
 
 
 def _strip_control_ids(ids: Sequence[int], size: int) -> list[int]:

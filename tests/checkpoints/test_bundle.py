@@ -137,6 +137,11 @@ def relisted(parts):
     return {"MANIFEST.json": json.dumps({"format": 1, "files": listed}).encode(), **parts}
 
 
+def changed(parts, name, **values):
+    """The parts, with other values in one of them, and a manifest that agrees."""
+    return relisted({**parts, name: json.dumps({**json.loads(parts[name]), **values}).encode()})
+
+
 HOSTILE = {
     "a path out of the folder": lambda parts: relisted({**parts, "../x": b"evil"}),
     "an absolute path": lambda parts: relisted({**parts, "/tmp/x": b"evil"}),
@@ -154,6 +159,21 @@ HOSTILE = {
     "a small part that is large": lambda parts: relisted({**parts, "README.md": b"x" * (11 << 20)}),
     "too many members": lambda parts: relisted({**parts, **{f"f{i}": b"" for i in range(40)}}),
     "JSON without end": lambda parts: relisted({**parts, "state.json": b"[" * 100_000}),
+    "a step that is a text": lambda parts: changed(parts, "state.json", step="7"),
+    "a number that is none": lambda parts: changed(parts, "state.json", best=float("nan")),
+    "report without corpora": lambda parts: changed(parts, "report.json", corpora=["x"]),
+    "threads that are a text": lambda parts: changed(parts, "resolved.json", threads="1"),
+    "scores without end": lambda parts: relisted({**parts, "scores.json": b"[" * 100_000}),
+    "an id of no control piece": lambda parts: changed(
+        parts, "vocabulary.json", controls={"<2de>": 10**6}
+    ),
+    "a kind of vocabulary that there is none": lambda parts: changed(
+        parts, "vocabulary.json", kind=[]
+    ),
+    "a size that is a text": lambda parts: {
+        **parts,
+        "MANIFEST.json": b'{"format": 1, "files": {"x": {"bytes": "1", "sha256": ""}}}',
+    },
     "a manifest that is none": lambda parts: {**parts, "MANIFEST.json": b"{}"},
     "a newer format": lambda parts: {**parts, "MANIFEST.json": b'{"format": 9, "files": {}}'},
 }

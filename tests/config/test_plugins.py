@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
-from mt.config.plugins import FOLDERS, plugin, plugins
+from mt.config.plugins import FOLDERS, dotted_kinds, plugin, plugins, trust_kinds
+from mt.errors import ModelError
 
 MT = Path(__file__).parents[2] / "mt"
 
@@ -30,6 +32,7 @@ def test_each_file_of_a_folder_is_a_kind(section):
     ],
 )
 def test_a_wrong_kind_is_refused_by_name(kind, message):
+    trust_kinds([kind])
     with pytest.raises(ValueError, match=message):
         plugin("models", kind)
 
@@ -39,5 +42,9 @@ def test_a_dotted_kind_is_a_module_of_that_name(tmp_path, monkeypatch):
     (tmp_path / "package").mkdir()
     (tmp_path / "package" / "own_model.py").write_text("class Config: pass\n")
     monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModelError, match="MODEL-TRUST"):
+        plugin("models", "package.own_model")
+    assert "package.own_model" not in sys.modules
+    trust_kinds(dotted_kinds({"model": [{"kind": "package.own_model"}]}))
     module = plugin("models", "package.own_model")
     assert Path(module.__file__) == tmp_path / "package" / "own_model.py"

@@ -436,7 +436,7 @@ TABLE = [
     ("damaged recipe of a run", {"runs/recipe/config.yaml": "languages: {"}, TRANSLATE, [
         "mt: error[CONFIG-YAML] runs/recipe/config.yaml:1: while parsing a flow node, expected the node content, but found '<stream end>'",
         YAML,
-    ], 2),
+    ], 4),
     ("damaged vocabulary of a run", {"runs/recipe/vocabulary.model": "junk"}, TRANSLATE, [
         "mt: error[VOCAB-DAMAGED] runs/recipe/vocabulary.model: its sha256 is HASH, not HASH",
         "prepare again, or give vocabulary.path a good one",

@@ -116,7 +116,7 @@ def test_a_newer_format_is_refused(tmp_path):
     learned().save(tmp_path)
     path = tmp_path / "vocabulary.json"
     path.write_text(path.read_text().replace('"format": 2', '"format": 3'))
-    with pytest.raises(ModelError, match="newer than 2"):
+    with pytest.raises(ModelError, match="format 3, this one reads 2"):
         Vocabulary.load(tmp_path)
 
 

@@ -39,13 +39,23 @@ def command(
         str, Option(metavar="NAME", help="cross, encoder or decoder, for --png and --terminal.")
     ] = "cross",
     layer: Annotated[
-        int | None, Option(metavar="N", min=1, help="Only the maps of this layer of --part.")
+        int | None,
+        Option(
+            metavar="N", min=1, max=cli.MAX_COUNT, help="Only the maps of this layer of --part."
+        ),
     ] = None,
     head: Annotated[
-        int | None, Option(metavar="N", min=1, help="Only the maps of this head of --part.")
+        int | None,
+        Option(metavar="N", min=1, max=cli.MAX_COUNT, help="Only the maps of this head of --part."),
     ] = None,
     n_best: Annotated[
-        int | None, Option(metavar="N", min=1, help="Alternatives; default the beams, at most 5.")
+        int | None,
+        Option(
+            metavar="N",
+            min=1,
+            max=cli.MAX_HYPOTHESES,
+            help="Alternatives; default the beams, at most 5.",
+        ),
     ] = None,
     force: cli.Force = False,
     sets: cli.EngineSets = None,
@@ -53,6 +63,7 @@ def command(
     precision: cli.Precision = None,
     to: cli.To = None,
     device: cli.Device = None,
+    trust: cli.Trust = False,
 ) -> None:
     """Show what each head of a model attends to while it translates a sentence.
 

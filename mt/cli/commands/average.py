@@ -6,7 +6,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from mt.cli.options import Force, RunFolder
+from mt.cli.options import MAX_COUNT, Force, RunFolder, Trust
 
 
 def command(
@@ -16,9 +16,16 @@ def command(
         Argument(metavar="[step-A step-B ...]", help="Checkpoints; default the last ones."),
     ] = None,
     last: Annotated[
-        int, Option(metavar="N", min=2, help="Average the last N checkpoints, or all there are.")
+        int,
+        Option(
+            metavar="N",
+            min=2,
+            max=MAX_COUNT,
+            help="Average the last N checkpoints, or all there are.",
+        ),
     ] = 5,
     force: Force = False,
+    trust: Trust = False,
 ) -> None:
     """Average the weights of checkpoints of one run, into its checkpoints/average.
 

@@ -22,7 +22,9 @@ def command(
     sampling: Annotated[
         bool, Option("--sampling", help="Sample translations instead of searching the best.")
     ] = False,
-    seed: Annotated[int, Option(metavar="N", help="Seed of --sampling.")] = 1,
+    seed: Annotated[
+        int, Option(metavar="N", min=0, max=cli.MAX_SEED, help="Seed of --sampling.")
+    ] = 1,
     processes: cli.AutoProcesses = None,
     threads: cli.Threads = None,
     precision: cli.Precision = None,
@@ -30,6 +32,7 @@ def command(
     sets: cli.EngineSets = None,
     checkpoint: cli.Checkpoint = None,
     device: cli.Device = None,
+    trust: cli.Trust = False,
 ) -> None:
     """Translate text of your target language back into your source language.
 

@@ -37,7 +37,13 @@ def command(
         bool, Option("--keep-original", help="Train on the original pairs, too.")
     ] = False,
     beams: Annotated[
-        int | None, Option(metavar="N", min=1, help="Beams of the teacher; default its recipe's.")
+        int | None,
+        Option(
+            metavar="N",
+            min=1,
+            max=cli.MAX_HYPOTHESES,
+            help="Beams of the teacher; default its recipe's.",
+        ),
     ] = None,
     processes: cli.AutoProcesses = None,
     threads: cli.Threads = None,
@@ -46,6 +52,7 @@ def command(
         bool, Option("--no-train", help="Translate only; mt train then trains the student.")
     ] = False,
     fresh: cli.Fresh = False,
+    trust: cli.Trust = False,
 ) -> None:
     """Train a student, for example with fewer layers, on the output of a trained teacher.
 

@@ -28,7 +28,10 @@ def command(
     ] = None,
     as_json: Annotated[bool, Option("--json", help="Print JSON instead of a table.")] = False,
     show: Annotated[
-        int, Option(metavar="N", help="Also show N translations of each test set.", min=0)
+        int,
+        Option(
+            metavar="N", help="Also show N translations of each test set.", min=0, max=cli.MAX_COUNT
+        ),
     ] = 0,
     processes: cli.Processes = 1,
     threads: cli.Threads = None,
@@ -37,6 +40,7 @@ def command(
     sets: cli.EngineSets = None,
     checkpoint: cli.Checkpoint = None,
     device: cli.Device = None,
+    trust: cli.Trust = False,
 ) -> None:
     """Score a model with sacreBLEU: BLEU, chrF2 and TER, each with its signature.
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from mt.cli.options import Checkpoint, Force
+from mt.cli.options import Checkpoint, Force, Trust
 
 
 def command(
@@ -32,6 +32,7 @@ def command(
         Path | None, Option(metavar="FILE", help="Text to verify with; default a test set.")
     ] = None,
     force: Force = False,
+    trust: Trust = False,
 ) -> None:
     """Write a model for another program, and verify that it is the same model.
 

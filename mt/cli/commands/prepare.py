@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from mt.cli.options import ConfigFile, RecipeSets
+from mt.cli.options import ConfigFile, RecipeSets, Trust
 
 
-def command(config: ConfigFile, sets: RecipeSets = None) -> None:
+def command(config: ConfigFile, sets: RecipeSets = None, trust: Trust = False) -> None:
     """Read the corpora, learn the vocabulary, and encode everything into the cache.
 
     `mt train` does this by itself. Run it alone to check the counts first, or to do the work on

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from mt.cli.options import Checkpoint, RecipeSets
+from mt.cli.options import MAX_COUNT, Checkpoint, RecipeSets, Trust
 
 
 def command(
@@ -26,10 +26,13 @@ def command(
         bool, Option("--uneven", help="Let attentions lose different numbers of heads.")
     ] = False,
     finetune_steps: Annotated[
-        int, Option(metavar="N", min=0, help="Train the pruned model for N updates.")
+        int, Option(metavar="N", min=0, max=MAX_COUNT, help="Train the pruned model for N updates.")
     ] = 0,
     pairs: Annotated[
-        int, Option(metavar="N", min=1, help="Training pairs that importance is measured on.")
+        int,
+        Option(
+            metavar="N", min=1, max=MAX_COUNT, help="Training pairs that importance is measured on."
+        ),
     ] = 1000,
     out: Annotated[
         Path | None,
@@ -37,6 +40,7 @@ def command(
     ] = None,
     sets: RecipeSets = None,
     checkpoint: Checkpoint = None,
+    trust: Trust = False,
 ) -> None:
     """Remove the least important parts of a trained model, into a new and smaller run.
 

@@ -32,6 +32,7 @@ def command(
     sets: cli.RuntimeSets = None,
     checkpoint: cli.Checkpoint = None,
     device: cli.Device = None,
+    trust: cli.Trust = False,
 ) -> None:
     """Print the log-probability (natural logarithm) of each given translation, one per line.
 

@@ -6,20 +6,25 @@ from typing import Annotated
 
 from typer import Option
 
-from mt.cli.options import RunFolder
+from mt.cli.options import MAX_COUNT, RunFolder, Trust
 
 
 def command(
     run: RunFolder,
     pieces: Annotated[
-        int, Option(metavar="K", min=1, help="Target pieces kept for each source piece.")
+        int,
+        Option(metavar="K", min=1, max=MAX_COUNT, help="Target pieces kept for each source piece."),
     ] = 100,
     frequent: Annotated[
-        int, Option(metavar="F", min=0, help="Frequent target pieces kept for every source.")
+        int,
+        Option(
+            metavar="F", min=0, max=MAX_COUNT, help="Frequent target pieces kept for every source."
+        ),
     ] = 1000,
     pairs: Annotated[
-        int, Option(metavar="N", min=1, help="Most training pairs to learn from.")
+        int, Option(metavar="N", min=1, max=MAX_COUNT, help="Most training pairs to learn from.")
     ] = 200_000,
+    trust: Trust = False,
 ) -> None:
     """Learn a lexical shortlist: the likely target pieces of each source piece.
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from typer import Option
 
-from mt.cli.options import ConfigFile, Fresh, NewRun, RecipeSets
+from mt.cli.options import ConfigFile, Fresh, NewRun, RecipeSets, Trust
 
 
 def command(
@@ -18,6 +18,7 @@ def command(
     trace: Annotated[
         bool, Option("--trace", help="Write trace.jsonl for mt diff-trace; slower on a GPU.")
     ] = False,
+    trust: Trust = False,
 ) -> None:
     """Train a model; the same command again resumes an interrupted run.
 
@@ -27,7 +28,7 @@ def command(
 
     \b
     Example:  mt train configs/demo.yaml --set training.max_minutes=10 --run runs/short
-              torchrun --nproc-per-node 2 -m mt train configs/demo.yaml
+              torchrun --nproc-per-node 2 -m -- mt train configs/demo.yaml
     """
     from mt.config import recipe
     from mt.runtime import distributed

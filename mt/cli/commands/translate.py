@@ -31,7 +31,13 @@ def command(
     ] = None,
     force: cli.Force = False,
     n_best: Annotated[
-        int, Option(metavar="N", min=1, help="Write the N best translations of each line.")
+        int,
+        Option(
+            metavar="N",
+            min=1,
+            max=cli.MAX_HYPOTHESES,
+            help="Write the N best translations of each line.",
+        ),
     ] = 1,
     form: Annotated[
         str | None,
@@ -56,7 +62,9 @@ def command(
     prefix: Annotated[
         Path | None, Option(metavar="FILE", help="Line by line, the start of each translation.")
     ] = None,
-    seed: Annotated[int, Option(metavar="N", help="Seed of searches that sample.")] = 1,
+    seed: Annotated[
+        int, Option(metavar="N", min=0, max=cli.MAX_SEED, help="Seed of searches that sample.")
+    ] = 1,
     strict: cli.Strict = False,
     on_bad_utf8: Annotated[
         BadBytes, Option(help="At a line that is not UTF-8: exit with 3, or read U+FFFD.")
@@ -69,6 +77,7 @@ def command(
         Option(
             metavar="N",
             min=1,
+            max=cli.MAX_PROCESSES,
             help="Share the work among N processes, each with a model. Default one per CPU core, "
             "at most 8, for a large file; else 1.",
         ),
@@ -79,6 +88,7 @@ def command(
     sets: cli.EngineSets = None,
     checkpoint: cli.Checkpoint = None,
     device: cli.Device = None,
+    trust: cli.Trust = False,
 ) -> None:
     """Translate text: one line in, one line out, in order; blank lines stay blank.
 

@@ -15,7 +15,7 @@ from mt.data.pairs import Pair, Pairs
 from mt.errors import DataError
 from mt.runtime import files
 
-Column = Annotated[int, Field(ge=1)] | str
+Column = Annotated[int, Field(ge=1, le=10**6)] | str
 _ADVICE = "each line holds the same number of fields, parted by tabs; mend the file"
 
 

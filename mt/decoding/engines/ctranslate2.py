@@ -7,25 +7,27 @@ again, within its limits.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from mt.config.plugins import plugin
+from pydantic import Field, TypeAdapter
+
+from mt.config.plugins import Plugin, trust_recipe
 from mt.config.schema import Languages, SearchConfig
 from mt.decoding.batching import length_batches
 from mt.decoding.text_translator import Profile, TextTranslator
 from mt.decoding.types import Engine, EngineOptions, Hypothesis, Sentence
 from mt.errors import ConfigError, MachineError, ModelError
-from mt.runtime import files, memory
+from mt.runtime import files, memory, model_files
+from mt.runtime.model_files import JsonObject
 from mt.special_tokens import END, FIRST_PIECE
 
 FORMAT = 1
-ABOUT, WEIGHTS = "mt.json", "model.bin"
+ABOUT, WEIGHTS, SETTINGS_FILE = "mt.json", "model.bin", "config.json"
 SCORED = 4096
 """Padded positions of one batch when scoring."""
 TYPES = {None: "default", "auto": "default", "fp32": "float32", "bf16": "bfloat16"}
@@ -34,9 +36,36 @@ TYPES |= {"fp16": "float16"}
 EXPORT_AGAIN = "export the run again with mt export RUN --to ctranslate2"
 
 
+SEARCH = TypeAdapter[SearchConfig](Annotated[SearchConfig, Plugin("search")])
+
+
+class Search(JsonObject):
+    """The search of the run."""
+
+    kind: str
+
+
+class About(JsonObject):
+    """`mt.json`: what mt knows of the model."""
+
+    format: int
+    languages: dict[str, str]
+    longest: Annotated[int, Field(ge=2)]
+    positions: Annotated[int, Field(ge=2)]
+    search: Search
+    vocabulary: str
+    sha256: str
+    files: dict[Annotated[str, Field(pattern=r"^[a-z]+(_vocabulary)?\.json$")], str] = Field(
+        default_factory=dict
+    )
+    """The hash of each other file of CTranslate2; none in earlier exports."""
+    digest: str = ""
+    """The hash of all else here; none in earlier exports."""
+
+
 def accepts(path: Path) -> bool:
     """Whether a CTranslate2 folder lies at `path`."""
-    return (path / WEIGHTS).is_file()
+    return (path / WEIGHTS).exists()
 
 
 def open(path: Path, options: EngineOptions) -> Engine:
@@ -57,20 +86,32 @@ def open(path: Path, options: EngineOptions) -> Engine:
     vocabulary = Vocabulary.load(path)
     if vocabulary.digest != metadata.get("vocabulary"):
         raise _damaged(path, "it holds another model's vocabulary")
-    if files.sha256(path / WEIGHTS) != metadata.get("sha256"):
-        raise _damaged(path, f"{WEIGHTS} does not have the bytes that {ABOUT} says")
+    _check_files(path, metadata)
+    trust_recipe(metadata["search"])
     try:
-        search = metadata["search"]
         profile = Profile(
             languages=Languages.model_validate(metadata["languages"]),
-            longest=int(metadata["longest"]),
-            positions=int(metadata["positions"]),
-            search=plugin("search", search["kind"]).Config.model_validate(search),
+            longest=metadata["longest"],
+            positions=metadata["positions"],
+            search=SEARCH.validate_python(metadata["search"], context={"name": path / ABOUT}),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except ValueError as error:
         raise _damaged(path / ABOUT, f"damaged ({str(error).splitlines()[0]})") from None
-    searcher = Searcher(_open_translator(path, options), _piece_names(path))
-    return TextTranslator(searcher, vocabulary, profile, options)
+    names = _piece_names(path)
+    if tuple(map(len, names)) != (vocabulary.source_size, vocabulary.target_size):
+        raise _damaged(path, "its vocabularies have different sizes")
+    return TextTranslator(
+        Searcher(_open_translator(path, options), names), vocabulary, profile, options
+    )
+
+
+def _check_files(path: Path, metadata: dict[str, Any]) -> None:
+    """Raise a ModelError when a file of CTranslate2 is not as it was written."""
+    _read_json(path / SETTINGS_FILE)  # CTranslate2 reads it again, and would hang on a pipe
+    for name, digest in {WEIGHTS: metadata["sha256"], **metadata.get("files", {})}.items():
+        model_files.check_file(path / name, "CT2-DAMAGED", EXPORT_AGAIN)
+        if files.sha256(path / name) != digest:
+            raise _damaged(path / name, f"it does not have the bytes that {ABOUT} says")
 
 
 def _damaged(path: Path, what: str) -> ModelError:
@@ -80,18 +121,22 @@ def _damaged(path: Path, what: str) -> ModelError:
 def _read_metadata(path: Path) -> dict[str, Any]:
     """The contents of mt.json."""
     where = path / ABOUT
-    if not where.is_file():
+    if not where.exists():
         what = f"a CTranslate2 model without {ABOUT}: mt did not write it, its text is unknown"
         raise ModelError("CT2-FOREIGN", path, what, EXPORT_AGAIN)
-    try:
-        metadata = dict(files.read_json(where))
-        version = int(metadata["format"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise _damaged(where, f"damaged ({error})") from None
-    if version > FORMAT:
-        what = f"written in format {version}, newer than {FORMAT}"
-        raise ModelError("CT2-NEWER", where, what, "use a newer mt")
+    metadata = _read_json(where, About, FORMAT)
+    own = {key: value for key, value in metadata.items() if key != "digest"}
+    if metadata.get("digest", files.digest_json(own)) != files.digest_json(own):
+        raise _damaged(where, "it does not have the values that it was written with")
     return metadata
+
+
+def _read_json(
+    path: Path, shape: type[JsonObject] | None = None, newest: int | None = None
+) -> dict[str, Any]:
+    return model_files.read_json(
+        path, shape, code="CT2-DAMAGED", advice=EXPORT_AGAIN, newest=newest
+    )
 
 
 def _piece_names(path: Path) -> tuple[list[str], list[str]]:
@@ -100,10 +145,9 @@ def _piece_names(path: Path) -> tuple[list[str], list[str]]:
     sides = [shared] * 2 if shared.is_file() else [
         path / f"{side}_vocabulary.json" for side in ("source", "target")
     ]  # fmt: skip
-    try:
-        source, target = (json.loads(side.read_text(encoding="utf-8")) for side in sides)
-    except (OSError, ValueError) as error:
-        raise _damaged(path, f"a vocabulary is missing ({error})") from None
+    source, target = (
+        model_files.read_json_texts(side, code="CT2-DAMAGED", advice=EXPORT_AGAIN) for side in sides
+    )
     return source, target
 
 

@@ -9,6 +9,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from mt.config.section import MAX_HYPOTHESES
 from mt.decoding.candidates import RankingConfig
 from mt.decoding.types import Search
 
@@ -17,11 +18,11 @@ class Config(RankingConfig):
     """Keeps several hypotheses and ranks those that ended by length-penalised probability."""
 
     kind: str = "beam"
-    beams: int = Field(5, ge=1)
+    beams: int = Field(5, ge=1, le=MAX_HYPOTHESES)
     """Hypotheses kept a sentence."""
     stop: Literal["finished", "bound"] = "finished"
     """A sentence ends with as many finished hypotheses as beams, or when none can be bettered."""
-    patience: float = Field(1.0, gt=0)
+    patience: float = Field(1.0, gt=0, le=1000)
     """With `stop: finished`: that many times as many finished hypotheses end a sentence."""
 
     @model_validator(mode="after")

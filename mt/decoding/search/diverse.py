@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
+from mt.config.section import MAX_FACTOR, MAX_HYPOTHESES
 from mt.decoding.candidates import RankingConfig
 from mt.decoding.types import Search
 
@@ -19,11 +20,11 @@ class Config(RankingConfig):
     """Beam search whose n-best list differs in more than a word."""
 
     kind: str = "diverse"
-    beams: int = Field(6, ge=1)
+    beams: int = Field(6, ge=1, le=MAX_HYPOTHESES)
     """Hypotheses kept a sentence, of all groups."""
-    groups: int = Field(3, ge=1)
+    groups: int = Field(3, ge=1, le=MAX_HYPOTHESES)
     """Groups that the beams are shared out to, equally."""
-    diversity: float = Field(0.5, ge=0)
+    diversity: float = Field(0.5, ge=0, le=MAX_FACTOR)
     """What a candidate loses for each beam of an earlier group that took the same token."""
 
     @model_validator(mode="after")

@@ -21,6 +21,7 @@ from pydantic import Field
 
 from mt.config.plugins import Plugin, plugin
 from mt.config.schema import SearchConfig
+from mt.config.section import MAX_HYPOTHESES
 from mt.decoding.candidates import NEG_INF, first_hypotheses, sort_by_score
 from mt.decoding.types import Decoder, Hypotheses, Request, Search
 from mt.errors import ConfigError
@@ -34,7 +35,7 @@ class Config(SearchConfig):
     """Chooses among many candidates the one that is most like the others."""
 
     kind: str = "mbr"
-    samples: int = Field(32, ge=1)
+    samples: int = Field(32, ge=1, le=MAX_HYPOTHESES)
     """Number of candidates of the other search."""
     candidates: Annotated[SearchConfig, Plugin("search", "sampling", without=("mbr",))] = Field(
         default={"kind": "sampling", "epsilon": 0.02}, validate_default=True

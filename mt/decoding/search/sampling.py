@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from mt.config.section import MAX_FACTOR
 from mt.decoding.candidates import (
     NEG_INF,
     RepetitionConfig,
@@ -45,9 +46,9 @@ class Config(RepetitionConfig):
     """Draws tokens at random; the n-best list consists of samples, the most probable first."""
 
     kind: str = "sampling"
-    temperature: float = Field(1.0, gt=0)
+    temperature: float = Field(1.0, gt=0, le=MAX_FACTOR)
     """The logits are divided by this: below 1 the likely becomes likelier."""
-    top_k: int = Field(0, ge=0)
+    top_k: int = Field(0, ge=0, lt=2**31)
     """Draw among this many most probable tokens; 0: all."""
     top_p: float = Field(1.0, gt=0, le=1)
     """Draw among the fewest tokens that have this probability together; 1: all."""

@@ -94,8 +94,12 @@ def export(model: Seq2Seq, opened: run_directory.LoadedModel, path: Path, config
         "quantization": config.quantization,
         "step": opened.step,
         "sha256": files.sha256(path / "model.bin"),
+        "files": {
+            each.name: files.sha256(each)
+            for each in sorted([path / "config.json", *path.glob("*_vocabulary.json")])
+        },
     }
-    files.write_json(path / "mt.json", metadata)
+    files.write_json(path / "mt.json", {**metadata, "digest": files.digest_json(metadata)})
 
 
 def _distinct(pieces: list[str]) -> list[str]:

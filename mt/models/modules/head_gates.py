@@ -12,7 +12,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from mt.config.section import Section
+from mt.config.section import MAX_FACTOR, Section
 
 LOW, HIGH = -0.1, 1.1
 """The concrete distribution is stretched to this interval, then clamped to [0, 1]."""
@@ -31,7 +31,7 @@ class Config(Section):
     kind: Literal["hard_concrete"]
     """`hard_concrete`: learn which heads can be closed (Louizos et al. 2018; Voita et al. 2019,
     section 5); `mt prune RUN --heads closed` removes them."""
-    weight: float = Field(0.01, ge=0)
+    weight: float = Field(0.01, ge=0, le=MAX_FACTOR)
     """Weight of the expected number of open heads in the loss."""
 
     @model_validator(mode="before")

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mt.config.section import Variant
+from mt.config.section import MAX_LAYERS, MAX_POSITIONS, MAX_WIDTH, Variant
 from mt.interfaces import Cache, Memory
 from mt.models.modules.embedding import WordDropout, WordDropoutConfig
 from mt.models.modules.layers import Dropout, FeedForward, norm, record_attention
@@ -26,17 +26,17 @@ from mt.special_tokens import PAD
 class TransformerConfig(Variant):
     """Sizes and options of every kind of Transformer."""
 
-    d_model: int = Field(512, ge=2)
+    d_model: int = Field(512, ge=2, le=MAX_WIDTH)
     """Width D of the residual stream."""
-    n_heads: int = Field(8, ge=1)
+    n_heads: int = Field(8, ge=1, le=MAX_WIDTH)
     """Attention heads H."""
-    d_head: int | None = Field(None, ge=1)
+    d_head: int | None = Field(None, ge=1, le=MAX_WIDTH)
     """Width K of a head; d_model / n_heads when left out. Pruning keeps it."""
-    d_ff: int = Field(2048, ge=1)
+    d_ff: int = Field(2048, ge=1, le=MAX_WIDTH)
     """Width of the feed-forward layer."""
-    encoder_layers: int = Field(6, ge=1)
+    encoder_layers: int = Field(6, ge=1, le=MAX_LAYERS)
     """Layers of the encoder stack."""
-    decoder_layers: int = Field(6, ge=1)
+    decoder_layers: int = Field(6, ge=1, le=MAX_LAYERS)
     """Layers of the decoder stack."""
     dropout: float = Field(0.1, ge=0, lt=1)
     """On each sublayer's output and on the sums of embeddings and positions (section 5.4)."""
@@ -55,7 +55,7 @@ class TransformerConfig(Variant):
     positions: Literal["sinusoidal", "learned", "rotary", "none"] = "sinusoidal"
     """Position encoding: added to embeddings (section 3.5), or a rotation of the queries and keys
     of self-attention (`rotary`, Su et al. 2021)."""
-    max_length: int | None = Field(None, ge=2)
+    max_length: int | None = Field(None, ge=2, le=MAX_POSITIONS)
     """Positions of a learned table; the others have no limit."""
     tie_embeddings: Literal["auto", "all", "decoder", "none"] = "auto"
     """Share weights of source, target and output (all), of target and output (decoder);

@@ -15,7 +15,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from mt.config.section import Variant
+from mt.config.section import MAX_FACTOR, MAX_LENGTH, Variant
 from mt.data import noising
 from mt.errors import ConfigError
 from mt.interfaces import Batch, Loss, Seq2Seq, Teacher, Term
@@ -36,15 +36,15 @@ class Config(Variant):
     """Mean length of a span in pieces, of a Poisson distribution; one of length 0 inserts."""
     delete: float = Field(0.0, ge=0, lt=1)
     """Share of the pieces that are deleted without a trace."""
-    shuffle: float = Field(0.0, ge=0)
+    shuffle: float = Field(0.0, ge=0, le=MAX_LENGTH)
     """How many places a piece may move from its own."""
     label_smoothing: float = Field(0.1, ge=0, lt=1)
     """Share of each label's probability spread over the vocabulary, in training only."""
-    weight: float = Field(1.0, ge=0)
+    weight: float = Field(1.0, ge=0, le=MAX_FACTOR)
     """Of the mean loss over the tokens of monolingual rows."""
-    translation_weight: float = Field(1.0, ge=0)
+    translation_weight: float = Field(1.0, ge=0, le=MAX_FACTOR)
     """Of the mean loss over the tokens of parallel rows."""
-    predict_weight: float = Field(0.0, ge=0)
+    predict_weight: float = Field(0.0, ge=0, le=MAX_FACTOR)
     """Of masked-token prediction on the encoder, an auxiliary loss on all sources (BERT); it takes
     a second pass through the encoder. 0: none."""
     predict_share: float = Field(0.15, gt=0, le=1)

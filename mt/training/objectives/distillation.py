@@ -19,7 +19,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from mt.config.section import InputFile
+from mt.config.section import MAX_FACTOR, InputFile
 from mt.errors import ConfigError
 from mt.interfaces import Batch, Loss, Seq2Seq, Teacher, Term
 from mt.special_tokens import PAD
@@ -36,7 +36,7 @@ class Config(cross_entropy.Config):
     """The model to learn from, of the same vocabulary: a run, a checkpoint in one, or a bundle."""
     weight: float = Field(0.5, ge=0, le=1)
     """Share of the loss against the teacher; the rest is against the references."""
-    temperature: float = Field(1.0, gt=0)
+    temperature: float = Field(1.0, gt=0, le=MAX_FACTOR)
     """Both sides' logits are divided by it: above 1 more is learned of what is unlikely."""
 
 

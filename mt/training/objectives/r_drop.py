@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from mt.config.section import MAX_FACTOR
 from mt.interfaces import Batch, Loss, Seq2Seq, Teacher, Term
 from mt.special_tokens import PAD
 from mt.training.losses import linear_two_passes, select_real_positions
@@ -20,7 +21,7 @@ class Config(cross_entropy.Config):
     """The translation loss of two passes, and how far they may lie apart."""
 
     kind: str = "r_drop"
-    alpha: float = Field(5.0, ge=0)
+    alpha: float = Field(5.0, ge=0, le=MAX_FACTOR)
     """Weight of the divergence between the passes; 5 is the paper's for translation."""
 
 

@@ -20,9 +20,9 @@ class Config(OptimizerConfig):
     kind: str = "adamw"
     betas: tuple[Beta, Beta] = Field((0.9, 0.98), strict=False)
     """Decay of the moments (section 5.3)."""
-    epsilon: float = Field(1e-9, gt=0)
+    epsilon: float = Field(1e-9, gt=0, le=1)
     """Added to the root of the second moment (section 5.3)."""
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: float = Field(0.0, ge=0, le=100)
     """Decoupled decay of matrices; biases, norms and embeddings are left out."""
 
 

@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from mt.config.schema import OptimizerConfig
+from mt.config.section import MAX_FACTOR
 from mt.runtime.torch_private import muon
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -25,13 +26,13 @@ class Config(OptimizerConfig):
     kind: str = "muon"
     momentum: Beta = 0.95
     """Decay of the gradient's running mean."""
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: float = Field(0.0, ge=0, le=100)
     """Decoupled decay of hidden matrices."""
-    adamw_factor: float = Field(1.0, gt=0)
+    adamw_factor: float = Field(1.0, gt=0, le=MAX_FACTOR)
     """AdamW's rate, as a multiple of `learning_rate`."""
     betas: tuple[Beta, Beta] = Field((0.9, 0.98), strict=False)
     """Decay of AdamW's moments."""
-    epsilon: float = Field(1e-9, gt=0)
+    epsilon: float = Field(1e-9, gt=0, le=1)
     """Added to the root of AdamW's second moment."""
 
 

@@ -9,7 +9,7 @@ from command_lines import LINES
 
 from mt.checkpoints import checkpoint, run_directory, train_state
 from mt.config.plugins import plugin
-from mt.runtime import files
+from mt.runtime import files, model_files
 
 
 class TestAverage:
@@ -44,7 +44,7 @@ class TestAverage:
             mean = torch.stack([weights[key].double() for weights in each]).mean(dim=0)
             torch.testing.assert_close(tensor.double(), mean, atol=1e-6, rtol=1e-6)
         assert checkpoint.read_state(folder).step == 9
-        assert files.read_json(folder / "MANIFEST.json")["averaged"] == names
+        assert model_files.read_json(folder / "MANIFEST.json")["averaged"] == names
         translated = mt("translate", several, "--checkpoint", "average", stdin=LINES)
         assert translated.out.count("\n") == len(tiny_run.SOURCES)
 

@@ -198,7 +198,9 @@ def test_a_folder_that_is_not_ours_or_damaged_is_reported(folder, tmp_path):
         "CT2-NEWER": lambda path: damage(path, "mt.json", b'{"format": 9}'),
         "does not have the bytes": lambda path: damage(path, "model.bin", b"x" * 100),
         "vocabulary": lambda path: damage(path, "vocabulary.model", b"x"),
-        "target vocabulary": lambda path: (path / "shared_vocabulary.json").unlink(),
+        "shared_vocabulary.json: No such file": lambda path: (
+            path / "shared_vocabulary.json"
+        ).unlink(),
     }
     for number, (told, change) in enumerate(cases.items()):
         copy = shutil.copytree(folder, tmp_path / str(number))
