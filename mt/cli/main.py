@@ -204,10 +204,9 @@ def _write_crash_log(trace: str) -> str:
     from mt.runtime import files
 
     name = f"mt-crash-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
-    for folder in (files.cache_folder(), Path(tempfile.gettempdir())):
-        try:
-            files.write_file(files.make_folder(folder) / name, trace)
+    for find in (files.cache_folder, lambda: Path(tempfile.gettempdir())):
+        with contextlib.suppress(MtError, OSError):
+            folder = files.make_folder(find())
+            files.write_file(folder / name, trace)
             return str(folder / name)
-        except MtError:
-            continue
     return "the trace that MT_DEBUG=1 shows"

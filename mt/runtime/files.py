@@ -241,13 +241,48 @@ def _supports_locks(path: Path) -> bool:
     return True
 
 
+_SET_CACHE = "set MT_CACHE to a folder that you may write to"
+
+
 def cache_folder() -> Path:
-    """Return the folder of encoded corpora: `$MT_CACHE`, else in the cache folder of the user."""
+    """Return the folder of encoded corpora: `$MT_CACHE`, else in the cache folder of the user.
+
+    Raises:
+        MachineError: neither is known, as for a user without a home.
+    """
     folder = os.environ.get("MT_CACHE")
     if folder:
         return Path(folder).absolute()
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    try:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError:
+        what = "is not set, and this user has no home folder that could hold a cache"
+        raise MachineError("CACHE", "MT_CACHE", what, _SET_CACHE) from None
     return Path(base) / "mt"
+
+
+def make_cache_folder(name: str, or_temporary: bool = False) -> Path:
+    """Create a folder in the cache, else one that lives as long as this process; return it.
+
+    Raises:
+        MachineError: it cannot be written, and it must outlive this process.
+    """
+    try:
+        folder = make_folder(cache_folder() / name)
+        if os.access(folder, os.W_OK | os.X_OK):
+            return folder
+        raise MachineError("PERMISSION", folder, "it cannot be written", _SET_CACHE)
+    except MachineError as error:
+        if not or_temporary:
+            raise MachineError(error.code, *error.problems[0], _SET_CACHE) from None
+        return _temporary_folder()
+
+
+def _temporary_folder() -> Path:
+    """Create a folder that is deleted when this process ends."""
+    folder = tempfile.TemporaryDirectory(prefix="mt-")
+    atexit.register(folder.cleanup)
+    return Path(folder.name)
 
 
 # ------------------------------------------------------------------------------- reading
@@ -281,9 +316,7 @@ def copy_pipe(path: Path) -> Path:
     """Return a path that can be read several times: of a pipe that of a temporary copy."""
     if not is_pipe(path):
         return path
-    folder = tempfile.TemporaryDirectory(prefix="mt-")
-    atexit.register(folder.cleanup)
-    copy = Path(folder.name) / path.name
+    copy = _temporary_folder() / path.name
     with os_errors_as_mt_errors(path), open(path, "rb") as stream, open(copy, "wb") as out:
         shutil.copyfileobj(stream, out)
     return copy

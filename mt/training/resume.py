@@ -48,8 +48,8 @@ def check_recipe(run: Path, recipe: Recipe) -> None:
     """
     before = run_directory.read_recipe(run)
     fixed = ("training.max_steps", "training.max_epochs") if recipe.schedule.falls_to_zero else ()
-    plain = [dump(map_input_files(each, lambda _: "")) for each in (before, recipe)]
-    other = {key for key, _, _ in run_directory.differing_keys(*plain)}
+    old_plain, plain = (dump(map_input_files(each, lambda _: "")) for each in (before, recipe))
+    other = {key for key, _, _ in run_directory.differing_keys(old_plain, plain)}
     if not _begins_alike(run, before, recipe):
         other.add(finetuning.KEY)
     differing = [

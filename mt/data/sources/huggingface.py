@@ -138,7 +138,7 @@ def _local(config: Config) -> Any:
     with _translate_errors(config, config.files[0]):
         return datasets.load_dataset(
             "parquet", data_files=list(config.files), split="train", streaming=True,
-            cache_dir=str(files.cache_folder() / "datasets"),
+            cache_dir=str(files.make_cache_folder("datasets", or_temporary=True)),
         )  # fmt: skip
 
 
