@@ -29,22 +29,44 @@ from typing import Any, BinaryIO, cast
 
 from filelock import FileLock, Timeout
 
-from mt.errors import DataError, MachineError
+from mt.errors import DataError, MachineError, MtError
 from mt.runtime.console import warn_once
 
 # ------------------------------------------------------------------------------- writing
 
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FULL_MESSAGES = tuple(
+    text
+    for code in (errno.ENOSPC, errno.EDQUOT)
+    for text in (os.strerror(code), f"(os error {code})", f"[Errno {code}]")
+)
+"""A full disk in the errors of libraries: those of Rust, such as safetensors, have no number."""
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether an error, or one that led to it, is that of a full disk."""
+    while error is not None and not isinstance(error, MtError):
+        if getattr(error, "errno", None) in _FULL:
+            return True
+        if isinstance(error, Exception) and any(text in str(error) for text in _FULL_MESSAGES):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 @contextlib.contextmanager
 def os_errors_as_mt_errors(path: Path | str) -> Iterator[None]:
-    """Raise a MachineError that names `path` for each OSError inside."""
+    """Raise a MachineError that names `path` for each OSError, or full disk, inside."""
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    except Exception as error:
+        if is_disk_full(error):
             what = f"the disk is full ({_free_bytes(Path(path)) >> 20} MB free)"
             advice = "free some space and run the same command again; what was saved is intact"
             raise MachineError("DISK-FULL", path, what, advice) from None
+        if not isinstance(error, OSError):
+            raise
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             advice = "choose a folder that you may write to"
             raise MachineError("PERMISSION", path, error.strerror or "refused", advice) from None
