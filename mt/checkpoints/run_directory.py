@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import yaml
 from pydantic import Field
@@ -15,6 +19,7 @@ from mt.checkpoints import checkpoint
 from mt.checkpoints.train_state import TrainState
 from mt.config.plugins import plugin
 from mt.config.recipe import Recipe, dump
+from mt.config.section import map_input_files
 from mt.errors import ModelError
 from mt.runtime import files, model_files
 from mt.runtime.model_files import JsonObject
@@ -26,6 +31,8 @@ if TYPE_CHECKING:
 
 BEST = "best"
 """The file in a run directory that names its best checkpoint, `checkpoints/step-...`."""
+WRITTEN_IN = "# written in "
+"""Begins the first line of config.yaml, which names the folder of the run."""
 AVERAGE = "average"
 """The folder name of the average of the last checkpoints."""
 _RESTORE = "a run directory holds config.yaml, resolved.json and a vocabulary; restore it"
@@ -245,9 +252,31 @@ def choose_checkpoint(run: Path, choice: str | None) -> Path:
 
 
 def read_recipe(run: Path) -> Recipe:
-    """Read the recipe that a run was begun or last resumed with."""
+    """Read the recipe that a run was begun or last resumed with; see `follow_move`."""
     path = run / "config.yaml"
-    return checkpoint.parse_recipe(model_files.read_text(path, advice=_RESTORE), str(path), run)
+    text = model_files.read_text(path, advice=_RESTORE)
+    return follow_move(checkpoint.parse_recipe(text, str(path), run), path)
+
+
+def follow_move(recipe: Recipe, path: Path) -> Recipe:
+    """Return the recipe of the file `path` with the present paths of its input files.
+
+    The config.yaml of a run names the folder in which it was written. Where the run has been
+    moved, a file that is missing may have been moved with it: it is then where it was, as seen
+    from the run.
+    """
+    with contextlib.suppress(OSError, ValueError), open(path, encoding="utf-8") as stream:
+        match = re.match(rf"{WRITTEN_IN}(\".*\")$", stream.readline().rstrip("\n"))
+        if match is not None:
+            before, now = json.loads(match[1]), os.path.realpath(path.parent)
+            if before != now:
+                return cast(Recipe, map_input_files(recipe, partial(_moved_path, before, now)))
+    return recipe
+
+
+def _moved_path(before: str, now: str, path: str) -> str:
+    moved = os.path.normpath(os.path.join(now, os.path.relpath(path, before)))
+    return path if os.access(path, os.F_OK) or not os.access(moved, os.F_OK) else moved
 
 
 def create_run(run: Path, recipe: Recipe, vocabulary: Vocabulary, resolved: dict[str, Any]) -> None:
@@ -260,7 +289,8 @@ def create_run(run: Path, recipe: Recipe, vocabulary: Vocabulary, resolved: dict
 
 def write_recipe(run: Path, recipe: Recipe) -> None:
     """Write the recipe of a run; a resume may have changed some keys."""
-    files.write_file(run / "config.yaml", recipe_text(recipe))
+    line = WRITTEN_IN + json.dumps(os.path.realpath(run))
+    files.write_file(run / "config.yaml", f"{line}\n{recipe_text(recipe)}")
 
 
 def recipe_text(recipe: Recipe) -> str:

@@ -8,7 +8,6 @@ everything else, errors too, goes to standard error.
 from __future__ import annotations
 
 import contextlib
-import errno
 import importlib
 import os
 import sys
@@ -181,10 +180,13 @@ def _as_mt_error(error: Exception) -> MtError | None:
         what = f"out of memory ({memory.first_line(error)})"
         advice = "lower batching.micro_tokens or model sizes, or free memory on the machine"
         return MachineError("MEMORY", "the machine", what, advice)
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        what = error.strerror or "the disk is full"
+    from mt.runtime import files
+
+    if files.is_disk_full(error):
+        where = getattr(error, "filename", None) or "standard output"
+        what = getattr(error, "strerror", None) or "the disk is full"
         advice = "free some space and run the same command again"
-        return MachineError("DISK-FULL", error.filename or "standard output", what, advice)
+        return MachineError("DISK-FULL", where, what, advice)
     return None
 
 
@@ -204,10 +206,9 @@ def _write_crash_log(trace: str) -> str:
     from mt.runtime import files
 
     name = f"mt-crash-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
-    for folder in (files.cache_folder(), Path(tempfile.gettempdir())):
-        try:
-            files.write_file(files.make_folder(folder) / name, trace)
+    for find in (files.cache_folder, lambda: Path(tempfile.gettempdir())):
+        with contextlib.suppress(MtError, OSError):
+            folder = files.make_folder(find())
+            files.write_file(folder / name, trace)
             return str(folder / name)
-        except MtError:
-            continue
     return "the trace that MT_DEBUG=1 shows"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -80,6 +81,27 @@ def input_files(section: BaseModel) -> dict[str, str]:
         elif isinstance(value, tuple):
             paths |= {f"{name}.{number}": path for number, path in enumerate(value)}
     return paths
+
+
+def map_input_files(value: Any, change: Callable[[str], str]) -> Any:
+    """Return a section, or what contains some, with the path of each input file changed."""
+    if isinstance(value, dict):
+        return {key: map_input_files(part, change) for key, part in value.items()}
+    if isinstance(value, tuple):
+        return tuple(map_input_files(part, change) for part in value)
+    if not isinstance(value, BaseModel):
+        return value
+    named = {key.partition(".")[0] for key in input_files(value)}
+    updates = {}
+    for key in type(value).model_fields:
+        old = getattr(value, key)
+        if key not in named:
+            new = map_input_files(old, change)
+        else:
+            new = change(old) if isinstance(old, str) else tuple(map(change, old))
+        if new != old:
+            updates[key] = new
+    return value.model_copy(update=updates) if updates else value
 
 
 def describe_key(schema: type[BaseModel], key: str) -> tuple[str, str, str]:

@@ -12,7 +12,7 @@ from mt.config.recipe import Recipe
 from mt.data import cache
 from mt.data.build import CorpusBuilder, format_report
 from mt.data.cache import PreparedData
-from mt.errors import ModelError
+from mt.errors import MachineError, ModelError
 from mt.runtime import files
 from mt.runtime.console import print_line
 from mt.runtime.signals import raise_on_stop_signals
@@ -31,10 +31,17 @@ def prepare(
         DataError: the data are missing, damaged or empty, or changed while they were read.
         ConfigError, ModelError: the vocabulary cannot be learned or is none.
         DownloadError: a hub data set could not be fetched.
+        MachineError: the cache cannot be written, and the data are not in it.
         Stopped: a signal came; nothing half-made is left.
     """
     sources = cache.corpus_sources(recipe)
     folder = files.cache_folder() / "corpora" / cache.cache_key(recipe, sources, inherited)
+    try:
+        files.make_cache_folder("corpora")
+    except MachineError:
+        if not folder.exists():  # what is prepared can be read all the same
+            raise
+        return cache.open_prepared(folder, sources, log)
     with (
         files.lock(cache.lock_path(folder), wait=True),
         raise_on_stop_signals("preparing the data"),

@@ -89,6 +89,7 @@ def _hypothesis_fields(one: Translation) -> dict[str, Any]:
         "score": round_number(one.score),
         "tokens": one.tokens,
         "log_probabilities": list(map(round_number, one.log_probabilities)),
+        "truncated": one.truncated,
     }
     if one.prefix:
         value["prefix"] = one.prefix

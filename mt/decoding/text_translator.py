@@ -17,7 +17,7 @@ from mt.config.plugins import Plugin, dotted_kinds, trust_kinds
 from mt.config.schema import Languages, SearchConfig
 from mt.config.validation import validate_section
 from mt.config.yaml_reader import Location
-from mt.data.languages import base_code, sentence_separator
+from mt.data.languages import SPACELESS, SPACELESS_WORDS, base_code, sentence_separator
 from mt.data.pairs import Pair
 from mt.data.text import is_blank, one_line, split_sentences
 from mt.decoding.batching import LineWarnings, growing_windows
@@ -28,6 +28,10 @@ from mt.special_tokens import END
 
 if TYPE_CHECKING:
     from mt.vocabulary.vocabulary import Vocabulary
+
+
+LIKELY_END = math.log(0.5)
+"""The log-probability from which on an end is likelier than any other piece."""
 
 
 @dataclass(frozen=True)
@@ -172,6 +176,7 @@ class _TranslationJob:
         self.engine, self.vocabulary = engine, engine.vocabulary
         target = engine.target(options.target_language)
         self.front, self.space = self.vocabulary.front(target), sentence_separator(target)
+        self.has_spaces = base_code(target) not in SPACELESS | SPACELESS_WORDS
         self.options = replace(options, prefixes=None)  # the sentences contain them
         self.config = search_config(engine.profile.search, options.search)
         self.prefixes = None if options.prefixes is None else iter(options.prefixes)
@@ -202,7 +207,7 @@ class _TranslationJob:
     ) -> Iterator[Translation]:  # fmt: skip
         """The translations of `count` lines from their sentences; waits for the search."""
         parts: list[list[Translation]] = [[] for _ in range(count)]
-        results = list(searched)
+        results = self._separate_prefixes(sentences, list(searched))
         tokens = [each.tokens for hypotheses in results for each in hypotheses]
         texts = iter(self.vocabulary.decode_target(tokens))  # one call costs less than many
         for line, sentence, hypotheses in zip(rows, sentences, results, strict=True):
@@ -227,8 +232,9 @@ class _TranslationJob:
             parts = self._split(window[i]) if is_long else [ids]
             for number, part in enumerate(filter(None, parts)):
                 lines.append(i)
-                prefix = prefixes[i] if number == 0 else []
-                sentences.append(self._sentence(part, prefix, self.num_read + i))
+                prefix, ends_word = prefixes[i] if number == 0 else ([], False)
+                sentence = self._sentence(part, prefix, self.num_read + i)
+                sentences.append(replace(sentence, prefix_ends_word=ends_word))
         return lines, sentences
 
     def _sentence(self, ids: Sequence[int], prefix: Sequence[int], line: int) -> Sentence:
@@ -240,16 +246,50 @@ class _TranslationJob:
             raise DataError("PREFIX-LONG", f"prefix {line + 1}", what, "give a shorter one")
         return Sentence([*self.front, *ids, END], length, prefix, self.options.seed + line)
 
-    def _prefixes(self, count: int) -> list[list[int]]:
-        """The forced beginnings of the next `count` lines, in ids."""
+    def _prefixes(self, count: int) -> list[tuple[list[int], bool]]:
+        """The forced beginnings of the next `count` lines: ids, and whether they end a word.
+
+        White space at the end is left out: it belongs to the piece of the next word, and a model
+        never sees it alone.
+        """
         if self.prefixes is None:
-            return [[] for _ in range(count)]
+            return [([], False) for _ in range(count)]
         texts = [next(self.prefixes, None) for _ in range(count)]
         if None in texts:
             line = self.num_read + texts.index(None) + 1
             advice = "give one for each line; an empty one forces nothing"
             raise DataError("PREFIX-LINES", f"line {line}", "there is no prefix for it", advice)
-        return self.vocabulary.encode_target(cast(list[str], texts))
+        given = cast(list[str], texts)
+        kept = ["" if is_blank(text) else text.rstrip(" \t") for text in given]
+        ends_word = [
+            self.has_spaces and bool(text) and text != line
+            for text, line in zip(kept, given, strict=True)
+        ]
+        return list(zip(self.vocabulary.encode_target(kept), ends_word, strict=True))
+
+    def _separate_prefixes(
+        self, sentences: Sequence[Sentence], results: list[list[Hypothesis]]
+    ) -> list[list[Hypothesis]]:
+        """Search a sentence again, its prefix with a space, where the prefix must end a word.
+
+        That is where a hypothesis has gone on within the last word of the prefix.
+        """
+        decode, encode = self.vocabulary.decode_target, self.vocabulary.encode_target
+        places, again = list[int](), list[Sentence]()
+        for place, sentence in enumerate(sentences):
+            if not sentence.prefix_ends_word:
+                continue
+            prefix, *texts = decode([sentence.prefix, *(each.tokens for each in results[place])])
+            if all(text[len(prefix) :][:1] in ("", " ") for text in texts):
+                continue
+            longer = encode([f"{prefix} "])[0]
+            if len(longer) < sentence.max_length:
+                places.append(place)
+                again.append(replace(sentence, prefix=longer))
+        found = self.engine.searcher.search(again, self.config, self.options) if again else ()
+        for place, hypotheses in zip(places, found, strict=True):
+            results[place] = hypotheses
+        return results
 
     def _split(self, line: str) -> list[list[int]]:
         """The pieces of a line in parts that fit, each of as many sentences as fit."""
@@ -282,7 +322,17 @@ def to_translation(
         source_tokens=pieces,
         alignment=None if rows is None else tuple(tuple(row[columns]) for row in rows),
         prefix=vocabulary.decode_target([sentence.prefix])[0] if sentence.prefix else "",
+        truncated=_is_truncated(hypothesis, sentence),
     )
+
+
+def _is_truncated(hypothesis: Hypothesis, sentence: Sentence) -> bool:
+    """Whether the length limit ended a hypothesis, where it would rather have gone on.
+
+    At the limit an end is forced, and its probability is the model's all the same.
+    """
+    at_limit = len(hypothesis.tokens) >= sentence.max_length
+    return at_limit and any(value < LIKELY_END for value in hypothesis.log_probabilities[-1:])
 
 
 def search_config(own: SearchConfig, settings: Any) -> SearchConfig:
@@ -321,6 +371,7 @@ def merge_translations(parts: Sequence[Translation], space: str) -> Translation:
         source_tokens=tuple(token for part in parts for token in part.source_tokens),
         alignment=_merge_alignments(parts),
         prefix=parts[0].prefix if parts else "",
+        truncated=any(part.truncated for part in parts),
     )
 
 

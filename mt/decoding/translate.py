@@ -91,19 +91,25 @@ def translate_lines(
         DataError: a line is not UTF-8; the translations before it have been written.
         BrokenPipeError: the reader of `out` has gone.
     """
-    bad = LineWarnings()
+    bad, truncated = LineWarnings(), LineWarnings()
     lines = _InputLines(decode_lines(stream, name, bad.add if replace_bad else None), out)
     count = 0
     try:
         for translation in engine.translate(lines, options):
             out.write(rendering(count, lines.pending.popleft(), translation) + "\n")
             count += 1
+            if translation.truncated:
+                truncated.add(count)
     except DataError:
         if lines.failure is None:  # else it follows from the early end of the input
             raise
     out.flush()
     if lines.failure is not None:
         raise lines.failure
+    if truncated.count:
+        what = f"{truncated.count} translations ended at their length limit: {truncated}"
+        advice = "search.max_length_ratio and search.max_length_extra raise it"
+        console.print_line(f"mt: warning[TRUNCATED] {what}; {advice}")
     if bad.count:
         what = f"{bad.count} lines are not UTF-8; their bad bytes were read as U+FFFD"
         console.print_line(f"mt: warning[DATA-UTF8] {name}: {what}: {bad}")

@@ -101,6 +101,8 @@ class Sentence:
     """Tokens that its translation must begin with."""
     seed: int = 1
     """Of searches that sample."""
+    prefix_ends_word: bool = False
+    """Whether a word may not go on after the prefix."""
 
     @property
     def front(self) -> int:
@@ -196,6 +198,8 @@ class Translation:
     row sums to at most 1."""
     prefix: str = ""
     """The forced target text."""
+    truncated: bool = False
+    """Whether the length limit of the search ended it; of a split line, any of its parts."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,10 +15,12 @@ from mt.config.schema import EvaluationConfig, SourceConfig
 from mt.config.validation import validate_section
 from mt.data.text import one_line
 from mt.decoding.types import Engine, EngineOptions
-from mt.errors import ConfigError, DataError
+from mt.errors import ConfigError, DataError, MachineError
 from mt.evaluation.metrics import Scores, make_metrics, score_translations
-from mt.runtime import files
+from mt.runtime import console, files
 
+PARTS = (".source", ".reference", "")
+"""Ends of the names of a test set's files: source, reference and translation."""
 Texts = tuple[list[str], list[list[str]]]
 """Source lines, and for each reference its lines."""
 
@@ -26,9 +28,11 @@ Texts = tuple[list[str], list[list[str]]]
 def evaluate(
     path: Path, engine: Engine, names: Iterable[str] = (), source: Path | None = None,
     references: Sequence[Path] = (), options: EngineOptions | None = None,
-    metrics: Sequence[str] = (),
+    metrics: Sequence[str] = (), examples: dict[str, list[tuple[str, ...]]] | None = None,
 ) -> dict[str, Scores]:  # fmt: skip
     """Translate test sets and score the translations, which are kept; see `hypotheses_folder`.
+
+    Where they cannot be written there is one warning.
 
     Args:
         path: what the engine has opened: a run, a checkpoint, a bundle or an exported folder.
@@ -36,6 +40,7 @@ def evaluate(
         source: a file to translate instead.
         references: its translations, one file a reference.
         metrics: `bleu`, `chrf`, `ter`; by default those of the recipe.
+        examples: gets, for each test set, its rows of source, reference and translation.
         options: by default those that the engine was opened with. Their language is that of the
             file; a test set has its own.
 
@@ -61,17 +66,30 @@ def evaluate(
         languages = {name: config.direction.target for name, config in chosen.items()}
     for language in set(languages.values()):
         make_metrics(language, evaluation)  # reports a missing tokenizer before the work
-    result = {}
-    files.make_folder(hypotheses_folder(path))
+    result, can_keep = {}, True
     for name, (lines, targets) in sets.items():
         outputs = translate_texts(engine, options, lines, languages[name])
-        for part, texts in (("", outputs), (".source", lines), (".reference", targets[0])):
-            text = "".join(
-                f"{one_line(line)}\n" for line in texts
-            )  # as the sacrebleu command reads
-            files.write_file(hypothesis_path(path, name, part), text)
+        rows = [tuple(map(one_line, row)) for row in zip(lines, targets[0], outputs, strict=True)]
+        if examples is not None:
+            examples[name] = rows
+        can_keep = can_keep and _keep_translations(path, name, rows)
         result[name] = score_translations(outputs, targets, languages[name], evaluation)
     return result
+
+
+def _keep_translations(path: Path, name: str, rows: Sequence[tuple[str, ...]]) -> bool:
+    """Write the files of a test set; warn and return False where that is impossible."""
+    try:
+        files.make_folder(hypotheses_folder(path))
+        for number, part in enumerate(PARTS):
+            text = "".join(f"{row[number]}\n" for row in rows)  # as the sacrebleu command reads
+            files.write_file(hypothesis_path(path, name, part), text)
+    except MachineError as error:
+        where, what = error.problems[0]
+        warning = f"mt: warning[NOT-KEPT] {where}: {what}; the translations are not kept"
+        console.print_line(warning)
+        return False
+    return True
 
 
 def translate_texts(
@@ -138,7 +156,10 @@ def hypothesis_path(path: Path, name: str, part: str) -> Path:
 
 def sample_translations(path: Path, name: str, count: int) -> list[tuple[str, ...]]:
     """(source, reference, translation) of lines spread over an evaluated test set."""
-    parts = (".source", ".reference", "")
-    texts = [list(files.read_lines(hypothesis_path(path, name, part))) for part in parts]
-    rows = list(zip(*texts, strict=True))
+    texts = [list(files.read_lines(hypothesis_path(path, name, part))) for part in PARTS]
+    return spread(list(zip(*texts, strict=True)), count)
+
+
+def spread(rows: list[tuple[str, ...]], count: int) -> list[tuple[str, ...]]:
+    """At most `count` of the rows, spread over all."""
     return rows[:: max(1, len(rows) // count)][:count] if count else []

@@ -28,22 +28,44 @@ from typing import Any, BinaryIO, cast
 
 from filelock import FileLock, Timeout
 
-from mt.errors import DataError, MachineError
+from mt.errors import DataError, MachineError, MtError
 from mt.runtime.console import warn_once
 
 # ------------------------------------------------------------------------------- writing
 
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FULL_MESSAGES = tuple(
+    text
+    for code in (errno.ENOSPC, errno.EDQUOT)
+    for text in (os.strerror(code), f"(os error {code})", f"[Errno {code}]")
+)
+"""A full disk in the errors of libraries: those of Rust, such as safetensors, have no number."""
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether an error, or one that led to it, is that of a full disk."""
+    while error is not None and not isinstance(error, MtError):
+        if getattr(error, "errno", None) in _FULL:
+            return True
+        if isinstance(error, Exception) and any(text in str(error) for text in _FULL_MESSAGES):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 @contextlib.contextmanager
 def os_errors_as_mt_errors(path: Path | str) -> Iterator[None]:
-    """Raise a MachineError that names `path` for each OSError inside."""
+    """Raise a MachineError that names `path` for each OSError, or full disk, inside."""
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    except Exception as error:
+        if is_disk_full(error):
             what = f"the disk is full ({_free_bytes(Path(path)) >> 20} MB free)"
             advice = "free some space and run the same command again; what was saved is intact"
             raise MachineError("DISK-FULL", path, what, advice) from None
+        if not isinstance(error, OSError):
+            raise
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             advice = "choose a folder that you may write to"
             raise MachineError("PERMISSION", path, error.strerror or "refused", advice) from None
@@ -240,13 +262,48 @@ def _supports_locks(path: Path) -> bool:
     return True
 
 
+_SET_CACHE = "set MT_CACHE to a folder that you may write to"
+
+
 def cache_folder() -> Path:
-    """Return the folder of encoded corpora: `$MT_CACHE`, else in the cache folder of the user."""
+    """Return the folder of encoded corpora: `$MT_CACHE`, else in the cache folder of the user.
+
+    Raises:
+        MachineError: neither is known, as for a user without a home.
+    """
     folder = os.environ.get("MT_CACHE")
     if folder:
         return Path(folder).absolute()
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    try:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError:
+        what = "is not set, and this user has no home folder that could hold a cache"
+        raise MachineError("CACHE", "MT_CACHE", what, _SET_CACHE) from None
     return Path(base) / "mt"
+
+
+def make_cache_folder(name: str, or_temporary: bool = False) -> Path:
+    """Create a folder in the cache, else one that lives as long as this process; return it.
+
+    Raises:
+        MachineError: it cannot be written, and it must outlive this process.
+    """
+    try:
+        folder = make_folder(cache_folder() / name)
+        if os.access(folder, os.W_OK | os.X_OK):
+            return folder
+        raise MachineError("PERMISSION", folder, "it cannot be written", _SET_CACHE)
+    except MachineError as error:
+        if not or_temporary:
+            raise MachineError(error.code, *error.problems[0], _SET_CACHE) from None
+        return _temporary_folder()
+
+
+def _temporary_folder() -> Path:
+    """Create a folder that is deleted when this process ends."""
+    folder = tempfile.TemporaryDirectory(prefix="mt-")
+    atexit.register(folder.cleanup)
+    return Path(folder.name)
 
 
 # ------------------------------------------------------------------------------- reading
@@ -281,9 +338,7 @@ def copy_pipe(path: Path) -> Path:
 
 def _copy_stream(stream: BinaryIO, name: str) -> Path:
     """Return a temporary file of this name with the rest of a stream."""
-    folder = tempfile.TemporaryDirectory(prefix="mt-")
-    atexit.register(folder.cleanup)
-    copy = Path(folder.name) / name
+    copy = _temporary_folder() / name
     with os_errors_as_mt_errors(copy), open(copy, "wb") as out:
         shutil.copyfileobj(stream, out)
     return copy

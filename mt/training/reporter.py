@@ -8,8 +8,10 @@ from __future__ import annotations
 import json
 import math
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +43,8 @@ class Reporter:
         self._first_step, self._started = 0, time.monotonic()
         self._progress: Progress | None = None
         self._board: SummaryWriter | None = None
+        self._thread_hook: Callable[[Any], Any] | None = None
+        """What is called when a thread fails, when there is no TensorBoard."""
         self._silent: set[str] = set()
 
     def start(self, total_steps: int | None, step: int) -> None:
@@ -99,6 +103,8 @@ class Reporter:
             progress.stop()
         self._on_board("close")
         self._board = None
+        if self._thread_hook is not None:
+            threading.excepthook, self._thread_hook = self._thread_hook, None
 
     # ------------------------------------------------------------------------ within
 
@@ -136,6 +142,8 @@ class Reporter:
         from torch.utils.tensorboard import SummaryWriter
 
         folder = files.make_folder(self.folder / "tensorboard")
+        self._thread_hook = threading.excepthook
+        threading.excepthook = partial(_report_other_threads, self._thread_hook)
         self._board = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
 
     def _on_board(self, action: str, *arguments: Any, **options: Any) -> None:
@@ -154,6 +162,15 @@ class Reporter:
             self._silent.add(log)
             reason = error.problems[0][1] if isinstance(error, MtError) else error
             self.log(f"mt: warning: {log} cannot be written ({reason}); training goes on")
+
+
+def _report_other_threads(hook: Callable[[Any], Any], failed: Any) -> None:
+    """Call the hook of threads that failed, unless it is TensorBoard's that did.
+
+    What fails in that one is raised again by the next call of its writer.
+    """
+    if not type(failed.thread).__module__.startswith("tensorboard."):
+        hook(failed)
 
 
 class SilentReporter(Reporter):

@@ -9,9 +9,11 @@ from mt.checkpoints import checkpoint, run_directory
 from mt.checkpoints.train_state import TrainState
 from mt.config.recipe import Recipe, dump
 from mt.config.schema import SourceConfig
+from mt.config.section import map_input_files
 from mt.data.cache import changed_files
-from mt.errors import ConfigError, DataError
+from mt.errors import ConfigError, DataError, MtError
 from mt.runtime import model_files
+from mt.training import finetuning
 from mt.training.session import TrainingRun
 
 CHANGEABLE_KEYS = (
@@ -40,18 +42,37 @@ def resume_run(run: TrainingRun, folder: Path) -> TrainState:
 
 
 def check_recipe(run: Path, recipe: Recipe) -> None:
-    """Raise a ConfigError, which names each key, when a recipe would change a begun run."""
+    """Raise a ConfigError, which names each key, when a recipe would change a begun run.
+
+    Files may have other paths than before: `check_data` compares what is in them.
+    """
     before = run_directory.read_recipe(run)
     fixed = ("training.max_steps", "training.max_epochs") if recipe.schedule.falls_to_zero else ()
+    old_plain, plain = (dump(map_input_files(each, lambda _: "")) for each in (before, recipe))
+    other = {key for key, _, _ in run_directory.differing_keys(old_plain, plain)}
+    if not _begins_alike(run, before, recipe):
+        other.add(finetuning.KEY)
     differing = [
         (f"{run / 'config.yaml'}", f"{key}: {old!r} -> {new!r}")
         for key, old, new in run_directory.differing_keys(dump(before), dump(recipe))
-        if not key.startswith(CHANGEABLE_KEYS) or key in fixed
+        if key in other and (not key.startswith(CHANGEABLE_KEYS) or key in fixed)
     ]
     if differing:
         (where, what), *others = differing
         advice = "undo the change, train into another folder with --run, or start over with --fresh"
         raise ConfigError("RESUME-CONFIG", where, what, advice, others)
+
+
+def _begins_alike(run: Path, before: Recipe, recipe: Recipe) -> bool:
+    """Whether a recipe names the weights that a run began with, wherever they lie now."""
+    old, new = (each.training.initialise_from for each in (before, recipe))
+    if old == new or old is None or new is None:
+        return old == new
+    try:
+        origin = model_files.read_json(run / "resolved.json")["initialised"]["weights"]
+        return bool(finetuning.read_initial_weights(recipe)[1]["weights"] == origin)
+    except (MtError, OSError, ValueError, LookupError, TypeError):
+        return False
 
 
 def check_data(run: TrainingRun, folder: Path) -> None:

@@ -158,12 +158,17 @@ def _select_rows(batch: Batch, rows: Tensor) -> Batch:
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Set the rate of every group, times the `factor` of the group where it has one."""
+    filled: set[int] = set()
     for group in optimizer.param_groups:
         own = rate * group.get("factor", 1.0)
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(own)  # a kernel reads it there, so that nothing is compiled again
-        else:
+        if not isinstance(group["lr"], Tensor):
             group["lr"] = own
+            continue
+        # Torch gives all groups of an optimizer one tensor, which can hold one rate only.
+        if id(group["lr"]) in filled:
+            group["lr"] = group["lr"].clone()
+        filled.add(id(group["lr"]))
+        group["lr"].fill_(own)  # a kernel reads it there, so that nothing is compiled again
 
 
 def set_rate_factors(

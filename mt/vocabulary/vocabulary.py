@@ -27,6 +27,8 @@ from mt.vocabulary.normalization import drop_invisible, fold_spaces, normalize_s
 
 FORMAT = 2
 """1: invisible characters of the source are kept. Models of format 1 stay with it."""
+SPACE = "\u2581"
+"""SentencePiece's mark of a space in a piece."""
 NAMED_CONTROLS = ("<mask>", "<bt>")
 
 
@@ -89,6 +91,8 @@ class SentencePieceTokenizer:
         self.size = self.processor.get_piece_size() + self.offset
         names = self.processor.id_to_piece(list(range(self.processor.get_piece_size())))
         self.longest: int | None = max(len(name) for name in names)
+        # Of treat_whitespace_as_suffix, which puts the space that each line gets at its end.
+        self.marks_ends = "".join(self.processor.encode("a", out_type=str)).endswith(SPACE)
 
     def _is_ours(self) -> bool:
         p = self.processor
@@ -115,7 +119,7 @@ class SentencePieceTokenizer:
         if not ids:  # SentencePiece would return one empty line
             return []
         texts: list[str] = self.processor.decode(list(map(self._to_own, ids)), num_threads=1)
-        return texts
+        return [text.removesuffix(" ") for text in texts] if self.marks_ends else texts
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """The string of each id."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+import tiny_run
 from native_engine import LINES, ONE, native, options, pair, texts
 
-from mt.decoding.text_translator import merge_translations, to_translation
+from mt.decoding.text_translator import TextTranslator, merge_translations, to_translation
 from mt.decoding.types import Hypothesis, Sentence, Translation
 from mt.errors import DataError
 from mt.special_tokens import END
@@ -126,3 +129,56 @@ def test_a_pair_with_one_side_cannot_be_scored(engine):
 def test_too_few_prefixes_are_reported(engine):
     with pytest.raises(DataError, match="line 2: there is no prefix for it"):
         list(engine.translate(["Dogs.", "Girls."], options(prefixes=["Ein"])))
+
+
+@pytest.mark.parametrize("end", [" ", "  ", "\t", " \t"])
+def test_a_prefix_that_ends_in_white_space_ends_a_word(engine, end):
+    lines = tiny_run.SOURCES[:3]
+    (within,) = engine.translate(lines[:1], options(prefixes=["Zwei Hunde"]))
+    assert within.text[len("Zwei Hunde")] != " "  # so this model goes on
+    asked = options(prefixes=[f"Zwei Hunde{end}", f"ein Ha{end}", end], n_best=2)
+    first, second, third = engine.translate(lines, asked)
+    assert all(each.text.startswith("Zwei Hunde ") for each in first.alternatives)
+    assert all(each.text.startswith("ein Ha ") for each in second.alternatives)
+    assert third.text == texts(engine, lines)[2]
+
+
+def test_white_space_at_the_end_of_a_prefix_is_not_a_piece_of_its_own():
+    """A model knows a space as a part of the next word, and goes astray after one alone."""
+    golden = Path(__file__).parents[1] / "golden"
+    engine = native.open(golden / "transformer", ONE)
+    (line, *_) = (golden / "source.txt").read_text().splitlines()
+    (free,) = texts(engine, [line])
+    prefix = " ".join(free.split(" ")[:2])
+    assert texts(engine, [line] * 2, prefixes=[f"{prefix} ", prefix[:-1]]) == [free] * 2
+
+
+def test_what_the_length_limit_ended_is_marked(engine):
+    """A translation that ends by itself is whole, even where the limit would be."""
+
+    class Fixed:
+        """Finds one hypothesis for each sentence: to the limit, or one token shorter."""
+
+        prefetch_windows = 0
+
+        def search(self, sentences, config, options):
+            for sentence in sentences:
+                shorter, value = next(ends)
+                ids = [80] * (sentence.max_length - 1 - shorter) + [END]
+                yield [Hypothesis(ids, -1.0, [-1.0] * (len(ids) - 1) + [value])]
+
+    ends = iter([(0, -3.0), (0, -0.1), (1, -3.0)])
+    fixed = TextTranslator(Fixed(), engine.vocabulary, engine.profile, ONE)
+    assert [each.truncated for each in fixed.translate(["a", "b", "c", ""])] == [
+        True, False, False, False
+    ]  # fmt: skip
+    parts = [Translation("a"), Translation("b", truncated=True)]
+    assert merge_translations(parts, " ").truncated
+    assert not merge_translations(parts[:1] * 2, " ").truncated
+
+
+@pytest.mark.parametrize("kind", ["greedy", "beam", "sampling", "diverse", "mbr"])
+def test_every_search_marks_what_it_did_not_end(engine, kind):
+    few = {"kind": kind, "max_length_ratio": 0.01, "max_length_extra": 2}
+    found = list(engine.translate(["Dogs.", ""], options(search=few)))
+    assert [each.truncated for each in found] == [True, False]

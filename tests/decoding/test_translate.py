@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import random
 import subprocess
@@ -113,7 +114,7 @@ def test_bad_bytes_are_replaced_on_demand_and_reported_once(engine, capsys):
     data = good + b"bad \xff\n\xfe\xfe\n" * 6 + b"Dogs."
     out = through(engine, data, replace_bad=True)
     assert out.split(b"\n")[:12] == through(engine, good).split(b"\n")[:12]
-    (told,) = capsys.readouterr().err.splitlines()
+    (told,) = (line for line in capsys.readouterr().err.splitlines() if "UTF8" in line)
     assert told.startswith("mt: warning[DATA-UTF8] input: 12 lines are not UTF-8")
     assert told.endswith("lines 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, ...")
     echoed = through(Echo(), b"\xff\xfea\nb\xe6\x97\n", replace_bad=True)
@@ -125,6 +126,24 @@ def test_a_rendering_gets_each_line_with_its_translation():
     expected = "".join(f"{i} line {i} line {i}\n" for i in range(50)).encode()
     told = through(Echo(7), data, rendering=lambda n, line, each: f"{n} {line} {each.text}")
     assert told == expected
+
+
+def test_one_warning_counts_the_lines_that_the_length_limit_ended(capsys):
+    class Fixed:
+        def translate(self, lines, options=None):
+            for line in lines:
+                yield Translation(line, truncated=line.isupper())
+
+    as_json = output_formats.make_formatter("json")
+    assert through(Fixed(), b"a\nB\n\nC\n") == b"a\nB\n\nC\n"
+    out = through(Fixed(), b"a\nB\n", rendering=as_json).splitlines()
+    assert [json.loads(line)["truncated"] for line in out] == [False, True]
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("mt: warning[TRUNCATED] 2 translations")
+    assert "lines 2, 4;" in first
+    assert "warning[TRUNCATED] 1 translations" in second
+    through(Fixed(), b"a\n\n")
+    assert capsys.readouterr().err == ""
 
 
 def test_a_line_that_is_too_long_is_refused_with_strict(engine):

@@ -169,3 +169,39 @@ def test_a_pipe_is_read_plain_or_compressed(tmp_path, pack):
     with files.open_bytes(tmp_path / "pipe", or_pipe=True) as stream:
         assert list(files.decode_lines(stream, "pipe")) == ["a", "b"]
     writer.join()
+
+
+class RustError(Exception):
+    """As of safetensors: the system's error is in its text only."""
+
+
+FULL = "Error while serializing: I/O error: No space left on device (os error 28)"
+
+
+def chained(cause):
+    error = RuntimeError("cannot save")
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "x"), OSError(errno.EDQUOT, "x"), RustError(FULL),
+        OSError("[Errno 28] Error writing file"), chained(OSError(errno.ENOSPC, "x")),
+        chained(chained(RustError(FULL))), RuntimeError("write: Disk quota exceeded"),
+    ],
+)  # fmt: skip
+def test_a_full_disk_is_recognised_in_the_errors_of_libraries(error, tmp_path):
+    with pytest.raises(MachineError) as found, files.os_errors_as_mt_errors(tmp_path / "out"):
+        raise error
+    assert found.value.code == "DISK-FULL"
+    assert found.value.exit_code == 5
+    assert str(tmp_path / "out") in str(found.value)
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), RustError("x"), DataError("A", "b", FULL, "d")])
+def test_other_errors_come_through(error, tmp_path):
+    with pytest.raises(type(error)) as found, files.os_errors_as_mt_errors(tmp_path):
+        raise error
+    assert found.value is error

@@ -16,6 +16,7 @@ from resumable_run import bits, written
 
 from mt.checkpoints import checkpoint, run_directory
 from mt.checkpoints.train_state import TrainState
+from mt.cli import main
 from mt.config import recipe
 from mt.data.batch_sampler import plan_epoch
 from mt.data.prepare import prepare
@@ -334,6 +335,41 @@ def test_a_changed_file_is_refused_by_name(text_run, name):
     assert bits(folder / "run") == saved
     (folder / name).write_bytes(before)
     resumed(folder)
+
+
+def test_a_run_that_was_moved_with_its_data_goes_on(text_run, capsys):
+    """And its data are found where they are, as seen from the run."""
+    old = text_run
+    (old / "data").mkdir()
+    for path in [*old.glob("text.*"), *old.glob("valid.*")]:
+        path.rename(old / "data" / path.name)
+    new = old.with_name(f"{old.name}-moved")
+    names = [f"data/{name}.{side}" for name in ("text", "valid") for side in ("source", "target")]
+    moved = {
+        "data__train": [{"kind": "text", "source": names[0], "target": names[1]}],
+        "data__valid": {"kind": "text", "source": names[2], "target": names[3]},
+        "data__test": {"one": {"kind": "text", "source": names[2], "target": names[3]}},
+    }
+    resumed(old, **moved)  # the same data at another path
+    old.rename(new)
+    run = new / "run"
+    capsys.readouterr()
+    assert main.run(["eval", str(run)]) == 0
+    assert main.run(["train", str(run / "config.yaml"), "--run", str(run)]) == 0
+    assert main.run(["shortlist", str(run)]) == 0
+    assert main.run(["prune", str(run), "--heads", "50%", "-o", str(new / "small")]) == 0
+    assert main.run(["shortlist", str(new / "small")]) == 0
+    assert "no such file" not in capsys.readouterr().err
+    resumed(new, **moved, training__max_epochs=3)
+    assert run_directory.read_recipe(run).data.valid.source == str(new / names[2])
+    config = (run / "config.yaml").read_text()
+    assert str(old / "data") not in config
+    (new / names[0]).write_text("a b c d e f\n" * 41)
+    with pytest.raises(DataError, match=rf"RESUME-DATA.*{new / names[0]}: changed since"):
+        resumed(new, **moved, training__max_epochs=4)
+    tagged = {**moved, "data__train": [{**moved["data__train"][0], "tag": "bt"}]}
+    with pytest.raises(ConfigError, match=r"config\.yaml: data\.train: "):
+        resumed(new, **tagged)
 
 
 def test_data_that_have_no_file_are_reported_as_in_the_recipe(text_run):

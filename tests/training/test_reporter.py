@@ -1,7 +1,10 @@
 """Laws of what a run tells: figures appear once, logs never end a training."""
 
+import errno
+import itertools
 import json
 import math
+import threading
 
 import numpy as np
 import pytest
@@ -125,6 +128,34 @@ def test_tensorboard_that_cannot_be_written_is_reported_once(tmp_path, capsys):
     train(tmp_path, 0, 3)
     lines = capsys.readouterr().err.splitlines()
     assert sum("TensorBoard cannot be written" in line for line in lines) == 1
+    assert steps_in(tmp_path) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("first", [1, 4, 9])
+def test_a_disk_that_fills_up_under_tensorboard_is_one_warning(
+    tmp_path, monkeypatch, capsys, first
+):
+    """Its writer is a thread, which fails between two calls, and whose trace Python prints."""
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    write, failed, count = RecordWriter.write, [], itertools.count(1)
+
+    def full(self, data):
+        if next(count) >= first:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(self, data)
+
+    monkeypatch.setattr(RecordWriter, "write", full)
+    monkeypatch.setattr(threading, "excepthook", failed.append)
+    hook = threading.excepthook
+    train(tmp_path, 0, 3)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if "TensorBoard" in line] == [
+        "mt: warning: TensorBoard cannot be written ([Errno 28] No space left on device); "
+        "training goes on"
+    ]
+    assert failed == []
+    assert threading.excepthook is hook
     assert steps_in(tmp_path) == [1, 2, 3]
 
 

@@ -9,10 +9,13 @@ import torch
 
 from mt.checkpoints import run_directory
 from mt.checkpoints.train_state import TrainState
+from mt.config.plugins import plugin, plugins
 from mt.errors import MachineError
 from mt.runtime import files
 from mt.training import setup
 from mt.training.reporter import Reporter
+from mt.training.schedule import layer_rate_factors
+from mt.training.step import set_rate
 
 CPU = torch.device("cpu")
 
@@ -51,6 +54,28 @@ def test_what_is_frozen_is_in_no_optimizer(built):
     trained = {id(p) for group in groups for p in group["params"]}
     assert frozen
     assert trained == {id(p) for p in module.parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize("kind", plugins("optimizers"))
+@pytest.mark.parametrize("is_tensor", [False, True])
+def test_each_layer_has_its_own_rate(built, kind, is_tensor):
+    """On a GPU rates are tensors, and torch gives all groups of an optimizer the same one."""
+    run, _ = built
+    config = plugin("optimizers", kind).Config.model_construct(
+        kind=kind, learning_rate=torch.tensor(1.0) if is_tensor else 1.0, layer_decay=0.5
+    )
+    recipe = run.recipe.model_copy(update={"optimizer": config})
+    module = setup.build_module(run.recipe, run.data.prepared.vocabulary, None, CPU)
+    optimizer = setup.build_optimizer(recipe, module)
+    for rate in (0.25, 1e-3):
+        set_rate(optimizer, rate)
+        rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+        names = dict(module.named_parameters())
+        for name, factor in layer_rate_factors(names, 0.5).items():
+            assert float(rates[id(names[name])]) == pytest.approx(rate * factor), name
+    for parameter in module.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
 
 
 def test_an_old_run_is_renamed_with_the_next_number_unless_it_is_in_use(tmp_path):

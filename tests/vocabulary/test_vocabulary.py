@@ -1,14 +1,17 @@
 import pickle
 
 import pytest
+import tiny_run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from learned_vocabularies import RESERVED, SOURCE, TARGET, learned
 
 from mt.config import validation, yaml_reader
 from mt.config.schema import VocabularyConfig
+from mt.decoding.word_alignment import to_words
 from mt.errors import ConfigError, ModelError
 from mt.special_tokens import END, FIRST_PIECE, FIRST_RESERVED, PAD, UNK
+from mt.vocabulary import learn
 from mt.vocabulary.vocabulary import Vocabulary, normalize_source
 
 LINES = st.text(
@@ -137,3 +140,23 @@ def test_a_wrong_setting_is_reported(text, expected):
     with pytest.raises(ConfigError) as error:
         validation.validate(VocabularyConfig, yaml_reader.parse(text))
     assert expected in str(error.value)
+
+
+@pytest.mark.parametrize("more", [{}, {"byte_fallback": True, "remove_extra_whitespaces": False}])
+def test_a_model_that_puts_spaces_after_words_leaves_none_at_the_end(tmp_path, more):
+    """SentencePiece's treat_whitespace_as_suffix, in a model that another program made."""
+    import sentencepiece
+
+    lines, size = [*tiny_run.SOURCES, *tiny_run.TARGETS], 330 if more else 60
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines), model_prefix=str(tmp_path / "suffix"), vocab_size=size,
+        treat_whitespace_as_suffix=True, minloglevel=2, hard_vocab_limit=False, **more,
+    )  # fmt: skip
+    known = learn.open_existing(VocabularyConfig(path=str(tmp_path / "suffix.model")))
+    ids = known.encode_target(lines)
+    assert all(known.pieces_target(each)[-1].endswith("▁") for each in ids)
+    assert known.decode_target(ids) == lines
+    words = [word for word, _ in to_words(known.pieces_target(ids[0]))]
+    assert words == lines[0].split(" ")
+    if more:
+        assert known.decode_target(known.encode_target(["a "])) == ["a "]  # its own

@@ -47,8 +47,8 @@ def command(
     BLEU is undefined where no translation has four tokens.
 
     Translates every test set of the recipe, or those named by --on, into its own language, or the
-    text of --source into that of --to. Translations are kept in RUN/hypotheses/; those of an
-    ensemble in its first run.
+    text of --source into that of --to. Translations are kept in RUN/hypotheses/, if
+    it can be written; those of an ensemble in its first run.
 
     \b
     Example:  mt eval runs/demo --on test --json
@@ -67,13 +67,16 @@ def command(
     engine = open_engine(runs[0], options)
     source = None if source is None else files.copy_pipe(source)
     reference = [files.copy_pipe(path) for path in reference or ()]
-    scores = evaluate.evaluate(runs[0], engine, on or (), source, reference, options, metric or ())
+    examples: dict[str, list[tuple[str, ...]]] = {}
+    scores = evaluate.evaluate(
+        runs[0], engine, on or (), source, reference, options, metric or (), examples
+    )
     for name, values in scores.items():
         for label, value in values.items():
             if "undefined" in value:
                 what = f"{name}: {label} is undefined: {value['undefined']}"
                 print_line(f"mt: warning[METRIC] {what}; chrF2 tells translations apart")
-        for example in evaluate.sample_translations(runs[0], name, show):
+        for example in evaluate.spread(examples[name], show):
             for label, text in zip(("source", "reference", "translation"), example, strict=True):
                 print_line(f"{label:11}  {text}")
             print_line("")

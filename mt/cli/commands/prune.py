@@ -44,12 +44,12 @@ def command(
 ) -> None:
     """Remove the least important parts of a trained model, into a new and smaller run.
 
-    The importance of heads and columns is the gradient of the loss on training pairs, which must
-    not have moved; that of a layer is the loss without it. Removed parts leave the weight
-    matrices, so the model is smaller and faster. Each attention loses as many heads, which
-    CTranslate2 can still express; with --uneven it cannot. Fine-tuning is ordinary training by
-    the run's recipe with 0.3 of its learning rate, which --set can change. Parameters, size, BLEU
-    and speed before and after are printed.
+    The importance of heads and columns is the gradient of the loss on training pairs, which may
+    have moved together with the run; that of a layer is the loss without it. Removed parts leave
+    the weight matrices, so the model is smaller and faster. Each attention loses as many heads,
+    which CTranslate2 can still express; with --uneven it cannot. Fine-tuning is ordinary training
+    by the run's recipe with 0.3 of its learning rate, which --set can change. Parameters, size,
+    BLEU and speed before and after are printed.
 
     \b
     Example:  mt prune runs/demo --heads 50% --finetune-steps 200

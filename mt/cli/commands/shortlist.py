@@ -30,7 +30,8 @@ def command(
 
     With it, --set search.shortlist=true computes the probabilities of these pieces only, which
     saves more time the larger the vocabulary is. IBM Model 1 learns it from the training data,
-    which must not have moved. It is written into the run and replaces an earlier one.
+    which may have moved together with the run. It is written into the run and replaces an earlier
+    one.
 
     \b
     Example:  mt shortlist runs/demo

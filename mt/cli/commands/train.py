@@ -30,11 +30,12 @@ def command(
     Example:  mt train configs/demo.yaml --set training.max_minutes=10 --run runs/short
               torchrun --nproc-per-node 2 -m -- mt train configs/demo.yaml
     """
+    from mt.checkpoints import run_directory
     from mt.config import recipe
     from mt.runtime import distributed
 
     with distributed.join_processes() as world:
-        loaded, _ = recipe.load(config, sets or ())
+        loaded = run_directory.follow_move(recipe.load(config, sets or ())[0], config)
         from mt.training import loop
 
         loop.train(loaded, run or Path("runs") / config.stem, fresh, trace, world)

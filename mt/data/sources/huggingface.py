@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import re
 from collections.abc import Iterable, Iterator
@@ -138,7 +137,7 @@ def _local(config: Config) -> Any:
     with _translate_errors(config, config.files[0]):
         return datasets.load_dataset(
             "parquet", data_files=list(config.files), split="train", streaming=True,
-            cache_dir=str(files.cache_folder() / "datasets"),
+            cache_dir=str(files.make_cache_folder("datasets", or_temporary=True)),
         )  # fmt: skip
 
 
@@ -215,10 +214,9 @@ def _translate_errors(config: Config, where: str) -> Iterator[None]:
     except MtError:
         raise
     except Exception as error:
-        full = [e for e in _chain(error) if getattr(e, "errno", 0) in (errno.ENOSPC, errno.EDQUOT)]
-        if full:
+        if files.is_disk_full(error):
             with files.os_errors_as_mt_errors(where):
-                raise full[0] from None
+                raise
         raise _as_mt_error(error, config, _shard(config, error) or where) from None
     finally:
         logger.setLevel(level)

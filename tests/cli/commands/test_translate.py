@@ -187,7 +187,8 @@ class TestTranslate:
             answer = child.stdout.readline()
             assert answer.endswith(b"\n")
             assert (answer == b"\n") == (line == b"\n")
-        assert child.communicate() == (b"", b"")
+        out, err = child.communicate()
+        assert (out, err.count(b"\n")) == (b"", 1)  # the warning of an untrained model's lengths
         assert child.returncode == 0
 
     def test_a_kill_leaves_no_file_under_the_name(self, run, python, tmp_path):

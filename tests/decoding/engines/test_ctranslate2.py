@@ -57,7 +57,8 @@ def test_one_sentence_needs_no_torch(folder):
         [sys.executable, "-c", code, "translate", str(folder)], input="A man sleeps.\n",
         cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0
+    assert all("warning[TRUNCATED]" in line for line in done.stderr.splitlines())
     assert done.stdout.count("\n") == 1
 
 
@@ -129,6 +130,16 @@ def test_a_forced_prefix_begins_the_translation_and_counts(ours, theirs):
     assert [each.text for each in found] == [each.text for each in expected]
     for a, b in zip(expected, found, strict=True):
         assert b.score == pytest.approx(a.score, rel=1e-3)
+
+
+def test_a_prefix_that_ends_in_a_space_and_what_the_limit_ended_are_as_in_ours(ours, theirs):
+    limit = {"kind": "greedy", "max_length_ratio": 0.5, "max_length_extra": 6}
+    more = options(prefixes=["Zwei Hunde ", "ein Ha\t", " "], search=limit, token_scores=True)
+    expected, found = (list(each.translate(tiny_run.SOURCES[:3], more)) for each in (ours, theirs))
+    assert [each.text for each in found] == [each.text for each in expected]
+    assert found[0].text.startswith("Zwei Hunde ")
+    assert [each.truncated for each in found] == [each.truncated for each in expected]
+    assert any(each.truncated for each in found)
 
 
 def test_alignments_are_ours(ours, theirs):
