@@ -104,8 +104,8 @@ def _copy_mode_and_owner(old: Path, new: Path) -> None:
 
 
 def refuse_existing(path: Path, advice: str) -> None:
-    """Raise a ConfigError when a file of the user would be replaced."""
-    if path.is_file():
+    """Raise a ConfigError when a file of the user would be replaced, not one in /dev/fd."""
+    if path.is_file() and _resolve(path)[1] is None:
         raise ConfigError("OUTPUT-EXISTS", path, "the file is there already", advice)
 
 

@@ -63,8 +63,9 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from mt.runtime import console
-from mt.runtime.output import open_output
+from mt.runtime.output import open_output, refuse_existing
 print("before", flush=True)
+refuse_existing(Path(sys.argv[1]), "")
 with open_output(Path(sys.argv[1])) as out:
     out.write("text\\n")
 print("after", flush=True)

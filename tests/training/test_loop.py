@@ -17,7 +17,7 @@ OBJECTIVE = '''
 import torch
 from pydantic import Field
 from mt.config.section import Variant
-from mt.training.objectives.cross_entropy import CrossEntropy
+from mt.training.cross_entropy import CrossEntropy
 
 class Config(Variant):
     kind: str = "faulty_lab.objective"

@@ -2,45 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import cast
+from torch import nn
 
-from pydantic import Field
-from torch import Tensor, nn
-
-from mt.config.section import Variant
-from mt.interfaces import Batch, Loss, Seq2Seq, Teacher, Term
-from mt.special_tokens import PAD
-from mt.training.losses import sequence_cross_entropy
+from mt.interfaces import Teacher
+from mt.training.cross_entropy import CrossEntropy, CrossEntropyConfig
 from mt.vocabulary.vocabulary import Vocabulary
 
 
-class Config(Variant):
+class Config(CrossEntropyConfig):
     """The translation loss."""
 
     kind: str = "cross_entropy"
-    label_smoothing: float = Field(0.1, ge=0, lt=1)
-    """Share of each label's probability spread over the vocabulary, in training only."""
-
-
-class CrossEntropy(nn.Module):
-    """-log p(y_t | y_<t, x), summed over real target positions; labels are smoothed in training."""
-
-    def __init__(self, model: nn.Module, label_smoothing: float) -> None:
-        super().__init__()
-        self.model, self.label_smoothing = model, label_smoothing
-
-    def counts(self, batch: Batch) -> Mapping[str, Tensor]:
-        """Count the positions of each term."""
-        return {"loss": batch.target_lengths.sum()}
-
-    def forward(self, batch: Batch) -> Loss:
-        """Return the loss of one micro-batch."""
-        model = cast(Seq2Seq, self.model)
-        hidden = model.decode(batch.inputs, model.encode(batch.source))  # [B, T, D]
-        smoothing = self.label_smoothing if self.training else 0.0
-        total = sequence_cross_entropy(hidden, *model.output(), batch.labels, smoothing)
-        return (Term("loss", total, (batch.labels != PAD).sum()),)
 
 
 def build(

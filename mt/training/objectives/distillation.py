@@ -23,12 +23,12 @@ from mt.config.section import MAX_FACTOR, InputFile
 from mt.errors import ConfigError
 from mt.interfaces import Batch, Loss, Seq2Seq, Teacher, Term
 from mt.special_tokens import PAD
+from mt.training.cross_entropy import CrossEntropy, CrossEntropyConfig
 from mt.training.losses import chunked_loss, select_real_positions
-from mt.training.objectives import cross_entropy
 from mt.vocabulary.vocabulary import Vocabulary
 
 
-class Config(cross_entropy.Config):
+class Config(CrossEntropyConfig):
     """Cross-entropy, and the divergence from a teacher."""
 
     kind: str = "distillation"
@@ -40,7 +40,7 @@ class Config(cross_entropy.Config):
     """Both sides' logits are divided by it: above 1 more is learned of what is unlikely."""
 
 
-class Distillation(cross_entropy.CrossEntropy):
+class Distillation(CrossEntropy):
     """Sums over real target positions; in evaluation mode the plain cross-entropy alone."""
 
     def __init__(self, model: nn.Module, teacher: Teacher, config: Config) -> None:

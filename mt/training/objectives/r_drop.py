@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from mt.config.section import MAX_FACTOR
 from mt.interfaces import Batch, Loss, Seq2Seq, Teacher, Term
 from mt.special_tokens import PAD
+from mt.training.cross_entropy import CrossEntropy, CrossEntropyConfig
 from mt.training.losses import linear_two_passes, select_real_positions
-from mt.training.objectives import cross_entropy
 from mt.vocabulary.vocabulary import Vocabulary
 
 
-class Config(cross_entropy.Config):
+class Config(CrossEntropyConfig):
     """The translation loss of two passes, and how far they may lie apart."""
 
     kind: str = "r_drop"
@@ -25,7 +25,7 @@ class Config(cross_entropy.Config):
     """Weight of the divergence between the passes; 5 is the paper's for translation."""
 
 
-class RDrop(cross_entropy.CrossEntropy):
+class RDrop(CrossEntropy):
     """Half the sum of equation 3: the loss of two passes, and alpha times their divergence.
 
     Each pair goes through the model twice, in one batch of twice the rows, with other dropout.
