@@ -9,10 +9,11 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from mt.errors import ModelError
 from mt.runtime import model_files
@@ -68,6 +69,21 @@ def check_shapes(wanted: Shapes, given: Shapes, where: Path) -> None:
         raise ModelError("CKPT-SHAPE", place, what, advice, others)
 
 
+class _WithoutDraws(TorchFunctionMode):
+    """Leaves tensors as they are where random numbers would fill them.
+
+    On the meta device torch would import its compiler for that, which takes a second or two.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "").endswith(("normal_", "uniform_")):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
 def build_checked(
     build: Callable[[], nn.Module], given: Shapes, where: Path, unchecked: bool = False
 ) -> nn.Module:
@@ -79,7 +95,7 @@ def build_checked(
         ModelError: they have other shapes; the memory of the model has not been asked for then.
     """
     try:
-        with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        with torch.device("meta"), _WithoutDraws(), torch.random.fork_rng(devices=[]):
             wanted = {name: tuple(p.shape) for name, p in build().named_parameters()}
     except RuntimeError as error:  # sizes that overflow, or a module that needs numbers
         if unchecked:

@@ -109,7 +109,9 @@ def main() -> None:
         signals.exit_on_sigint()
     except KeyboardInterrupt:  # just before or after the command
         code = _report_interrupt()
-    if os.environ.get("WORLD_SIZE", "1") != "1":
+    from mt.runtime import distributed
+
+    if distributed.several_processes():
         # With several ranks, torch's threads may outlive Python and abort a successful process.
         with contextlib.suppress(OSError, ValueError, AttributeError):
             sys.stdout.flush()

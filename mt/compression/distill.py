@@ -9,7 +9,6 @@ The student's run is an ordinary one that also keeps its training data:
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +27,7 @@ from mt.decoding.types import EngineOptions
 from mt.errors import ConfigError, DataError
 from mt.evaluation import compare
 from mt.runtime import console, files
+from mt.runtime.distributed import several_processes
 from mt.training.loop import train
 from mt.training.setup import archive_run
 from mt.training.teacher import check_vocabulary
@@ -77,7 +77,7 @@ def make_plan(
     if keep_original and level == "word":
         what = "only sequence-level distillation replaces the original pairs"
         raise ConfigError("DISTILL", "--keep-original", what, "leave it out")
-    if os.environ.get("WORLD_SIZE", "1") != "1":
+    if several_processes():
         what = "it is one process until the student trains"
         command = "torchrun -m -- mt train RUN/distilled/student.yaml --run RUN"
         advice = f"use --no-train, then {command}"

@@ -7,13 +7,15 @@ import inspect
 import os
 import re
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from mt.errors import FailedOnAnotherRank, MachineError, MtError, Stopped
+from mt.errors import ConfigError, FailedOnAnotherRank, MachineError, MtError, Stopped
+from mt.runtime import console
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +25,8 @@ Value = TypeVar("Value")
 
 TIMEOUT = timedelta(minutes=10)
 """Time after which a process that does not answer counts as lost."""
+NOTICE_SECONDS = 5.0
+"""Seconds of waiting for the other processes before this one says so."""
 EXIT_GRACE_SECONDS = 1.0
 """Seconds that other ranks outlive a failed one: the launcher then sees which failed first."""
 CONNECTION_ERRORS = re.compile("gloo|nccl|connection|broken pipe|timed out|TCPStore", re.IGNORECASE)
@@ -63,11 +67,11 @@ def join_processes() -> Iterator[World]:
     When a rank is killed, the first other rank that misses it reports RANK-LOST.
 
     Raises:
+        ConfigError: a variable of the launcher is no number.
         MachineError: another process is gone.
         FailedOnAnotherRank: another rank has failed and has reported why.
     """
-    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-    rank, size, local_rank, local_size = (int(os.environ.get(n, "SIZE" in n)) for n in names)
+    rank, size, local_rank, local_size = read_launcher_variables()
     if size == 1:
         yield SINGLE
         return
@@ -76,18 +80,20 @@ def join_processes() -> Iterator[World]:
     from torch.distributed import PrefixStore  # type: ignore[attr-defined]
     from torch.distributed.rendezvous import rendezvous
 
-    try:
-        store, _, _ = next(rendezvous("env://", timeout=TIMEOUT))
-    except (ValueError, RuntimeError) as error:
-        advice = "begin them with torchrun; see docs/distributed.md"
-        where = f"rank {rank} of {size}"
-        raise MachineError("RENDEZVOUS", where, _first_line(error), advice) from None
+    with _say_while_waiting(rank, size):
+        try:
+            store, _, _ = next(rendezvous("env://", timeout=TIMEOUT))
+        except (ValueError, RuntimeError) as error:
+            advice = "begin them with torchrun; see docs/distributed.md"
+            where = f"rank {rank} of {size}"
+            raise MachineError("RENDEZVOUS", where, _first_line(error), advice) from None
     world = World(rank, size, local_rank, local_size, PrefixStore("mt", store))
     try:
-        distributed.init_process_group(
-            "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
-            store=store, rank=rank, world_size=size, timeout=TIMEOUT,
-        )  # fmt: skip
+        with _say_while_waiting(rank, size):
+            distributed.init_process_group(
+                "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
+                store=store, rank=rank, world_size=size, timeout=TIMEOUT,
+            )  # fmt: skip
         yield world
         barrier(world)
     except (Exception, Stopped) as error:
@@ -96,6 +102,56 @@ def join_processes() -> Iterator[World]:
             raise
         raise reported from error
     distributed.destroy_process_group()
+
+
+def read_launcher_variables() -> tuple[int, int, int, int]:
+    """Return rank, world size, and both within the machine; empty variables are unset.
+
+    Raises:
+        ConfigError: a variable is no number, or a number that cannot be.
+    """
+    for name in ("MASTER_ADDR", "MASTER_PORT"):  # torch reads these
+        if not os.environ.get(name, "-").strip():
+            del os.environ[name]
+    size = _launcher_number("WORLD_SIZE", 1, 1, 10**6)
+    local_size = _launcher_number("LOCAL_WORLD_SIZE", 1, 1, 10**6)
+    rank = _launcher_number("RANK", 0, 0, size - 1)
+    local_rank = _launcher_number("LOCAL_RANK", 0, 0, 10**6)
+    if size > 1:
+        _launcher_number("MASTER_PORT", 0, 0, 65535)
+    return rank, size, local_rank, local_size
+
+
+def _launcher_number(name: str, default: int, least: int, most: int) -> int:
+    """Return an environment variable as a number; the default when it is unset or empty."""
+    text = os.environ.get(name, "").strip()
+    if not text:
+        return default
+    if not re.fullmatch(r"-?[0-9]{1,9}", text) or not least <= int(text) <= most:
+        what = f"the environment variable is {text!r}, not a number from {least} to {most}"
+        advice = f"unset {name}, or begin the processes with torchrun; see docs/distributed.md"
+        raise ConfigError("LAUNCHER", name, what, advice)
+    return int(text)
+
+
+def several_processes() -> bool:
+    """Whether a launcher says that there are several processes."""
+    return os.environ.get("WORLD_SIZE", "").strip() not in ("", "1")
+
+
+@contextlib.contextmanager
+def _say_while_waiting(rank: int, size: int) -> Iterator[None]:
+    """Say what this process waits for, if that takes more than some seconds."""
+    place = ":".join(os.environ.get(name, "?") for name in ("MASTER_ADDR", "MASTER_PORT"))
+    others = "the other process" if size == 2 else f"the other {size - 1} processes"
+    what = f"mt: rank {rank} of {size} waits for {others} at {place}, {TIMEOUT} at most"
+    timer = threading.Timer(NOTICE_SECONDS, console.print_line, [what])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _first_failure(world: World, error: BaseException) -> BaseException:
@@ -126,8 +182,7 @@ def _first_line(error: BaseException) -> str:
 
 def rank_prefix() -> str:
     """Return a prefix for error lines that names the rank, where there are several."""
-    several = os.environ.get("WORLD_SIZE", "1") != "1"
-    return f"rank {os.environ.get('RANK', 0)}: " if several else ""
+    return f"rank {os.environ.get('RANK') or 0}: " if several_processes() else ""
 
 
 def main_first(world: World, name: str, action: Callable[[], Value]) -> Value:
@@ -137,7 +192,7 @@ def main_first(world: World, name: str, action: Callable[[], Value]) -> Value:
     """
     if world.size == 1:
         return action()
-    node = os.environ.get("GROUP_RANK", str(world.rank // world.local_size))
+    node = os.environ.get("GROUP_RANK") or str(world.rank // world.local_size)
     if world.local_rank:
         _wait_for(world, f"{name}/{node}")
     value = action()

@@ -39,9 +39,7 @@ def commands(text: str):
 
 def problem(command: str) -> str | None:
     """Why torchrun would not give a command to mt as it stands; None if it would."""
-    words = [word for word in shlex.split(command) if word != "..."]
-    if words[-1] in ("-m", "--"):
-        return "names no program"
+    words = shlex.split(re.sub(r"\$(\w+|\{[^}]*\}|@)", "1", command))  # variables of a shell
     try:
         parsed = get_args_parser().parse_args(words)
     except SystemExit:

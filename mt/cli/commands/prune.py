@@ -29,14 +29,10 @@ def command(
         int, Option(metavar="N", min=0, max=MAX_COUNT, help="Train the pruned model for N updates.")
     ] = 0,
     pairs: Annotated[
-        int,
-        Option(
-            metavar="N", min=1, max=MAX_COUNT, help="Training pairs that importance is measured on."
-        ),
+        int, Option(metavar="N", min=1, max=MAX_COUNT, help="Pairs that importance is measured on.")
     ] = 1000,
     out: Annotated[
-        Path | None,
-        Option("-o", "--output", metavar="NEW_RUN", help="The new run; default RUN-pruned."),
+        Path | None, Option("-o", "--output", metavar="NEW_RUN", help="Default RUN-pruned.")
     ] = None,
     sets: RecipeSets = None,
     checkpoint: Checkpoint = None,
