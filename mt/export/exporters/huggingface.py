@@ -9,7 +9,7 @@ Legend: V vocabulary, D model width, P positions.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,15 +22,14 @@ from mt.decoding.batching import length_batches
 from mt.decoding.text_translator import search_config
 from mt.decoding.types import EngineOptions, Score, Translation
 from mt.errors import ConfigError, MachineError
+from mt.export.exporters._huggingface.tokenizer import special_ids, tokenizer
 from mt.interfaces import Seq2Seq
 from mt.runtime import files
-from mt.special_tokens import BEGIN, END, FIRST_PIECE, PAD, UNK
-from mt.vocabulary.normalization import INVISIBLE, JOINERS, TAGS
+from mt.special_tokens import BEGIN, END, PAD
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mt.vocabulary.vocabulary import Vocabulary
 
 POSITIONS = 1024
 """Fewest positions of the table."""
@@ -153,7 +152,7 @@ def _generation_config(opened: run_directory.LoadedModel) -> Any:
     return transformers.GenerationConfig(
         **generation_settings(search),
         max_length=longest + 2,  # with <s> and </s>
-        suppress_tokens=_special_ids(),
+        suppress_tokens=special_ids(),
         **TOKEN_IDS,
     )
 
@@ -181,11 +180,6 @@ def generation_settings(search: SearchConfig) -> dict[str, Any]:
         settings["early_stopping"] = getattr(search, "stop", "finished") == "finished" or "never"
     own = {theirs: getattr(search, ours) for ours, theirs in names.items() if hasattr(search, ours)}
     return settings | own
-
-
-def _special_ids() -> list[int]:
-    """Ids that no translation contains."""
-    return [i for i in range(FIRST_PIECE) if i != END]
 
 
 def _check_search(search: SearchConfig) -> None:
@@ -271,84 +265,6 @@ def _attention(name: str, attention: Any, order: Tensor) -> dict[str, Tensor]:
 
 def _norm(name: str, norm: Any, order: Tensor) -> dict[str, Tensor]:
     return {f"{name}.weight": norm.weight[order], f"{name}.bias": norm.bias[order]}
-
-
-# ----------------------------------------------------------------------------- tokenizer
-
-SPACES = "\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
-"""The white space of Python's str.split, as the inside of a regular expression class."""
-NEVER = -1e4
-"""Score of pieces that no text may become: below that of any other segmentation."""
-
-
-def _unescape(pattern: str) -> str:
-    """Write the escapes of a pattern as characters: Oniguruma has no `\U0001f3f4`."""
-    return pattern.encode().decode("unicode_escape")
-
-
-def tokenizer(vocabulary: Vocabulary, max_length: int) -> Any:
-    """A tokenizer of source text with the ids of a joint SentencePiece vocabulary; adds `</s>`."""
-    from sentencepiece import sentencepiece_model_pb2
-    from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers
-    from tokenizers.processors import TemplateProcessing
-    from transformers import PreTrainedTokenizerFast
-
-    proto = sentencepiece_model_pb2.ModelProto.FromString(vocabulary.source.content)
-    names = vocabulary.pieces_source(range(vocabulary.source_size))
-    model, texts = _segmentation_model(proto, names)
-    result = Tokenizer(model)
-    dropped = () if vocabulary.format == 1 else (INVISIBLE, JOINERS, TAGS)
-    result.normalizer = normalizers.Sequence([
-        *(normalizers.Replace(Regex(_unescape(pattern)), "") for pattern in dropped),
-        normalizers.NFKC(), normalizers.Replace(Regex(f"[{SPACES}]+"), " "), normalizers.Strip(),
-        normalizers.Prepend("▁"), normalizers.Replace(" ", "▁"),
-    ])  # fmt: skip
-    splits = [pre_tokenizers.Split("▁", "merged_with_next")]
-    if not any("<" in text and text != "<" for text in texts):
-        splits.append(pre_tokenizers.Split("<", "isolated"))  # "<0x41>" is text, not a byte
-    result.pre_tokenizer = pre_tokenizers.Sequence(splits)
-    result.decoder = decoders.Sequence([
-        decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(),
-        decoders.Strip(" ", 1, 0),
-    ])  # fmt: skip
-    result.post_processor = TemplateProcessing(
-        single="$A </s>", pair="$A $B </s>", special_tokens=[("</s>", END)]
-    )
-    result.add_special_tokens([AddedToken(names[i], normalized=False) for i in _special_ids()])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=result,
-        pad_token=names[PAD],
-        unk_token=names[UNK],
-        bos_token=names[BEGIN],
-        eos_token=names[END],
-        model_max_length=max_length,
-        model_input_names=["input_ids", "attention_mask"],
-        split_special_tokens=True,
-        clean_up_tokenization_spaces=False,
-    )
-
-
-def _segmentation_model(proto: Any, names: Sequence[str]) -> tuple[Any, list[str]]:
-    """The unigram or BPE model of words, and the pieces that are text."""
-    from tokenizers import models
-
-    scores = {
-        name: piece.score
-        for name, piece in zip(names, proto.pieces, strict=True)
-        if piece.type == piece.NORMAL
-    }
-    if proto.trainer_spec.model_type == proto.trainer_spec.UNIGRAM:
-        pieces = [(name, scores.get(name, NEVER)) for name in names]
-        return models.Unigram(pieces, unk_id=UNK, byte_fallback=True), list(scores)
-    merges = [
-        (left, right)
-        for name in sorted(scores, key=lambda name: -scores[name])
-        for left, right in ((name[:i], name[i:]) for i in range(1, len(name)))
-        if left in scores and right in scores
-    ]
-    ids = {name: i for i, name in enumerate(names)}
-    model = models.BPE(ids, merges, unk_token=names[UNK], fuse_unk=False, byte_fallback=True)
-    return model, list(scores)
 
 
 # ------------------------------------------------------------------------- verification

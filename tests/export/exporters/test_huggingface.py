@@ -21,13 +21,14 @@ from exported_models import (
 
 from mt.config.schema import Languages, VocabularyConfig
 from mt.decoding.types import EngineOptions
-from mt.special_tokens import END
+from mt.special_tokens import END, FIRST_PIECE
 from mt.vocabulary.learn import learn_vocabulary
 
 HOSTILE = [
     "</s> <s> <0x41> <mask> <reserved_1> <unk>",
     " a\tb\u3000c\u00a0 ", "ﬁne Ⅳ ①", "🙂 日本語 \x00\x01",
     "", "   ", "a</s>b", "▁a ▁", "▁▁", "x" * 60, "e\u0301 \u0301", "<", "< a <b", "\u2028\x85\x1f.",
+    "<unk>", "x<pad>", "<pad></s>", "<0xC3><0xBC>", "< 0x41>", "<2de> Dogs.", "＜/s＞", "<bt", "▁",
     "𝒳 ½ ™", "\u200b\ufeff", "A man\u00ad sleeps", "\\n \\t", '"quoted" — dash…',
 ]  # fmt: skip
 
@@ -89,10 +90,14 @@ def test_transformers_ends_the_longest_sentences_where_we_do(beams, subwords, tm
 
 
 @pytest.mark.parametrize("kind", ["unigram", "bpe"])
-def test_their_tokenizer_cuts_hostile_text_as_ours(kind):
-    config = VocabularyConfig(size=408, model=kind)
+@pytest.mark.parametrize("markup", ["", "a < b <x> <0x41> <unk> </s> <pad> <2de>"])
+def test_their_tokenizer_cuts_hostile_text_as_ours(kind, markup):
+    """Also where text that spells the names of other pieces has pieces of its own."""
+    config = VocabularyConfig(size=411 if markup else 408, model=kind)
     languages = Languages(source="en", target="de")
-    ours = learn_vocabulary(config, languages, tiny_run.SOURCES, tiny_run.TARGETS)
+    ours = learn_vocabulary(config, languages, [*tiny_run.SOURCES, *[markup] * 3], tiny_run.TARGETS)
+    if markup and kind == "unigram":
+        assert any("<" in text[1:] for text in ours.pieces_source(range(FIRST_PIECE + 256, 411)))
     theirs = huggingface.tokenizer(ours, 1024)
     lines = [*HOSTILE, *tiny_run.SOURCES, *tiny_run.TARGETS]
     expected = [[*ids, END] for ids in ours.encode_source(lines)]
