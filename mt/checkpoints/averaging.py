@@ -16,7 +16,8 @@ from mt.checkpoints.checkpoint import (
 )
 from mt.checkpoints.run_directory import AVERAGE, choose_checkpoint, open_run, step_folders
 from mt.errors import ModelError
-from mt.runtime import files, model_files
+from mt.runtime import model_files
+from mt.runtime.lock import lock
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -55,7 +56,7 @@ def average_checkpoints(
         MachineError: the run is in training.
     """
     run = open_run(run, names[0] if names else "last").run  # refuses a folder that is no run
-    with files.lock(run / ".lock"):
+    with lock(run / ".lock"):
         if (run / "checkpoints" / AVERAGE).exists() and not replace:
             advice = f"translate with --checkpoint {AVERAGE}, or replace it with --force"
             raise ModelError("AVERAGE-EXISTS", run, "it has an average already", advice)

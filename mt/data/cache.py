@@ -19,6 +19,7 @@ from mt.data.encode import HeldOut
 from mt.data.pairs import Pair
 from mt.errors import DataError, MachineError, ModelError, MtError
 from mt.runtime import files, model_files
+from mt.runtime.lock import lock
 from mt.vocabulary import vocabulary
 from mt.vocabulary.vocabulary import Vocabulary
 
@@ -168,7 +169,7 @@ def sweep_cache(folder: Path) -> None:
             owner = folder.parent / path.name.split("-")[1]
             with contextlib.ExitStack() as stack, contextlib.suppress(MachineError):
                 if owner != folder:
-                    stack.enter_context(files.lock(lock_path(owner)))
+                    stack.enter_context(lock(lock_path(owner)))
                 files.delete(path)
 
 

@@ -15,6 +15,7 @@ from mt.data.cache import PreparedData
 from mt.errors import MachineError, ModelError
 from mt.runtime import files
 from mt.runtime.console import print_line
+from mt.runtime.lock import lock
 from mt.runtime.signals import raise_on_stop_signals
 from mt.vocabulary.vocabulary import Vocabulary
 
@@ -43,7 +44,7 @@ def prepare(
             raise
         return cache.open_prepared(folder, sources, log)
     with (
-        files.lock(cache.lock_path(folder), wait=True),
+        lock(cache.lock_path(folder), wait=True),
         raise_on_stop_signals("preparing the data"),
     ):
         cache.sweep_cache(folder)

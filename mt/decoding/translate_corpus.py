@@ -24,6 +24,7 @@ from mt.decoding.types import Engine, EngineOptions
 from mt.decoding.worker_pool import Part, WorkerPoolSearcher, open_pool
 from mt.errors import ConfigError, ModelError
 from mt.runtime import files, model_files
+from mt.runtime.lock import lock
 from mt.runtime.model_files import JsonObject
 from mt.runtime.output import open_output
 
@@ -70,7 +71,7 @@ def translate_corpus(job: CorpusJob, log: Callable[[str], None]) -> dict[str, An
         MtError: what opening the model and reading the lines raise.
     """
     _check_job(job)
-    with files.lock(job.out / ".lock"):
+    with lock(job.out / ".lock"):
         key = _settings_key(job)
         names = [
             f"part-{number:06}-{files.digest_json([key, number, lines])[:16]}.txt"

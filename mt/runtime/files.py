@@ -17,16 +17,12 @@ import json
 import lzma
 import os
 import shutil
-import socket
 import tempfile
-import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
-
-from filelock import FileLock, Timeout
 
 from mt.errors import DataError, MachineError, MtError
 from mt.runtime.console import warn_once
@@ -217,49 +213,6 @@ def delete_leftovers(folder: Path) -> None:
     for pattern in (".tmp-*", ".trash-*"):
         for path in folder.glob(pattern):
             delete(path)
-
-
-@contextlib.contextmanager
-def lock(path: Path, wait: bool = False) -> Iterator[None]:
-    """Lock a file, until the process ends at the latest; warn once where there are no locks.
-
-    Raises:
-        MachineError: another process has locked it and `wait` is false.
-    """
-    make_folder(path.parent)
-    with os_errors_as_mt_errors(path):
-        if not _supports_locks(path):
-            what = "this file system has no locks"
-            warn_once("LOCK", f"{path.parent}: {what}; let no other process of mt write there")
-            yield
-            return
-        try:
-            acquired = FileLock(path, timeout=-1 if wait else 0).acquire()
-        except Timeout:
-            owner = path.read_text(encoding="utf-8", errors="replace").strip()
-            what = f"in use by {owner or 'another process'}"
-            advice = "wait for it to end, or train into another folder with --run"
-            raise MachineError("RUN-LOCKED", path.parent, what, advice) from None
-    with acquired:
-        with os_errors_as_mt_errors(path):
-            now = time.strftime("%Y-%m-%d %H:%M:%S")
-            owner = f"process {os.getpid()} on {socket.gethostname()} since {now}\n"
-            path.write_text(owner, encoding="utf-8")
-        yield
-
-
-def _supports_locks(path: Path) -> bool:
-    """Whether flock works on a file, which is created."""
-    try:
-        import fcntl
-    except ImportError:  # Windows has locks of its own
-        return True
-    with open(path, "ab") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError as error:
-            return error.errno not in UNSUPPORTED
-    return True
 
 
 _SET_CACHE = "set MT_CACHE to a folder that you may write to"

@@ -28,8 +28,9 @@ from mt.data import streaming
 from mt.data.bucketing import PairIndices
 from mt.errors import DivergedError, MachineError, Stopped
 from mt.interfaces import Batch, Cursor, Objective
-from mt.runtime import distributed, files
+from mt.runtime import distributed
 from mt.runtime.distributed import SINGLE, World
+from mt.runtime.lock import lock
 from mt.runtime.signals import stop_requests
 from mt.training import overfitting, schedule
 from mt.training.determinism_trace import TraceWriter
@@ -63,7 +64,7 @@ def train(
     if fresh and world.is_main and folder.exists():
         archive_run(folder)
     with (
-        files.lock(folder / ".lock") if world.is_main else contextlib.nullcontext(),
+        lock(folder / ".lock") if world.is_main else contextlib.nullcontext(),
         stop_requests(world) as stop,
         contextlib.closing(Reporter(folder) if world.is_main else SilentReporter(folder)) as report,
     ):

@@ -24,6 +24,7 @@ from mt.interfaces import Objective, Seq2Seq, Teacher
 from mt.runtime import distributed, files, memory
 from mt.runtime.device import pick_device, use_threads
 from mt.runtime.distributed import World
+from mt.runtime.lock import lock
 from mt.runtime.signals import StopRequest
 from mt.training import finetuning
 from mt.training.autotune import autotune
@@ -75,7 +76,7 @@ def build_run(
 
 def archive_run(folder: Path) -> None:
     """Rename a run to NAME.old-1, NAME.old-2 ..., unless it is in training."""
-    with files.lock(folder / ".lock"):
+    with lock(folder / ".lock"):
         number = 1
         while (old := folder.with_name(f"{folder.name}.old-{number}")).exists():
             number += 1

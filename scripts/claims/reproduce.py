@@ -15,6 +15,7 @@ from claims import page
 from claims.lab import Failed, Lab, Size
 from claims.store import Store
 from mt.runtime import files
+from mt.runtime.lock import lock
 
 
 def reproduce(
@@ -33,7 +34,7 @@ def reproduce(
     if fresh and folder.exists():
         files.delete(folder)
     done = True
-    with files.lock(files.make_folder(folder) / ".lock"):
+    with lock(files.make_folder(folder) / ".lock"):
         for letter in letters or page.names():
             lab = Lab(Store(folder), size, cores)
             say(f"claim {letter}: {page.claim(letter).TITLE}")

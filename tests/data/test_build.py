@@ -28,7 +28,7 @@ from prepared_corpora import (
 from mt.data.build import Spool
 from mt.data.prepare import prepare
 from mt.errors import Stopped
-from mt.runtime import files
+from mt.runtime.lock import lock
 
 
 def test_several_processes_give_what_one_gives(folder):
@@ -51,7 +51,7 @@ def test_what_a_killed_process_left_is_swept(folder):
         (corpora / name / "work").mkdir(parents=True)
     held = ".tmp-fedcba9876543210-7"
     (corpora / held).mkdir()
-    with files.lock(corpora / "fedcba9876543210.lock"):
+    with lock(corpora / "fedcba9876543210.lock"):
         quietly(recipe_of(folder))
         assert [name for name in cached(folder) if name.startswith(".")] == [held]
 

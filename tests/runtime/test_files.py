@@ -14,17 +14,7 @@ import pytest
 
 from mt.errors import DataError, MachineError
 from mt.runtime import console, files
-
-
-def test_a_second_process_cannot_take_the_lock(tmp_path):
-    with (
-        files.lock(tmp_path / ".lock"),
-        pytest.raises(MachineError, match="RUN-LOCKED"),
-        files.lock(tmp_path / ".lock"),
-    ):
-        pass
-    with files.lock(tmp_path / ".lock"):
-        pass
+from mt.runtime.lock import lock
 
 
 def write_half(path):
@@ -65,12 +55,12 @@ def test_a_folder_that_another_process_wrote_meanwhile_is_kept(tmp_path):
 
 def test_a_second_lock_names_the_process_that_has_it(tmp_path):
     with (
-        files.lock(tmp_path / ".lock"),
+        lock(tmp_path / ".lock"),
         pytest.raises(MachineError, match=f"in use by process {os.getpid()} on "),
-        files.lock(tmp_path / ".lock"),
+        lock(tmp_path / ".lock"),
     ):
         pass
-    with files.lock(tmp_path / ".lock"):  # it is free again
+    with lock(tmp_path / ".lock"):  # it is free again
         pass
 
 
@@ -101,21 +91,6 @@ def refuse(number):
         raise OSError(number, os.strerror(number))
 
     return call
-
-
-@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK])
-def test_without_locks_one_warning_is_printed_and_the_work_goes_on(
-    tmp_path, number, monkeypatch, capsys
-):
-    """Lustre, some FUSE and SMB mounts."""
-    import fcntl
-
-    monkeypatch.setattr(console, "_warned", set())
-    monkeypatch.setattr(fcntl, "flock", refuse(number))
-    for _ in range(2):
-        with files.lock(tmp_path / ".lock"):
-            pass
-    assert capsys.readouterr().err.count("warning[LOCK]") == 1
 
 
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS])

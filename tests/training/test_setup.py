@@ -11,7 +11,7 @@ from mt.checkpoints import run_directory
 from mt.checkpoints.train_state import TrainState
 from mt.config.plugins import plugin, plugins
 from mt.errors import MachineError
-from mt.runtime import files
+from mt.runtime.lock import lock
 from mt.training import setup
 from mt.training.reporter import Reporter
 from mt.training.schedule import layer_rate_factors
@@ -85,7 +85,7 @@ def test_an_old_run_is_renamed_with_the_next_number_unless_it_is_in_use(tmp_path
         setup.archive_run(tmp_path / "run")
         assert (tmp_path / f"run.old-{number}" / "mark").read_text() == str(number)
         assert not (tmp_path / "run").exists()
-    with files.lock(tmp_path / "run" / ".lock"), pytest.raises(MachineError, match="in use"):
+    with lock(tmp_path / "run" / ".lock"), pytest.raises(MachineError, match="in use"):
         setup.archive_run(tmp_path / "run")
 
 

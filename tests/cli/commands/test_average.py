@@ -9,7 +9,8 @@ from command_lines import LINES
 
 from mt.checkpoints import checkpoint, run_directory, train_state
 from mt.config.plugins import plugin
-from mt.runtime import files, model_files
+from mt.runtime import model_files
+from mt.runtime.lock import lock
 
 
 class TestAverage:
@@ -63,7 +64,7 @@ class TestAverage:
         assert not (run / "checkpoints" / "average").exists()
 
     def test_a_run_in_training_is_refused(self, several, mt):
-        with files.lock(several / ".lock"):
+        with lock(several / ".lock"):
             done = mt("average", several)
         assert done.code == 5
         assert "RUN-LOCKED" in done.err
