@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from mt.errors import ConfigError, MachineError
 
@@ -67,11 +67,36 @@ def use_threads(threads: Literal["auto"] | int, world: World = SINGLE) -> int:
 
 def cpu_has_bf16() -> bool:
     """Whether this processor multiplies bf16 in hardware (AVX512-BF16, AMX or Arm's)."""
+    return bool(_cpu_flags() & {"avx512_bf16", "amx_bf16", "bf16"})
+
+
+def saturates_int8() -> bool:
+    """Whether this is an x86 CPU without VNNI, whose 8-bit products add up in 16 bits."""
+    flags = _cpu_flags()
+    return "avx2" in flags and not flags & {"avx512_vnni", "avx_vnni"}
+
+
+def import_ctranslate2() -> Any:
+    """Import CTranslate2 so that its products of 8-bit numbers are right on every CPU."""
+    choose_int8_library()  # CTranslate2 reads the variable when it is imported
+    import ctranslate2
+
+    return ctranslate2
+
+
+def choose_int8_library() -> None:
+    """Let CTranslate2 take MKL's products where those of oneDNN, its choice on AMD, overflow."""
+    if saturates_int8():
+        os.environ.setdefault("CT2_USE_MKL", "1")
+
+
+def _cpu_flags() -> set[str]:
+    """The features of this processor as Linux names them; empty where they are unknown."""
     try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
+        text = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
     except OSError:
-        return False
-    return any(f" {flag}" in flags for flag in ("avx512_bf16", "amx_bf16", "bf16"))
+        return set()
+    return set(text.split())
 
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:

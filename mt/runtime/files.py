@@ -348,7 +348,7 @@ def _refuse_tar(stream: BinaryIO, path: Path) -> BinaryIO:
 def read_lines(path: Path) -> Iterator[str]:
     """Yield the lines of a UTF-8 text file, plain or compressed; raises as `decode_lines` does."""
     with open_bytes(path) as stream:
-        yield from decode_lines(stream, str(path))
+        yield from decode_lines(stream, str(path), check=True)
 
 
 @dataclass(frozen=True)
@@ -363,12 +363,14 @@ class LineReader:
 
 
 def decode_lines(
-    stream: BinaryIO, name: str, replaced: Callable[[int], None] | None = None
-) -> Iterator[str]:
+    stream: BinaryIO, name: str, replaced: Callable[[int], None] | None = None,
+    check: bool = False,
+) -> Iterator[str]:  # fmt: skip
     """Yield the lines of a byte stream, without `\\n`, one `\\r` before it, and a BOM.
 
     In a line that is not UTF-8 bad bytes become U+FFFD, and `replaced` is called with its number;
-    without `replaced` such a line is an error.
+    without `replaced` such a line is an error. With `check`, of files, a first line that shows
+    another encoding or another end of line is one, too.
 
     Raises:
         DataError: damaged compressed data, or a line is not UTF-8; names line and column.
@@ -378,7 +380,7 @@ def decode_lines(
         for number, raw in enumerate(stream, start=1):
             if number == 1:
                 if replaced is None:
-                    _check_first_line(raw, name)
+                    _check_first_line(raw, name, check)
                 raw = raw.removeprefix(b"\xef\xbb\xbf")
             raw = raw.removesuffix(b"\n").removesuffix(b"\r")
             try:
@@ -394,12 +396,13 @@ def decode_lines(
         raise DataError("DATA-COMPRESSED", f"{name}:{number + 1}", what, advice) from None
 
 
-def _check_first_line(raw: bytes, name: str) -> None:
+def _check_first_line(raw: bytes, name: str, check: bool) -> None:
     """Raise a DataError when a file is UTF-16, or has the line ends of an old Mac."""
-    if raw.startswith((b"\xff\xfe", b"\xfe\xff")) or raw[:64].count(0) > len(raw[:64]) // 4:
+    many_zeros = check and raw[:64].count(0) > len(raw[:64]) // 4
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")) or many_zeros:
         what, advice = "looks like UTF-16, not UTF-8", "iconv -f UTF-16 -t UTF-8"
         raise DataError("DATA-ENCODING", f"{name}:1", what, f"convert it: {advice}")
-    if not raw.endswith(b"\n") and raw.count(b"\r") > 1:
+    if check and not raw.endswith(b"\n") and raw.count(b"\r") > 1:
         what, advice = "its lines end in CR alone, which ends no line here", "tr '\\r' '\\n'"
         raise DataError("DATA-LINE-ENDS", f"{name}:1", what, f"convert it: {advice}")
 

@@ -13,7 +13,7 @@ from bench.harness import table
 from claims import plots
 from claims.lab import FREE
 from claims.verdicts import FAILS, HOLDS, OPEN, Check, Finding, Judgement, Plot, Table
-from mt.runtime import files
+from mt.runtime import files, model_files
 
 HERE = Path(__file__).parent
 Results = dict[str, dict[str, Any]]
@@ -50,7 +50,7 @@ def claim(letter: str) -> Any:
 def read_results(folder: Path) -> Results:
     """Return the measurements in a folder."""
     paths = {letter: folder / f"{letter}.json" for letter in names()}
-    return {letter: files.read_json(path) for letter, path in paths.items() if path.exists()}
+    return {letter: model_files.read_json(path) for letter, path in paths.items() if path.exists()}
 
 
 def write(folder: Path, docs: Path) -> Path:

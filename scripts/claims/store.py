@@ -18,7 +18,8 @@ from typing import Any
 
 import torch
 
-from mt.runtime import files
+from mt.errors import ModelError
+from mt.runtime import files, model_files
 
 Values = dict[str, Any]
 
@@ -61,8 +62,8 @@ class Store:
     def found(self, task: Task) -> Values | None:
         """Return a finished measurement (`value`, `seconds`, ...), or None."""
         try:
-            return files.read_json(self.path(task))
-        except (OSError, ValueError):  # missing, or cut off by a power failure
+            return model_files.read_json(self.path(task))
+        except ModelError:  # missing, or cut off by a power failure
             return None
 
     def forget(self, task: Task) -> None:

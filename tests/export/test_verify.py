@@ -68,7 +68,8 @@ def test_the_search_of_the_recipe_is_compared(lacking, tmp_path, monkeypatch):
 def test_a_quantised_export_that_translates_otherwise_is_an_error(run, tmp_path, monkeypatch):
     strict = {"int8": verify.Tolerance(0.05, 101.0)}
     monkeypatch.setattr(export, "TOLERANCES", strict)
-    monkeypatch.setattr(verify, "MAX_LOSS", -1.0)
+    monkeypatch.setattr(verify, "MAX_LOSS", -9.0)
+    monkeypatch.setattr(verify, "MAX_LOSS_SHARE", -9.0)
     with pytest.raises(ModelError, match="chrF2"):
         export.export_model(run, "ctranslate2", tmp_path / "out", {"quantization": "int8"})
     monkeypatch.setattr(export, "TOLERANCES", {"int8": verify.Tolerance(1e-9)})

@@ -60,10 +60,10 @@ def install() -> None:
             reach("trash")
 
     def faulty_replace(source, target, **more):
-        link = pathlib.Path(source).is_symlink()
-        folder = pathlib.Path(source).is_dir() and not link
+        best = pathlib.Path(target).name == "best"
+        folder = pathlib.Path(source).is_dir()
         if staged(source):
-            reach("link" if link else "rename" if folder else "replace")
+            reach("best" if best else "rename" if folder else "replace")
         replace(source, target, **more)
         if staged(source) and folder:
             reach("renamed")

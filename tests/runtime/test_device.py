@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 
 from mt.errors import ConfigError, MachineError
+from mt.runtime import device
 from mt.runtime.device import autocast, physical_cores, pick_device, use_threads
 from mt.runtime.distributed import World
 
@@ -39,3 +42,18 @@ def test_products_are_of_the_precision_and_weights_are_not():
     with autocast(torch.device("cpu"), "fp32"):
         assert (weight @ weight).dtype == torch.float32
     assert weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("flags", "saturates"),
+    [
+        ("sse2 avx avx2 fma", True), ("avx2 avx512f avx512_vnni", False), ("avx2 avx_vnni", False),
+        ("asimd", False), ("", False),
+    ],
+)  # fmt: skip
+def test_8_bit_products_overflow_on_x86_without_vnni(flags, saturates, monkeypatch):
+    monkeypatch.setattr(device, "_cpu_flags", lambda: set(flags.split()))
+    monkeypatch.delenv("CT2_USE_MKL", raising=False)
+    assert device.saturates_int8() is saturates
+    device.choose_int8_library()
+    assert os.environ.get("CT2_USE_MKL") == ("1" if saturates else None)

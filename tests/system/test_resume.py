@@ -21,7 +21,7 @@ from mt.config import recipe
 from mt.data.batch_sampler import plan_epoch
 from mt.data.prepare import prepare
 from mt.errors import ConfigError, DataError, MachineError, Stopped
-from mt.runtime import files
+from mt.runtime import model_files
 from mt.training import loop
 
 
@@ -139,7 +139,7 @@ def small_data(tmp_path_factory):
 def test_updates_have_the_pieces_of_their_epoch(small_data, whole):
     """Else the tests above would prove little; and what is prepared stays as it was."""
     prepared = [
-        files.read_json(run / "report.json")["tokens"]["train"] for run in (small_data, whole)
+        model_files.read_json(run / "report.json")["tokens"]["train"] for run in (small_data, whole)
     ]
     last = sorted((small_data / "checkpoints").glob("step-*"))[-1]
     assert checkpoint.read_state(last).tokens > 1.02 * 3 * prepared[0]["target"]
@@ -375,7 +375,7 @@ def test_a_run_that_was_moved_with_its_data_goes_on(text_run, capsys):
 def test_data_that_have_no_file_are_reported_as_in_the_recipe(text_run):
     """Such as a data set of the hub that was changed there."""
     folder = text_run
-    (folder / "run" / "report.json").write_text("{")
+    (folder / "run" / "report.json").write_text("{}")
     (folder / "text.source").write_text("a b c d e f\n" * 40 + "g a\n")
     with pytest.raises(
         DataError, match=r"read from data.train.0 \(kind=text, source=/.*text.source"

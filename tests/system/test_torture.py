@@ -167,7 +167,7 @@ def test_twenty_kills_at_random(torture, capsys):
 
 
 @pytest.mark.parametrize(
-    "fault", ["fsync:14:kill", "renamed:2:kill", "link:2:kill", "trash:1:kill"]
+    "fault", ["fsync:14:kill", "renamed:2:kill", "best:2:kill", "trash:1:kill"]
 )
 def test_a_kill_within_a_save(torture, fault):
     run = torture.new("point")
@@ -184,7 +184,7 @@ def test_fifty_kills_at_random(torture, seed, capsys):
 
 @pytest.mark.torture
 @pytest.mark.parametrize(
-    "point", ["write", "fsync", "rename", "renamed", "replace", "link", "trash"]
+    "point", ["write", "fsync", "rename", "renamed", "replace", "best", "trash"]
 )
 def test_a_kill_at_each_point_of_each_save(torture, point, capsys):
     """The same point kills it twice in a row; then it is let go."""

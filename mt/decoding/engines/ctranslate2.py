@@ -23,6 +23,7 @@ from mt.decoding.text_translator import Profile, TextTranslator
 from mt.decoding.types import Engine, EngineOptions, Hypothesis, Sentence
 from mt.errors import ConfigError, MachineError, ModelError
 from mt.runtime import files, memory, model_files
+from mt.runtime.device import import_ctranslate2
 from mt.runtime.model_files import JsonObject
 from mt.special_tokens import END, FIRST_PIECE
 
@@ -153,7 +154,7 @@ def _piece_names(path: Path) -> tuple[list[str], list[str]]:
 
 def _open_translator(path: Path, options: EngineOptions) -> Any:
     try:
-        import ctranslate2
+        ctranslate2 = import_ctranslate2()
     except ImportError:
         advice = "pip install 'mt[ctranslate2]'"
         raise MachineError("CTRANSLATE2", path, "ctranslate2 is not installed", advice) from None
@@ -260,8 +261,7 @@ class Searcher:
         """The best hypotheses of each sentence, in order; the workers begin at once."""
         job = _Job(sentences, settings(config, options), options, config.kind == "sampling")
         if job.is_sampled:
-            import ctranslate2
-
+            ctranslate2 = import_ctranslate2()
             ctranslate2.set_random_seed(options.seed)
         budget = options.batch_tokens // job.settings["beam_size"]
         free = [row for row, each in enumerate(sentences) if not each.prefix]

@@ -16,6 +16,7 @@ from mt.config.section import Variant
 from mt.errors import ConfigError, MachineError
 from mt.interfaces import Seq2Seq
 from mt.runtime import files
+from mt.runtime.device import import_ctranslate2
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -60,7 +61,7 @@ def check(opened: run_directory.LoadedModel, config: Config) -> None:
         advice = f"prune without --uneven, or {bundled}"
         raise ConfigError("EXPORT-KIND", "model.layer_heads", what, advice)
     try:
-        import ctranslate2  # noqa: F401
+        import_ctranslate2()
     except ImportError:
         advice = "pip install 'mt[ctranslate2]'"
         raise MachineError("CTRANSLATE2", "--to", "it is not installed", advice) from None

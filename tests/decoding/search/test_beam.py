@@ -107,7 +107,7 @@ def test_stopping_at_the_bound_loses_nothing_and_saves_steps(penalty, norm, numb
     steps = Counter()
     for seed, settings, width in itertools.product(numbers, models[:4], (2, 5)):
         asked = request(seed=seed, longest=14, n_best=width)
-        ways = {"bound": {"stop": "bound"}, "never": {"patience": 1e9}, "finished": {}}
+        ways = {"bound": {"stop": "bound"}, "never": {"patience": 1000.0}, "finished": {}}
         found = {}
         for name, rule in ways.items():
             table = Table(seed, **settings)
