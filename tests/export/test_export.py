@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
 from mt.errors import ConfigError
@@ -37,6 +39,11 @@ def test_what_is_there_is_kept_unless_it_is_an_export_and_forced(run, tmp_path):
 
 def test_an_export_is_called_after_its_run(run, tmp_path):
     names = {"bundle": "run.mt", "ctranslate2": "run-ctranslate2", "huggingface": "run-huggingface"}
+    # The files lie beside the run, where other tests may have exported before.
+    data = [path for path in run.parent.iterdir() if path.is_file() and path.suffix != ".mt"]
+    for path in data:
+        shutil.copy(path, tmp_path)
+    run = shutil.copytree(run, tmp_path / "run", symlinks=True)
     for kind, name in names.items():
         done = export.export_model(run, kind)
         assert done.path == run.parent / name
