@@ -29,7 +29,7 @@ def seeds(few, many):
 
 @functools.lru_cache(maxsize=1 << 15)
 def random_row(seed, holes, levels, size, source, prefix):
-    """Logits that are fixed by the arguments; whoever changes them changes a copy."""
+    """Logits that are fixed by the arguments; a caller that changes them changes a copy."""
     generator = torch.Generator().manual_seed(hash((seed, source, prefix)) % 2**31)
     row = torch.randn(size, generator=generator) * 2
     row[:FIRST_PIECE] += 1  # what must never be generated is likely

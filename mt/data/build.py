@@ -41,7 +41,7 @@ _MIN_PARALLEL_PAIRS = 5_000
 UNKNOWN_COUNTS = [f"{side}_{count}" for side in SIDES for count in ("pieces", "unknown")]
 """Counts of the pieces of each side, and of the unknown ones."""
 MOST_UNKNOWN = 0.9
-"""A corpus of which a larger share is unknown to the vocabulary is refused."""
+"""A corpus with a larger unknown share is refused."""
 MANY_UNKNOWN = 0.05
 """A larger share is reported in a warning."""
 _Counts = Counter[str]
