@@ -107,13 +107,17 @@ def translate_lines(
     if lines.failure is not None:
         raise lines.failure
     if truncated.count:
-        what = f"{truncated.count} translations ended at their length limit: {truncated}"
+        what = f"length limits ended {_count_translations(truncated.count)}: {truncated}"
         advice = "search.max_length_ratio and search.max_length_extra raise it"
         console.print_line(f"mt: warning[TRUNCATED] {what}; {advice}")
     if bad.count:
         what = f"{bad.count} lines are not UTF-8; their bad bytes were read as U+FFFD"
         console.print_line(f"mt: warning[DATA-UTF8] {name}: {what}: {bad}")
     return count
+
+
+def _count_translations(count: int) -> str:
+    return f"{count} translation" + "s" * (count != 1)
 
 
 class _InputLines:

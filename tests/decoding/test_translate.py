@@ -139,9 +139,9 @@ def test_one_warning_counts_the_lines_that_the_length_limit_ended(capsys):
     out = through(Fixed(), b"a\nB\n", rendering=as_json).splitlines()
     assert [json.loads(line)["truncated"] for line in out] == [False, True]
     first, second = capsys.readouterr().err.splitlines()
-    assert first.startswith("mt: warning[TRUNCATED] 2 translations")
+    assert first.startswith("mt: warning[TRUNCATED] length limits ended 2 translations: ")
     assert "lines 2, 4;" in first
-    assert "warning[TRUNCATED] 1 translations" in second
+    assert "warning[TRUNCATED] length limits ended 1 translation: " in second
     through(Fixed(), b"a\n\n")
     assert capsys.readouterr().err == ""
 
