@@ -11,6 +11,7 @@ import shutil
 import threading
 
 import pytest
+from refused_calls import refuse
 
 from mt.errors import DataError, MachineError
 from mt.runtime import console, files
@@ -84,13 +85,6 @@ def test_the_hash_of_a_value_does_not_depend_on_the_order_of_its_keys():
     one, other = {"a": 1, "b": {"c": 2, "d": 3}}, {"b": {"d": 3, "c": 2}, "a": 1}
     assert files.digest_json(one) == files.digest_json(other)
     assert files.digest_json(one) != files.digest_json({**one, "a": 2})
-
-
-def refuse(number):
-    def call(*arguments):
-        raise OSError(number, os.strerror(number))
-
-    return call
 
 
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS])

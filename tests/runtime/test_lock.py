@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import errno
-import os
 
 import pytest
+from refused_calls import refuse
 
 from mt.errors import MachineError
 from mt.runtime import console
 from mt.runtime.lock import lock
-
-
-def refuse(number):
-    def call(*arguments):
-        raise OSError(number, os.strerror(number))
-
-    return call
 
 
 def test_a_second_process_cannot_take_the_lock(tmp_path):
