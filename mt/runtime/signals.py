@@ -131,9 +131,13 @@ class StopRequest:
 
 @contextlib.contextmanager
 def stop_requests(world: World) -> Iterator[StopRequest]:
-    """Record SIGINT, SIGTERM and SIGHUP inside the block."""
+    """Record SIGINT, SIGTERM and SIGHUP inside the block.
+
+    One of several processes goes on recording after an error: a launcher stops it within
+    milliseconds of another's death, and it must live to report what it saw.
+    """
     request = StopRequest(world)
-    with _handle_stop_signals(request.handle):
+    with _handle_stop_signals(request.handle, keep_after_error=world.size > 1):
         yield request
 
 
@@ -160,7 +164,9 @@ def raise_on_stop_signals(work: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _handle_stop_signals(handler: Callable[[int, object], None]) -> Iterator[None]:
+def _handle_stop_signals(
+    handler: Callable[[int, object], None], keep_after_error: bool = False
+) -> Iterator[None]:
     numbers = [signal.SIGINT, signal.SIGTERM]
     hang_up = getattr(signal, "SIGHUP", None)  # its terminal has gone; nohup ignores it
     if hang_up is not None and signal.getsignal(hang_up) is signal.SIG_DFL:
@@ -168,6 +174,10 @@ def _handle_stop_signals(handler: Callable[[int, object], None]) -> Iterator[Non
     before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
+    except BaseException:
+        if keep_after_error:
+            before = {}
+        raise
     finally:
         for number, previous in before.items():
             signal.signal(number, previous)

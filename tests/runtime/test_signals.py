@@ -19,6 +19,7 @@ from mt.cli import main
 from mt.decoding import worker_pool
 from mt.decoding.types import EngineOptions
 from mt.runtime import signals
+from mt.runtime.distributed import World
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -200,3 +201,20 @@ def test_the_processes_of_a_pool_never_see_it(tmp_path, monkeypatch):
     searcher = worker_pool.WorkerPoolSearcher([worker])
     searcher.opened()
     assert worker.process.is_alive()
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_rank_that_fails_survives_the_signal_of_its_launcher(size):
+    """It comes within milliseconds of another rank's death, before this one has reported it."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        with pytest.raises(RuntimeError), signals.stop_requests(World(0, size)) as request:
+            raise RuntimeError("Connection closed by peer")
+        handlers = {number: signal.getsignal(number) for number in before}
+        assert handlers == (before if size == 1 else dict.fromkeys(before, request.handle))
+        with signals.stop_requests(World(0, size)):
+            pass
+        assert {number: signal.getsignal(number) for number in before} == handlers
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
