@@ -52,6 +52,7 @@ from mt.data.bucketing import choose_shapes
 from mt.data.corpus import SIDES, Corpus, Writer
 from mt.data.gpu_corpus import GpuCorpus
 from mt.interfaces import Batch
+from mt.runtime.cuda_graphs import CudaGraphs
 from mt.runtime.device import Precision, cpu_has_bf16
 from mt.runtime.torch_private import num_compilations
 from mt.training.ema import MovingAverage
@@ -175,7 +176,7 @@ def check_graphs(
 ) -> None:
     for dropout in (0.0, 0.1):
         plain, step = make_step(sizes, device, dropout), make_step(sizes, device, dropout)
-        graphs = GraphedStep(step, lambda line: print(f"| {line} | | |"))
+        graphs = GraphedStep(step, lambda line: print(f"| {line} | | |"), CudaGraphs(device))
         for number in range(3):  # plainly, captured, replayed
             torch.manual_seed(number)
             expected = gradients_of(plain, batches)
@@ -225,7 +226,10 @@ class Loop:
         self.run: Any = SimpleNamespace(
             module=self.step, optimizer=make_optimizer(self.step), scaler=no_scaler(device),
             average=MovingAverage(self.step, 0.999),
-            graphs=GraphedStep(self.step, print) if device.type == "cuda" else None,
+            graphs=(
+                GraphedStep(self.step, print, CudaGraphs(device)) if device.type == "cuda" else None
+            ),
+            keeps_gradients=device.type == "cuda",
             recipe=SimpleNamespace(training=SimpleNamespace(clip=1.0)),
         )  # fmt: skip
         self.resident, self.number = GpuCorpus(corpus, device), 0

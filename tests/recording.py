@@ -72,12 +72,13 @@ class Recorder:
 
     def capture(self, work):
         self.recorded += 1
-        recording = Recording()
+        recording, random = Recording(), torch.get_rng_state()
         try:
             with recording:
                 result = work()
         finally:
             recording.undo()
+            torch.set_rng_state(random)
 
         def replay():
             self.replayed += 1

@@ -274,7 +274,7 @@ class RuntimeConfig(Section):
     compile: Literal["auto"] | bool = "auto"
     """Compile the blocks with torch.compile; `auto`: on CUDA only."""
     graphs: bool = True
-    """Replay updates as CUDA graphs, a graph for each shape, where one CUDA device trains."""
+    """Replay micro-batches as CUDA graphs, one for each shape; not with `sharding: fsdp`."""
     sharding: Literal["none", "ddp", "fsdp"] = "none"
     """How several processes hold the model: each the whole of it (`none`, `ddp`, the same), or
     each a part (`fsdp`). One process holds it all, whatever this says."""

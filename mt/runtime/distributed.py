@@ -1,9 +1,8 @@
-"""The processes of a run: joining, collectives, DDP and FSDP2; of no effect with one process."""
+"""The processes of a run: joining, collectives and FSDP2; of no effect with one process."""
 
 from __future__ import annotations
 
 import contextlib
-import inspect
 import os
 import re
 import signal
@@ -235,11 +234,26 @@ def all_reduce_sum(world: World, value: Tensor) -> Tensor:
     """Return the sum of a tensor over all processes."""
     if world.size == 1:
         return value
-    from torch import distributed
-
     value = value.clone()
-    distributed.all_reduce(value)
+    sum_in_place(world, value)
     return value
+
+
+def sum_in_place(world: World, tensor: Tensor) -> None:
+    """Replace a tensor by its sum over all processes, in the order of its device's queue."""
+    if world.size > 1:
+        from torch import distributed
+
+        distributed.all_reduce(tensor)
+
+
+def broadcast_weights(world: World, module: nn.Module) -> None:
+    """Give all processes the weights of rank 0: other processors may draw other last bits."""
+    if world.size > 1:
+        from torch import distributed
+
+        for parameter in module.parameters():
+            distributed.broadcast(parameter.detach(), 0)
 
 
 def all_reduce_counts(world: World, counts: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -299,30 +313,6 @@ def split_micro_batches(micro_batches: Sequence[NDArray[Any]], world: World) -> 
     return whole + [rows[world.rank :: world.size] for rows in micro_batches[rounds:]]
 
 
-def wrap_ddp(module: nn.Module, world: World) -> nn.Module:
-    """Wrap a module by DDP; gradients are summed over all processes, not averaged."""
-    from torch import distributed
-    from torch.nn.parallel import DistributedDataParallel
-
-    # Buffers are equal tables on all ranks. Torch 2.13 has renamed the option.
-    options = inspect.signature(DistributedDataParallel).parameters
-    sync = "forward_sync_buffers" if "forward_sync_buffers" in options else "broadcast_buffers"
-    wrapped = DistributedDataParallel(
-        module, gradient_as_bucket_view=True, **cast(Any, {sync: False})
-    )
-
-    # A lambda, since torch refuses a hook whose annotations are strings.
-    wrapped.register_comm_hook(
-        None,
-        lambda state, bucket: (
-            distributed.all_reduce(bucket.buffer(), async_op=True)
-            .get_future()
-            .then(lambda future: future.value()[0])
-        ),
-    )
-    return wrapped
-
-
 def wrap_fsdp(
     module: nn.Module, blocks: Iterable[nn.Module], device: torch.device, world: World
 ) -> None:
@@ -337,15 +327,10 @@ def wrap_fsdp(
         sharded.set_force_sum_reduction_for_comms(True)
 
 
-@contextlib.contextmanager
-def gradient_sync(module: nn.Module, last: bool) -> Iterator[None]:
-    """Sum the gradients of a pass over processes only after the `last` micro-batch."""
-    with contextlib.ExitStack() as stack:
-        if hasattr(module, "no_sync") and not last:
-            stack.enter_context(cast(Any, module).no_sync())
-        if hasattr(module, "set_requires_gradient_sync"):
-            cast(Any, module).set_requires_gradient_sync(last)
-        yield
+def sum_shards_in_pass(module: nn.Module, last: bool) -> None:
+    """Let FSDP sum gradients over processes in the next pass only when it is the `last` one."""
+    if hasattr(module, "set_requires_gradient_sync"):
+        cast(Any, module).set_requires_gradient_sync(last)
 
 
 def full_tensor(tensor: Tensor) -> Tensor:

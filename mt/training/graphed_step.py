@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mt.interfaces import Batch
-from mt.runtime.cuda_graphs import CudaGraphs, GraphCache
+from mt.runtime.cuda_graphs import GraphCache, GraphCapturer
 from mt.training.step import accumulate_micro_batch
 
 MAX_GRAPHS = 96
@@ -29,14 +29,16 @@ class GraphedStep:
     their addresses here and keep them.
     """
 
-    def __init__(self, module: nn.Module, log: Callable[[str], None]) -> None:
+    def __init__(
+        self, module: nn.Module, log: Callable[[str], None], capturer: GraphCapturer
+    ) -> None:
         # Plain passes, too, run on the capturing stream (`GraphCapturer.warm_up`): autograd adds
         # gradients on the stream of their first addition.
-        capturer = CudaGraphs(torch.device("cuda", torch.cuda.current_device()))
         self.graphs = GraphCache(capturer, log, max_graphs=MAX_GRAPHS)
         self.captured = self.graphs.captured
         for parameter in module.parameters():
-            parameter.grad = torch.zeros_like(parameter)
+            if parameter.grad is None:  # else it is a part of `FlatGradients`
+                parameter.grad = torch.zeros_like(parameter)
 
     def __call__(
         self, module: nn.Module, batch: Batch, counts: Mapping[str, Tensor],

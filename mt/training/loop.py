@@ -101,8 +101,8 @@ def train_update(
     if hasattr(module.objective, "begin"):
         cast(Any, module.objective).begin(derive_seed(recipe.training.seed, step))
     loss, split = compute_gradients(
-        run.ddp_module, cast(Objective, module.objective), batches, run.scaler, seed, world,
-        *run.step_runner,
+        module, cast(Objective, module.objective), batches, run.scaler, seed, world,
+        run.step_runner, run.gradients, run.keeps_gradients,
     )  # fmt: skip
     rate = schedule.rate_factor(recipe.schedule, step, run.last_step)
     rate *= recipe.optimizer.learning_rate
@@ -141,7 +141,7 @@ def optimizer_step(run: TrainingRun, step: int, rate: float) -> tuple[Tensor, Te
     set_rate(run.optimizer, rate)
     step_if_finite(run.optimizer, finite)
     run.scaler.update()
-    run.optimizer.zero_grad(set_to_none=run.graphs is None)
+    run.optimizer.zero_grad(set_to_none=not run.keeps_gradients)
     if run.average:
         run.average.update(run.module, step, finite)
     return norm, finite
@@ -172,15 +172,18 @@ def run_due_tasks(run: TrainingRun, state: TrainState, last: bool = False) -> Tr
     """Validate, save and stop, whichever is due between two updates."""
     plan, step = run.recipe.training, state.step
     better, began = False, time.perf_counter()
-    state = sync_stop_and_time(run, state)
-    if step and (step % plan.validate_every == 0 or last) and state.validated != step:
+    validates = step and (step % plan.validate_every == 0 or last) and state.validated != step
+    saves = step % plan.save_every == 0
+    if run.world.size == 1 or last or validates or saves or step % run.sync_every == 0:
+        state = sync_stop_and_time(run, state)
+    if validates:
         result = run_validation(run, run.eval_module(), lambda: bool(run.stop.number))
         if result is not None:
             state, better = record_validation(run, collect_skipped(run, state), result)
         else:  # stopped by a signal: the validation, and with it the end, is still to come
             state = replace(sync_stop_and_time(run, state), finished="")
     must_save = better or last
-    may_save = step and (must_save or step % plan.save_every == 0 or bool(run.stop.agreed))
+    may_save = step and (must_save or saves or bool(run.stop.agreed))
     if may_save and (must_save or not is_saved(run, step)):
         state = replace(collect_skipped(run, state), scaler=run.scaler.state_dict() or None)
         save_checkpoint(run, state, better)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mt.config.recipe import Recipe
 from mt.data.bucketing import PairIndices
@@ -17,6 +17,7 @@ from mt.runtime.distributed import World
 from mt.runtime.signals import StopRequest
 from mt.training.determinism_trace import TraceWriter
 from mt.training.ema import MovingAverage
+from mt.training.flat_gradients import FlatGradients
 from mt.training.graphed_step import GraphedStep
 from mt.training.meter import Meter
 from mt.training.reporter import Reporter
@@ -34,8 +35,8 @@ class TrainingRun:
     data: TrainingData
     module: ModelWithLoss
     """Model and objective; when sharded, the part of this rank."""
-    ddp_module: nn.Module
-    """`module`, wrapped where several processes sum its gradients."""
+    gradients: FlatGradients | None
+    """The gradients of `module` where several processes, each with the whole model, sum them."""
     unsharded_copy: ModelWithLoss | None
     """When sharded, room for a whole copy of the weights to translate with."""
     optimizer: torch.optim.Optimizer
@@ -78,9 +79,14 @@ class TrainingRun:
         return 1 if self.device.type == "cpu" else 10
 
     @property
-    def step_runner(self) -> tuple[MicroBatchRunner, bool]:
-        """What runs a micro-batch, and whether gradients must keep their addresses."""
-        return (self.graphs, True) if self.graphs else (accumulate_micro_batch, False)
+    def step_runner(self) -> MicroBatchRunner:
+        """What runs a micro-batch."""
+        return self.graphs or accumulate_micro_batch
+
+    @property
+    def keeps_gradients(self) -> bool:
+        """Whether gradients must keep their addresses."""
+        return self.graphs is not None or self.gradients is not None
 
     @property
     def metadata(self) -> dict[str, Any]:

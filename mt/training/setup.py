@@ -6,7 +6,6 @@ import copy
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -14,14 +13,14 @@ from mt.checkpoints import run_directory
 from mt.checkpoints.train_state import TrainState
 from mt.config.plugins import plugin
 from mt.config.recipe import Recipe
-from mt.data import collate
 from mt.data.cache import PreparedData
 from mt.data.prepare import prepare
 from mt.data.training_data import open_training_data
 from mt.errors import ConfigError, DataError, Stopped
 from mt.evaluation.metrics import make_metrics
-from mt.interfaces import Objective, Seq2Seq, Teacher
+from mt.interfaces import Seq2Seq, Teacher
 from mt.runtime import distributed, files, memory
+from mt.runtime.cuda_graphs import CudaGraphs
 from mt.runtime.device import pick_device, use_threads
 from mt.runtime.distributed import World
 from mt.runtime.lock import lock
@@ -29,13 +28,14 @@ from mt.runtime.signals import StopRequest
 from mt.training import finetuning
 from mt.training.autotune import autotune
 from mt.training.ema import MovingAverage
+from mt.training.flat_gradients import FlatGradients
 from mt.training.graphed_step import GraphedStep
 from mt.training.head_gate_loss import add_head_gate_loss
 from mt.training.reporter import Reporter
 from mt.training.resume import check_recipe, resume_run
 from mt.training.schedule import layer_rate_factors
 from mt.training.session import TrainingRun
-from mt.training.step import ModelWithLoss, accumulate_gradients, set_rate_factors
+from mt.training.step import ModelWithLoss, set_rate_factors
 from mt.training.teacher import open_teacher
 from mt.vocabulary.vocabulary import Vocabulary
 
@@ -57,15 +57,18 @@ def build_run(
     resolved |= initialised
     apply_resolved(module, resolved)
     data.set_resolved(resolved)
+    distributed.broadcast_weights(world, module)
     average = MovingAverage(module, recipe.training.ema) if recipe.training.ema else None
-    ddp_module, unsharded_copy = wrap_module(module, average, recipe, prepared, device, world)
+    unsharded_copy = shard_module(module, average, recipe, prepared, device, world)
+    replicated = world.size > 1 and unsharded_copy is None
     run = TrainingRun(
         recipe=recipe, folder=folder, world=world, data=data, module=module,
-        ddp_module=ddp_module, unsharded_copy=unsharded_copy,
+        gradients=FlatGradients(module.parameters()) if replicated else None,
+        unsharded_copy=unsharded_copy,
         optimizer=build_optimizer(recipe, module), average=average,
         scaler=torch.amp.GradScaler(device.type, enabled=module.precision == "fp16"),
         device=device, resolved=resolved, report=report, stop=stop,
-        graphs=capture_graphs(recipe, module, device, report, world),
+        graphs=capture_graphs(recipe, module, device, report, unsharded_copy is not None),
         teacher_digest=None if teacher is None else teacher.digest,
         last_step=data.last_step(),
     )  # fmt: skip
@@ -156,11 +159,11 @@ def apply_resolved(module: ModelWithLoss, resolved: dict[str, Any]) -> None:
             block.compile(dynamic=True)
 
 
-def wrap_module(
+def shard_module(
     module: ModelWithLoss, average: MovingAverage | None, recipe: Recipe, prepared: PreparedData,
     device: torch.device, world: World,
-) -> tuple[nn.Module, ModelWithLoss | None]:  # fmt: skip
-    """Wrap a module by DDP or FSDP2; when sharded, also a whole copy to translate with.
+) -> ModelWithLoss | None:  # fmt: skip
+    """Shard a module by FSDP2 if the recipe says so; return a whole copy to translate with.
 
     Raises:
         DataError: a rank prepared other data than rank 0.
@@ -171,26 +174,16 @@ def wrap_module(
         what = f"prepared other data than rank 0 ({digests})"
         advice = "give all machines the same files, or one folder for all as $MT_CACHE"
         raise DataError("RANK-DATA", f"rank {world.rank}", what, advice)
-    if world.size == 1:
-        return module, None
-    if recipe.runtime.sharding == "fsdp":
-        if recipe.optimizer.kind == "muon":
-            what = "muon needs whole matrices, and fsdp leaves each process a part of them"
-            advice = "set runtime.sharding=ddp, or optimizer.kind=adamw"
-            raise ConfigError("CONFIG", "optimizer.kind", what, advice)
-        unsharded = copy.deepcopy(module).eval().requires_grad_(False)
-        for one in (module, cast(ModelWithLoss, average.module)) if average else (module,):
-            distributed.wrap_fsdp(one, cast(Seq2Seq, one.model).blocks(), device, world)
-        return module, unsharded
-    wrapped = distributed.wrap_ddp(module, world)
-    # The first gradient fixes the order of DDP's buckets. Let it be a zero one, so that a
-    # resumed run sums in the same order from its first step on.
-    nothing = collate.collate_pairs(prepared.valid, np.array([], np.int64))
-    no_scaler = torch.amp.GradScaler(device.type, enabled=False)
-    batches = [collate.to_device(nothing, device)]
-    accumulate_gradients(wrapped, cast(Objective, module.objective), batches, no_scaler, world)
-    module.zero_grad()
-    return wrapped, None
+    if world.size == 1 or recipe.runtime.sharding != "fsdp":
+        return None
+    if recipe.optimizer.kind == "muon":
+        what = "muon needs whole matrices, and fsdp leaves each process a part of them"
+        advice = "set runtime.sharding=ddp, or optimizer.kind=adamw"
+        raise ConfigError("CONFIG", "optimizer.kind", what, advice)
+    unsharded = copy.deepcopy(module).eval().requires_grad_(False)
+    for one in (module, cast(ModelWithLoss, average.module)) if average else (module,):
+        distributed.wrap_fsdp(one, cast(Seq2Seq, one.model).blocks(), device, world)
+    return unsharded
 
 
 def build_optimizer(recipe: Recipe, module: nn.Module) -> torch.optim.Optimizer:
@@ -205,13 +198,15 @@ def build_optimizer(recipe: Recipe, module: nn.Module) -> torch.optim.Optimizer:
 
 
 def capture_graphs(
-    recipe: Recipe, module: ModelWithLoss, device: torch.device, report: Reporter, world: World
+    recipe: Recipe, module: ModelWithLoss, device: torch.device, report: Reporter, sharded: bool
 ) -> GraphedStep | None:
-    """Return a step of CUDA graphs, where one CUDA device trains a model that allows them."""
-    single = device.type == "cuda" and world.size == 1
-    # A graph cannot capture a pass that synchronises, as that of a mixture of heads does.
-    if single and recipe.runtime.graphs and not getattr(module.model, "syncs_device", False):
-        return GraphedStep(module, report.log)
+    """Return a step of CUDA graphs, where a CUDA device has the whole of a model that allows them.
+
+    FSDP communicates within a pass, and a mixture of heads synchronises: no graph captures that.
+    """
+    allowed = not sharded and not getattr(module.model, "syncs_device", False)
+    if device.type == "cuda" and allowed and recipe.runtime.graphs:
+        return GraphedStep(module, report.log, CudaGraphs(device))
     return None
 
 

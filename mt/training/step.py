@@ -19,6 +19,7 @@ from mt.interfaces import Batch, Loss, Objective, Term
 from mt.runtime import distributed, memory, torch_private
 from mt.runtime.device import Precision, autocast
 from mt.runtime.distributed import SINGLE, World
+from mt.training.flat_gradients import FlatGradients
 
 register_dataclass(Term)  # so that a sharded module finds the tensors in what it returns
 
@@ -68,11 +69,13 @@ def accumulate_micro_batch(
 def accumulate_gradients(
     module: nn.Module, objective: Objective, batches: list[Batch], scaler: torch.amp.GradScaler,
     world: World = SINGLE, accumulate: MicroBatchRunner = accumulate_micro_batch,
+    flat: FlatGradients | None = None,
 ) -> Tensor:  # fmt: skip
     """Compute the gradients of the mean loss; return this process's part of the mean, [].
 
     Each term is a sum, divided by its count over ALL micro-batches of all processes: how an
-    update is cut into micro-batches cannot change its gradient.
+    update is cut into micro-batches cannot change its gradient. The gradients in `flat` are
+    then summed over the processes; FSDP sums those of a sharded module itself.
 
     Raises:
         OutOfMemory: in one of the micro-batches; the gradients are then of no use.
@@ -85,9 +88,9 @@ def accumulate_gradients(
     counts = distributed.all_reduce_counts(world, counts)
     mean = torch.zeros((), device=batches[0].source.device)
     for number, batch in enumerate(batches):
+        distributed.sum_shards_in_pass(module, last=number + 1 == len(batches))
         try:
-            with distributed.gradient_sync(module, last=number + 1 == len(batches)):
-                mean += accumulate(module, batch, counts, scaler)
+            mean += accumulate(module, batch, counts, scaler)
         except (MemoryError, RuntimeError) as error:
             if not memory.is_out_of_memory(error):
                 raise
@@ -96,13 +99,15 @@ def accumulate_gradients(
                 advice = "lower it, and train into another folder with --run"
                 raise MachineError("OOM", "batching.micro_tokens", message, advice) from None
             raise OutOfMemory(number, message) from None
+    if flat is not None:
+        flat.sum_over_ranks(world)
     return mean
 
 
 def compute_gradients(
     module: nn.Module, objective: Objective, batches: list[Batch], scaler: torch.amp.GradScaler,
     seed: int, world: World = SINGLE, accumulate: MicroBatchRunner = accumulate_micro_batch,
-    keep_buffers: bool = False,
+    flat: FlatGradients | None = None, keep_buffers: bool = False,
 ) -> tuple[Tensor, list[Batch]]:  # fmt: skip
     """Compute the gradients of an update; when memory is exhausted, cut that micro-batch in two.
 
@@ -119,7 +124,9 @@ def compute_gradients(
     while True:
         torch.manual_seed(seed)
         try:
-            loss = accumulate_gradients(module, objective, batches, scaler, world, accumulate)
+            loss = accumulate_gradients(
+                module, objective, batches, scaler, world, accumulate, flat
+            )  # fmt: skip
             return loss, split
         except OutOfMemory as error:
             failed, message = error.number, error.message

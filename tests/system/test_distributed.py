@@ -31,6 +31,7 @@ STEPS = 8
 OPTIMIZER = """
 import os
 import signal
+import sys
 
 from mt.errors import DataError
 from mt.training.optimizers import adamw
@@ -44,20 +45,24 @@ def build(config, named_parameters):
     optimizer = adamw.build(config, named_parameters)
     rank, update, what = os.environ.get("HURT", "none:0:none").split(":")
     if rank == os.environ.get("RANK"):
-        optimizer.register_step_post_hook(lambda *_: count(int(update), what))
+        optimizer.register_step_post_hook(lambda *_: count(optimizer, int(update), what))
     return optimizer
 
 
 seen = 0
 
 
-def count(update, what):
+def count(optimizer, update, what):
     global seen
     seen += 1
     if seen != update:
         return
     if what == "raise":
         raise DataError("DATA-MADE-UP", "shard 7", "made up", "nothing to do")
+    if what == "poison":
+        weight = optimizer.param_groups[0]["params"][0]
+        hook = weight.register_hook(lambda g: (hook.remove(), g * float("nan"))[1])
+        return
     if what != "launcher":
         os.kill(os.getpid(), getattr(signal, what))
         return
@@ -67,6 +72,40 @@ def count(update, what):
     os.kill(int(os.environ["MT_TEST_PARENT"]), signal.SIGTERM)
     os.read(come, 1)  # until the launcher has passed it on
     signal.set_wakeup_fd(-1)
+
+
+# Training as on a CUDA device: static shapes, no wait for a size, and with `replayed` recorded
+# operations in place of its graphs.
+if os.environ.get("STEPS"):
+    import torch
+    from recording import Recorder
+
+    from mt.models.modules import attention
+    from mt.special_tokens import PAD
+    from mt.training import autotune, loop, losses, setup
+    from mt.training.graphed_step import GraphedStep
+    from mt.training.session import TrainingRun
+
+    def attend(query, key, value, valid, causal, dropout):  # without a look at `valid`
+        weights = attention.attention_weights(query, key, valid, causal)
+        return attention.byte_dropout(weights, dropout) @ value
+
+    attention._plain_attention = attend
+    pick, cuda, recorder = autotune.pick_static_shapes, torch.device("cuda"), Recorder()
+    autotune.pick_static_shapes = lambda data, tokens, device: pick(data, tokens, cuda)
+    losses.select_real_positions = lambda x, y: (x.flatten(0, 1), y.flatten(), PAD)
+    TrainingRun.sync_every = 3
+    if os.environ["STEPS"] == "replayed":
+        setup.capture_graphs = lambda recipe, module, device, report, sharded: GraphedStep(
+            module, report.log, recorder
+        )
+        finish = loop.finish_run
+
+        def finish_and_count(run, state):
+            print("replays:", recorder.replayed, file=sys.stderr, flush=True)
+            finish(run, state)
+
+        loop.finish_run = finish_and_count
 """
 
 
@@ -100,15 +139,16 @@ def folder(tmp_path_factory, fork_server):
         yield folder
 
 
-def launch(folder, name, run, *sets, hurt="none:0:none", processes=2):
+def launch(folder, name, run, *sets, hurt="none:0:none", processes=2, steps=""):
     """`torchrun` of a recipe; what it said and its exit code."""
     command = [str(folder / "bin" / "torchrun"), "--standalone", "--nproc-per-node"]
     command += [str(processes), "--no-python", "--", str(folder / "bin" / "mt"), "train"]
     command += [str(folder / f"{name}.yaml"), "--run", str(folder / run)]
     command += [part for each in sets for part in ("--set", each)]
     environment = {
-        **os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{folder}", "OMP_NUM_THREADS": "1",
-        "HURT": hurt, "MT_TEST_NAME": process_name(folder / run),
+        **os.environ, "OMP_NUM_THREADS": "1", "HURT": hurt, "STEPS": steps,
+        "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests", folder))),
+        "MT_TEST_NAME": process_name(folder / run),
     }  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert done.stdout == ""
@@ -217,6 +257,33 @@ def test_shards_take_up_and_hand_on_what_one_process_does(folder, alone):
     loop.train(recipe.load(folder / "exact.yaml")[0], run)
     assert json.loads((run / "resolved.json").read_text())["processes"] == 1
     assert_same_training(run, alone)
+
+
+def test_replayed_steps_of_two_processes_train_what_plain_ones_of_one_do(folder):
+    """The processes' gradients are summed between two graphs, in one buffer that both know."""
+    alone = launch(folder, "exact", "plain-alone", processes=1, steps="plain")
+    assert alone.returncode == 0, alone.stderr
+    both = launch(folder, "exact", "replayed", steps="replayed")
+    assert both.returncode == 0, both.stderr
+    assert all(int(count) > 0 for count in re.findall(r"replays: (\d+)", both.stderr))
+    assert both.stderr.count("replays: ") == 2
+    assert_same_training(folder / "replayed", folder / "plain-alone")
+
+
+def test_what_is_not_finite_in_one_process_is_skipped_in_all(folder):
+    done = launch(folder, "exact", "poisoned", hurt="1:3:poison")
+    assert done.returncode == 0, done.stderr
+    assert "the gradient is not finite at step 4; update skipped (1 so far)" in done.stderr
+    assert done.stderr.count("NONFINITE") == 1
+
+
+def test_replayed_steps_stop_together_and_resume_to_the_bit(folder):
+    rarely = "training.save_every=100"
+    assert launch(folder, "noisy", "whole-replayed", rarely, steps="replayed").returncode == 0
+    first = launch(folder, "noisy", "part-replayed", rarely, hurt="1:5:SIGTERM", steps="replayed")
+    assert ours(first).count("stopped by SIGTERM at step 6") == 1  # where all processes agree
+    assert launch(folder, "noisy", "part-replayed", rarely, steps="replayed").returncode == 0
+    assert bits(folder / "part-replayed") == bits(folder / "whole-replayed")
 
 
 def test_streams_are_shared_out_and_resumed_to_the_bit(folder):

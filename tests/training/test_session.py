@@ -42,5 +42,6 @@ def test_a_manifest_names_the_hashes_of_data_and_of_a_teacher_if_any(built):
 
 def test_without_graphs_micro_batches_run_plainly(built):
     run, _ = built
-    assert run.step_runner == (accumulate_micro_batch, False)
+    assert run.step_runner is accumulate_micro_batch
+    assert not run.keeps_gradients
     assert run.sync_every == 1
