@@ -272,7 +272,7 @@ class RuntimeConfig(Section):
     threads: Literal["auto"] | int = Field("auto")
     """CPU threads; `auto`: one for each physical core."""
     compile: Literal["auto"] | bool = "auto"
-    """Compile the blocks with torch.compile; `auto`: on CUDA only."""
+    """Compile the blocks with torch.compile; `auto`: on CUDA, from 10,000 updates on."""
     graphs: bool = True
     """Replay micro-batches as CUDA graphs, one for each shape; not with `sharding: fsdp`."""
     sharding: Literal["none", "ddp", "fsdp"] = "none"

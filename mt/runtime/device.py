@@ -40,6 +40,9 @@ def pick_device(name: str, world: World = SINGLE) -> torch.device:
             what = f"cuda:{number} is not there; torch {torch.__version__} sees {seen} CUDA devices"
             raise MachineError("NO-GPU", "runtime.device", what, "set runtime.device=cpu or auto")
         torch.cuda.set_device(number)  # streams, graphs and shards go by the current device
+        # cuDNN's attention, torch's first choice on such a card, builds a plan for each new
+        # shape in each thread: sentences come in hundreds of shapes.
+        torch.backends.cuda.enable_cudnn_sdp(False)
         return torch.device("cuda", number)
     return torch.device(name)
 

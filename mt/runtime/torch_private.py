@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -92,13 +93,38 @@ def skips_by_found_inf(optimizer: torch.optim.Optimizer) -> bool:
     return bool(getattr(optimizer, "_step_supports_amp_scaling", False))
 
 
+@contextlib.contextmanager
+def scaled_step(
+    optimizer: torch.optim.Optimizer, found_inf: Tensor, grad_scale: Tensor | None
+) -> Iterator[None]:
+    """Let a fused optimizer skip its update where `found_inf` is 1, and divide its gradients."""
+    given = {"found_inf": found_inf} | ({} if grad_scale is None else {"grad_scale": grad_scale})
+    for name, value in given.items():
+        setattr(optimizer, name, value)
+    try:
+        yield
+    finally:
+        for name in given:
+            delattr(optimizer, name)
+
+
 def lerp_all(tensors: Sequence[Tensor], ends: Sequence[Tensor], weight: Tensor) -> None:
     """Move each tensor towards its end by the share `weight` [], in place."""
-    if hasattr(torch, "_foreach_lerp_"):
-        torch._foreach_lerp_(list(tensors), list(ends), [weight] * len(tensors))
+    if weight.device.type != "cpu" and hasattr(torch, "_foreach_sub"):
+        lerp_all_fused(tensors, ends, weight)
         return
     for tensor, end in zip(tensors, ends, strict=True):
         tensor.lerp_(end, weight)
+
+
+def lerp_all_fused(tensors: Sequence[Tensor], ends: Sequence[Tensor], weight: Tensor) -> None:
+    """`lerp_all` in three operations over all tensors.
+
+    `_foreach_lerp_` with a weight that is on the device launches a kernel for each tensor.
+    """
+    ways = torch._foreach_sub(list(ends), list(tensors))
+    torch._foreach_mul_(ways, weight)
+    torch._foreach_add_(list(tensors), ways)
 
 
 def num_compilations() -> int:

@@ -38,7 +38,7 @@ from mt.training.overfitting import OverfittingState
 from mt.training.reporter import Reporter, SilentReporter
 from mt.training.session import TrainingRun
 from mt.training.setup import archive_run, build_run
-from mt.training.step import ModelWithLoss, compute_gradients, set_rate, step_if_finite
+from mt.training.step import ModelWithLoss, clipped_step, compute_gradients, set_rate
 from mt.training.validation import Criteria, Validation, deciding_criterion, validate
 
 MAX_SKIPPED = 20
@@ -134,12 +134,9 @@ def optimizer_step(run: TrainingRun, step: int, rate: float) -> tuple[Tensor, Te
     The device decides; the host reads the flag in `collect_skipped`.
     """
     run.scaler.unscale_(run.optimizer)
-    clip = run.recipe.training.clip or float("inf")
-    norm = nn.utils.clip_grad_norm_(run.module.parameters(), clip, foreach=True)
-    norm = distributed.full_tensor(norm)
-    finite = norm.isfinite()
     set_rate(run.optimizer, rate)
-    step_if_finite(run.optimizer, finite)
+    clip = run.recipe.training.clip
+    norm, finite = clipped_step(run.optimizer, run.module.parameters(), clip)
     run.scaler.update()
     run.optimizer.zero_grad(set_to_none=not run.keeps_gradients)
     if run.average:

@@ -6,7 +6,7 @@ host wait for all work that is queued.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from typing import cast
 
@@ -194,18 +194,39 @@ def set_rate_factors(
     optimizer.param_groups[:] = groups
 
 
-def step_if_finite(optimizer: torch.optim.Optimizer, finite: Tensor) -> None:
+def clipped_step(
+    optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor], clip: float | None
+) -> tuple[Tensor, Tensor]:
+    """Update the weights with gradients of a norm of at most `clip` (Pascanu et al. 2013).
+
+    What is not finite changes nothing. Torch's fused optimizers divide the gradients themselves.
+
+    Returns:
+        The norm of the gradients [] and whether it is finite [].
+    """
+    trained = [each for each in parameters if each.grad is not None]
+    gradients = [cast(Tensor, each.grad) for each in trained]
+    norm = distributed.full_tensor(nn.utils.get_total_norm(gradients, foreach=True))
+    scale = None
+    if clip and torch_private.skips_by_found_inf(optimizer):
+        scale = (norm / clip).clamp(min=1)
+    elif clip:
+        nn.utils.clip_grads_with_norm_(trained, clip, norm, foreach=True)
+    step_if_finite(optimizer, norm.isfinite(), scale)
+    return norm, norm.isfinite()
+
+
+def step_if_finite(
+    optimizer: torch.optim.Optimizer, finite: Tensor, scale: Tensor | None = None
+) -> None:
     """Update the weights if `finite` [] is true; else leave them and all state as they are.
 
-    The device decides. Torch's fused optimizers skip a step by `found_inf`, as for
-    torch.amp.GradScaler; what other optimizers changed is put back.
+    The device decides. Torch's fused optimizers skip a step by `found_inf`, and divide gradients
+    by `scale` [], as for torch.amp.GradScaler; what other optimizers changed is put back.
     """
     if torch_private.skips_by_found_inf(optimizer):
-        optimizer.found_inf = 1.0 - finite.float()  # type: ignore[attr-defined]
-        try:
+        with torch_private.scaled_step(optimizer, 1.0 - finite.float(), scale):
             optimizer.step()
-        finally:
-            del optimizer.found_inf  # type: ignore[attr-defined]
     elif finite.device.type == "cpu" or not optimizer.state:
         # There is nothing to wait for on a CPU; nor, before the first step, any state to put back.
         if bool(finite):

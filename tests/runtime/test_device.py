@@ -25,6 +25,19 @@ def test_one_named_device_is_refused_for_several_processes():
     assert pick_device("cpu", World(1, 2, 1, 2)) == torch.device("cpu")
 
 
+def test_a_cuda_device_is_taken_without_attention_that_plans_for_each_shape(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda number: None)
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    try:
+        torch.backends.cuda.enable_cudnn_sdp(True)
+        assert pick_device("auto") == torch.device("cuda", 0)
+        assert not torch.backends.cuda.cudnn_sdp_enabled()
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(before)
+
+
 def test_processes_of_a_machine_share_its_cores():
     before = torch.get_num_threads()
     try:

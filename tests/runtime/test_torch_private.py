@@ -77,12 +77,12 @@ def test_fused_optimizers_skip_an_update_by_found_inf():
         assert weight.tolist() != [1.0, 1.0]
 
 
-@pytest.mark.parametrize("private", [True, False])
-def test_lerp_moves_each_tensor_by_the_same_share(private, monkeypatch):
-    if not private:
-        monkeypatch.delattr(torch, "_foreach_lerp_")
+@pytest.mark.parametrize("lerp", [torch_private.lerp_all, torch_private.lerp_all_fused])
+def test_lerp_moves_each_tensor_by_the_same_share(lerp):
     tensors, ends = [torch.zeros(3), torch.ones(2, 2)], [torch.ones(3), torch.zeros(2, 2)]
-    torch_private.lerp_all(tensors, ends, torch.tensor(0.25))
+    lerp(tensors, ends, torch.tensor(0.0))
+    assert not tensors[0].any()
+    lerp(tensors, ends, torch.tensor(0.25))
     assert tensors[0].tolist() == [0.25] * 3
     assert tensors[1].tolist() == [[0.75] * 2] * 2
 

@@ -50,3 +50,19 @@ def test_micro_batches_shrink_where_memory_is_short_but_fit_a_pair(step, monkeyp
     assert found[:2] == [6144, 6144]
     assert 100 < found[2] < 6144
     assert found[3] == 100
+
+
+@pytest.mark.parametrize(
+    ("plan", "pays"),
+    [
+        ({"max_steps": 9_999}, False), ({"max_steps": 10_000}, True),
+        ({"max_epochs": 1_000}, True), ({"max_epochs": 999}, False),
+        ({"max_steps": 50_000, "max_epochs": 10}, False), ({"max_minutes": 5.0}, True),
+    ],
+)  # fmt: skip
+def test_a_long_run_on_a_gpu_earns_back_its_compilation(plan, pays):
+    limits = {"max_steps": None, "max_epochs": None, **plan}
+    recipe = SimpleNamespace(training=SimpleNamespace(**limits), batching=SimpleNamespace(tokens=4))
+    data = SimpleNamespace(pairs=CORPUS, prepared=SimpleNamespace(train=CORPUS))
+    assert autotune.pays_to_compile(recipe, data, torch.device("cuda")) is pays
+    assert not autotune.pays_to_compile(recipe, data, CPU)

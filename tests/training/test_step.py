@@ -13,6 +13,7 @@ from mt.errors import MachineError
 from mt.training.objectives import cross_entropy
 from mt.training.step import (
     accumulate_gradients,
+    clipped_step,
     compute_gradients,
     set_rate,
     step_if_finite,
@@ -201,3 +202,22 @@ def test_rows_that_only_fill_a_shape_are_left_out_of_the_halves(step):
     loss, split = compute_gradients(step, step.objective, [batch], NO_SCALER, seed=1)
     assert len(split) == 1
     assert bool(loss.isfinite())
+
+
+# ------------------------------------------------------------------------------ clipping
+
+
+@pytest.mark.parametrize("clip", [None, 0.5, 1e6])
+def test_a_clipped_step_is_torchs_clipping_and_a_step(vocabulary, optimizer, step, clip):
+    other = made(vocabulary)
+    twin = built("sgd" if isinstance(optimizer, torch.optim.SGD) else kind_of(optimizer), other)
+    for _ in range(2):
+        fill(step)
+        fill(other)
+        expected = torch.nn.utils.clip_grad_norm_(other.parameters(), clip or float("inf"))
+        twin.step()
+        norm, finite = clipped_step(optimizer, step.parameters(), clip)
+        assert finite
+        torch.testing.assert_close(norm, expected)
+    for mine, theirs in zip(step.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6)
