@@ -18,14 +18,14 @@ from mt.models.modules.linear import pad_rows
 from mt.special_tokens import PAD
 
 CHUNK = 512
-"""Rows whose logits a CPU holds at one time: twice 512 x 32,000 in bf16 are 64 MB."""
-DEVICE_CHUNKS = 8
-"""A GPU takes 8 chunks at once: small products leave it idle."""
+"""Rows whose logits a CPU holds at one time: 512 x 32,000 in bf16 are 32 MB."""
+DEVICE_CHUNKS = 64
+"""A GPU takes 64 chunks at once, 2 GB of 32,000 logits in bf16: small products leave it idle."""
 
-LogitGradient = Callable[[Tensor, Tensor, slice, bool], tuple[Tensor, Tensor | float]]
-"""Called with the logits [R, V] of a chunk, a buffer [R, V] for the derivative of the loss by
-them, the positions of the chunk, and whether the derivative is needed. R may have rows beyond
-the positions, whose derivative must be 0. Returns the loss [] and another sum [] to report."""
+LogitGradient = Callable[[Tensor, slice, bool], tuple[Tensor, Tensor | float]]
+"""Called with the logits [R, V] of a chunk, the positions of the chunk, and whether the derivative
+of the loss by the logits is needed, which then replaces them. R may have rows beyond the
+positions, whose derivative must be 0. Returns the loss [] and another sum [] to report."""
 Gradients = list[Tensor | None]
 """Of hidden states [P, D], weight [V, D] and bias [V]."""
 
@@ -45,20 +45,20 @@ class _ChunkedLoss(torch.autograd.Function):
         parts = hidden.chunk(passes)
         chunk = (CHUNK if hidden.device.type == "cpu" else DEVICE_CHUNKS * CHUNK) // passes
         loss, other = (torch.zeros((), device=hidden.device) for _ in range(2))
-        logits = slopes = w.new_empty(0)
+        logits = w.new_empty(0)
         for start in range(0, len(parts[0]), chunk):
             places = slice(start, start + chunk)
             rows = [part[places] for part in parts]
             x = pad_rows(rows[0] if passes == 1 else torch.cat(rows), dtype)  # one copy, not two
-            if len(logits) < len(x):  # the first chunk is the largest: two buffers serve for all
-                logits, slopes = w.new_empty(len(x), len(w)), w.new_empty(len(x), len(w))
-            z, slope = logits[: len(x)], slopes[: len(x)]
+            if len(logits) < len(x):  # the first chunk is the largest: one buffer serves for all
+                logits = w.new_empty(len(x), len(w))
+            z = logits[: len(x)]
             torch.mm(x, w.t(), out=z) if b is None else torch.addmm(b, x, w.t(), out=z)
-            chunk_loss, chunk_other = logit_gradient(z, slope, places, needed)
+            chunk_loss, chunk_other = logit_gradient(z, places, needed)
             loss += chunk_loss
             other += chunk_other
             if needed:
-                _add_gradients(gradients, passes, places, slope, x, w)
+                _add_gradients(gradients, passes, places, z, x, w)
         if smoothing:
             loss -= _uniform_part(gradients, hidden, weight, bias, kept, smoothing)
         ctx.gradients = gradients
@@ -175,20 +175,21 @@ def linear_cross_entropy(
     # The labels' places in a flat buffer: scatter_add_ is slow in bf16 on a CPU.
     label_at = torch.arange(len(labels), device=hidden.device)
 
-    def logit_gradient(z: Tensor, p: Tensor, places: slice, needed: bool) -> tuple[Tensor, float]:
+    def logit_gradient(z: Tensor, places: slice, needed: bool) -> tuple[Tensor, float]:
         y = labels[places]
-        torch.softmax(z, -1, out=p)
-        real_z, real_p = z[: len(y)], p[: len(y)]  # without the rows that round up
+        real = z[: len(y)]  # without the rows that round up
+        largest, of_label = real.amax(-1, True).float(), real.gather(1, y[:, None]).float()
+        torch.softmax(z, -1, out=z)
         # In one row the logits and log(p) differ by a constant, the normaliser. It is read
         # off the largest p, which is never so small that its logarithm is unsafe.
-        normaliser = real_z.amax(-1, True).float() - real_p.amax(-1, True).float().log()
-        losses = normaliser - (1 - smoothing) * real_z.gather(1, y[:, None]).float()
+        normaliser = largest - real.amax(-1, True).float().log()
+        losses = normaliser - (1 - smoothing) * of_label
         if needed:
-            less = p.new_full((len(y),), smoothing - 1)
-            p.flatten().index_add_(0, label_at[: len(y)] * p.size(1) + y, less)
+            less = z.new_full((len(y),), smoothing - 1)
+            z.flatten().index_add_(0, label_at[: len(y)] * z.size(1) + y, less)
             if kept is not None:
-                real_p *= kept[places]
-            p[len(y) :] = 0
+                real *= kept[places]
+            z[len(y) :] = 0
         return (losses if kept is None else losses * kept[places]).sum(), 0.0
 
     return chunked_loss(
@@ -221,13 +222,13 @@ def linear_two_passes(
     """
     kept = _real(labels, ignored, hidden.dtype)
 
-    def logit_gradient(z: Tensor, p: Tensor, places: slice, needed: bool) -> tuple[Tensor, Tensor]:
+    def logit_gradient(z: Tensor, places: slice, needed: bool) -> tuple[Tensor, Tensor]:
         y = labels[places]
         wide = torch.promote_types(z.dtype, torch.float32)
         real = None if kept is None else kept[places].to(wide)
         slope, loss, differs = _two_pass_slopes(z[: 2 * len(y)].to(wide), y, smoothing, alpha, real)
-        p[: 2 * len(y)] = slope
-        p[2 * len(y) :] = 0
+        z[: 2 * len(y)] = slope
+        z[2 * len(y) :] = 0
         return loss, differs
 
     both = None if kept is None else torch.cat((kept, kept))

@@ -72,13 +72,13 @@ def distillation_loss(
         teacher_hidden: [P, D'], of which `project` returns the logits.
     """
 
-    def logit_gradient(z: Tensor, p: Tensor, places: slice, needed: bool) -> tuple[Tensor, float]:
+    def logit_gradient(z: Tensor, places: slice, needed: bool) -> tuple[Tensor, float]:
         y = labels[places]
         with torch.autocast(z.device.type, dtype=autocast_dtype, enabled=autocast):
             theirs = project(teacher_hidden[places]).float()
         losses, slope = _losses_and_slope(z[: len(y)].float(), theirs, y, config)
-        p[: len(y)] = slope
-        p[len(y) :] = 0
+        z[: len(y)] = slope
+        z[len(y) :] = 0
         return losses.sum(), 0.0
 
     device = hidden.device.type
