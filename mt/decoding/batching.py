@@ -10,6 +10,8 @@ FIRST_WINDOW, LARGEST_WINDOW = 64, 4096
 """Lines sorted together: in the first window, small for an early output, and at most."""
 GROWTH = 16
 """Growth of a window: many lines make batches of like lengths, few do not."""
+BATCH_TOKENS = 6144
+"""Padded source positions times beams of one batch on a CPU."""
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 

@@ -20,7 +20,7 @@ from mt.config.yaml_reader import Location
 from mt.data.languages import SPACELESS, SPACELESS_WORDS, base_code, sentence_separator
 from mt.data.pairs import Pair
 from mt.data.text import is_blank, one_line, split_sentences
-from mt.decoding.batching import LineWarnings, growing_windows
+from mt.decoding.batching import BATCH_TOKENS, LineWarnings, growing_windows
 from mt.decoding.types import EngineOptions, Hypothesis, Score, Searcher, Sentence, Translation
 from mt.errors import ConfigError, DataError, ModelError
 from mt.runtime import console
@@ -354,9 +354,11 @@ def search_config(own: SearchConfig, settings: Any) -> SearchConfig:
     return cast(SearchConfig, config)
 
 
-def batch_token_budget(config: SearchConfig, options: EngineOptions) -> int:
-    """Padded source positions of one batch: `batch_tokens` by the beams, or samples."""
-    return options.batch_tokens // max(options.n_best, getattr(config, "beams", 1))
+def batch_token_budget(
+    config: SearchConfig, options: EngineOptions, tokens: int = BATCH_TOKENS
+) -> int:
+    """Padded source positions of a batch: `batch_tokens`, else `tokens`, by beams or samples."""
+    return (options.batch_tokens or tokens) // max(options.n_best, getattr(config, "beams", 1))
 
 
 def merge_translations(parts: Sequence[Translation], space: str) -> Translation:

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from mt.config.plugins import plugin
 from mt.config.schema import SearchConfig
 from mt.data.collate import pad_rows, to_batch, to_device
-from mt.decoding.batching import map_by_length
+from mt.decoding.batching import BATCH_TOKENS, map_by_length
 from mt.decoding.decoders import ensemble, require_attention
 from mt.decoding.shortlist import Shortlist, load_shortlist
 from mt.decoding.shortlist_decoder import OutOfShortlistMass, ShortlistDecoder
@@ -42,6 +42,7 @@ from mt.decoding.types import (
 from mt.errors import ConfigError
 from mt.interfaces import Seq2Seq
 from mt.models.modules import linear
+from mt.runtime import memory
 from mt.runtime.device import Precision, autocast, cpu_has_bf16
 from mt.special_tokens import BEGIN, END
 
@@ -53,6 +54,10 @@ if TYPE_CHECKING:
 
 CHUNK = 512
 """Positions whose logits are in memory at one time when scoring."""
+CUDA_BATCH_TOKENS = 131_072
+"""Padded source positions times beams of one batch on a CUDA device: a step takes hardly longer."""
+FREE_PARTS, BYTES_PER_TOKEN = 4, 1 << 16
+"""A batch takes a quarter of the free memory: two caches and the logits of Transformer big."""
 SCORED = 4096
 """Padded positions of one batch when scoring."""
 
@@ -83,7 +88,40 @@ class TorchSearcher:
                 linear.pack(model, packed)
             self.precision = "fp32"  # packed weights need no autocast
         self.static = [with_static_shapes(cast(Seq2Seq, model), device) for model in models]
-        self.decoder = ensemble([inner_decoder(model, packed) for model in self.static])
+        self.members = [inner_decoder(model, packed) for model in self.static]
+        self.decoder = ensemble(self.members)
+        self.places = [linear.packed_modules(model) for model in models]
+
+    @cached_property
+    def batch_tokens(self) -> int:
+        """Padded source positions times beams of one batch, where the options leave it open."""
+        if self.device.type != "cuda":
+            return BATCH_TOKENS
+        fit = torch.cuda.mem_get_info(self.device)[0] // FREE_PARTS // BYTES_PER_TOKEN
+        return min(max(fit, BATCH_TOKENS), CUDA_BATCH_TOKENS)
+
+    def num_bytes(self) -> int:
+        """The bytes of packed weights and of caches, which stay allocated between batches."""
+        packs = [each for places in self.places for each in places.values()]
+        packs += [each.project for each in self.members if each.project is not None]
+        tensors = [each.weight for each in packs]
+        for model in self.static:
+            tensors += getattr(getattr(model, "pool", None), "buffers", {}).values()
+        return sum(tensor.nbytes for tensor in tensors)
+
+    def repack(self) -> None:
+        """Pack the present weights where the earlier ones were, so that captured graphs stay."""
+        if self.packed is None:
+            return
+        for model, member, places in zip(self.models, self.members, self.places, strict=True):
+            linear.repack(model, self.packed, places)
+            if member.project is not None:
+                member.project.copy_(linear.PrepackedWeight(*member.output(), self.packed))
+
+    def unpack(self) -> None:
+        """Let the models use their own weights again, which may change."""
+        for model in self.models:
+            linear.pack(model, None)
 
     @cached_property
     def shortlist(self) -> Shortlist | None:
@@ -102,9 +140,28 @@ class TorchSearcher:
     ) -> Iterator[list[Hypothesis]]:
         """The best hypotheses of each sentence, in order."""
         search: Search = plugin("search", config.kind).build(config)
-        compute = partial(self._search_batch, search, config, options)
+        compute = partial(self._search_parts, search, config, options)
         lengths = [len(each.source) for each in sentences]
-        return iter(map_by_length(compute, sentences, lengths, batch_token_budget(config, options)))
+        budget = batch_token_budget(config, options, self.batch_tokens)
+        return iter(map_by_length(compute, sentences, lengths, budget))
+
+    def _search_parts(
+        self, search: Search, config: SearchConfig, options: EngineOptions,
+        sentences: Sequence[Sentence],
+    ) -> list[list[Hypothesis]]:  # fmt: skip
+        """`_search_batch`; of halves, where the memory does not suffice."""
+        try:
+            return self._search_batch(search, config, options, sentences)
+        except (MemoryError, RuntimeError) as error:
+            if len(sentences) == 1 or not memory.is_out_of_memory(error):
+                raise
+        if self.device.type == "cuda":  # out here the error and its frames are gone
+            torch.cuda.empty_cache()
+        middle = len(sentences) // 2
+        halves = sentences[:middle], sentences[middle:]
+        return [
+            each for half in halves for each in self._search_parts(search, config, options, half)
+        ]
 
     def _search_batch(
         self, search: Search, config: SearchConfig, options: EngineOptions,

@@ -19,6 +19,7 @@ from typing import Any, Literal, cast
 
 from mt.checkpoints import bundle, checkpoint, run_directory
 from mt.data.text import is_blank, one_line
+from mt.decoding.batching import BATCH_TOKENS
 from mt.decoding.translate import engine_kind, open_engine
 from mt.decoding.types import Engine, EngineOptions
 from mt.decoding.worker_pool import Part, WorkerPoolSearcher, open_pool
@@ -128,7 +129,7 @@ def _settings_key(job: CorpusJob) -> dict[str, Any]:
         "search": dict(options.search),
         "target_language": options.target_language,
         "precision": options.precision,
-        "batch_tokens": options.batch_tokens,
+        "batch_tokens": options.batch_tokens or BATCH_TOKENS,
         "seed": options.seed,
     }
 

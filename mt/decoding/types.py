@@ -230,8 +230,8 @@ class EngineOptions:
     """Processes that share the work, each with its own copy of the model."""
     ensemble_paths: tuple[Path, ...] = ()
     """Further models of an ensemble: the log-probabilities of all are averaged."""
-    batch_tokens: int = 6144
-    """Padded source positions times beams of one batch."""
+    batch_tokens: int | None = None
+    """Padded source positions times beams of one batch; None: as the device allows."""
     line_buffered: bool = False
     """Translate each line before the next is read."""
     low_latency: bool = True

@@ -206,8 +206,7 @@ def run_validation(
 ) -> Validation | None:
     """Validate a module; None when `stopped` became true meanwhile."""
     return validate(
-        module, run.data.prepared, run.recipe, run.device, run.resolved["precision"], stopped,
-        run.world,
+        module, run.data.prepared, run.recipe, run.device, run.translator, stopped, run.world
     )  # fmt: skip
 
 

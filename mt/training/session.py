@@ -22,6 +22,7 @@ from mt.training.graphed_step import GraphedStep
 from mt.training.meter import Meter
 from mt.training.reporter import Reporter
 from mt.training.step import MicroBatchRunner, ModelWithLoss, accumulate_micro_batch
+from mt.training.validation_engine import ValidationEngine
 
 
 @dataclass
@@ -49,6 +50,7 @@ class TrainingRun:
     stop: StopRequest
     graphs: GraphedStep | None
     """Replays micro-batches as CUDA graphs."""
+    translator: ValidationEngine
     teacher_digest: str | None
     """The hash of the teacher, where the objective has one."""
     last_step: int | None

@@ -37,6 +37,7 @@ from mt.training.schedule import layer_rate_factors
 from mt.training.session import TrainingRun
 from mt.training.step import ModelWithLoss, set_rate_factors
 from mt.training.teacher import open_teacher
+from mt.training.validation_engine import ValidationEngine
 from mt.vocabulary.vocabulary import Vocabulary
 
 
@@ -69,6 +70,9 @@ def build_run(
         scaler=torch.amp.GradScaler(device.type, enabled=module.precision == "fp16"),
         device=device, resolved=resolved, report=report, stop=stop,
         graphs=capture_graphs(recipe, module, device, report, unsharded_copy is not None),
+        translator=ValidationEngine(
+            prepared.vocabulary, recipe, device, resolved["precision"]
+        ),
         teacher_digest=None if teacher is None else teacher.digest,
         last_step=data.last_step(),
     )  # fmt: skip

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mt.config.plugins import plugin
 from mt.config.recipe import Recipe
 from mt.data import bucketing, collate
 from mt.data.bucketing import PairIndices
@@ -22,12 +21,11 @@ from mt.decoding.types import Engine, EngineOptions
 from mt.errors import ConfigError
 from mt.evaluation.metrics import bleu_and_chrf
 from mt.interfaces import Batch, Seq2Seq, Term
-from mt.models.modules import linear
 from mt.runtime import distributed, memory
-from mt.runtime.device import Precision
 from mt.runtime.distributed import SINGLE, World
 from mt.special_tokens import MASK
 from mt.training.step import ModelWithLoss, split_batch
+from mt.training.validation_engine import ValidationEngine
 
 PADDED_TOKENS = 8192
 """Padded tokens of one validation batch."""
@@ -82,7 +80,7 @@ def deciding_criterion(new: Criteria, best: Criteria) -> str:
 
 def validate(
     module: ModelWithLoss, prepared: PreparedData, recipe: Recipe, device: torch.device,
-    precision: Precision, stopped: Callable[[], bool], world: World = SINGLE,
+    translator: ValidationEngine, stopped: Callable[[], bool], world: World = SINGLE,
 ) -> Validation | None:  # fmt: skip
     """Validate a module; None when `stopped` became true on any rank meanwhile.
 
@@ -102,17 +100,11 @@ def validate(
     directions = _group_by_direction(prepared.valid_pairs, recipe.training.validate_sentences)
     if not directions:  # there is nothing to translate
         return Validation(values, [], None)
-    # On a CPU always in fp32: rounding should not decide which checkpoint is best.
-    decoding: Precision = precision if device.type == "cuda" else "fp32"
-    build = plugin("engines", "native").native_engine
-    engine = build(module.model, prepared.vocabulary, recipe, device, decoding)
-    try:
+    with translator.open(module.model) as engine:
         translations = [
             _translate_pairs(engine, pairs, target, stopped, world)
             for (_, target), pairs in directions.items()
         ]
-    finally:
-        linear.pack(module.model, None)  # the weights will change
     values |= {"valid_bleu": 0.0, "valid_chrf": 0.0}
     samples: list[tuple[str, str, str]] = []
     for ((source, target), pairs), hypotheses in zip(directions.items(), translations, strict=True):

@@ -7,6 +7,7 @@ import tiny_run
 from native_engine import LINES, ONE, native, options, pair, texts
 
 from mt.config.plugins import plugin
+from mt.decoding.torch_searcher import TorchSearcher
 from mt.decoding.types import Request
 
 
@@ -23,6 +24,21 @@ def test_batch_size_and_order_do_not_change_translations(engine):
     assert texts(engine, LINES, batch_tokens=60) == expected
     assert texts(engine, LINES[::-1]) == expected[::-1]
     assert [texts(engine, [line])[0] for line in LINES] == expected
+
+
+def test_a_batch_that_does_not_fit_in_memory_is_cut(engine, monkeypatch):
+    expected, sizes = texts(engine, LINES), []
+    search_batch = TorchSearcher._search_batch
+
+    def cramped(self, search, config, options, sentences):
+        sizes.append(len(sentences))
+        if len(sentences) > 2:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB")
+        return search_batch(self, search, config, options, sentences)
+
+    monkeypatch.setattr(TorchSearcher, "_search_batch", cramped)
+    assert texts(engine, LINES) == expected
+    assert max(sizes) > 4
 
 
 @pytest.mark.parametrize("penalty", [0.0, 0.6, 1.0])

@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 
 def validated(run, module=None, stopping=lambda: False):
     module = run.module if module is None else module
-    return validate(module, run.data.prepared, run.recipe, CPU, "fp32", stopping)
+    return validate(module, run.data.prepared, run.recipe, CPU, run.translator, stopping)
 
 
 def test_the_loss_is_the_mean_over_all_target_positions(built):

@@ -18,7 +18,7 @@ from pydantic import Field, TypeAdapter
 
 from mt.config.plugins import Plugin, trust_recipe
 from mt.config.schema import Languages, SearchConfig
-from mt.decoding.batching import length_batches
+from mt.decoding.batching import BATCH_TOKENS, length_batches
 from mt.decoding.text_translator import Profile, TextTranslator
 from mt.decoding.types import Engine, EngineOptions, Hypothesis, Sentence
 from mt.errors import ConfigError, MachineError, ModelError
@@ -263,7 +263,7 @@ class Searcher:
         if job.is_sampled:
             ctranslate2 = import_ctranslate2()
             ctranslate2.set_random_seed(options.seed)
-        budget = options.batch_tokens // job.settings["beam_size"]
+        budget = (options.batch_tokens or BATCH_TOKENS) // job.settings["beam_size"]
         free = [row for row, each in enumerate(sentences) if not each.prefix]
         for places in length_batches([len(sentences[row].source) for row in free], budget):
             rows = [free[place] for place in places]

@@ -14,7 +14,8 @@ Legend: P rows, K inputs, N outputs.
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Mapping
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -99,6 +100,12 @@ class PrepackedWeight:
             if self.on_cpu:
                 self.weight = torch_private.pack_weight(self.weight, PACKED_ROWS)
 
+    def copy_(self, other: PrepackedWeight) -> None:
+        """Take the values of another of the same sizes and type."""
+        self.weight.copy_(other.weight)
+        if self.bias is not None:
+            self.bias.copy_(cast(Tensor, other.bias))
+
     def __call__(self, x: Tensor, activation: str = "none") -> Tensor:
         """x [..., K] -> [..., N] in the packed type; `activation` may be `relu`."""
         rows = x.numel() // x.size(-1)
@@ -163,8 +170,23 @@ def pack(model: nn.Module, dtype: torch.dtype | None) -> None:
             module.pack(torch.float32 if exact else dtype)
 
 
+def repack(
+    model: nn.Module, dtype: torch.dtype, places: Mapping[nn.Module, PrepackedWeight]
+) -> None:
+    """`pack`, but into earlier packed weights: captured graphs read them at their addresses."""
+    pack(model, dtype)
+    for module, place in places.items():
+        place.copy_(cast(PrepackedWeight, module.packed))
+        module.packed = cast(Any, place)
+
+
+def packed_modules(model: nn.Module) -> dict[nn.Module, PrepackedWeight]:
+    """The packed parts of a model."""
+    packs = {module: getattr(module, "packed", None) for module in model.modules()}
+    return {module: each for module, each in packs.items() if isinstance(each, PrepackedWeight)}
+
+
 def packed_weights(model: nn.Module) -> list[Tensor]:
     """The tensors of all packed parts of a model."""
-    packs = [getattr(module, "packed", None) for module in model.modules()]
-    both = [(each.weight, each.bias) for each in packs if isinstance(each, PrepackedWeight)]
+    both = [(each.weight, each.bias) for each in packed_modules(model).values()]
     return [tensor for pair in both for tensor in pair if tensor is not None]
