@@ -38,6 +38,7 @@ TEST_FILES = {
     "data/sources/_demo": "data/sources/test_demo.py",
     "export/exporters/_huggingface": "export/exporters/test_huggingface.py",
     "training/cross_entropy.py": "training/objectives/test_cross_entropy.py",
+    "training/skipped_updates.py": "training/test_loop.py",
 }
 """Modules and folders that the test file of another module covers."""
 MODULES = {path.relative_to(MT).with_suffix("").parts for path in FILES}

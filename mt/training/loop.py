@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from mt.checkpoints import averaging, checkpoint, run_directory
@@ -26,7 +25,7 @@ from mt.checkpoints.train_state import TrainState
 from mt.config.recipe import Recipe
 from mt.data import streaming
 from mt.data.bucketing import PairIndices
-from mt.errors import DivergedError, MachineError, Stopped
+from mt.errors import MachineError, Stopped
 from mt.interfaces import Batch, Cursor, Objective
 from mt.runtime import distributed
 from mt.runtime.distributed import SINGLE, World
@@ -38,11 +37,10 @@ from mt.training.overfitting import OverfittingState
 from mt.training.reporter import Reporter, SilentReporter
 from mt.training.session import TrainingRun
 from mt.training.setup import archive_run, build_run
+from mt.training.skipped_updates import collect_skipped
 from mt.training.step import ModelWithLoss, clipped_step, compute_gradients, set_rate
 from mt.training.validation import Criteria, Validation, deciding_criterion, validate
 
-MAX_SKIPPED = 20
-"""Updates in a row whose gradient may be non-finite before the run counts as diverged."""
 RETRY_SECONDS = (1.0, 5.0, 15.0)
 """Waits before a checkpoint that the disk refused is written again."""
 
@@ -119,13 +117,24 @@ def train_update(
         state, step=step, tokens=state.tokens + tokens, epoch=after.epoch, window=after.window,
         update=after.update, stream=after.stream,
     )  # fmt: skip
+    publish_report(run)
     reporting = step % recipe.training.report_every == 0
-    if reporting or len(run.unread) >= run.sync_every:
-        state = collect_skipped(run, state)
+    if reporting or step % run.sync_every == 0:
+        state = collect_skipped(run, state, late=run.reads_late)
     if reporting:
-        figures = {"learning_rate": rate, **run.meter.read(world)}
-        run.report.report({**progress_figures(state), **figures})
+        known = {**progress_figures(state), "learning_rate": rate}
+        read = run.meter.start_reading(world)
+        run.late_report = lambda: run.report.report({**known, **read()})
+        if not run.reads_late:
+            publish_report(run)
     return state
+
+
+def publish_report(run: TrainingRun) -> None:
+    """Report the update whose figures are on their way to the host, if there is one."""
+    report, run.late_report = run.late_report, None
+    if report is not None:
+        report()
 
 
 def optimizer_step(run: TrainingRun, step: int, rate: float) -> tuple[Tensor, Tensor]:
@@ -171,6 +180,8 @@ def run_due_tasks(run: TrainingRun, state: TrainState, last: bool = False) -> Tr
     better, began = False, time.perf_counter()
     validates = step and (step % plan.validate_every == 0 or last) and state.validated != step
     saves = step % plan.save_every == 0
+    if validates or saves or last or run.stop.number:
+        publish_report(run)
     if run.world.size == 1 or last or validates or saves or step % run.sync_every == 0:
         state = sync_stop_and_time(run, state)
     if validates:
@@ -381,38 +392,7 @@ def average_last(run: TrainingRun, state: TrainState) -> None:
     run.report.log(line)
 
 
-# ---------------------------------------------------------------------- skipped and split
-
-
-def collect_skipped(run: TrainingRun, state: TrainState) -> TrainState:
-    """Count and report skipped updates; a DivergedError after MAX_SKIPPED in a row."""
-    unread, run.unread[:] = list(run.unread), []
-    if not unread:
-        return state
-    finite = torch.stack([flag for _, _, flag in unread]).tolist()
-    for (step, rows, _), applied in zip(unread, finite, strict=True):
-        in_a_row = 0 if applied else state.skipped_in_a_row + 1
-        state = replace(state, skipped=state.skipped + (not applied), skipped_in_a_row=in_a_row)
-        if not applied:
-            report_skipped(run, state, step, rows)
-    return state
-
-
-def report_skipped(run: TrainingRun, state: TrainState, step: int, rows: PairIndices) -> None:
-    """Report a skipped update; end a run that skips MAX_SKIPPED in a row."""
-    if run.scaler.is_enabled() and state.skipped_in_a_row < MAX_SKIPPED:
-        return  # how fp16 finds its scale
-    some = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
-    part = "" if run.world.size == 1 else " of rank 0"
-    whose = "within their window" if run.recipe.data.streaming else "as prepared"
-    what = f"the gradient is not finite at step {step}; update skipped"
-    run.report.log(
-        f"mt: warning[NONFINITE] {what} ({state.skipped} so far); "
-        f"its {len(rows)} pairs{part}, numbered {whose}: {some}"
-    )
-    if state.skipped_in_a_row >= MAX_SKIPPED:
-        advice = "lower optimizer.learning_rate or raise schedule.warmup_steps"
-        raise DivergedError("DIVERGED", f"step {step}", what, f"{advice}; the last save is sound")
+# -------------------------------------------------------------------------------- reports
 
 
 def report_split(run: TrainingRun, step: int, batch: Batch) -> None:

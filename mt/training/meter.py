@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from torch import Tensor
 from mt.interfaces import Batch
 from mt.runtime import distributed
 from mt.runtime.distributed import World
+from mt.runtime.host_copy import HostCopy
 from mt.runtime.torch_private import num_compilations
 
 
@@ -19,6 +21,7 @@ class Meter:
     """Figures since the last report."""
 
     def __init__(self) -> None:
+        self.since = time.perf_counter()
         self.clear()
 
     def clear(self) -> None:
@@ -26,7 +29,6 @@ class Meter:
         self.loss: list[Tensor] = []
         self.norm = torch.zeros(())
         self.tokens, self.padded_tokens, self.real, self.splits, self.wait = 0, 0, 0, 0, 0.0
-        self.since = time.perf_counter()
 
     def add(
         self, loss: Tensor, norm: Tensor, tokens: int, real: int, batches: list[Batch], wait: float
@@ -37,19 +39,29 @@ class Meter:
         self.real += real
         self.padded_tokens += sum(batch.source.numel() + batch.labels.numel() for batch in batches)
 
-    def read(self, world: World) -> dict[str, float]:
-        """Return the figures and start over; padding, waiting and memory are of this rank."""
-        loss = float(distributed.all_reduce_sum(world, torch.stack(self.loss).mean()))
-        seconds = max(time.perf_counter() - self.since, 1e-9)  # `float` has waited for the device
-        figures = {
-            "loss": loss, "grad_norm": float(self.norm), "target_tokens": self.tokens,
-            "target_tokens_per_second": self.tokens / seconds,
-            "padding_fraction": 1 - self.real / max(1, self.padded_tokens),
-            "data_wait_fraction": self.wait / seconds, "memory_splits": self.splits,
-            "compilations": num_compilations(), "peak_memory_bytes": peak_memory(),
-        }  # fmt: skip
+    def start_reading(self, world: World) -> Callable[[], dict[str, float]]:
+        """Return a function that reads the figures until now, and start over.
+
+        Padding, waiting and memory are of this rank.
+        """
+        loss = distributed.all_reduce_sum(world, torch.stack(self.loss).mean())
+        values = HostCopy(torch.stack((loss, self.norm.to(loss))))
+        tokens, splits, wait = self.tokens, self.splits, self.wait
+        padding = 1 - self.real / max(1, self.padded_tokens)
         self.clear()
-        return figures
+
+        def read() -> dict[str, float]:
+            loss, norm = values.read()  # which waits for the device
+            now = time.perf_counter()
+            seconds, self.since = max(now - self.since, 1e-9), now
+            return {
+                "loss": loss, "grad_norm": norm, "target_tokens": tokens,
+                "target_tokens_per_second": tokens / seconds, "padding_fraction": padding,
+                "data_wait_fraction": wait / seconds, "memory_splits": splits,
+                "compilations": num_compilations(), "peak_memory_bytes": peak_memory(),
+            }  # fmt: skip
+
+        return read
 
 
 def peak_memory() -> int:

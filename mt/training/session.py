@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -14,6 +15,7 @@ from mt.data.bucketing import PairIndices
 from mt.data.training_data import TrainingData
 from mt.runtime import distributed
 from mt.runtime.distributed import World
+from mt.runtime.host_copy import HostCopy
 from mt.runtime.signals import StopRequest
 from mt.training.determinism_trace import TraceWriter
 from mt.training.ema import MovingAverage
@@ -60,6 +62,10 @@ class TrainingRun:
     meter: Meter = field(default_factory=Meter)
     unread: list[tuple[int, PairIndices, Tensor]] = field(default_factory=list)
     """Step, rows and finite flag [] of the updates whose flag the host has not read yet."""
+    flags: HostCopy | None = None
+    """The flags of the first of them, on their way to the host."""
+    late_report: Callable[[], None] | None = None
+    """Reports an update whose figures are on their way to the host."""
     tracing: bool = False
     """Whether rank 0 writes a trace; all ranks then sum their losses for it."""
     trace: TraceWriter | None = None
@@ -77,8 +83,13 @@ class TrainingRun:
 
     @property
     def sync_every(self) -> int:
-        """Updates between two reads of the finite flags: a read stalls the queue of a GPU."""
+        """Updates between two reads of the finite flags, and two talks of several processes."""
         return 1 if self.device.type == "cpu" else 10
+
+    @property
+    def reads_late(self) -> bool:
+        """Whether flags and figures are read some updates later: a GPU then never waits."""
+        return self.device.type == "cuda"
 
     @property
     def step_runner(self) -> MicroBatchRunner:

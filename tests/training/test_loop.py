@@ -9,7 +9,7 @@ from resumable_run import written
 
 from mt.config import recipe
 from mt.errors import DivergedError, MachineError, Stopped
-from mt.training import loop
+from mt.training import loop, skipped_updates
 from mt.training.session import TrainingRun
 
 OBJECTIVE = '''
@@ -69,11 +69,15 @@ def last_state(run):
     return json.loads((folder / "state.json").read_text())
 
 
-@pytest.mark.parametrize("read_every", [1, 10])
+READING = pytest.mark.parametrize(("read_every", "late"), [(1, False), (10, False), (10, True)])
+
+
+@READING
 def test_skipped_updates_are_counted_and_named_whenever_they_are_read(
-    tmp_path, monkeypatch, capfd, read_every
+    tmp_path, monkeypatch, capfd, read_every, late
 ):
     monkeypatch.setattr(TrainingRun, "sync_every", read_every)
+    monkeypatch.setattr(TrainingRun, "reads_late", late)
     loop.train(settled(tmp_path, nan_every=140), tmp_path / "run")
     told = capfd.readouterr().err
     state = last_state(tmp_path / "run")
@@ -97,10 +101,26 @@ def test_skipped_updates_are_counted_at_a_save_on_a_signal(tmp_path, monkeypatch
     assert last_state(tmp_path / "run")["skipped_in_a_row"] == 1
 
 
-@pytest.mark.parametrize("read_every", [1, 10])
-def test_a_run_that_only_skips_ends_as_diverged(tmp_path, monkeypatch, read_every):
+def figures(run):
+    """What is reported of each update and each validation, without what depends on the machine."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    kept = ("step", "epoch", "loss", "grad_norm", "target_tokens", "valid_loss", "learning_rate")
+    return [{key: line.get(key) for key in kept} for line in lines]
+
+
+def test_what_is_reported_late_is_the_same_in_the_same_order(tmp_path, monkeypatch):
+    for late in (False, True):
+        monkeypatch.setattr(TrainingRun, "reads_late", late)
+        loop.train(settled(tmp_path), tmp_path / f"late-{late}")
+    assert figures(tmp_path / "late-True") == figures(tmp_path / "late-False")
+    assert len(figures(tmp_path / "late-True")) > 4
+
+
+@READING
+def test_a_run_that_only_skips_ends_as_diverged(tmp_path, monkeypatch, read_every, late):
     monkeypatch.setattr(TrainingRun, "sync_every", read_every)
-    monkeypatch.setattr(loop, "MAX_SKIPPED", 5)
+    monkeypatch.setattr(TrainingRun, "reads_late", late)
+    monkeypatch.setattr(skipped_updates, "MAX_SKIPPED", 5)
     with pytest.raises(DivergedError, match="step 5: the gradient is not finite") as error:
         loop.train(settled(tmp_path, nan_every=1), tmp_path / "run")
     assert error.value.exit_code == 6

@@ -21,7 +21,7 @@ def test_figures_are_means_and_shares_since_the_last_report():
     batches = [batch((4, 2), (3, 1)), batch((5,), (5,))]  # 8 + 6 and 5 + 5 padded positions
     meter.add(torch.tensor(2.0), torch.tensor(7.0), 9, 20, batches, 0.0)
     meter.add(torch.tensor(4.0), torch.tensor(3.0), 5, 10, batches[1:], 0.0)
-    figures = meter.read(SINGLE)
+    figures = meter.start_reading(SINGLE)()
     assert figures["loss"] == 3.0
     assert figures["grad_norm"] == 3.0
     assert figures["target_tokens"] == 14
@@ -32,9 +32,9 @@ def test_figures_are_means_and_shares_since_the_last_report():
 def test_a_report_begins_the_next_one_at_nothing():
     meter = Meter()
     meter.add(torch.tensor(2.0), torch.tensor(7.0), 9, 10, [batch((4,), (6,))], 0.0)
-    meter.read(SINGLE)
+    meter.start_reading(SINGLE)()
     meter.add(torch.tensor(1.0), torch.tensor(1.0), 2, 10, [batch((4,), (6,))], 0.0)
-    figures = meter.read(SINGLE)
+    figures = meter.start_reading(SINGLE)()
     assert (figures["loss"], figures["target_tokens"]) == (1.0, 2)
     assert figures["padding_fraction"] == 0.0
 
