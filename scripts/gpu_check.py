@@ -1,13 +1,15 @@
-"""Check a GPU against the CPU, then measure decoding and training on it.
+"""Check a GPU against the CPU, then measure it: the one command of all measurements on a device.
 
-    python scripts/gpu_check.py                             # agreement, then speed
-    python scripts/gpu_check.py --only decoding             # or --only training
-    python scripts/gpu_check.py --multi30k FOLDER --bleu 38  # and a training against the clock
-    python scripts/gpu_check.py --device cpu --quick        # the same code, tiny, anywhere
+    python scripts/gpu_check.py                              # agreement, training, decoding
+    python scripts/gpu_check.py --only parts --models base   # attention, products, loss, optimizer
+    python scripts/gpu_check.py --only training --models base --ab graphs=yes,no --rounds 3
+    python scripts/gpu_check.py --only multi30k start --multi30k FOLDER --bleu 38
+    python scripts/gpu_check.py --device cpu --quick         # the same code, tiny, anywhere
 
-It needs torch, numpy, pydantic and yaml; only --multi30k needs what `mt train` needs. FOLDER has
-train, val and test_2016_flickr as .en.gz and .de.gz. Standard output is a Markdown report; the exit
-code is 1 when something does not agree. The part on decoding is in gpu_decoding.py.
+It needs torch, numpy, pydantic and yaml; `multi30k` and `start` need what `mt train` needs. FOLDER
+has train, val and test_2016_flickr as .en.gz and .de.gz. Standard output is a Markdown report, and
+--json writes all figures; each measurement ends after about --seconds. The exit code is 1 when
+something does not agree. The parts are in gpu_decoding.py, gpu_parts.py and gpu_start.py.
 """
 
 # ruff: noqa: E402
@@ -16,11 +18,14 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from statistics import median
 from types import SimpleNamespace
 from typing import Any
 
@@ -39,6 +44,8 @@ if find_missing(NEEDED):
     sys.exit(f"gpu_check needs {', '.join(NEEDED)}; missing: {', '.join(find_missing(NEEDED))}")
 
 import gpu_decoding
+import gpu_parts
+import gpu_start
 import numpy as np
 import torch
 from bench import harness
@@ -55,6 +62,7 @@ from mt.interfaces import Batch
 from mt.runtime.cuda_graphs import CudaGraphs
 from mt.runtime.device import Precision, cpu_has_bf16
 from mt.runtime.torch_private import num_compilations
+from mt.training import losses
 from mt.training.ema import MovingAverage
 from mt.training.graphed_step import GraphedStep
 from mt.training.loop import optimizer_step
@@ -209,27 +217,57 @@ def check_skipping(
 # --------------------------------------------------------------------------------- speed
 
 
+@dataclass
+class Settings:
+    """What two measurements in turn may differ in: `--ab NAME=A,B`."""
+
+    compile: bool = False
+    graphs: bool = True
+    cudnn: bool = False
+    """Whether attention may be cuDNN's."""
+    chunks: int = losses.DEVICE_CHUNKS
+    """Rows of the loss at a time, in multiples of `losses.CHUNK`."""
+    micro_tokens: int = 0
+    """Padded tokens of a micro-batch; 0: 2.25 times the tokens of an update, 32,768 at most."""
+
+    def apply(self) -> None:
+        """Set what is global in this process."""
+        torch.backends.cuda.enable_cudnn_sdp(self.cudnn)
+        losses.DEVICE_CHUNKS = self.chunks
+
+    def replaced(self, name: str, value: str) -> Settings:
+        """Return these settings with one changed; a ValueError for a wrong one."""
+        kinds = {field.name: type(field.default) for field in fields(self)}
+        if name not in kinds:
+            raise ValueError(f"--ab knows {', '.join(kinds)}, not {name!r}")
+        if kinds[name] is bool and value not in ("yes", "no"):
+            raise ValueError(f"--ab {name} is yes or no, not {value!r}")
+        return replace(self, **{name: value == "yes" if kinds[name] is bool else int(value)})
+
+
 class Loop:
     """The update of `mt train`, from its own parts, on synthetic pairs."""
 
     def __init__(
-        self, sizes: tuple[Any, ...], corpus: Corpus, device: torch.device, slots: int
-    ) -> None:
+        self, sizes: tuple[Any, ...], corpus: Corpus, device: torch.device, slots: int,
+        settings: Settings,
+    ) -> None:  # fmt: skip
         torch.set_float32_matmul_precision("high")
-        self.corpus, self.device, self.slots = corpus, device, slots
+        self.corpus, self.device, self.slots, self.settings = corpus, device, slots, settings
+        self.sizes = sizes
+        settings.apply()
         self.shapes = choose_shapes(corpus.source_lengths, corpus.target_lengths, slots)
         self.step = make_step(sizes, device)
         self.step.precision = "bf16" if device.type == "cuda" else "fp32"
-        if device.type == "cuda":
+        if settings.compile:
             for block in self.step.model.blocks():
                 block.compile(dynamic=True)
+        graphs = settings.graphs and device.type == "cuda"
         self.run: Any = SimpleNamespace(
             module=self.step, optimizer=make_optimizer(self.step), scaler=no_scaler(device),
             average=MovingAverage(self.step, 0.999),
-            graphs=(
-                GraphedStep(self.step, print, CudaGraphs(device)) if device.type == "cuda" else None
-            ),
-            keeps_gradients=device.type == "cuda",
+            graphs=GraphedStep(self.step, print, CudaGraphs(device)) if graphs else None,
+            keeps_gradients=graphs,
             recipe=SimpleNamespace(training=SimpleNamespace(clip=1.0)),
         )  # fmt: skip
         self.resident, self.number = GpuCorpus(corpus, device), 0
@@ -246,6 +284,25 @@ class Loop:
             for window in range(len(plan.windows)):
                 yield from plan.updates(window)
             epoch += 1
+
+    def run_for(self, seconds: float) -> dict[str, float]:
+        """Update for some seconds, twice at least; return figures a second."""
+        self.settings.apply()
+        synchronize(self.device)
+        start, tokens, operations, updates = time.perf_counter(), 0, 0.0, 0
+        while updates < 2 or time.perf_counter() - start < seconds:
+            rows = self.update()
+            tokens += int(self.corpus.target_lengths[rows].sum())
+            operations += count_operations(self.sizes, self.corpus, rows)
+            updates += 1
+            if updates % 10 == 0:
+                synchronize(self.device)  # so that the clock is not ahead of the device
+        synchronize(self.device)
+        took = time.perf_counter() - start
+        return {
+            "target_tokens_per_second": tokens / took, "ms_per_update": 1000 * took / updates,
+            "tflops": operations / took / 1e12,
+        }  # fmt: skip
 
     def update(self) -> np.ndarray:
         """Do one update; return its rows of the corpus."""
@@ -269,6 +326,11 @@ def measure_decoding(name: str, device: torch.device, given: argparse.Namespace)
     with tempfile.TemporaryDirectory() as folder:
         sentences = gpu_decoding.read_sentences(make_corpus(Path(folder), lines, sizes[4]), lines)
     gpu_decoding.measure(name, sizes, sentences, device, 1 if given.quick else 2)
+    if given.beside:
+        try:
+            gpu_decoding.measure_ctranslate2(name, sizes, sentences, device)
+        except (ImportError, RuntimeError) as error:  # its CUDA libraries may be missing
+            print(f"CTranslate2 does not load: {str(error).splitlines()[0][:100]}")
 
 
 def count_operations(sizes: tuple[Any, ...], corpus: Corpus, rows: np.ndarray) -> float:
@@ -285,44 +347,112 @@ def count_operations(sizes: tuple[Any, ...], corpus: Corpus, rows: np.ndarray) -
     return float(3 * 2 * (weights + attention).sum())
 
 
+TRAINING_HEAD = (
+    "model | setting | parameters | target tokens/s, median | lowest to highest | ratio | "
+    "ms an update | share of the measured peak | GiB | seconds to the first update | "
+    "compilations, + after warm-up | graphs | waits"
+)
+
+
 def measure_training(
-    name: str, sizes: tuple[Any, ...], device: torch.device, given: argparse.Namespace
-) -> None:
-    began, compiled_before = time.perf_counter(), num_compilations()
-    slots = 2048 if given.quick else min(32768, round(2.25 * sizes[-1]))
+    name: str, sizes: tuple[Any, ...], device: torch.device, given: argparse.Namespace, peak: float
+) -> list[dict[str, Any]]:
+    """Measure training with each setting of --ab, in turn; return the figures of each."""
     with tempfile.TemporaryDirectory() as folder:
         corpus = make_corpus(Path(folder), 400 if given.quick else 40000, sizes[4])
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats(device)
-        loop = Loop(sizes, corpus, device, slots)
+        prepared = [
+            prepare_loop(name, sizes, corpus, device, given, label, settings)
+            for label, settings in given.settings.items()
+        ]
+        seconds = 0 if given.quick else given.seconds / given.rounds
+        rounds = [[loop.run_for(seconds) for loop, _ in prepared] for _ in range(given.rounds)]
+    rows = []
+    for number, (loop, facts) in enumerate(prepared):
+        speeds = [each[number]["target_tokens_per_second"] for each in rounds]
+        first = [each[0]["target_tokens_per_second"] for each in rounds]
+        ratios = [speed / other for speed, other in zip(speeds, first, strict=True)]
+        figures = {key: median(each[number][key] for each in rounds) for key in rounds[0][number]}
+        facts |= figures | {
+            "speeds": speeds,
+            "ratio": median(ratios),
+            "graphs": loop.count_graphs(),
+        }
+        facts["late_compilations"] = num_compilations() - facts.pop("all_compilations")
+        share = f"{100 * facts['tflops'] / peak:.1f} %" if peak else "-"
+        cells = (
+            name, facts["setting"], f"{facts['parameters'] / 1e6:.1f} M",
+            f"{facts['target_tokens_per_second']:,.0f}",
+            f"{min(speeds):,.0f} to {max(speeds):,.0f}", f"{facts['ratio']:.3f}",
+            f"{facts['ms_per_update']:.1f}", share, f"{facts['gib']:.2f}",
+            f"{facts['first_update']:.1f}",
+            f"{facts['compilations']} + {facts['late_compilations']}", facts["graphs"],
+            facts["waits"],
+        )  # fmt: skip
+        print(harness.table_row(cells), flush=True)
+        rows.append(facts)
+    if given.profile:
+        print_kernel_shares(prepared[0][0], device)
+    return rows
+
+
+def prepare_loop(
+    name: str, sizes: tuple[Any, ...], corpus: Corpus, device: torch.device,
+    given: argparse.Namespace, label: str, settings: Settings,
+) -> tuple[Loop, dict[str, Any]]:  # fmt: skip
+    """Return a warm loop of one setting, and what its start took."""
+    began, compiled_before = time.perf_counter(), num_compilations()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+    slots = settings.micro_tokens or min(32768, round(2.25 * sizes[-1]))
+    loop = Loop(sizes, corpus, device, 2048 if given.quick else slots, settings)
+    loop.update()
+    synchronize(device)
+    first = time.perf_counter() - began
+    warm(loop, 0 if given.quick else given.seconds)
+    memory = torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else 0.0
+    return loop, {
+        "model": name, "setting": label, "first_update": first, "gib": memory,
+        "parameters": sum(p.numel() for p in loop.step.parameters()),
+        "compilations": num_compilations() - compiled_before,
+        "all_compilations": num_compilations(), "waits": hidden_waits(loop, device),
+    }  # fmt: skip
+
+
+KERNELS = {
+    "products": ("gemm", "cutlass", "cublas", "nvjet", "::mm", "addmm", "::bmm"),
+    "attention": ("fmha", "flash", "attention", "sdpa"),
+    "softmax and loss": ("softmax", "reduce", "nll"), "norm": ("norm",),
+    "optimizer": ("adam", "multi_tensor", "foreach"), "copies": ("memcpy", "memset", "copy", "cat"),
+}  # fmt: skip
+"""Parts of the names of kernels; all others are pointwise."""
+
+
+def print_kernel_shares(loop: Loop, device: torch.device) -> None:
+    """Print the share of each class of kernels of one update, and that of the gaps."""
+    from torch.profiler import ProfilerActivity, profile
+
+    activities = [ProfilerActivity.CPU]
+    if device.type == "cuda":
+        activities = [ProfilerActivity.CUDA]
+    synchronize(device)
+    began = time.perf_counter()
+    with profile(activities=activities) as found:
         loop.update()
         synchronize(device)
-        first = time.perf_counter() - began
-        warm(loop, 0 if given.quick else given.seconds)
-        waits = hidden_waits(loop, device)
-        synchronize(device)
-        compiled, start = num_compilations(), time.perf_counter()
-        tokens, operations, updates = 0, 0.0, 0
-        while updates < 2 or (not given.quick and time.perf_counter() - start < given.seconds):
-            rows = loop.update()
-            tokens += int(corpus.target_lengths[rows].sum())
-            operations += count_operations(sizes, corpus, rows)
-            updates += 1
-            if updates % 10 == 0:
-                synchronize(device)  # as a report does
-        synchronize(device)
-        seconds = time.perf_counter() - start
-    memory = torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else 0.0
-    share = operations / seconds / (given.peak * 1e12)
-    size = sum(p.numel() for p in loop.step.parameters()) / 1e6
-    cells = (
-        name, f"{size:.1f} M", f"{tokens / seconds:,.0f}", f"{1000 * seconds / updates:.1f}",
-        f"{100 * share:.2f} %", f"{memory:.2f}", f"{first:.1f}",
-        f"{compiled - compiled_before} + {num_compilations() - compiled}",
-        loop.count_graphs(), waits,
-    )  # fmt: skip
-    print(harness.table_row(cells), flush=True)
+    wall = 1e6 * (time.perf_counter() - began)
+    shares: dict[str, float] = dict.fromkeys((*KERNELS, "pointwise"), 0.0)
+    for event in found.key_averages():
+        name = event.key.lower()
+        kind = next(
+            (k for k, parts in KERNELS.items() if any(p in name for p in parts)), "pointwise"
+        )
+        shares[kind] += getattr(event, "self_device_time_total", 0) or event.self_cpu_time_total
+    shares["gaps and the profiler"] = max(0.0, wall - sum(shares.values()))
+    print("\n" + harness.table("kernels of one update | ms | share"))
+    for kind, micros in shares.items():
+        print(harness.table_row((kind, f"{micros / 1000:.2f}", f"{100 * micros / wall:.1f} %")))
+    print()
 
 
 def warm(loop: Loop, seconds: float) -> None:
@@ -389,20 +519,52 @@ def train_multi30k(folder: Path, goal: float, device: str) -> bool:
 # ---------------------------------------------------------------------------------- main
 
 
+ONLY = ("agreement", "parts", "training", "decoding", "multi30k", "start")
+
+
 def parse_arguments() -> argparse.Namespace:
     parser = harness.make_parser(__doc__)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--quick", action="store_true", help="one tiny model, two updates")
-    parser.add_argument("--only", choices=["training", "decoding"])
+    parser.add_argument("--only", nargs="+", choices=ONLY, help="all but parts and start")
     parser.add_argument("--models", nargs="*", default=list(MODELS), choices=list(MODELS))
     parser.add_argument("--seconds", type=float, default=15, help="of warm-up and of measuring")
+    parser.add_argument("--rounds", type=int, default=3, help="of measuring, settings in turn")
+    parser.add_argument("--ab", metavar="NAME=A,B", help="two settings to train with, in turn")
+    parser.add_argument("--profile", action="store_true", help="kernel shares of an update")
     parser.add_argument("--lines", type=int, default=1000, help="that are decoded")
-    parser.add_argument("--peak", type=float, default=989, help="TFLOP/s; bf16 of an H200: 989")
+    parser.add_argument("--beside", action="store_true", help="decode with CTranslate2, too")
+    parser.add_argument("--peak", type=float, help="TFLOP/s of bf16; measured if left out")
     parser.add_argument("--multi30k", type=Path, metavar="FOLDER")
     parser.add_argument("--bleu", type=float, default=38, help="goal of --multi30k, on validation")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where to write all figures")
     given = parser.parse_args()
     given.sizes = QUICK if given.quick else {name: MODELS[name] for name in given.models}
+    name, _, values = (given.ab or "").partition("=")
+    try:
+        given.settings = {
+            f"{name}={value}": Settings().replaced(name, value) for value in values.split(",")
+        } if given.ab else {"as it is": Settings()}  # fmt: skip
+    except ValueError as error:
+        parser.error(str(error))
+    given.only = given.only or [
+        "agreement", "training", "decoding", *(["multi30k"] if given.multi30k else [])
+    ]  # fmt: skip
+    needs_folder = {"multi30k", "start"}.intersection(given.only)
+    if needs_folder and given.multi30k is None:
+        parser.error(f"{', '.join(sorted(needs_folder))}: name the corpus by --multi30k FOLDER")
     return given
+
+
+def check_all(device: torch.device, given: argparse.Namespace) -> bool:
+    """Check that decoding and training on the device agree with the CPU."""
+    small, middle = (QUICK["tiny"],) * 2 if given.quick else (MODELS["tiny"], MODELS["iwslt"])
+    with tempfile.TemporaryDirectory() as folder:
+        checks, count = Checks(), 16 if given.quick else 100
+        corpus = make_corpus(Path(folder) / "decoding", 400, small[4])
+        gpu_decoding.check(checks, small, corpus, count, device)
+        corpus = make_corpus(Path(folder) / "training", 400, middle[4])
+        return check_agreement(middle, corpus, device) and not checks.failed
 
 
 def main() -> int:
@@ -417,33 +579,34 @@ def main() -> int:
     if device.type == "cuda":
         took = time.perf_counter() - BEGAN
         print(f"{torch.cuda.get_device_name(device)}, imported in {took:.1f} s")
-    small, middle = (QUICK["tiny"],) * 2 if given.quick else (MODELS["tiny"], MODELS["iwslt"])
-    good = True
-    with tempfile.TemporaryDirectory() as folder:
-        if given.only != "training":
-            checks, count = Checks(), 16 if given.quick else 100
-            corpus = make_corpus(Path(folder) / "decoding", 400, small[4])
-            gpu_decoding.check(checks, small, corpus, count, device)
-            good &= not checks.failed
-        if given.only != "decoding":
-            corpus = make_corpus(Path(folder) / "training", 400, middle[4])
-            good &= check_agreement(middle, corpus, device)
-    if given.only != "training":
+    figures: dict[str, Any] = {"torch": torch.__version__, "device": given.device}
+    good = check_all(device, given) if "agreement" in given.only else True
+    if "parts" in given.only:
+        figures["parts"] = {
+            name: gpu_parts.measure(sizes, device, given.quick)
+            for name, sizes in given.sizes.items()
+        }
+    if "training" in given.only:
+        peak = given.peak or gpu_parts.measure_peak(device)
+        print(f"\nproducts in bf16: {peak:.0f} TFLOP/s\n\n{harness.table(TRAINING_HEAD)}")
+        figures["training"] = [
+            row for name, sizes in given.sizes.items()
+            for row in measure_training(name, sizes, device, given, peak)
+        ]  # fmt: skip
+    if "decoding" in given.only:
         print("\n" + harness.table(gpu_decoding.HEAD))
         for name in given.sizes:
             measure_decoding(name, device, given)
-    if given.only == "decoding":
-        return 0 if good else 1
-    print("\n" + harness.table(
-        "model | parameters | target tokens/s | ms an update | share of peak | GiB | "
-        "seconds to the first update | compilations, + after warm-up | graphs | waits"
-    ))  # fmt: skip
-    for name, sizes in given.sizes.items():
-        measure_training(name, sizes, device, given)
-    if given.multi30k and lacking:
-        print(f"\nMulti30k: skipped, missing {', '.join(lacking)}")
-    elif given.multi30k:
+    for part in ("multi30k", "start"):
+        if part in given.only and lacking:
+            print(f"\n{part}: skipped, missing {', '.join(lacking)}")
+    if "multi30k" in given.only and not lacking:
         good &= train_multi30k(given.multi30k, given.bleu, given.device)
+    if "start" in given.only and not lacking:
+        recipe = RECIPE.format(folder=given.multi30k.resolve(), device=given.device)
+        figures["start"] = gpu_start.measure(recipe, given.quick)
+    if given.json:
+        given.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     return 0 if good else 1
 
 

@@ -6,6 +6,7 @@ Models are not trained, but their logits differ by several, so that few pieces t
 from __future__ import annotations
 
 import math
+import tempfile
 import time
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -18,9 +19,10 @@ from bench.harness import table, table_row
 from mt.config.plugins import plugin
 from mt.data import collate
 from mt.data.corpus import Corpus
-from mt.decoding.batching import length_batches
+from mt.decoding.batching import BATCH_TOKENS, length_batches
 from mt.decoding.decoders import ModelDecoder, ensemble
 from mt.decoding.static_shapes import StaticShapeDecoder, StaticShapeModel
+from mt.decoding.torch_searcher import CUDA_BATCH_TOKENS
 from mt.decoding.types import Decoder, Request
 from mt.models.modules import linear
 from mt.runtime.cuda_graphs import CudaGraphs
@@ -40,8 +42,8 @@ TOLERANCE = 1e-3
 GRADIENT_TOLERANCE = 5e-3
 """Largest relative error of a gradient in fp32 on two devices: sums are taken in another order, and
 a ReLU at its kink then goes the other way (2e-3 between fp32 and fp64 on one CPU)."""
-BATCH = 4096
-"""Padded source positions times beams of a batch: the engine's default."""
+BATCHES = {"cpu": BATCH_TOKENS, "cuda": CUDA_BATCH_TOKENS}
+"""Padded source positions times beams of a batch: the engine's defaults."""
 HEAD = (
     "model | precision | search | decoder | lines/s | tokens/s | lines/s, first time | "
     "recorded | GiB | equal to plain"
@@ -111,7 +113,7 @@ def translate(
     module = plugin("search", kind)
     config = module.Config(**SEARCHES[kind])
     search, found = module.build(config), {}
-    budget = max(1, BATCH // getattr(config, "beams", 1))
+    budget = max(1, BATCHES[device.type] // getattr(config, "beams", 1))
     with torch.inference_mode():
         for rows in length_batches([len(each) for each in sentences], budget):
             source = torch.from_numpy(collate.pad_rows([sentences[row] for row in rows])).to(device)
@@ -232,3 +234,46 @@ def measure(
                     f"{tokens / min(seconds):,.0f}", f"{lines / seconds[0]:,.0f}", recorded,
                     f"{gib:.2f}", f"{100 * same:.1f} %",
                 )), flush=True)  # fmt: skip
+
+
+def measure_ctranslate2(
+    name: str, sizes: tuple[Any, ...], sentences: list[np.ndarray], device: torch.device,
+    budgets: tuple[int, ...] = (4096, 16384, 65536),
+) -> None:  # fmt: skip
+    """Measure CTranslate2 with the same weights, beam 5; a line for each size of a batch."""
+    import ctranslate2
+
+    exporter = plugin("exporters", "ctranslate2")
+    model, cuda = make_model(sizes, torch.device("cpu")), device.type == "cuda"
+    width, heads, inner, layers, vocabulary, *_ = sizes
+    section = plugin("models", "transformer").Config(
+        d_model=width, n_heads=heads, d_ff=inner, encoder_layers=layers, decoder_layers=layers,
+        norm="pre", tie_embeddings="none",
+    )  # fmt: skip
+    spec = exporter.specification(model, section, 1024)
+    pieces = ["<pad>", "<unk>", "<s>", "</s>", *(f"w{n}" for n in range(4, vocabulary))]
+    spec.register_source_vocabulary(pieces)
+    spec.register_target_vocabulary(pieces)
+    spec.validate()
+    words = [[pieces[n] for n in sentence] for sentence in sentences]
+    with tempfile.TemporaryDirectory() as folder:
+        spec.save(folder)
+        translator = ctranslate2.Translator(
+            folder, device=device.type, compute_type="float16" if cuda else "float32"
+        )
+        for budget in budgets:
+            seconds = []
+            for _ in range(2):
+                began = time.perf_counter()
+                found = translator.translate_batch(
+                    words, beam_size=5, max_batch_size=budget, batch_type="tokens",
+                    max_decoding_length=200,
+                )  # fmt: skip
+                seconds.append(time.perf_counter() - began)
+            tokens = sum(len(each.hypotheses[0]) for each in found)
+            lines = len(words)
+            print(table_row((
+                name, "float16" if cuda else "float32", "beam", f"CTranslate2, {budget} a batch",
+                f"{lines / min(seconds):,.0f}", f"{tokens / min(seconds):,.0f}",
+                f"{lines / seconds[0]:,.0f}", "-", "-", "-",
+            )), flush=True)  # fmt: skip
