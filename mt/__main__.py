@@ -8,7 +8,7 @@ from mt.runtime import signals
 
 def main() -> None:
     """Do what the command line says and exit with its code."""
-    signals.exit_on_sigint()
+    signals.exit_on_signals()
     from mt.cli import main as cli
 
     cli.main()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import random
 import signal
 from pathlib import Path
 from types import SimpleNamespace
@@ -35,6 +36,26 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 LONG = ("tests/system/", "tests/scripts/")
 """Folders of the files that take longest."""
+
+
+def pytest_addoption(parser):
+    text = "seed of the tests marked torture; without it one is drawn, and printed"
+    parser.addoption("--seed", type=int, help=text)
+
+
+def pytest_configure(config):
+    if config.option.seed is None:
+        config.option.seed = random.SystemRandom().randrange(1_000_000)
+
+
+def pytest_report_header(config):
+    return f"seed of the torture: {config.option.seed} (--seed {config.option.seed} replays it)"
+
+
+@pytest.fixture
+def seed(request):
+    """The seed of a test: of `--seed` where it is marked torture, else always the same."""
+    return request.config.option.seed if request.node.get_closest_marker("torture") else 1
 
 
 def pytest_collection_modifyitems(items):

@@ -7,9 +7,11 @@ everything else, errors too, goes to standard error.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import importlib
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -106,13 +108,14 @@ def main() -> None:
         console.protect_standard_streams()
         signals.install()
         code = run(sys.argv[1:])
-        signals.exit_on_sigint()
-    except KeyboardInterrupt:  # just before or after the command
+        signals.exit_on_signals()
+    except (KeyboardInterrupt, Stopped):  # just before or after the command
         code = _report_interrupt()
     from mt.runtime import distributed
 
-    if distributed.several_processes():
+    if distributed.several_processes() or signals.has_left_call():
         # With several ranks, torch's threads may outlive Python and abort a successful process.
+        atexit._run_exitfuncs()
         with contextlib.suppress(OSError, ValueError, AttributeError):
             sys.stdout.flush()
         os._exit(code)
@@ -166,7 +169,7 @@ def _flush_output() -> None:
 
 def _report_interrupt() -> int:
     console.write_error("mt: stopped")
-    return signals.INTERRUPT_EXIT_CODE
+    return 128 + (signals.interrupted() or signal.SIGINT)
 
 
 def _as_mt_error(error: Exception) -> MtError | None:

@@ -44,8 +44,8 @@ def prepare(
             raise
         return cache.open_prepared(folder, sources, log)
     with (
-        lock(cache.lock_path(folder), wait=True),
         raise_on_stop_signals("preparing the data"),
+        lock(cache.lock_path(folder), wait=True),
     ):
         cache.sweep_cache(folder)
         if folder.exists():

@@ -13,7 +13,8 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, NoReturn
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from mt.errors import Stopped
 from mt.runtime.distributed import World
@@ -21,66 +22,92 @@ from mt.runtime.distributed import World
 if TYPE_CHECKING:
     from types import FrameType
 
-INTERRUPT_EXIT_CODE = 130
-"""Exit code of what SIGINT stopped."""
+Result = TypeVar("Result")
 POLL_SECONDS = 0.2
 """Seconds after which a lost signal is raised again."""
-_came: list[bool] = []
-_dropped: list[bool] = []
+_came: list[int] = []
+_dropped: list[BaseException] = []
+_running: list[threading.Thread] = []
 
 
-def interrupted() -> bool:
-    """Whether SIGINT was raised: later errors are its consequences."""
-    return bool(_came)
+def interrupted() -> int:
+    """Return the number of the signal that was raised, or 0: later errors are its consequences."""
+    return _came[0] if _came else 0
 
 
-def exit_on_sigint() -> None:
-    """Make SIGINT end the process, before any work has begun or when all is done."""
-    if not _is_ignored():
-        signal.signal(signal.SIGINT, _exit_now)
+def exit_on_signals() -> None:
+    """Make a signal to stop end the process, before any work has begun or when all is done."""
+    for number in _own_signals():
+        signal.signal(number, _exit_now)
 
 
 def install() -> None:
-    """Make SIGINT raise KeyboardInterrupt, and a second one end the process."""
-    if _is_ignored():
-        return
+    """Make SIGINT raise KeyboardInterrupt, SIGTERM and SIGHUP Stopped; a second one exits."""
     _came.clear()
-    signal.signal(signal.SIGINT, _raise_interrupt)
+    for number in _own_signals():
+        signal.signal(number, _raise_interrupt)
     if hasattr(signal, "setitimer"):
         signal.signal(signal.SIGALRM, _raise_dropped)
         sys.unraisablehook = _note_dropped
 
 
-def _is_ignored() -> bool:
-    """Whether the parent ignores SIGINT, as `nohup` does."""
-    return signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+def _own_signals() -> list[int]:
+    """Return the signals to stop, but those that the parent ignores, as `nohup` does."""
+    numbers = [getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP")]
+    return [n for n in numbers if n is not None and signal.getsignal(n) is not signal.SIG_IGN]
 
 
-def _exit_now(number: int = signal.SIGINT, frame: FrameType | None = None) -> NoReturn:
+def _exit_now(number: int, frame: FrameType | None = None) -> NoReturn:
     os.write(2, b"mt: stopped\n")
-    os._exit(INTERRUPT_EXIT_CODE)
+    os._exit(128 + number)
 
 
 def _raise_interrupt(number: int, frame: FrameType | None) -> None:
     if _came:
-        _exit_now()
-    _came.append(True)
-    raise KeyboardInterrupt
+        _exit_now(number)
+    _came.append(number)
+    raise _interrupt(number)
+
+
+def _interrupt(number: int) -> BaseException:
+    return KeyboardInterrupt() if number == signal.SIGINT else Stopped(number, "mt: stopped")
 
 
 def _raise_dropped(number: int, frame: FrameType | None) -> None:
     """Raise a dropped interrupt again, at SIGALRM."""
     if _dropped:
-        _dropped.clear()
-        raise KeyboardInterrupt
+        raise _dropped.pop()
 
 
 def _note_dropped(dropped: sys.UnraisableHookArgs) -> None:
-    if issubclass(dropped.exc_type, KeyboardInterrupt):
-        _dropped.append(True)
+    if issubclass(dropped.exc_type, (KeyboardInterrupt, Stopped)):
+        _dropped[:] = [_interrupt(interrupted() or signal.SIGINT)]
         signal.setitimer(signal.ITIMER_REAL, POLL_SECONDS)  # the destructor has ended by then
     else:
         sys.__unraisablehook__(dropped)
+
+
+def run_in_thread(action: Callable[[], Result]) -> Result:
+    """Run a long call of C, which must release the GIL, so that signals come at once.
+
+    An exception of a signal leaves the call running; see `has_left_call`.
+    """
+    result: Future[Result] = Future()
+
+    def work() -> None:
+        try:
+            result.set_result(action())
+        except BaseException as error:
+            result.set_exception(error)
+
+    _running[:] = [threading.Thread(target=work, daemon=True)]
+    _running[0].start()
+    return result.result()
+
+
+def has_left_call() -> bool:
+    """Whether a call of `run_in_thread` is running: it may abort a process that ends normally."""
+    return any(thread.is_alive() for thread in _running)
 
 
 @contextlib.contextmanager
@@ -169,7 +196,7 @@ def _handle_stop_signals(
 ) -> Iterator[None]:
     numbers = [signal.SIGINT, signal.SIGTERM]
     hang_up = getattr(signal, "SIGHUP", None)  # its terminal has gone; nohup ignores it
-    if hang_up is not None and signal.getsignal(hang_up) is signal.SIG_DFL:
+    if hang_up is not None and signal.getsignal(hang_up) is not signal.SIG_IGN:
         numbers.append(hang_up)
     before = {number: signal.signal(number, handler) for number in numbers}
     try:

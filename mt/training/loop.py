@@ -12,10 +12,9 @@ import copy
 import hashlib
 import signal
 import time
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import numpy as np
 from torch import Tensor, nn
@@ -185,7 +184,7 @@ def run_due_tasks(run: TrainingRun, state: TrainState, last: bool = False) -> Tr
     if run.world.size == 1 or last or validates or saves or step % run.sync_every == 0:
         state = sync_stop_and_time(run, state)
     if validates:
-        result = run_validation(run, run.eval_module(), lambda: bool(run.stop.number))
+        result = run_validation(run, run.eval_module())
         if result is not None:
             state, better = record_validation(run, collect_skipped(run, state), result)
         else:  # stopped by a signal: the validation, and with it the end, is still to come
@@ -197,11 +196,16 @@ def run_due_tasks(run: TrainingRun, state: TrainState, last: bool = False) -> Tr
         save_checkpoint(run, state, better)
     run.meter.since += time.perf_counter() - began  # does not count for the speed of training
     if run.stop.agreed:
-        distributed.barrier(run.world)  # the launcher kills the others as soon as one exits
-        name = signal.Signals(run.stop.agreed).name
-        saved = f"saved in {run.folder}" if step else "nothing was trained yet"
-        raise Stopped(run.stop.agreed, f"stopped by {name} at step {step}, {saved}")
+        raise_stopped(run, step)
     return state
+
+
+def raise_stopped(run: TrainingRun, step: int) -> NoReturn:
+    """Raise Stopped on all ranks."""
+    distributed.barrier(run.world)  # the launcher kills the others as soon as one exits
+    name = signal.Signals(run.stop.agreed).name
+    saved = f"saved in {run.folder}" if step else "nothing was trained yet"
+    raise Stopped(run.stop.agreed, f"stopped by {name} at step {step}, {saved}")
 
 
 def sync_stop_and_time(run: TrainingRun, state: TrainState) -> TrainState:
@@ -212,12 +216,11 @@ def sync_stop_and_time(run: TrainingRun, state: TrainState) -> TrainState:
     return replace(state, seconds=seconds)
 
 
-def run_validation(
-    run: TrainingRun, module: ModelWithLoss, stopped: Callable[[], bool] = lambda: False
-) -> Validation | None:
-    """Validate a module; None when `stopped` became true meanwhile."""
+def run_validation(run: TrainingRun, module: ModelWithLoss) -> Validation | None:
+    """Validate a module; None when a signal to stop came meanwhile."""
     return validate(
-        module, run.data.prepared, run.recipe, run.device, run.translator, stopped, run.world
+        module, run.data.prepared, run.recipe, run.device, run.translator,
+        lambda: bool(run.stop.number), run.world,
     )  # fmt: skip
 
 
@@ -375,7 +378,9 @@ def average_last(run: TrainingRun, state: TrainState) -> None:
         weights = distributed.tensors_from_main(world, lambda: checkpoint.model_weights(model))
         checkpoint.load_into(model, weights, folder)
         result = run_validation(run, mean)
-        assert result is not None
+        if result is None:  # the same command goes on here
+            sync_stop_and_time(run, state)
+            raise_stopped(run, state.step)
         criteria = result.criteria(plan.monitor)
         if world.is_main:
             averaged = replace(

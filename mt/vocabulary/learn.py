@@ -6,6 +6,7 @@ import io
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from mt.config.schema import Languages, VocabularyConfig
 from mt.errors import ConfigError, DataError, ModelError, MtError
 from mt.runtime import model_files
+from mt.runtime.signals import run_in_thread
 from mt.special_tokens import BEGIN, END, FIRST_PIECE, FIRST_RESERVED, N_RESERVED, PAD, UNK
 from mt.vocabulary.normalization import drop_invisible, normalize_source
 from mt.vocabulary.vocabulary import (
@@ -183,7 +185,8 @@ def _train_subwords(config: VocabularyConfig, words: Ranked, coverage: float, si
         *(f"<reserved_{i}>" for i in range(len(NAMED_CONTROLS), N_RESERVED)),
     ]
     model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
+    train = partial(
+        sentencepiece.SentencePieceTrainer.train,
         sentence_iterator=(f"{word}\t{count}" for word, count in words),
         input_format="tsv", model_writer=model, model_type=config.model, vocab_size=size,
         character_coverage=coverage, byte_fallback=True,
@@ -191,6 +194,7 @@ def _train_subwords(config: VocabularyConfig, words: Ranked, coverage: float, si
         normalization_rule_name="identity", remove_extra_whitespaces=False,
         max_sentence_length=1 << 16, num_threads=_TRAINER_THREADS, minloglevel=2,
     )  # fmt: skip
+    run_in_thread(train)  # takes minutes
     return model.getvalue()
 
 

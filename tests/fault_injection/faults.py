@@ -1,7 +1,9 @@
-"""Fault injection: kill, fail or slow the program at a chosen file operation.
+"""Fault injection: kill, signal, fail or slow the program at a chosen file operation.
 
 `MT_FAULT=POINT:NUMBER:ACTION`, such as `rename:2:kill` at the second rename of a folder,
 `write:1:enospc`, `fsync:3:eio`, `fsync:*:sleep0.02` at each fsync; the point `*` is all of them.
+Signals are `kill`, `term`, `int`, `hup`, and `terms` for two of them; `mark` makes a point of a
+function of `mt`.
 `install` wraps the functions of the standard library; `mt` itself has no line of it. A process
 whose `PYTHONPATH` has this folder is prepared by `sitecustomize`.
 """
@@ -10,6 +12,8 @@ from __future__ import annotations
 
 import builtins
 import errno
+import functools
+import importlib
 import os
 import pathlib
 import signal
@@ -17,6 +21,10 @@ import time
 from collections import Counter
 
 FOLDER = str(pathlib.Path(__file__).parent)
+SIGNALS = {
+    "kill": [signal.SIGKILL], "term": [signal.SIGTERM], "int": [signal.SIGINT],
+    "hup": [signal.SIGHUP], "terms": [signal.SIGTERM, signal.SIGTERM],
+}  # fmt: skip
 counts: Counter[str] = Counter()
 
 
@@ -29,13 +37,28 @@ def reach(point: str) -> None:
     counts[point] += 1
     if name not in (point, "*") or number not in (str(counts[point]), "*"):
         return
-    if action == "kill":
-        os.kill(os.getpid(), signal.SIGKILL)
+    for number in SIGNALS.get(action, []):
+        os.kill(os.getpid(), number)
+    if action in SIGNALS:
+        return
     if action.startswith("sleep"):
         time.sleep(float(action.removeprefix("sleep")))
         return
     code = {"enospc": errno.ENOSPC, "eio": errno.EIO}[action]
     raise OSError(code, os.strerror(code))
+
+
+def mark(point: str, module: str, name: str) -> None:
+    """Make a fault point of each call of a function of `mt`."""
+    home = importlib.import_module(module)
+    function = getattr(home, name)
+
+    @functools.wraps(function)
+    def marked(*arguments, **more):
+        reach(point)
+        return function(*arguments, **more)
+
+    setattr(home, name, marked)
 
 
 def staged(path: object) -> bool:

@@ -10,6 +10,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -125,7 +126,7 @@ def test_where_it_is_ignored_it_stays_ignored():
         "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
         + LISTENING
         + """
-signals.exit_on_sigint()
+signals.exit_on_signals()
 signal.raise_signal(signal.SIGINT)
 print("goes on")
 """
@@ -137,7 +138,7 @@ print("goes on")
 def test_what_fails_because_of_it_is_no_bug(monkeypatch, capsys):
     """As when it comes within the import of a library in C."""
     monkeypatch.setattr(main.importlib, "import_module", None)
-    monkeypatch.setattr(signals, "_came", [True])
+    monkeypatch.setattr(signals, "_came", [signal.SIGINT])
 
     def failing(*_):
         raise SystemError("initialization of _C raised unreported exception")
@@ -201,6 +202,60 @@ def test_the_processes_of_a_pool_never_see_it(tmp_path, monkeypatch):
     searcher = worker_pool.WorkerPoolSearcher([worker])
     searcher.opened()
     assert worker.process.is_alive()
+
+
+def test_a_signal_does_not_wait_for_a_long_call():
+    """Such as that of SentencePiece, which learns for minutes."""
+    goes_on = threading.Event()
+
+    def call():
+        os.kill(os.getpid(), signal.SIGINT)
+        goes_on.wait()
+
+    with pytest.raises(KeyboardInterrupt):
+        signals.run_in_thread(call)
+    assert signals.has_left_call()
+    goes_on.set()
+    assert signals.run_in_thread(lambda: 7) == 7
+    with pytest.raises(ZeroDivisionError):
+        signals.run_in_thread(lambda: 1 // 0)
+    assert not signals.has_left_call()
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGHUP", "SIGTERM"])
+def test_what_a_parent_ignores_stays_ignored(name):
+    """As `nohup` ignores SIGHUP; in training, SIGTERM and SIGINT are handled all the same."""
+    number = getattr(signal, name)
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        assert number not in signals._own_signals()
+        with signals.stop_requests(World()):
+            assert (signal.getsignal(number) is signal.SIG_IGN) == (name == "SIGHUP")
+        assert signal.getsignal(number) is signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_each_signal_to_stop_unwinds_the_program_and_has_its_code(name):
+    code = (
+        LISTENING
+        + f"""
+from mt.cli import main
+from mt.config import recipe
+def load(*arguments):
+    try:
+        signal.raise_signal(signal.{name})
+    finally:
+        print("unwound")
+recipe.load = load
+sys.argv = ["mt", "config", "recipe.yaml"]
+main.main()
+"""
+    )
+    done = run(code)
+    expected = (128 + getattr(signal, name), "unwound\n", "mt: stopped\n")
+    assert (done.returncode, done.stdout, done.stderr) == expected
 
 
 @pytest.mark.parametrize("size", [1, 2])

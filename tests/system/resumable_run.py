@@ -9,6 +9,8 @@ import sys
 
 import yaml
 
+from mt.errors import Stopped
+
 RECIPE = {
     "languages": {"source": "en", "target": "de"},
     "data": {
@@ -62,6 +64,19 @@ def bits(run):
     return found
 
 
+POINTS = {
+    "reading": ("mt.data.build", "read_pairs"),
+    "learning": ("mt.vocabulary.learn", "_train_subwords"),
+    "encoding": ("mt.data.encode", "encode"),
+    "autotuning": ("mt.training.setup", "autotune"),
+    "update": ("mt.training.loop", "train_update"),
+    "validation": ("mt.training.loop", "validate"),
+    "translation": ("mt.training.validation", "_translate_pairs"),
+    "averaging": ("mt.checkpoints.averaging", "load_mean"),
+}
+"""Fault points of `attempt`, besides those of files."""
+
+
 def attempt(path, run, log, fault, cache):
     """`mt train` in this process, in a session of its own; what it says goes to a file.
 
@@ -70,12 +85,23 @@ def attempt(path, run, log, fault, cache):
     import faults
 
     from mt.cli import main
+    from mt.runtime import signals
 
     os.setsid()
+    signals.install()
+    log.with_suffix(".ready").touch()
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(handle, 1)
     os.dup2(handle, 2)
     faults.install()
+    for point, (module, name) in POINTS.items():
+        faults.mark(point, module, name)
     os.environ["MT_FAULT"] = fault or ""
     os.environ["MT_CACHE"] = str(cache)
-    sys.exit(main.run(["train", str(path), "--run", str(run), "--trace"]))
+    sys.argv = ["mt", "train", str(path), "--run", str(run), "--trace"]
+    try:
+        main.main()
+    except KeyboardInterrupt:  # before the command
+        sys.exit(130)
+    except Stopped as error:
+        sys.exit(error.exit_code)

@@ -191,13 +191,17 @@ class TestTranslate:
         assert (out, err.count(b"\n")) == (b"", 1)  # the warning of an untrained model's lengths
         assert child.returncode == 0
 
-    def test_a_kill_leaves_no_file_under_the_name(self, run, python, tmp_path):
+    @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+    def test_a_kill_leaves_no_file_under_the_name(self, number, run, python, tmp_path):
         """T09."""
         child = process(python, "translate", run, "-o", tmp_path / "out", "--threads", 1)
         child.stdin.write(LINES.encode())
         child.stdin.flush()
         while not list(tmp_path.iterdir()):  # the hidden file: work has begun
             assert child.poll() is None
-        child.send_signal(signal.SIGKILL)
-        child.communicate()
+        child.send_signal(number)
+        _, err = child.communicate()
         assert not (tmp_path / "out").exists()
+        if number == signal.SIGTERM:
+            assert (child.returncode, err.splitlines()[-1]) == (143, b"mt: stopped")
+            assert list(tmp_path.iterdir()) == []
