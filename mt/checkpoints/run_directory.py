@@ -98,6 +98,14 @@ def step_folders(run: Path) -> list[Path]:
     return sorted((run / "checkpoints").glob("step-*"))
 
 
+def restore_replaced(run: Path) -> None:
+    """Put a sound checkpoint back that a killed process had moved aside to write it again."""
+    for trash in (run / "checkpoints").glob(".trash-step-*"):
+        final = trash.with_name(trash.name.removeprefix(".trash-").rpartition("-")[0])
+        if not final.exists() and checkpoint.integrity_error(trash) is None:
+            files.rename_path(trash, final)
+
+
 def latest_sound_checkpoint(run: Path, log: Callable[[str], None]) -> Path | None:
     """Return the newest sound checkpoint; rename newer damaged ones, with a warning.
 

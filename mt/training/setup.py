@@ -95,6 +95,7 @@ def open_run_folder(recipe: Recipe, folder: Path, report: Reporter) -> str | Non
     if (folder / "config.yaml").exists():
         check_recipe(folder, recipe)
     files.make_folder(folder / "checkpoints")
+    run_directory.restore_replaced(folder)
     files.delete_leftovers(folder / "checkpoints")
     last = run_directory.latest_sound_checkpoint(folder, report.log)
     return None if last is None else last.name

@@ -67,6 +67,17 @@ def test_a_kill_within_a_save(torture, fault):
     torture.check("short", run)
 
 
+def test_a_kill_while_a_checkpoint_is_written_again_does_not_lose_it(torture):
+    """One that a signal saved before its validation, and that is now the best."""
+    run = torture.new("again")
+    torture.whole("short")
+    assert torture.end("short", run, "validation:1:term") == 143
+    assert not torture.run("short", run, "trash:1:kill")
+    assert torture.run("short", run)
+    assert torture.told(run).count(f"resuming {run} after step 4\n") == 2
+    torture.check("short", run)
+
+
 @pytest.mark.torture
 @pytest.mark.parametrize("part", [1, 2, 3, 4])
 def test_fifty_kills_at_random(torture, part, seed, capsys):
