@@ -218,15 +218,20 @@ def open_run(path: Path, choice: str | None = None) -> LoadedModel:
         what = "not a run (no checkpoints in it)" if path.exists() else "no such run"
         raise ModelError("RUN-NONE", path, what, advice)
     run, folder = found[0], found[1] or choose_checkpoint(found[0], choice)
-    why = checkpoint.integrity_error(folder, training=False)
-    if why:
-        advice = "choose another with --checkpoint, or restore the files from a copy"
-        raise ModelError("CKPT-HASH", folder, why, advice)
-    return LoadedModel(
-        run, folder, read_recipe(run), Vocabulary.load(run), checkpoint.read_state(folder),
-        resolved=model_files.read_json(run / "resolved.json", Resolved, advice=_RESTORE),
-        report=read_report(run),
-    )  # fmt: skip
+    try:
+        why = checkpoint.integrity_error(folder, training=False)
+        if why:
+            advice = "choose another with --checkpoint, or restore the files from a copy"
+            raise ModelError("CKPT-HASH", folder, why, advice)
+        return LoadedModel(
+            run, folder, read_recipe(run), Vocabulary.load(run), checkpoint.read_state(folder),
+            resolved=model_files.read_json(run / "resolved.json", Resolved, advice=_RESTORE),
+            report=read_report(run),
+        )  # fmt: skip
+    except (ModelError, FileNotFoundError):
+        if folder.exists():
+            raise
+    return open_run(path, choice)  # a training has deleted it and has another
 
 
 def read_report(run: Path) -> dict[str, Any]:
@@ -240,7 +245,7 @@ def choose_checkpoint(run: Path, choice: str | None) -> Path:
     folder, steps = run / "checkpoints", step_folders(run)
     names = [step.name for step in steps]
     if choice in (None, "best"):
-        best = best_checkpoint(run)
+        best = best_checkpoint(run) or best_checkpoint(run)  # a training may just change it
         if best:
             return best
         if os.path.lexists(run / BEST) and steps:

@@ -25,9 +25,10 @@ from prepared_corpora import (
     write_pairs,
 )
 
+from mt.data import build
 from mt.data.build import Spool
 from mt.data.prepare import prepare
-from mt.errors import Stopped
+from mt.errors import MachineError, Stopped
 from mt.runtime.lock import lock
 
 
@@ -74,11 +75,69 @@ def ended(process):
 
 
 def test_many_at_once_build_once(folder, python):
-    with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        done = list(pool.map(lambda _: ended(start(python, folder)), range(4)))
+    shared = set(os.listdir("/dev/shm")) if os.path.isdir("/dev/shm") else set()
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        done = list(pool.map(lambda _: ended(start(python, folder)), range(8)))
     assert {code for code, _, _ in done} == {0}
     assert len({digest for _, digest, _ in done}) == 1
     assert sum("learning a vocabulary" in told for _, _, told in done) == 1
+    assert not shared or set(os.listdir("/dev/shm")) <= shared
+
+
+def test_a_process_that_encodes_and_is_killed_is_reported(folder, monkeypatch):
+    parent, encode = os.getpid(), build._Encoder.encode
+
+    def die(encoder, chunk):
+        if os.getpid() != parent:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return encode(encoder, chunk)
+
+    monkeypatch.setattr(build, "_MIN_PARALLEL_PAIRS", 1)
+    monkeypatch.setattr(build, "CHUNK_PAIRS", 100)
+    monkeypatch.setattr(build.encode, "CHUNK_PAIRS", 100)
+    monkeypatch.setattr(build._Encoder, "encode", die)
+    with pytest.raises(MachineError, match="WORKER-DIED") as error:
+        quietly(recipe_of(folder, processes=2))
+    assert error.value.exit_code == 5
+    assert not [name for name in cached(folder) if not name.endswith(".lock")]
+
+
+WAITING_WORKERS = """
+import os, select
+from pathlib import Path
+from mt.data import build
+build._MIN_PARALLEL_PAIRS = 1
+build.CHUNK_PAIRS = build.encode.CHUNK_PAIRS = 100
+def wait(encoder, chunk):
+    Path(os.environ["MARK"]).touch()
+    while True:
+        select.select([], [], [])
+build._Encoder.encode = wait
+"""
+
+
+def test_a_signal_to_all_processes_of_a_group_ends_it_cleanly(folder, tmp_path):
+    """As of a scheduler; no process is left."""
+    made = recipe_of(folder, processes=2).model_dump(
+        mode="json", include={"languages", "data", "vocabulary"}
+    )
+    (folder / "recipe.yaml").write_text(json.dumps({**made, "training": {"max_steps": 10_000}}))
+    mark = tmp_path / "mark"
+    environment = faults.environment("", str(Path(__file__).parents[2])) | {"MARK": str(mark)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", WAITING_WORKERS + PREPARE, str(folder / "recipe.yaml")],
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    while not mark.exists():
+        assert process.poll() is None, process.stderr.read()
+    os.killpg(process.pid, signal.SIGTERM)
+    code, _, told = ended(process)  # its streams end when the last of the group has
+    assert code == 143, told
+    assert "Traceback" not in told
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+    assert not [name for name in cached(folder) if not name.endswith(".lock")]
 
 
 @pytest.mark.parametrize(("fault", "code"), [

@@ -2,7 +2,7 @@
 
 `MT_FAULT=POINT:NUMBER:ACTION`, such as `rename:2:kill` at the second rename of a folder,
 `write:1:enospc`, `fsync:3:eio`, `fsync:*:sleep0.02` at each fsync; the point `*` is all of them.
-Signals are `kill`, `term`, `int`, `hup`, and `terms` for two of them; `mark` makes a point of a
+Signals are `kill`, `term`, `int`, `hup`, `stop`, and `terms` for two of them; `mark` makes a point of a
 function of `mt`.
 `install` wraps the functions of the standard library; `mt` itself has no line of it. A process
 whose `PYTHONPATH` has this folder is prepared by `sitecustomize`.
@@ -24,6 +24,7 @@ FOLDER = str(pathlib.Path(__file__).parent)
 SIGNALS = {
     "kill": [signal.SIGKILL], "term": [signal.SIGTERM], "int": [signal.SIGINT],
     "hup": [signal.SIGHUP], "terms": [signal.SIGTERM, signal.SIGTERM],
+    "stop": [signal.SIGSTOP],
 }  # fmt: skip
 counts: Counter[str] = Counter()
 

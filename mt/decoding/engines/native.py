@@ -45,15 +45,21 @@ def open(path: Path, options: EngineOptions) -> Engine:
         return open_pool("native", path, options)
     from mt.decoding.torch_searcher import pick_precision
 
-    first, *others = _open_models([path, *options.ensemble_paths], options.checkpoint)
+    opened = _open_models([path, *options.ensemble_paths], options.checkpoint)
+    first = opened[0]
     memory.keep_freed_memory()
     device = pick_device(options.device or "auto")
     use_threads(options.threads or "auto")
     if search_config(first.recipe.search, options.search).shortlist:
         load_shortlist(first.run, first.vocabulary.digest)  # reports an error before the weights
-    model = first.model().to(device)
+    try:
+        model, *others = (each.model().to(device) for each in opened)
+    except (ModelError, FileNotFoundError):
+        if all(each.folder.exists() for each in opened):
+            raise
+        return open(path, options)  # a training has deleted a checkpoint and has another
     precision = pick_precision(options.precision or "auto", device)
-    more = [(other.model().to(device), other.recipe) for other in others]
+    more = [(other, each.recipe) for other, each in zip(others, opened[1:], strict=True)]
     return native_engine(
         model, first.vocabulary, first.recipe, device, precision, options, more, first.run
     )
