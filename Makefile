@@ -7,7 +7,7 @@ READY := .venv/.installed
 DEMO := runs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format types slow torture gpu bench claims clean
+.PHONY: help install demo test lint format types slow torture mutation gpu bench claims clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -43,8 +43,12 @@ types: $(READY) ## Check types
 slow: $(READY) ## The tests that take minutes
 	$(BIN)/python -m pytest -m "slow and not gpu"
 
-torture: $(READY) ## Crash and resume, many times
-	$(BIN)/python -m pytest -m torture
+torture: $(READY) ## Crash and resume, many times (SEED=N replays)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -s \
+		-m torture $(if $(SEED),--seed $(SEED))
+
+mutation: $(READY) ## Break what the tests guard, and see that they notice
+	$(BIN)/python scripts/mutation.py
 
 gpu: $(READY) ## The tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
+import os
+from pathlib import Path
 
 import faults
 import pytest
@@ -128,6 +131,47 @@ def test_a_model_of_another_shape_is_refused_by_name(tmp_path, vocabulary):
         checkpoint.load_into(
             transformer.build(config, vocabulary), checkpoint.load_weights(folder), folder
         )
+
+
+def test_a_save_forces_all_to_the_disk_before_its_name_appears(tmp_path, vocabulary, monkeypatch):
+    """The manifest last, then the folders; tests/system/test_syscalls.py sees the system calls."""
+    events, fsync, replace = [], os.fsync, os.replace
+
+    def noted_fsync(handle):
+        events.append(("force", os.fstat(handle).st_ino))
+        fsync(handle)
+
+    def noted_replace(source, target, **more):
+        replace(source, target, **more)
+        events.append(("name", Path(target).name))
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(os, "replace", noted_replace)
+    folder = saved(tmp_path, vocabulary, 5)
+    named = events.index(("name", folder.name))
+    files = [name for what, name in events[:named] if what == "name"]
+    assert files[-1] == checkpoint.MANIFEST
+    assert set(files) == {path.name for path in folder.iterdir()}
+    for path in (*folder.iterdir(), folder):
+        assert ("force", path.stat().st_ino) in events[:named], path
+        if path != folder:  # before its own name, too
+            own = events.index(("name", path.name))
+            assert ("force", path.stat().st_ino) in events[:own], path
+    assert ("force", folder.parent.stat().st_ino) in events[named:]
+
+
+@pytest.mark.parametrize("name", ["../outside", "ABSOLUTE", "link"])
+def test_a_manifest_that_lists_a_file_elsewhere_is_refused(tmp_path, vocabulary, name):
+    """With the size and the hash of that file."""
+    folder = saved(tmp_path, vocabulary)
+    outside = folder.parent / "outside"
+    outside.write_text("x")
+    (folder / "link").symlink_to(outside)
+    listed = str(outside) if name == "ABSOLUTE" else name
+    manifest = json.loads((folder / "MANIFEST.json").read_text())
+    manifest["files"][listed] = {"bytes": 1, "sha256": hashlib.sha256(b"x").hexdigest()}
+    (folder / "MANIFEST.json").write_text(json.dumps(manifest))
+    assert checkpoint.integrity_error(folder) == f"{listed} is missing or not a file"
 
 
 @pytest.mark.parametrize("point", ["create", "write", "fsync", "replace", "rename"])

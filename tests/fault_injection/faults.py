@@ -2,8 +2,8 @@
 
 `MT_FAULT=POINT:NUMBER:ACTION`, such as `rename:2:kill` at the second rename of a folder,
 `write:1:enospc`, `fsync:3:eio`, `fsync:*:sleep0.02` at each fsync; the point `*` is all of them.
-Signals are `kill`, `term`, `int`, `hup`, `stop`, and `terms` for two of them; `mark` makes a point of a
-function of `mt`.
+Signals are `kill`, `term`, `int`, `hup`, `stop`, and `terms` for two of them; `mark` makes a point
+of a function of `mt`.
 `install` wraps the functions of the standard library; `mt` itself has no line of it. A process
 whose `PYTHONPATH` has this folder is prepared by `sitecustomize`.
 """
