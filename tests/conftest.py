@@ -58,6 +58,21 @@ def seed(request):
     return request.config.option.seed if request.node.get_closest_marker("torture") else 1
 
 
+@pytest.fixture
+def figure(request):
+    """Print a line at the end of the session, also from a process of xdist."""
+    return lambda text: request.node.user_properties.append(("figure", text))
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    reports = [each for each in terminalreporter.getreports("passed") if each.when == "call"]
+    lines = [text for each in reports for name, text in each.user_properties if name == "figure"]
+    if lines:
+        terminalreporter.section(f"figures (seed {config.option.seed})")
+        for line in lines:
+            terminalreporter.line(line)
+
+
 def pytest_collection_modifyitems(items):
     """Run long files first, so that two processes end at about the same time."""
     items.sort(key=lambda item: not item.nodeid.startswith(LONG))

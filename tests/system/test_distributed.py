@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
 import re
 import subprocess
 from pathlib import Path
@@ -27,11 +28,13 @@ ROOT = Path(__file__).parents[2]
 STEPS = 8
 
 # AdamW which does something to its own process, or to the launcher, after a given update:
-# HURT=rank:update:what.
+# HURT=rank:update:what; `oom` comes in the backward pass of that update.
 OPTIMIZER = """
 import os
 import signal
 import sys
+
+import torch
 
 from mt.errors import DataError
 from mt.training.optimizers import adamw
@@ -46,16 +49,23 @@ def build(config, named_parameters):
     rank, update, what = os.environ.get("HURT", "none:0:none").split(":")
     if rank == os.environ.get("RANK"):
         optimizer.register_step_post_hook(lambda *_: count(optimizer, int(update), what))
+        if what == "oom":
+            named_parameters[0][1].register_hook(lambda _: exhaust(int(update)))
     return optimizer
 
 
 seen = 0
 
 
+def exhaust(update):
+    if seen + 1 == update:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+
 def count(optimizer, update, what):
     global seen
     seen += 1
-    if seen != update:
+    if seen != update or what == "oom":
         return
     if what == "raise":
         raise DataError("DATA-MADE-UP", "shard 7", "made up", "nothing to do")
@@ -109,13 +119,24 @@ if os.environ.get("STEPS"):
 """
 
 
+# `mt`, for which a silent process is lost after some seconds, of the variable MT_TEST_TIMEOUT.
+MT = """
+import os
+from datetime import timedelta
+from mt.cli.main import run
+from mt.runtime import distributed
+distributed.TIMEOUT = timedelta(seconds=float(os.environ.get("MT_TEST_TIMEOUT", 600)))
+code = run(arguments)
+"""
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, fork_server):
     """The recipes `exact` (without dropout) and `noisy`, and a cache that all runs share."""
     folder = tmp_path_factory.mktemp("distributed")
     (folder / "bin").mkdir()
     programs = {
-        "mt": "from mt.cli.main import run; code = run(arguments)",
+        "mt": MT,
         "torchrun": "from torch.distributed.run import main; main(arguments)",
     }
     for name, program in programs.items():
@@ -139,18 +160,20 @@ def folder(tmp_path_factory, fork_server):
         yield folder
 
 
-def launch(folder, name, run, *sets, hurt="none:0:none", processes=2, steps=""):
+def launch(
+    folder, name, run, *sets, hurt="none:0:none", fault="", processes=2, steps="", limit=300
+):
     """`torchrun` of a recipe; what it said and its exit code."""
     command = [str(folder / "bin" / "torchrun"), "--standalone", "--nproc-per-node"]
     command += [str(processes), "--no-python", "--", str(folder / "bin" / "mt"), "train"]
     command += [str(folder / f"{name}.yaml"), "--run", str(folder / run)]
     command += [part for each in sets for part in ("--set", each)]
     environment = {
-        **os.environ, "OMP_NUM_THREADS": "1", "HURT": hurt, "STEPS": steps,
+        **os.environ, "OMP_NUM_THREADS": "1", "HURT": hurt, "STEPS": steps, "MT_FAULT": fault,
         "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests", folder))),
         "MT_TEST_NAME": process_name(folder / run),
     }  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=limit)
     assert done.stdout == ""
     assert orphans(folder / run) == []
     return done
@@ -330,6 +353,48 @@ def test_the_process_that_fails_reports_the_failure(folder):
     assert told == ["rank 1: mt: error[DATA-MADE-UP] shard 7: made up"]
     assert set(re.findall(r"exitcode +: (-?\d+)", done.stderr)) == {"3"}
     assert "Traceback" not in ours(done)
+
+
+def test_memory_that_one_process_lacks_ends_all_of_them(folder):
+    done = launch(folder, "exact", "cramped", hurt="1:2:oom")
+    said = [line for line in ours(done).splitlines() if "error" in line]
+    (error,) = said
+    assert error.startswith("rank 1: mt: error[OOM] batching.micro_tokens: CUDA out of memory")
+    assert set(re.findall(r"exitcode +: (-?\d+)", done.stderr)) == {"5"}
+    assert "Traceback" not in ours(done)
+
+
+HURTS = ["SIGKILL", "SIGKILL", "SIGSTOP", "SIGTERM", "raise", "oom", "launcher"]
+SECONDS_LOST, SECONDS_STOPPED = 10, 75
+"""After which a silent process is lost, and after which all has ended: torchrun waits for 30."""
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("part", [1, 2, 3, 4])
+def test_ten_processes_hurt_at_random(folder, part, seed, monkeypatch, figure):
+    """One of two is killed, stopped, out of memory, or fails; rank 0 also within a save."""
+    chance, hurts, runs = random.Random(f"{seed}/{part}"), [], 0
+    monkeypatch.setenv("MT_TEST_TIMEOUT", str(SECONDS_LOST))
+    if not (folder / "whole").exists():
+        assert launch(folder, "noisy", "whole").returncode == 0
+    while len(hurts) < 10:
+        run = f"hurt-{part}-{runs}"
+        for _ in range(2):
+            if chance.random() < 0.25:
+                point = chance.choice(["fsync", "write", "renamed", "trash"])
+                hurt, fault = "none:0:none", f"{point}:{chance.randint(1, 12)}:kill"
+            else:
+                what = chance.choice(HURTS)
+                hurt, fault = f"{chance.randrange(2)}:{chance.randint(1, 3)}:{what}", ""
+            done = launch(folder, "noisy", run, hurt=hurt, fault=fault, limit=SECONDS_STOPPED)
+            assert "Traceback" not in ours(done), (hurt, fault, done.stderr)
+            if done.returncode == 0:
+                break  # it had ended before
+            hurts.append(fault or hurt)
+        assert launch(folder, "noisy", run).returncode == 0, hurts
+        assert bits(folder / run) == bits(folder / "whole"), hurts
+        runs += 1
+    figure(f"{len(hurts)} ranks hurt, {runs} runs (seed {seed}/{part}): all bit-identical")
 
 
 # ---------------------------------------------------------------------------- the clusters

@@ -61,7 +61,7 @@ def recipe_of(folder, name):
 
 @pytest.mark.torture
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_stop_at_each_step_changes_nothing(name, tmp_path, monkeypatch, capsys):
+def test_a_stop_at_each_step_changes_nothing(name, tmp_path, monkeypatch, figure):
     monkeypatch.setenv("MT_CACHE", str(tmp_path / "cache"))
     loop.train(recipe.load(recipe_of(tmp_path / "whole", name))[0], tmp_path / "whole" / "run")
     whole = bits(tmp_path / "whole" / "run")
@@ -72,5 +72,4 @@ def test_a_stop_at_each_step_changes_nothing(name, tmp_path, monkeypatch, capsys
         folder = tmp_path / str(step)
         run_to_the_end(recipe_of(folder, name), folder / "run", [step], monkeypatch)
         assert bits(folder / "run") == whole, step
-    with capsys.disabled():
-        print(f"\n{name}: stopped at each of {STEPS - 1} steps: all bit-identical")
+    figure(f"{name}: stopped at each of {STEPS - 1} steps: all bit-identical")

@@ -173,7 +173,7 @@ def test_a_full_disk_loses_nothing(disks, name, share):
 
 @pytest.mark.torture
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_disk_that_fills_up_at_each_write(disks, name, capsys):
+def test_a_disk_that_fills_up_at_each_write(disks, name, figure):
     whole, _ = disks.run(name, 10_000)
     assert whole["code"] == 0, whole["said"]
     step, full = -(-max(1, whole["pages"]) // MOST_SIZES), list[int]()
@@ -183,5 +183,4 @@ def test_a_disk_that_fills_up_at_each_write(disks, name, capsys):
         elif pages > (full or [0])[-1] + 2 * step:
             break
     assert full
-    with capsys.disabled():
-        print(f"\n{name}: full at {len(full)} sizes, {step} pages apart, the last {full[-1]} pages")
+    figure(f"{name}: full at {len(full)} sizes, {step} pages apart, the last {full[-1]} pages")

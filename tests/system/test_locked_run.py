@@ -49,7 +49,7 @@ def test_the_lock_of_a_killed_training_is_free(torture):
 
 
 @pytest.mark.torture
-def test_translating_while_a_run_is_trained_reads_whole_checkpoints(torture, capsys):
+def test_translating_while_a_run_is_trained_reads_whole_checkpoints(torture, figure, capsys):
     """Each of them is deleted soon after it was written."""
     (torture.folder / "lines").write_text("a\n")
     count = 0
@@ -68,5 +68,4 @@ def test_translating_while_a_run_is_trained_reads_whole_checkpoints(torture, cap
                 count += 1
         assert process.exitcode == 0
         torture.check("ema", run)
-    with capsys.disabled():
-        print(f"\n{count} translations beside a training: all read a whole checkpoint")
+    figure(f"{count} translations beside a training: all read a whole checkpoint")

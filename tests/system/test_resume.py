@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import faults
 import pytest
+import torch
 from resumable_run import bits, written
 
 from mt.checkpoints import checkpoint, run_directory
@@ -112,6 +114,22 @@ def test_resume_otherwise(tmp_path, monkeypatch, changes):
         path = written(tmp_path / name, training__max_epochs=2, **changes)
         run_to_the_end(path, tmp_path / name / "run", stops, monkeypatch)
     assert bits(tmp_path / "a" / "run") == bits(tmp_path / "b" / "run")
+
+
+def test_resume_with_a_scale_that_changes(tmp_path, monkeypatch):
+    """That of fp16 doubles at each update here, and falls where a gradient overflows."""
+    scaler = functools.partial(torch.amp.GradScaler, init_scale=2.0**20, growth_interval=1)
+    monkeypatch.setattr(torch.amp, "GradScaler", scaler)
+    ends = []
+    for name, stops in (("a", []), ("b", [5, 10])):
+        (tmp_path / name).mkdir()
+        path = written(tmp_path / name, training__max_epochs=2, runtime__precision="fp16")
+        run_to_the_end(path, tmp_path / name / "run", stops, monkeypatch)
+        ends.append(bits(tmp_path / name / "run"))
+    assert ends[0] == ends[1]
+    (last,) = [value for name, value in ends[0].items() if value and "state" in name][-1:]
+    assert last["skipped"] > 0
+    assert last["scaler"]["scale"] > 2.0**20
 
 
 CUT_ANEW = {

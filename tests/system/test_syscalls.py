@@ -108,7 +108,7 @@ def test_all_is_on_the_disk_before_a_name_says_so(torture, stopped):
 
 @pytest.mark.torture
 @pytest.mark.parametrize("name", CALLS)
-def test_a_kill_at_each_system_call_of_a_save(torture, stopped, name, capsys):
+def test_a_kill_at_each_system_call_of_a_save(torture, stopped, name, figure):
     for number in itertools.count(1):
         inject = f"inject=?{name}:signal=SIGKILL:when={number}"
         run, code, _ = traced_save(torture, stopped, ["-e", f"trace=?{name}", "-e", inject], True)
@@ -118,14 +118,13 @@ def test_a_kill_at_each_system_call_of_a_save(torture, stopped, name, capsys):
         torture.check("short", run)
         if code == 0:
             break
-    with capsys.disabled():
-        print(f"\n{name}: killed at each of {number - 1} calls: all bit-identical")
+    figure(f"{name}: killed at each of {number - 1} calls: all bit-identical")
 
 
 @pytest.mark.torture
 @pytest.mark.parametrize("error", ["ENOSPC", "EIO"])
 @pytest.mark.parametrize("name", ["mkdir", "write", "fsync", "rename"])
-def test_an_error_of_each_system_call_of_a_save(torture, stopped, name, error, capsys):
+def test_an_error_of_each_system_call_of_a_save(torture, stopped, name, error, figure):
     """The run goes on, after a warning, or ends with 5; then it resumes."""
     ends = []
     for number in itertools.count(1):
@@ -141,6 +140,5 @@ def test_an_error_of_each_system_call_of_a_save(torture, stopped, name, error, c
         assert torture.run("short", run)
         torture.check("short", run)
     assert ends
-    with capsys.disabled():
-        counts = f"{ends.count(0)} went on, {ends.count(5)} ended with 5"
-        print(f"\n{name}, {error}: {len(ends)} calls failed, {counts}: all bit-identical")
+    counts = f"{ends.count(0)} went on, {ends.count(5)} ended with 5"
+    figure(f"{name}, {error}: {len(ends)} calls failed, {counts}: all bit-identical")

@@ -14,7 +14,7 @@ from mt.training import determinism_trace
 MOST_KILLS = 5
 
 
-def killed_at_random(torture, kills, seed, capsys):
+def killed_at_random(torture, kills, seed, figure):
     """Run after run, each killed up to five times at random, half of them mostly in a save."""
     chance = random.Random(seed)
     names = itertools.cycle(RUNS)
@@ -29,9 +29,8 @@ def killed_at_random(torture, kills, seed, capsys):
         else:
             assert torture.run(name, run)
         torture.check(name, run)
-    with capsys.disabled():
-        counts = f"{torture.kills} kills, {torture.resumes} resumes, {torture.runs} runs"
-        print(f"\n{counts} (seed {seed}): all bit-identical")
+    counts = f"{torture.kills} kills, {torture.resumes} resumes, {torture.runs} runs"
+    figure(f"{counts} (seed {seed}): all bit-identical")
 
 
 @pytest.mark.slow
@@ -53,8 +52,8 @@ def test_the_tortured_runs_are_what_they_are_named_for(torture):
 
 
 @pytest.mark.slow
-def test_twenty_kills_at_random(torture, capsys):
-    killed_at_random(torture, 20, 20, capsys)
+def test_twenty_kills_at_random(torture, figure):
+    killed_at_random(torture, 20, 20, figure)
 
 
 @pytest.mark.parametrize(
@@ -80,15 +79,15 @@ def test_a_kill_while_a_checkpoint_is_written_again_does_not_lose_it(torture):
 
 @pytest.mark.torture
 @pytest.mark.parametrize("part", [1, 2, 3, 4])
-def test_fifty_kills_at_random(torture, part, seed, capsys):
-    killed_at_random(torture, 50, f"{seed}/{part}", capsys)
+def test_fifty_kills_at_random(torture, part, seed, figure):
+    killed_at_random(torture, 50, f"{seed}/{part}", figure)
 
 
 @pytest.mark.torture
 @pytest.mark.parametrize(
     "point", ["write", "fsync", "rename", "renamed", "replace", "best", "trash"]
 )
-def test_a_kill_at_each_point_of_each_save(torture, point, capsys):
+def test_a_kill_at_each_point_of_each_save(torture, point, figure):
     """The same point kills it twice in a row; then it is let go."""
     torture.whole("short")  # so that the corpus is in the cache
     for number in itertools.count(1):
@@ -98,6 +97,5 @@ def test_a_kill_at_each_point_of_each_save(torture, point, capsys):
         torture.run("short", run, fault)
         assert torture.run("short", run)
         torture.check("short", run)
-    with capsys.disabled():
-        print(f"\n{point}: killed at each of {number - 1} passages: all bit-identical")
+    figure(f"{point}: killed at each of {number - 1} passages: all bit-identical")
     assert number > 1
