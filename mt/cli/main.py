@@ -42,7 +42,7 @@ Exit codes:
   2 command line or config      6 training diverged
   3 data                        7 download or integrity
   8 diff-trace found two runs that differ
-  129, 130, 143 stopped by a signal, with a checkpoint saved
+  129, 130, 143 stopped by a signal; a training has saved a checkpoint
 
 MT_CACHE names the folder of encoded corpora; MT_DEBUG=1 shows the trace of a bug.
 """

@@ -9,7 +9,8 @@ from pathlib import Path
 
 _MESSAGES = (
     "CUDA error: out of memory", "CUDA out of memory", "can't allocate memory",
-    "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED",
+    "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED", "failed to map segment",
+    "can't start new thread", "Cannot allocate memory",
 )  # fmt: skip
 
 
@@ -17,7 +18,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error is that of exhausted memory, of a device or of the machine."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
-    return isinstance(error, RuntimeError) and any(message in str(error) for message in _MESSAGES)
+    known = isinstance(error, (RuntimeError, ImportError, OSError))
+    return known and any(message in str(error) for message in _MESSAGES)
 
 
 def first_line(error: BaseException) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import tiny_run
 from read_only import make_read_only
-from resumable_run import written
+from resumable_run import bits, written
 
 from mt.cli import main
 from mt.config import recipe
@@ -85,6 +85,22 @@ def test_a_read_only_cache_gives_what_is_in_it(demo, monkeypatch, capsys):
     first, second = capsys.readouterr().err.splitlines()
     assert first.startswith(f"mt: error[PERMISSION] {demo}/cache/corpora: ")
     assert "MT_CACHE" in second
+
+
+def test_training_on_in_a_read_only_run_is_refused_and_changes_nothing(demo, monkeypatch, capsys):
+    once = "training.max_epochs=1"
+    train = ["train", "recipe.yaml", "--run", "run", "--set", "schedule.kind=constant", "--set"]
+    assert main.run([*train, once]) == 0
+    saved = bits(demo / "run")
+    capsys.readouterr()
+    with monkeypatch.context() as patch:
+        make_read_only(patch, demo / "run")
+        assert main.run([*train, "training.max_epochs=2"]) == 5
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("mt: error[PERMISSION] run")
+    assert second == "choose a folder that you may write to"
+    assert bits(demo / "run") == saved
+    assert main.run([*train, "training.max_epochs=2"]) == 0
 
 
 def test_the_trace_of_a_bug_finds_another_place(demo, homeless, monkeypatch, capsys):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -36,7 +39,11 @@ def test_nothing_larger_than_the_limit_is_tried():
         (RuntimeError("CUDA error: out of memory\nCompile with ..."), True),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), True),
         (RuntimeError("DefaultCPUAllocator: not enough memory: you tried"), True),
+        (RuntimeError("can't start new thread"), True),
+        (ImportError("libtorch_cpu.so: failed to map segment from shared object"), True),
+        (OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)), True),
         (RuntimeError("size mismatch"), False),
+        (ImportError("no module named torch"), False),
         (ValueError("CUDA error: out of memory"), False),
     ],
 )

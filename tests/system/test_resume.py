@@ -116,6 +116,21 @@ def test_resume_otherwise(tmp_path, monkeypatch, changes):
     assert bits(tmp_path / "a" / "run") == bits(tmp_path / "b" / "run")
 
 
+@pytest.mark.torture
+@pytest.mark.filterwarnings("ignore")
+def test_a_compiled_run_resumes_twice(tmp_path, monkeypatch):
+    """The names of its tensors are those of the model."""
+    ends = []
+    for name, stops in (("a", []), ("b", [3, 8])):
+        (tmp_path / name).mkdir()
+        path = written(tmp_path / name, training__max_epochs=2, runtime__compile=True)
+        run_to_the_end(path, tmp_path / name / "run", stops, monkeypatch)
+        ends.append(bits(tmp_path / name / "run"))
+    assert ends[0] == ends[1]
+    names = checkpoint.load_weights(run_directory.open_run(tmp_path / "b" / "run").folder)
+    assert not [name for name in names if "_orig_mod" in name or name.startswith("module.")]
+
+
 def test_resume_with_a_scale_that_changes(tmp_path, monkeypatch):
     """That of fp16 doubles at each update here, and falls where a gradient overflows."""
     scaler = functools.partial(torch.amp.GradScaler, init_scale=2.0**20, growth_interval=1)

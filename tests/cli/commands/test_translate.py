@@ -205,3 +205,24 @@ class TestTranslate:
         if number == signal.SIGTERM:
             assert (child.returncode, err.splitlines()[-1]) == (143, b"mt: stopped")
             assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.torture
+    @pytest.mark.parametrize("mebibytes", [300, 600, 900, 1200, 1500])
+    def test_too_little_memory_for_a_huge_line_is_reported(self, run, tmp_path, mebibytes):
+        """N06; whether it is torch or the line that does not fit."""
+        (tmp_path / "line").write_text("A man sleeps in a green room. " * 170_000 + "\n")
+
+        def limit():
+            import resource
+
+            resource.setrlimit(resource.RLIMIT_AS, (mebibytes << 20, mebibytes << 20))
+
+        command = [sys.executable, "-m", "mt", "translate", run, "-i", tmp_path / "line"]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            [*command, "--threads", "1"], cwd=REPOSITORY, env=environment, capture_output=True,
+            text=True, timeout=300, preexec_fn=limit,
+        )  # fmt: skip
+        assert done.returncode == 5, done.stderr
+        assert "mt: error[MEMORY] the machine: out of memory" in done.stderr
+        assert "Traceback" not in done.stderr
