@@ -19,7 +19,8 @@ from distilled_runs import CONFIG
 from mt.decoding import worker_pool
 
 PRELOADED = [
-    "mt.training.loop", "mt.decoding.engines.native", "mt.decoding.worker_pool",
+    "mt.cli.main", "mt.decoding.engines.ctranslate2", "ctranslate2", "mt.training.loop",
+    "mt.decoding.engines.native", "mt.decoding.worker_pool",
     "mt.models.transformer", "mt.training.objectives.cross_entropy",
     "mt.training.optimizers.adamw", "mt.decoding.search.greedy", "mt.decoding.search.beam",
     "mt.data.sources.demo", "safetensors.torch", "sentencepiece", "sacrebleu",

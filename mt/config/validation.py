@@ -98,8 +98,8 @@ def _known_keys(location: Location, value: Any) -> Location:
     for end, key in enumerate(location):
         if isinstance(value, dict):
             value = value.get(key)
-        elif isinstance(value, list):
-            value = value[int(key)]
+        elif isinstance(value, list) and isinstance(key, int):
+            value = value[key] if key < len(value) else None  # one is missing
         else:
             return location[:end]
     return location

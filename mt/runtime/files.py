@@ -336,12 +336,15 @@ def open_bytes(path: Path, or_pipe: bool = False) -> BinaryIO:
 
 def _refuse_tar(stream: BinaryIO, path: Path) -> BinaryIO:
     """Return a stream, unless a tar archive begins there."""
-    with contextlib.suppress(*_encoding_error()):  # damaged data are reported when read
+    try:
         head = cast(Any, stream).peek(512)
-        if head[257:262] == b"ustar":
-            stream.close()
-            what, advice = "a tar archive, not a text file", "unpack it and name the file inside"
-            raise DataError("DATA-ARCHIVE", path, what, advice)
+    except _encoding_error() as error:  # a reader that goes on after it may find an empty file
+        stream.close()
+        raise _damaged(f"{path}:1", error) from None
+    if head[257:262] == b"ustar":
+        stream.close()
+        what, advice = "a tar archive, not a text file", "unpack it and name the file inside"
+        raise DataError("DATA-ARCHIVE", path, what, advice)
     return stream
 
 
@@ -391,9 +394,15 @@ def decode_lines(
                 replaced(number)
                 yield raw.decode("utf-8", errors="replace")
     except _encoding_error() as error:
-        what = f"the compressed data are damaged or cut short ({error})"
-        advice = "fetch or compress the file again"
-        raise DataError("DATA-COMPRESSED", f"{name}:{number + 1}", what, advice) from None
+        raise _damaged(f"{name}:{number + 1}", error) from None
+
+
+def _damaged(where: str, error: Exception) -> Exception:
+    """Return the error of broken compressed data; one of the disk, which has a number, as it is."""
+    if getattr(error, "errno", None) is not None:
+        return error
+    what = f"the compressed data are damaged or cut short ({error})"
+    return DataError("DATA-COMPRESSED", where, what, "fetch or compress the file again")
 
 
 def _check_first_line(raw: bytes, name: str, check: bool) -> None:
@@ -420,4 +429,4 @@ def _encoding_error() -> tuple[type[Exception], ...]:
     """Return the exceptions of broken compressed data."""
     import zstandard
 
-    return (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, zstandard.ZstdError)
+    return (EOFError, OSError, zlib.error, lzma.LZMAError, zstandard.ZstdError)

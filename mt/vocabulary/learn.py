@@ -18,15 +18,16 @@ from mt.errors import ConfigError, DataError, ModelError, MtError
 from mt.runtime import model_files
 from mt.runtime.signals import run_in_thread
 from mt.special_tokens import BEGIN, END, FIRST_PIECE, FIRST_RESERVED, N_RESERVED, PAD, UNK
+from mt.vocabulary import trial
 from mt.vocabulary.normalization import drop_invisible, normalize_source
 from mt.vocabulary.vocabulary import (
     NAMED_CONTROLS,
-    TOKENIZERS,
     SentencePieceTokenizer,
     Tokenizer,
     Vocabulary,
     WhitespaceTokenizer,
     first_line,
+    open_tokenizer,
     split_words,
 )
 
@@ -88,7 +89,7 @@ def open_existing(config: VocabularyConfig) -> Vocabulary:
     content = model_files.read_bytes(path, model_files.MAX_VOCABULARY, "VOCAB-NONE", advice)
     if config.kind == "whitespace":
         content = clean_word_list(content, path)
-    side = TOKENIZERS[config.kind](content, str(path))
+    side = open_tokenizer(config.kind, content, str(path))
     return Vocabulary(config.kind, side, side, _controls())
 
 
@@ -195,6 +196,7 @@ def _train_subwords(config: VocabularyConfig, words: Ranked, coverage: float, si
         max_sentence_length=1 << 16, num_threads=_TRAINER_THREADS, minloglevel=2,
     )  # fmt: skip
     run_in_thread(train)  # takes minutes
+    trial.mark_sound(model.getvalue())
     return model.getvalue()
 
 

@@ -23,6 +23,7 @@ from mt.errors import ConfigError, ModelError
 from mt.runtime import files, model_files
 from mt.runtime.model_files import MAX_VOCABULARY, JsonObject
 from mt.special_tokens import BEGIN, END, FIRST_PIECE, FIRST_RESERVED, N_RESERVED, PAD, UNK
+from mt.vocabulary import trial
 from mt.vocabulary.normalization import drop_invisible, fold_spaces, normalize_source
 
 FORMAT = 2
@@ -83,13 +84,13 @@ class SentencePieceTokenizer:
             # An empty model would load, and fail at the first line only.
             self.processor = sentencepiece.SentencePieceProcessor(model_proto=content or b"?")
             own = self._is_ours()
+            names = self.processor.id_to_piece(list(range(self.processor.get_piece_size())))
         except Exception as error:
             what = f"not a SentencePiece model ({first_line(error)})"
             raise ModelError("VOCAB-DAMAGED", where, what, _AGAIN) from None
         self.unknown = self.processor.unk_id()
         self.offset = 0 if own else FIRST_PIECE
         self.size = self.processor.get_piece_size() + self.offset
-        names = self.processor.id_to_piece(list(range(self.processor.get_piece_size())))
         self.longest: int | None = max(len(name) for name in names)
         # Of treat_whitespace_as_suffix, which puts the space that each line gets at its end.
         self.marks_ends = "".join(self.processor.encode("a", out_type=str)).endswith(SPACE)
@@ -174,6 +175,17 @@ TOKENIZERS: dict[str, type[SentencePieceTokenizer] | type[WhitespaceTokenizer]] 
     "sentencepiece": SentencePieceTokenizer,
     "whitespace": WhitespaceTokenizer,
 }
+
+
+def open_tokenizer(kind: str, content: bytes, where: str) -> Tokenizer:
+    """The tokenizer in the bytes of a file of any origin.
+
+    Raises:
+        ModelError: they are damaged, or crash SentencePiece in the child that tries them.
+    """
+    if kind == "sentencepiece":
+        trial.try_model(content, where, _AGAIN)
+    return TOKENIZERS[kind](content, where)
 
 
 # --------------------------------------------------------------------------- both sides
@@ -325,10 +337,9 @@ class Vocabulary:
 
     @classmethod
     def _loaded(cls, folder: Path | zipfile.Path, header: dict[str, Any]) -> Vocabulary:
-        tokenizer = TOKENIZERS[header["kind"]]
-        sides = []
+        kind, sides = header["kind"], []
         for side in [""] if header["joint"] else [".source", ".target"]:
-            name = f"vocabulary{side}{tokenizer.suffix}"
+            name = f"vocabulary{side}{TOKENIZERS[kind].suffix}"
             _check_there(folder, name)
             path = folder / name
             content = model_files.read_bytes(path, MAX_VOCABULARY, "VOCAB-DAMAGED", _AGAIN)
@@ -337,8 +348,8 @@ class Vocabulary:
             if actual != expected:
                 what = f"its sha256 is {actual[:16]}, not {expected[:16]}"
                 raise ModelError("VOCAB-DAMAGED", path, what, _AGAIN)
-            sides.append(tokenizer(content, str(path)))
-        return cls(header["kind"], sides[0], sides[-1], header["controls"], header["format"])
+            sides.append(open_tokenizer(kind, content, str(path)))
+        return cls(kind, sides[0], sides[-1], header["controls"], header["format"])
 
 
 def _check_there(folder: Path | zipfile.Path, name: str) -> None:

@@ -161,6 +161,10 @@ TABLE = [
         "mt: error[CONFIG] recipe.yaml:9: model.dropout: should be a valid number, got '.nan'",
         MEND,
     ], 2),
+    ("too few entries", {}, CONFIG + " --set optimizer.betas=[0.9]", [
+        "mt: error[CONFIG] --set optimizer.betas=[0.9]: optimizer.betas.1: missing; it must be given",
+        "mend the configuration; `mt config --schema` prints all keys",
+    ], 2),
     ("infinity", {}, CONFIG + " --set optimizer.learning_rate=1e999", [
         "mt: error[CONFIG] --set optimizer.learning_rate=1e999: optimizer.learning_rate: should be a finite number, got inf",
         MEND,
@@ -326,6 +330,14 @@ TABLE = [
     ("UTF-16", {"train.de": DATA["train.de"].encode("utf-16")}, PREPARE, [
         "mt: error[DATA-ENCODING] HERE/train.de:1: looks like UTF-16, not UTF-8",
         "convert it: iconv -f UTF-16 -t UTF-8",
+    ], 3),
+    ("gzip of two bytes", {"train.de": b"\x1f\x8b"}, PREPARE, [
+        "mt: error[DATA-COMPRESSED] HERE/train.de:1: the compressed data are damaged or cut short (Compressed file ended before the end-of-stream marker was reached)",
+        "fetch or compress the file again",
+    ], 3),
+    ("damaged bzip2", {"train.de": b"BZh9 and no more"}, PREPARE, [
+        "mt: error[DATA-COMPRESSED] HERE/train.de:1: the compressed data are damaged or cut short (Invalid data stream)",
+        "fetch or compress the file again",
     ], 3),
     ("gzip cut short", {"train.de": gzip.compress(DATA["train.de"].encode())[:-40]}, PREPARE, [
         "mt: error[DATA-COMPRESSED] HERE/train.de:157: the compressed data are damaged or cut short (Compressed file ended before the end-of-stream marker was reached)",

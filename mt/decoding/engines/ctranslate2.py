@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter
 
@@ -38,6 +38,19 @@ EXPORT_AGAIN = "export the run again with mt export RUN --to ctranslate2"
 
 
 SEARCH = TypeAdapter[SearchConfig](Annotated[SearchConfig, Plugin("search")])
+
+
+class Settings(JsonObject):
+    """`config.json`, of which CTranslate2 reads these keys; mt always writes the same names."""
+
+    add_source_bos: bool
+    add_source_eos: bool
+    bos_token: Literal["<s>"]
+    decoder_start_token: Literal["<s>"]
+    eos_token: Literal["</s>"]
+    unk_token: Literal["<unk>"]
+    layer_norm_epsilon: Annotated[float, Field(gt=0)] = 1e-5
+    multi_query_attention: bool = False
 
 
 class Search(JsonObject):
@@ -108,7 +121,9 @@ def open(path: Path, options: EngineOptions) -> Engine:
 
 def _check_files(path: Path, metadata: dict[str, Any]) -> None:
     """Raise a ModelError when a file of CTranslate2 is not as it was written."""
-    _read_json(path / SETTINGS_FILE)  # CTranslate2 reads it again, and would hang on a pipe
+    _read_json(
+        path / SETTINGS_FILE, Settings
+    )  # CTranslate2 reads it again, and would hang on a pipe
     for name, digest in {WEIGHTS: metadata["sha256"], **metadata.get("files", {})}.items():
         model_files.check_file(path / name, "CT2-DAMAGED", EXPORT_AGAIN)
         if files.sha256(path / name) != digest:

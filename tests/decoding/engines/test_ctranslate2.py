@@ -19,6 +19,7 @@ from mt.decoding.types import EngineOptions, Sentence
 from mt.errors import ConfigError, ModelError
 from mt.evaluation import evaluate
 from mt.export import export
+from mt.runtime import files
 from mt.special_tokens import END, FIRST_PIECE
 
 ROOT = Path(__file__).parents[3]
@@ -227,6 +228,20 @@ def test_a_setting_that_is_none_is_reported(folder, tmp_path):
     del about["languages"]
     damage(copy, "mt.json", json.dumps(about).encode())
     with pytest.raises(ModelError, match="CT2-DAMAGED"):
+        open_engine(copy, ONE)
+
+
+@pytest.mark.parametrize("change", [{"add_source_eos": 0}, {"decoder_start_token": "x"}])
+def test_settings_that_ctranslate2_would_trip_over_are_reported(change, folder, tmp_path):
+    """They are those that the folder says it was written with; a stranger can write both."""
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    settings = {**json.loads((copy / "config.json").read_text()), **change}
+    (copy / "config.json").write_text(json.dumps(settings))
+    about = json.loads((copy / "mt.json").read_text())
+    about["files"]["config.json"] = files.sha256(copy / "config.json")
+    del about["digest"]
+    (copy / "mt.json").write_text(json.dumps(about))
+    with pytest.raises(ModelError, match=r"config\.json: damaged"):
         open_engine(copy, ONE)
 
 
