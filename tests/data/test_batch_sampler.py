@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from mt.config import schema
 from mt.data import batch_sampler, collate
+from mt.runtime.distributed import World, split_micro_batches
 
 lengths = st.lists(st.tuples(st.integers(1, 60), st.integers(1, 60)), min_size=1, max_size=300)
 
@@ -36,6 +37,16 @@ def test_every_pair_comes_once_an_epoch(pairs, tokens, micro):
 def test_the_number_of_updates_is_known_without_cutting(pairs, tokens, micro):
     options = {"tokens": tokens, "micro": micro}
     assert len(epoch_of(pairs, **options)) == len(plan(pairs, **options))
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(lengths, st.integers(1, 400), st.integers(20, 400), st.integers(1, 4))
+def test_ranks_have_disjoint_shares_and_equally_many_batches(pairs, tokens, micro, size):
+    for update in plan(pairs, tokens=tokens, micro=micro):
+        shares = [split_micro_batches(update, World(rank, size)) for rank in range(size)]
+        assert len({len(share) for share in shares}) == 1
+        rows = [row for share in shares for part in share for row in part]
+        assert sorted(rows) == sorted(row for part in update for row in part)
 
 
 def test_updates_have_the_tokens_of_the_recipe():

@@ -5,12 +5,15 @@ from __future__ import annotations
 import bz2
 import errno
 import gzip
+import io
 import lzma
 import os
 import shutil
 import threading
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from refused_calls import refuse
 
 from mt.errors import DataError, MachineError
@@ -174,3 +177,23 @@ def test_other_errors_come_through(error, tmp_path):
     with pytest.raises(type(error)) as found, files.os_errors_as_mt_errors(tmp_path):
         raise error
     assert found.value is error
+
+
+LINES = st.lists(st.text(st.characters(exclude_characters="\n", exclude_categories=["Cs"])))
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(LINES, st.text(st.characters(exclude_characters="\n", exclude_categories=["Cs"])))
+@example(["\ufeffa\u2028b", "\x0c\x85c\r\r"], "d\r")
+@example([], "\ufeffa")
+def test_lines_end_at_line_feeds_only_and_give_back_the_text(lines, tail):
+    text = "".join(f"{line}\n" for line in lines) + tail
+    content = text.encode()
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return
+    found = list(files.decode_lines(io.BytesIO(content), "x"))
+    assert len(found) == content.count(b"\n") + bool(tail)
+    expected = [each.removesuffix("\r") for each in [*lines, *([tail] if tail else [])]]
+    if expected:
+        expected[0] = expected[0].removeprefix("\ufeff")
+    assert found == expected

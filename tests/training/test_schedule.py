@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mt.config.schema import ScheduleConfig
 from mt.training.schedule import layer_rate_factors, rate_factor
@@ -19,6 +23,17 @@ def test_the_rate_rises_to_its_peak_and_never_above(kind, warmup):
     assert factors[max(0, warmup - 1)] == pytest.approx(1, abs=0.02)
     assert factors[:warmup] == sorted(factors[:warmup])
     assert factors[warmup:] == sorted(factors[warmup:], reverse=True)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.sampled_from(KINDS), st.integers(0, 10**9), st.integers(1, 10**9), st.integers(1, 10**9))
+def test_the_rate_of_any_step_is_a_factor_and_needs_no_other_step(kind, warmup, step, last):
+    config = ScheduleConfig(kind=kind, warmup_steps=min(warmup, last - 1))
+    factor = rate_factor(config, step, last)
+    assert math.isfinite(factor)
+    assert 0 <= factor <= 1
+    assert factor > 0 or step > last
+    assert factor == rate_factor(config, step, last)
 
 
 def test_inverse_sqrt_is_the_papers_formula():

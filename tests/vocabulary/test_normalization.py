@@ -57,3 +57,9 @@ def test_it_drops_only_control_and_format_characters_and_is_idempotent(text):
 @given(st.text())
 def test_format_1_folds_white_space_and_forms_only(text):
     assert fold_spaces(text) == " ".join(unicodedata.normalize("NFKC", text).split())
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=40))
+def test_normalising_again_changes_nothing(text):
+    once = normalize_source(text)
+    assert normalize_source(once) == once

@@ -43,6 +43,13 @@ def test_no_character_is_unknown(line):
         assert all(FIRST_PIECE <= i < known.source_size for i in ids)
 
 
+@given(LINES)
+@settings(max_examples=100, deadline=None, derandomize=True)
+def test_a_source_line_comes_back_as_it_was_normalised(line):
+    for known in MODELS:
+        assert known.source.decode(known.encode_source([line])) == [normalize_source(line)]
+
+
 @pytest.mark.parametrize("text", RESERVED)
 def test_reserved_strings_in_text_are_text(known, text):
     for line in (text, f"a {text} b", text * 3):
