@@ -6,12 +6,36 @@ Anything that is not an `MtError` is a bug of ours (exit code 1).
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterable
+
+_SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSW|API_?KEY|CREDENTIAL", re.IGNORECASE)
+_SECRET = re.compile(r"(?<=://)[^/\s@]+(?=@)|\bhf_\w{8,}")
+"""User and password of a URL, and tokens of the Hugging Face hub."""
+
+
+def redact(text: str) -> str:
+    """`text` without secrets: those of the environment, of URLs and of the hub become `***`."""
+    for name, value in os.environ.items():
+        if len(value) >= 8 and _SECRET_NAME.search(name):  # TOKENIZERS_PARALLELISM is no secret
+            text = text.replace(value, "***")
+    return _SECRET.sub("***", text)
+
+
+def escape_controls(text: str, kept: str = "") -> str:
+    """`text` with escapes for control and bidi characters, which steer a terminal; not `kept`."""
+    if text.isprintable():
+        return text
+    escaped = (
+        c if c.isprintable() or c in kept else c.encode("unicode_escape").decode() for c in text
+    )
+    return "".join(escaped)
 
 
 def printable(text: object, limit: int = 300) -> str:
-    """`text` safe for a terminal: control and bidi characters escaped, at most `limit` long."""
-    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+    """`text` safe to show: no secrets, control and bidi characters escaped, cut at `limit`."""
+    line = escape_controls(redact(str(text)))
     return line if len(line) <= limit else line[: limit - 3] + "..."
 
 

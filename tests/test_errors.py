@@ -5,6 +5,8 @@ from __future__ import annotations
 import pickle
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mt import errors
 
@@ -21,6 +23,40 @@ def test_nothing_that_an_error_shows_can_steer_the_terminal(odd):
     error = errors.ModelError("X", f"a{odd}", f"b{odd}", f"c{odd}")
     assert all(line.isprintable() for line in str(error).split("\n"))
     assert len(str(error).split("\n")) == 2
+
+
+@given(
+    st.text(
+        st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="\\*"), min_size=8
+    ),
+    st.text(max_size=20),
+    st.sampled_from(["HF_TOKEN", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY", "MY_PASSWORD"]),
+)
+@settings(max_examples=200, deadline=None, derandomize=True)
+def test_a_secret_of_the_environment_is_never_shown(secret, around, name):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(name, secret)
+        error = errors.DownloadError("X", f"{around}{secret}", f"{secret}{around}", secret * 2)
+        assert secret not in f"{error}"
+        assert secret not in errors.redact(f"a {secret} b\n{secret}")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("https://user:pass@host/x?y=1", "https://***@host/x?y=1"),
+        ("GET http://token@host: 401", "GET http://***@host: 401"),
+        ("https://host/a@b and c@d", "https://host/a@b and c@d"),
+        ("token hf_abcDEF12345 is refused", "token *** is refused"),
+    ],
+)
+def test_what_looks_like_a_secret_is_not_shown(text, shown):
+    assert errors.printable(text) == shown
+
+
+def test_a_short_value_is_no_secret(monkeypatch):
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
+    assert errors.printable("it is false") == "it is false"
 
 
 def test_a_long_text_is_cut_to_the_limit():

@@ -22,7 +22,15 @@ from typing import Annotated, Any
 
 import typer
 
-from mt.errors import ConfigError, FailedOnAnotherRank, MachineError, MtError, Stopped, printable
+from mt.errors import (
+    ConfigError,
+    FailedOnAnotherRank,
+    MachineError,
+    MtError,
+    Stopped,
+    printable,
+    redact,
+)
 from mt.runtime import console, memory, signals
 
 ABOUT = """Train a machine-translation Transformer from parallel text, and translate with it.
@@ -146,7 +154,8 @@ def run(arguments: Sequence[str]) -> int:
         if signals.interrupted():  # a library may have turned it into this error
             return _report_interrupt()
         if os.environ.get("MT_DEBUG") == "1":
-            traceback.print_exception(error)
+            for line in "".join(traceback.format_exception(error)).splitlines():
+                console.print_line(line)
         from mt.runtime import distributed
 
         known = _as_mt_error(error)
@@ -214,6 +223,6 @@ def _write_crash_log(trace: str) -> str:
     for find in (files.cache_folder, lambda: Path(tempfile.gettempdir())):
         with contextlib.suppress(MtError, OSError):
             folder = files.make_folder(find())
-            files.write_file(folder / name, trace)
+            files.write_file(folder / name, redact(trace))
             return str(folder / name)
     return "the trace that MT_DEBUG=1 shows"

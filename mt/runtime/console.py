@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any
 
-from mt.errors import printable
+from mt.errors import printable, redact
 
 _warned: set[str] = set()
 _seen_lines: ContextVar[set[str] | None] = ContextVar("seen_lines", default=None)
@@ -44,12 +44,16 @@ def warn_once(code: str, what: str) -> None:
 
 
 class _LosslessErrors(io.FileIO):
-    """File descriptor 2, which accepts everything, also when nobody can read it any more."""
+    """File descriptor 2, which accepts everything, also when nobody can read it any more.
+
+    Libraries write there, too: a URL with a password, for one, that cannot be reached.
+    """
 
     def write(self, data: Any, /) -> int:
-        """Write bytes; return their number, written or not."""
+        """Write bytes without secrets; return their number, written or not."""
+        text = bytes(data).decode("utf-8", errors="surrogateescape")
         with contextlib.suppress(OSError):
-            super().write(data)
+            super().write(redact(text).encode("utf-8", errors="surrogateescape"))
         return memoryview(data).nbytes
 
 

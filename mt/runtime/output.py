@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from mt.errors import ConfigError, MachineError
+from mt.errors import ConfigError, MachineError, escape_controls
 from mt.runtime import console, files
 
 STANDARD_OUTPUT = Path("-")
@@ -62,6 +62,20 @@ def _open_file(target: Path | int, binary: bool) -> IO[Any]:
     return open(target, "w", encoding="utf-8", newline="\n")
 
 
+class _Terminal:
+    """A terminal, which no text of a model or of a corpus can steer."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> None:
+        """Write text with escapes for all control characters but line ends and tabs."""
+        self.stream.write(escape_controls(text, kept="\n\t"))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
 @contextlib.contextmanager
 def _standard_output() -> Iterator[Any]:
     if sys.stdout is None:
@@ -70,7 +84,7 @@ def _standard_output() -> Iterator[Any]:
     stream: Any = sys.stdout
     stream.reconfigure(encoding="utf-8", newline="\n")
     try:
-        yield stream
+        yield _Terminal(stream) if stream.isatty() else stream
         stream.flush()
     except BrokenPipeError:  # the reader has enough
         raise
@@ -120,7 +134,7 @@ def print_report(lines: Iterable[Any]) -> None:
     """Write the report of some work to standard output; where that fails, the work goes on."""
     for line in lines:
         try:
-            sys.stdout.write(f"{line}\n")
+            sys.stdout.write(escape_controls(f"{line}\n", kept="\n\t"))
             sys.stdout.flush()
         except (OSError, ValueError, AttributeError):  # full, gone, closed, None
             console.discard_output()

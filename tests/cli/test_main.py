@@ -101,6 +101,21 @@ class TestWhatGoesWrong:
         assert self.fails(monkeypatch, KeyError("oops")) == 1
         assert "Traceback (most recent call last)" in capsys.readouterr().err
 
+    @pytest.mark.parametrize("debug", ["0", "1"])
+    def test_no_secret_or_escape_is_in_the_report_of_a_bug(
+        self, folder, monkeypatch, capsys, debug
+    ):
+        monkeypatch.setenv("MT_DEBUG", debug)
+        monkeypatch.setenv("HF_TOKEN", "planted-secret")
+        error = ValueError("planted-secret at https://me:planted-too@host \x1b[2J")
+        assert self.fails(monkeypatch, error) == 1
+        out, err = capsys.readouterr()
+        (log,) = (folder / "cache").glob("mt-crash-*.log")
+        told = out + err + log.read_text(encoding="utf-8")
+        assert "planted" not in told
+        assert told.count("***") >= 4
+        assert err.replace("\n", "").isprintable()
+
     @pytest.mark.parametrize(
         ("error", "code", "line"),
         [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -55,6 +56,7 @@ assert first > 2, "a file has the number of a standard stream"
 for _ in range(3000):
     console.print_line("a line")
 warnings.warn("of a library")
+sys.stderr.write(f"{os.environ['MY_TOKEN']} of http://me:password@host\\n")
 sys.stderr.write("x" * 100_000)
 sys.stderr.flush()
 sys.exit(7)
@@ -65,7 +67,11 @@ sys.exit(7)
 def test_no_write_to_standard_error_can_fail(redirection):
     command = [sys.executable, "-c", PROGRAM]
     shell = f'set -o pipefail; "$@" {redirection}'
-    done = subprocess.run(["bash", "-c", shell, "bash", *command], capture_output=True)
+    environment = {**os.environ, "MY_TOKEN": "planted-secret"}
+    shell = ["bash", "-c", shell, "bash"]
+    done = subprocess.run([*shell, *command], capture_output=True, env=environment)
     assert done.returncode == 7
+    assert b"planted" not in done.stdout + done.stderr
     if not redirection:
+        assert b"*** of http://***@host\n" in done.stderr
         assert done.stderr.count(b"a line\n") == 3000

@@ -1,6 +1,7 @@
 """Output appears whole, where a user points to, and a report of work cannot fail it."""
 
 import contextlib
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -112,3 +113,25 @@ def test_a_report_that_cannot_be_written_is_dropped_and_the_work_goes_on(monkeyp
         with contextlib.suppress(OSError):
             stream.close()
     assert done == [0, 1, 2]
+
+
+class Stream(io.TextIOWrapper):
+    """Standard output that is a terminal, or none."""
+
+    terminal = True
+
+    def isatty(self):
+        return self.terminal
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_no_text_of_a_model_can_steer_a_terminal(monkeypatch, terminal):
+    stream = Stream(io.BytesIO(), encoding="utf-8")
+    stream.terminal = terminal
+    monkeypatch.setattr(sys, "stdout", stream)
+    text = "0.5\ta\x1b]0;x\x07\u202eb\r\x9b2Jé\n"
+    write(None, text)
+    shown = stream.buffer.getvalue().decode("utf-8")
+    assert shown == ("0.5\ta\\x1b]0;x\\x07\\u202eb\\r\\x9b2Jé\n" if terminal else text)
+    print_report([text.rstrip("\n")])
+    assert "\x1b" not in stream.buffer.getvalue().decode("utf-8").removeprefix(shown)

@@ -189,7 +189,7 @@ def _open_translator(path: Path, options: EngineOptions) -> Any:
     except ValueError as error:  # this machine lacks the type or the device
         advice = "leave the setting out, or choose another"
         raise MachineError("CTRANSLATE2", path, str(error), advice) from None
-    except RuntimeError as error:
+    except (RuntimeError, LookupError, ArithmeticError) as error:
         raise _damaged(path, str(error)) from None
 
 
