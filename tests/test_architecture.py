@@ -155,18 +155,52 @@ def disk_calls(tree: ast.AST) -> list[str]:
     return found
 
 
-def unsafe(tree: ast.AST) -> list[str]:
-    """What runs text or unpickles bytes."""
-    forbidden = {"eval", "exec", "compile", "torch.load", "torch.save", "yaml.load", "os.system"}
+RUNS_TEXT = {
+    "eval", "exec", "compile", "__import__", "torch.load", "torch.save", "os.system", "os.popen",
+    "os.path.expandvars", "string.Template", "jinja2.Template", "code.interact",
+}  # fmt: skip
+UNPACKS = {"extractall", "unpack_archive", "unsafe_load", "full_load", "load_all"}
+"""Of an archive, all its members at once; of YAML, with its tags."""
+OWN_PROGRAM = {"subprocess.run": "vocabulary/trial.py"}
+"""Another program is started by these calls in these files only."""
+
+
+def unsafe(tree: ast.AST, name: str = "") -> list[str]:
+    """What runs text, unpickles or unpacks bytes, or starts a program; `name` is of the file."""
     found = []
     for node in ast.walk(tree):
         names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
         names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
         found += [n for n in names if n.split(".")[0] in ("pickle", "dill", "marshal", "shelve")]
-    for name, call in calls_of(tree):
-        found += [name] if name in forbidden else []
+    for called, call in calls_of(tree):
+        last = called.rpartition(".")[2]
+        found += [called] if called in RUNS_TEXT or last in UNPACKS or called == "yaml.load" else []
         found += [k.arg for k in call.keywords if k.arg in ("allow_pickle", "trust_remote_code")]
-        found += [f"{name} shell" for k in call.keywords if k.arg == "shell"]
+        found += [f"{called} shell" for k in call.keywords if k.arg == "shell"]
+        starts = re.match(r"subprocess\.|os\.(exec|spawn|posix_spawn|startfile)", called)
+        found += [called] if starts and OWN_PROGRAM.get(called) != name else []
+    return found
+
+
+NETWORK = re.compile(
+    r"(socket|ssl|http|urllib|ftplib|smtplib|telnetlib|xmlrpc|asyncio|requests|httpx|aiohttp|urllib3"
+    r"|huggingface_hub|fsspec|s3fs|boto3|wandb|mlflow|datasets)(\.|$)"
+)
+MAY_CONNECT = {
+    "data/sources/huggingface.py": {"datasets.distributed", "datasets"},
+    "runtime/lock.py": {"socket"},  # the name of this machine, for the owner of a lock
+}
+"""Files that import a library that can connect, and which."""
+
+
+def network_imports(tree: ast.AST) -> set[str]:
+    """The libraries that can connect to another machine, of those that a file imports."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {a.name for a in node.names if NETWORK.match(a.name)}
+        elif isinstance(node, ast.ImportFrom) and NETWORK.match(node.module or ""):
+            found.add(node.module)
     return found
 
 
@@ -202,7 +236,11 @@ class TestEachFile:
         assert path.name in own or disk_calls(tree_of(path)) == []
 
     def test_nothing_is_unpickled_or_evaluated(self, path):
-        assert unsafe(tree_of(path)) == []
+        assert unsafe(tree_of(path), path.relative_to(MT).as_posix()) == []
+
+    def test_only_sources_of_data_connect(self, path):
+        allowed = MAY_CONNECT.get(path.relative_to(MT).as_posix(), set())
+        assert network_imports(tree_of(path)) <= allowed
 
     def test_its_words_are_full_and_its_first_line_says_what_it_is(self, path):
         tree = tree_of(path)
@@ -285,10 +323,22 @@ def test_a_line_that_only_reads_is_not(line):
 
 
 @pytest.mark.parametrize(
-    "line", ["import pickle", "torch.load(p)", "eval(x)", "np.load(p, allow_pickle=True)"]
-)
+    "line",
+    [
+        "import pickle", "torch.load(p)", "eval(x)", "np.load(p, allow_pickle=True)",
+        "yaml.load(t)", "yaml.unsafe_load(t)", "tar.extractall(p)", "shutil.unpack_archive(p)",
+        "os.system(t)", "subprocess.run(t)", "subprocess.Popen(t)", "os.execv(p, t)",
+        "f(shell=True)",
+        "load_dataset(p, trust_remote_code=True)", "os.path.expandvars(t)",
+    ],
+)  # fmt: skip
 def test_what_unpickles_or_evaluates_is_noticed(line):
     assert unsafe(ast.parse(line)) != []
+
+
+@pytest.mark.parametrize("line", ["import urllib.request", "from http import client", "import ssl"])
+def test_what_connects_is_noticed(line):
+    assert network_imports(ast.parse(line)) != set()
 
 
 def test_a_module_without_its_test_file_is_noticed():

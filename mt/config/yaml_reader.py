@@ -82,6 +82,9 @@ def _compose(text: str, name: str) -> yaml.Node | None:
             if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
                 what = "anchors and aliases are not supported"
                 raise ConfigError("CONFIG", line, what, "write the value out")
+            if any("\ud800" <= c <= "\udfff" for c in getattr(event, "value", "")):
+                what = "half a surrogate pair, which is no character"
+                raise ConfigError("CONFIG", line, what, "write the character itself")
             tag = getattr(event, "tag", None)
             if tag:
                 what = f"the tag {tag} is not supported"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -149,9 +150,15 @@ def _read_files(source: Path | None, references: Sequence[Path]) -> Texts:
     return lines, targets
 
 
+_NOT_IN_NAMES = re.compile(r'[\\/:*?"<>|\x00-\x1f\x7f]')
+"""Characters that lead out of a folder, or that some file system refuses."""
+_LONGEST_NAME = 60
+"""Characters of a file name: of at most four bytes each, where 255 fit."""
+
+
 def hypothesis_path(path: Path, name: str, part: str) -> Path:
     """The file of a test set's translations (part ""), its `.source` or its `.reference`."""
-    return hypotheses_folder(path) / f"{name.replace('/', '_')}{part}.txt"
+    return hypotheses_folder(path) / f"{_NOT_IN_NAMES.sub('_', name)[:_LONGEST_NAME]}{part}.txt"
 
 
 def sample_translations(path: Path, name: str, count: int) -> list[tuple[str, ...]]:

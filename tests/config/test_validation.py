@@ -103,6 +103,10 @@ TABLE = [
         "mt: error[CONFIG] recipe.yaml:2: the tag tag:yaml.org,2002:python/name:os.system is not supported",
         "write a plain value",
     ], 2),
+    ("half a character", {"recipe.yaml": 'a: 1\nb: "\\ud800"\n'}, CONFIG, [
+        "mt: error[CONFIG] recipe.yaml:2: half a surrogate pair, which is no character",
+        "write the character itself",
+    ], 2),
     ("too deep", {"recipe.yaml": "a: " + "[" * 40 + "]" * 40}, CONFIG, [
         "mt: error[CONFIG] recipe.yaml:1: nested too deep or too large",
         YAML,

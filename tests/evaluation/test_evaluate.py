@@ -38,7 +38,11 @@ def test_examples_are_lines_of_what_was_evaluated(run, engine):
 
 
 def test_a_name_never_leads_out_of_the_folder(run):
-    assert evaluate.hypothesis_path(run, "../../x", "").parent == run / "hypotheses"
+    for name in ("../../x", "..\\x", "C:x", "a\0b\n", "\U0001f600" * 300, "/etc/passwd"):
+        path = evaluate.hypothesis_path(run, name, ".reference")
+        assert path.parent == run / "hypotheses"
+        assert not set(path.name) & set("\\/:\0\n")
+        assert len(path.name.encode()) < 256
 
 
 def test_test_sets_are_chosen_by_name_and_a_checkpoint_will_do(run, engine):

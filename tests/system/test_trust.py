@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import shutil
+import socket
 import sys
 from pathlib import Path
 
 import pytest
+import tiny_run
 import typer
 import yaml
 
@@ -213,3 +216,90 @@ def test_processes_trust_what_their_parent_does(tmp_path, capsys):
     line = arguments(f"{COMMANDS['translate']} --processes 2 --trust", tmp_path)
     assert main.run(line) == 0, capsys.readouterr().err
     assert capsys.readouterr().out.count("\n") == 1
+
+
+# ---------------------------------------------------------------------------- other files, network
+
+READS_ONLY_THE_MODEL = ("translate", "score", "attention", "export to a bundle")
+OPENED: list[tuple[str, str]] = []
+"""The path and mode of each file that Python opened while it is listed."""
+
+
+@pytest.fixture
+def opened_files():
+    """The files that are opened in a test; a hook of Python cannot be taken away again."""
+    if not hasattr(sys, "mt_lists_files"):
+        sys.mt_lists_files = False
+        sys.addaudithook(list_opened)
+    OPENED.clear()
+    sys.mt_lists_files = True
+    yield OPENED
+    sys.mt_lists_files = False
+
+
+def list_opened(event, arguments):
+    if event == "open" and sys.mt_lists_files and isinstance(arguments[0], (str, bytes)):
+        OPENED.append((os.path.realpath(os.fsdecode(arguments[0])), str(arguments[1])))
+
+
+@pytest.mark.parametrize("command", READS_ONLY_THE_MODEL)
+def test_a_model_names_no_file_to_read_or_write(command, tmp_path, opened_files, capsys):
+    """Its recipe names files of its training; they are not read to use it (`mt eval` tests on them)."""
+    run = stranger(tmp_path)
+    secret = tmp_path / "secret"
+    secret.write_text("secret\n", encoding="utf-8")
+    recipe = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    text = {"kind": "text", "source": str(secret), "target": str(secret)}
+    recipe["data"] |= {"train": [text], "valid": text, "test": {"../../x": text}}
+    recipe["vocabulary"]["path"] = recipe["training"]["initialise_from"] = str(secret)
+    (run / "config.yaml").write_text(json.dumps(recipe), encoding="utf-8")
+    opened_files.clear()
+    line = arguments(COMMANDS[command], tmp_path)
+    line += ["--sample", str(tmp_path / "text")] if command.startswith("export") else []
+    assert main.run(line) == 0, capsys.readouterr().err
+    read = {path for path, _ in opened_files}
+    assert str(run / "config.yaml") in read
+    assert str(secret) not in read
+    written = {path for path, mode in opened_files if set(mode) & set("wax+")}
+    named = (str(tmp_path / "out"), str(tmp_path / ".tmp-out"), os.devnull)
+    assert [path for path in written if not path.startswith(named)] == []
+
+
+@pytest.fixture
+def connections(monkeypatch):
+    """What was to be connected to; each attempt is refused."""
+    attempts = []
+
+    def refuse(*arguments, **more):
+        attempts.append(arguments)
+        raise OSError("no network here")
+
+    for name in ("connect", "connect_ex", "sendto"):
+        monkeypatch.setattr(socket.socket, name, refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    return attempts
+
+
+def test_only_a_named_source_connects(tmp_path, connections, monkeypatch, capsys):
+    tiny_run.make(tmp_path)
+    rows = zip(tiny_run.SOURCES, tiny_run.TARGETS, strict=True)
+    lines = "".join(json.dumps({"en": a, "de": b}) + "\n" for a, b in rows)
+    (tmp_path / "rows.jsonl").write_text(lines, encoding="utf-8")
+    text = tiny_run.RECIPE.replace("KIND", "sentencepiece")
+    text = text.replace("  train: [{", "  train: [{kind: huggingface, files: [rows.jsonl]}, {")
+    (tmp_path / "own.yaml").write_text(text, encoding="utf-8")
+    (tmp_path / "text").write_text("A boy eats an apple.\n", encoding="utf-8")
+    sets = [
+        "data.processes=1",
+        "data.drop_overlap=false",
+        "training.max_steps=2",
+        "schedule.warmup_steps=1",
+    ]
+    sets += ["training.save_every=2", "training.validate_every=2", "runtime.compile=false"]
+    options = [word for each in [*sets, "runtime.threads=1"] for word in ("--set", each)]
+    train = ["train", str(tmp_path / "own.yaml"), "--run", str(tmp_path / "new"), *options]
+    assert main.run(train) == 0, capsys.readouterr().err
+    for command in ("translate", "eval", "export to CTranslate2", "attention"):
+        line = arguments(COMMANDS[command], tmp_path, tmp_path / "new")
+        assert main.run(line) == 0, capsys.readouterr().err
+    assert connections == []
