@@ -47,11 +47,16 @@ def pick_device(name: str, world: World = SINGLE) -> torch.device:
     return torch.device(name)
 
 
+def available_cpus() -> list[int]:
+    """List the processors that this process may use; all of the machine where that is unknown."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
 def physical_cores() -> int:
     """Count the cores for this process; hyper-threads count once where Linux reports them."""
-    allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    if not allowed:
-        return os.cpu_count() or 1
+    allowed = available_cpus()
     topology = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
     try:
         return len({Path(topology.format(cpu)).read_text(encoding="ascii") for cpu in allowed})

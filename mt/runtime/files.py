@@ -100,8 +100,8 @@ UNSUPPORTED = {
 def sync(path: Path) -> None:
     """Force a file or folder to the disk; warn once where the file system cannot."""
     is_folder = path.is_dir()
-    try:
-        handle = os.open(path, os.O_RDONLY)
+    try:  # Windows forces only what may be written
+        handle = os.open(path, os.O_RDWR if os.name == "nt" and not is_folder else os.O_RDONLY)
     except PermissionError:
         if is_folder:  # Windows opens no folder
             return

@@ -35,12 +35,14 @@ def lock(path: Path, wait: bool = False) -> Iterator[None]:
         try:
             acquired = FileLock(path, timeout=-1 if wait else 0).acquire()
         except Timeout:
-            owner = path.read_text(encoding="utf-8", errors="replace").strip()
+            owner = ""
+            with contextlib.suppress(PermissionError):  # Windows shows no locked file
+                owner = path.read_text(encoding="utf-8", errors="replace").strip()
             what = f"in use by {owner or 'another process'}"
             advice = "wait for it to end, or train into another folder with --run"
             raise MachineError("RUN-LOCKED", path.parent, what, advice) from None
     with acquired:
-        with files.os_errors_as_mt_errors(path):
+        with files.os_errors_as_mt_errors(path), contextlib.suppress(PermissionError):
             now = time.strftime("%Y-%m-%d %H:%M:%S")
             owner = f"process {os.getpid()} on {socket.gethostname()} since {now}\n"
             path.write_text(owner, encoding="utf-8")

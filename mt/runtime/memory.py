@@ -35,6 +35,16 @@ def available_bytes() -> int | None:
     return max(0, min(free)) if free else None
 
 
+def peak_bytes() -> int:
+    """Return the most main memory that this process has had; 0 where that is unknown."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
 def _control_groups() -> Iterator[int]:
     """Yield the free bytes of each control group (version 1 or 2) above this process."""
     for line in _read_lines(Path("/proc/self/cgroup")):

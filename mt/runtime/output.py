@@ -111,7 +111,7 @@ def _resolve(path: Path) -> tuple[Path, int | None]:
 
 def _copy_mode_and_owner(old: Path, new: Path) -> None:
     facts = old.stat()
-    with contextlib.suppress(OSError):  # only root may give files away
+    with contextlib.suppress(OSError, AttributeError):  # only root may give files away, on Unix
         shutil.chown(new, facts.st_uid, facts.st_gid)
     with contextlib.suppress(OSError):
         new.chmod(stat.S_IMODE(facts.st_mode))

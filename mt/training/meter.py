@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from collections.abc import Callable
 
@@ -11,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mt.interfaces import Batch
-from mt.runtime import distributed
+from mt.runtime import distributed, memory
 from mt.runtime.distributed import World
 from mt.runtime.host_copy import HostCopy
 from mt.runtime.torch_private import num_compilations
@@ -68,5 +66,4 @@ def peak_memory() -> int:
     """Return the most bytes that the device has used; on a CPU, that this process has."""
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return torch.cuda.max_memory_allocated()
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return memory.peak_bytes()

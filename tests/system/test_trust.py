@@ -244,7 +244,7 @@ def list_opened(event, arguments):
 
 @pytest.mark.parametrize("command", READS_ONLY_THE_MODEL)
 def test_a_model_names_no_file_to_read_or_write(command, tmp_path, opened_files, capsys):
-    """Its recipe names files of its training; they are not read to use it (`mt eval` tests on them)."""
+    """Its recipe names files of its training; only `mt eval`, which tests on them, reads some."""
     run = stranger(tmp_path)
     secret = tmp_path / "secret"
     secret.write_text("secret\n", encoding="utf-8")

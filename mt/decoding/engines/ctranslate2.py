@@ -8,7 +8,6 @@ again, within its limits.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from mt.decoding.text_translator import Profile, TextTranslator
 from mt.decoding.types import Engine, EngineOptions, Hypothesis, Sentence
 from mt.errors import ConfigError, MachineError, ModelError
 from mt.runtime import files, memory, model_files
-from mt.runtime.device import import_ctranslate2
+from mt.runtime.device import available_cpus, import_ctranslate2
 from mt.runtime.model_files import JsonObject
 from mt.special_tokens import END, FIRST_PIECE
 
@@ -195,7 +194,7 @@ def _open_translator(path: Path, options: EngineOptions) -> Any:
 
 def _workers_and_threads(options: EngineOptions) -> tuple[int, int]:
     """Workers, and threads of each; by default one worker a core."""
-    cores = len(os.sched_getaffinity(0))
+    cores = len(available_cpus())
     if options.processes == 1 and options.threads is None:
         return cores, 1
     return options.processes, options.threads or max(1, cores // options.processes)
