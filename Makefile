@@ -60,6 +60,26 @@ bench: $(READY) ## Measure the speed of this machine
 claims: $(READY) ## Test common claims about the Transformer: docs/claims.md (QUICK=1: minutes)
 	$(BIN)/python scripts/claims $(if $(QUICK),--size quick)
 
+.PHONY: audit oldest
+audit: $(READY) ## Look for known faults in the pinned packages
+	$(BIN)/python scripts/audit.py
+
+# The least torch that pyproject.toml allows, with all else as pinned.
+OLDEST := .venv-oldest
+$(OLDEST)/.installed: pyproject.toml constraints.txt
+	test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
+	torch=$$(sed -n 's/.*"torch>=\([0-9.]*\).*/\1/p' pyproject.toml); \
+		sed "s/^torch==.*/torch==$$torch.*/" constraints.txt > $(OLDEST)/constraints.txt
+	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check \
+		-c $(OLDEST)/constraints.txt torch
+	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check \
+		-c $(OLDEST)/constraints.txt -e '.[dev]'
+	touch $(OLDEST)/.installed
+
+oldest: $(OLDEST)/.installed ## The tests with the oldest torch allowed
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
+		-m "not slow and not gpu and not torture"
+
 clean: ## Delete caches and build output; runs/ and .venv stay
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find mt tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +

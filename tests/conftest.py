@@ -111,6 +111,8 @@ def vocabularies():
 @pytest.fixture(scope="session")
 def fork_server(tmp_path_factory):
     """The address of a server that starts `mt` commands without their imports."""
+    if not hasattr(os, "fork"):
+        pytest.skip("this system has no fork")
     import fork_server
 
     with fork_server.start(tmp_path_factory.mktemp("fork_server")) as address:
@@ -130,6 +132,8 @@ def python(fork_server, tmp_path_factory):
 @pytest.fixture(scope="session")
 def process_server():
     """A multiprocessing context whose processes need not import torch."""
+    if not hasattr(os, "fork"):
+        pytest.skip("this system has no fork")
     for library in ("OMP", "OPENBLAS", "MKL"):  # no threads before the forks
         os.environ.setdefault(f"{library}_NUM_THREADS", "1")
     context = multiprocessing.get_context("forkserver")
@@ -138,8 +142,12 @@ def process_server():
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _quick_pools(process_server):
+def _quick_pools(request):
     """A pool of processes costs no imports; tests/runtime/test_signals.py has a real one."""
+    if not hasattr(os, "fork"):
+        yield
+        return
+    process_server = request.getfixturevalue("process_server")
     with pytest.MonkeyPatch.context() as patch:
         quick = SimpleNamespace(get_context=lambda method: process_server)
         patch.setattr(worker_pool, "multiprocessing", quick)

@@ -175,11 +175,10 @@ def test_any_corpus_is_prepared_or_refused(folder):
 
 
 @pytest.mark.torture
-def test_each_line_of_many_corpora_is_kept_or_counted(folder, seed):
-    print(f"seed {seed}: {dict(check_data(folder, MANY, seed))}")
-    print(
-        f"seed {seed}: exit codes of mt prepare {dict(check_prepare(folder, MANY_COMMANDS, seed))}"
-    )
+def test_each_line_of_many_corpora_is_kept_or_counted(folder, seed, figure):
+    figure(f"{MANY} corpora: {dict(check_data(folder, MANY, seed))}")
+    codes = dict(check_prepare(folder, MANY_COMMANDS, seed))
+    figure(f"{MANY_COMMANDS} corpora by mt prepare: exit codes {codes}")
 
 
 # --------------------------------------------------------------------------------- recipes
@@ -259,8 +258,9 @@ def test_any_recipe_is_shown_or_its_fault_named(folder):
 
 
 @pytest.mark.torture
-def test_many_recipes_are_shown_or_their_fault_named(folder, seed):
-    print(f"seed {seed}: exit codes {dict(check_recipes(folder, MANY_RECIPES, seed))}")
+def test_many_recipes_are_shown_or_their_fault_named(folder, seed, figure):
+    codes = dict(check_recipes(folder, MANY_RECIPES, seed))
+    figure(f"{MANY_RECIPES} recipes: exit codes {codes}")
 
 
 # -------------------------------------------------------------------------- standard input
@@ -317,5 +317,5 @@ def test_the_whole_command_gives_a_line_a_line(bad, folder):
 
 
 @pytest.mark.torture
-def test_many_streams_give_a_line_a_line(folder, seed):
-    print(f"seed {seed}: {dict(check_streams(folder, MANY_STREAMS, seed))}")
+def test_many_streams_give_a_line_a_line(folder, seed, figure):
+    figure(f"{MANY_STREAMS} streams: {dict(check_streams(folder, MANY_STREAMS, seed))}")
