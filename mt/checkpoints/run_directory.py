@@ -219,19 +219,29 @@ def open_run(path: Path, choice: str | None = None) -> LoadedModel:
         raise ModelError("RUN-NONE", path, what, advice)
     run, folder = found[0], found[1] or choose_checkpoint(found[0], choice)
     try:
-        why = checkpoint.integrity_error(folder, training=False)
-        if why:
-            advice = "choose another with --checkpoint, or restore the files from a copy"
-            raise ModelError("CKPT-HASH", folder, why, advice)
-        return LoadedModel(
-            run, folder, read_recipe(run), Vocabulary.load(run), checkpoint.read_state(folder),
-            resolved=model_files.read_json(run / "resolved.json", Resolved, advice=_RESTORE),
-            report=read_report(run),
-        )  # fmt: skip
+        return _open_checkpoint(run, folder)
     except (ModelError, FileNotFoundError):
         if folder.exists():
             raise
     return open_run(path, choice)  # a training has deleted it and has another
+
+
+def _open_checkpoint(run: Path, folder: Path) -> LoadedModel:
+    why = checkpoint.integrity_error(folder, training=False)
+    if why:
+        advice = "choose another with --checkpoint, or restore the files from a copy"
+        raise ModelError("CKPT-HASH", folder, why, advice)
+    recipe, vocabulary = read_recipe(run), Vocabulary.load(run)
+    expected = model_files.read_json(folder / checkpoint.MANIFEST).get("vocabulary")
+    if expected not in (None, vocabulary.digest):
+        what = f"its vocabulary is {vocabulary.digest[:16]}, {folder.name} was trained with "
+        advice = "restore the vocabulary of this run from a copy"
+        raise ModelError("VOCAB-MISMATCH", run, f"{what}{str(expected)[:16]}", advice)
+    return LoadedModel(
+        run, folder, recipe, vocabulary, checkpoint.read_state(folder),
+        resolved=model_files.read_json(run / "resolved.json", Resolved, advice=_RESTORE),
+        report=read_report(run),
+    )  # fmt: skip
 
 
 def read_report(run: Path) -> dict[str, Any]:

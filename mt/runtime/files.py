@@ -21,6 +21,7 @@ import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -365,6 +366,10 @@ class LineReader:
         return read_lines(self.path)
 
 
+MAX_LINE = 64 << 20
+"""Bytes of a line that is none of a text, but of a file that unpacks to any size."""
+
+
 def decode_lines(
     stream: BinaryIO, name: str, replaced: Callable[[int], None] | None = None,
     check: bool = False,
@@ -376,11 +381,14 @@ def decode_lines(
     another encoding or another end of line is one, too.
 
     Raises:
-        DataError: damaged compressed data, or a line is not UTF-8; names line and column.
+        DataError: damaged compressed data, a line is too long or not UTF-8; names the line.
     """
     number = 0
     try:
-        for number, raw in enumerate(stream, start=1):
+        for number, raw in enumerate(iter(partial(stream.readline, MAX_LINE), b""), start=1):
+            if len(raw) == MAX_LINE:
+                what, advice = f"the line has {MAX_LINE} bytes or more", "is this file text?"
+                raise DataError("DATA-LINE", f"{name}:{number}", what, advice)
             if number == 1:
                 if replaced is None:
                     _check_first_line(raw, name, check)

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 from pathlib import Path
 
 import pytest
+from prepared_corpora import GOOD
 from saved_runs import saved
 
 from mt.checkpoints import checkpoint, run_directory
+from mt.config import schema
 from mt.errors import ModelError
+from mt.vocabulary.learn import learn_vocabulary
+
+GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 def test_open_run_names_what_there_is(tmp_path, vocabulary):
@@ -63,3 +70,32 @@ def test_a_checkpoint_is_known_however_its_path_is_spelled(
         assert run_directory.is_run(path)
     run_directory.mark_best(run, run / "checkpoints" / "step-00000009")
     assert run_directory.best_checkpoint(run).name == "step-00000009"
+
+
+def test_another_vocabulary_of_the_same_size_is_refused_before_the_weights_are_read(tmp_path):
+    """Its own header agrees with it; the manifest of the checkpoint does not."""
+    run = shutil.copytree(GOLDEN / "transformer", tmp_path / "run", symlinks=True)
+    own = json.loads((run / "vocabulary.json").read_text())
+    (tmp_path / "other").mkdir()
+    lines = [[pair[side] for pair in GOOD] for side in (0, 1)]
+    config = schema.VocabularyConfig(size=own["source_size"])
+    other = learn_vocabulary(config, schema.Languages(source="en", target="de"), *lines)
+    assert other.source_size == own["source_size"]
+    other.save(run)
+    with pytest.raises(ModelError, match="VOCAB-MISMATCH") as error:
+        run_directory.open_run(run)
+    for digest in (own["digest"], other.digest):
+        assert digest[:16] in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "link.json", "a\\b", "", "."])
+def test_a_manifest_lists_no_file_outside_its_folder(tmp_path, vocabulary, name):
+    folder = saved(tmp_path, vocabulary, 5)
+    secret = folder.parent / "secret"
+    secret.write_text("secret")
+    (folder / "link.json").symlink_to(secret)
+    manifest = json.loads((folder / "MANIFEST.json").read_text())
+    manifest["files"][name] = {"sha256": hashlib.sha256(b"secret").hexdigest(), "bytes": 6}
+    (folder / "MANIFEST.json").write_text(json.dumps(manifest))
+    with pytest.raises(ModelError, match=r"CKPT-HASH.*missing or not a file"):
+        run_directory.open_run(tmp_path)

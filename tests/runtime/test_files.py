@@ -179,6 +179,22 @@ def test_other_errors_come_through(error, tmp_path):
     assert found.value is error
 
 
+def test_what_unpacks_to_any_size_stops_at_the_longest_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "MAX_LINE", 1 << 16)
+    bomb = gzip.compress(b"short\n" + bytes(10 << 20))
+    assert len(bomb) < 20_000
+    (tmp_path / "bomb.gz").write_bytes(bomb)
+    lines = files.read_lines(tmp_path / "bomb.gz")
+    assert next(lines) == "short"
+    with pytest.raises(DataError, match=r"DATA-LINE\] .*bomb\.gz:2: the line has 65536 bytes"):
+        next(lines)
+
+
+def test_files_packed_one_after_another_are_one_file(tmp_path):
+    (tmp_path / "two.gz").write_bytes(gzip.compress(b"one\n") + gzip.compress(b"two\n"))
+    assert list(files.read_lines(tmp_path / "two.gz")) == ["one", "two"]
+
+
 LINES = st.lists(st.text(st.characters(exclude_characters="\n", exclude_categories=["Cs"])))
 
 
