@@ -184,10 +184,20 @@ def test_more_beams_than_there_are_pieces_find_sorted_distinct_hypotheses(engine
         assert len({other.tokens for other in each.alternatives}) == len(scores) > 400
 
 
+class Slow:
+    """A stream whose lines are made when they are read."""
+
+    def __init__(self, lines):
+        self.lines = iter(lines)
+
+    def readline(self, size=-1):
+        return next(self.lines, b"")
+
+
 def test_what_was_read_and_written_is_not_kept():
     """T12: what is held does not grow with the input."""
     lines = 15_000
-    stream = (b"\xff line %d\n" % number for number in range(lines))
+    stream = Slow(b"\xff line %d\n" % number for number in range(lines))
     out = open(os.devnull, "w")  # noqa: SIM115
     tracemalloc.start()
     try:
@@ -240,7 +250,7 @@ def test_what_is_done_is_written_before_more_is_read():
             assert raw.getvalue() == b"line\n" * count
             yield b"line\n"
 
-    assert translate.translate_lines(Echo(1), slow(), out) == 4
+    assert translate.translate_lines(Echo(1), Slow(slow()), out) == 4
 
 
 def test_a_reader_that_leaves_ends_the_command_with_141_and_in_silence(run):
