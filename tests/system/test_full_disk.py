@@ -55,6 +55,8 @@ def on_small_disk(disk, before, pages, command, cache, report):
     from mt.cli import main
     from mt.training import loop
 
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[pages % len(cores)]})  # threads wait for each other
     os.chdir(disk.parent)
     os.environ["MT_CACHE"] = str(cache)
     loop.RETRY_SECONDS = ()
