@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import time
-from pathlib import Path
 
 import pytest
 from tortured_runs import SLOW
@@ -14,18 +12,10 @@ from tortured_runs import SLOW
 from mt.cli import main
 
 
-def held(torture, run):
-    """A training that holds itself after some updates."""
-    torture.whole("short")
-    process = torture.start("short", run, "update:5:stop")
-    while Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "T":
-        time.sleep(0.005)
-    return process
-
-
 def test_a_second_training_is_refused_and_the_first_goes_on(torture):
+    torture.whole("short")
     run = torture.new("locked")
-    first = held(torture, run)
+    first = torture.hold("short", run, 5)
     log = run.with_suffix(".log")
     before = log.read_text()
     assert torture.end("short", run) == 5
@@ -40,8 +30,9 @@ def test_a_second_training_is_refused_and_the_first_goes_on(torture):
 
 
 def test_the_lock_of_a_killed_training_is_free(torture):
+    torture.whole("short")
     run = torture.new("freed")
-    first = held(torture, run)
+    first = torture.hold("short", run, 5)
     os.kill(first.pid, signal.SIGKILL)
     first.join(60)
     assert torture.run("short", run)

@@ -96,10 +96,9 @@ def test_a_run_that_is_held_for_a_while_goes_on(torture, seed):
     """SIGSTOP, and SIGCONT some seconds later."""
     chance = random.Random(seed)
     for name in ("ema", "patience"):
-        seconds, run = torture.whole(name)["seconds"], torture.new(name)
-        process = torture.start(name, run)
-        process.join(chance.uniform(0, seconds))
-        os.kill(process.pid, signal.SIGSTOP)
+        torture.whole(name)
+        run = torture.new(name)
+        process = torture.hold(name, run, chance.randint(1, 12))
         time.sleep(5)  # what is tested is the time itself
         os.kill(process.pid, signal.SIGCONT)
         process.join(120)

@@ -91,6 +91,13 @@ class Torture:
         process.start()
         return process
 
+    def hold(self, name, run, step):
+        """The process of an attempt that holds itself before an update."""
+        process = self.start(name, run, f"update:{step}:stop")
+        while Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "T":
+            time.sleep(0.005)
+        return process
+
     def wait_for_handlers(self, process, run):
         """Wait until an attempt handles signals."""
         while process.is_alive() and not run.with_suffix(".ready").exists():
