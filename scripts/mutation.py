@@ -111,7 +111,7 @@ SABOTAGES = [
         (
             (
                 "mt/runtime/files.py",
-                "in enumerate(stream, start=1)",
+                'in enumerate(iter(partial(stream.readline, MAX_LINE), b""), start=1)',
                 'in enumerate((x.encode("utf-8", "surrogateescape") for x in stream.read().decode('
                 '"utf-8", "surrogateescape").splitlines(True)), start=1)',
             ),
