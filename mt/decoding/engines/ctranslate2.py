@@ -40,7 +40,7 @@ SEARCH = TypeAdapter[SearchConfig](Annotated[SearchConfig, Plugin("search")])
 
 
 class Settings(JsonObject):
-    """`config.json`, of which CTranslate2 reads these keys; mt always writes the same names."""
+    """`config.json`: the keys that CTranslate2 reads; mt always writes the same names."""
 
     add_source_bos: bool
     add_source_eos: bool
@@ -120,9 +120,8 @@ def open(path: Path, options: EngineOptions) -> Engine:
 
 def _check_files(path: Path, metadata: dict[str, Any]) -> None:
     """Raise a ModelError when a file of CTranslate2 is not as it was written."""
-    _read_json(
-        path / SETTINGS_FILE, Settings
-    )  # CTranslate2 reads it again, and would hang on a pipe
+    # CTranslate2 reads it again, and would hang on a pipe.
+    _read_json(path / SETTINGS_FILE, Settings)
     for name, digest in {WEIGHTS: metadata["sha256"], **metadata.get("files", {})}.items():
         model_files.check_file(path / name, "CT2-DAMAGED", EXPORT_AGAIN)
         if files.sha256(path / name) != digest:
