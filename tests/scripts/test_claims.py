@@ -323,6 +323,7 @@ def test_the_command_line_says_what_there_is(claims, tmp_path, capsys):
     assert claims("page").names().keys() == set(LETTERS)
 
 
+@pytest.mark.slow
 def test_a_claim_trains_and_goes_on_after_a_kill(claims, tmp_path, python):
     """The demo's Transformer at its smallest: killed in training, then measured to its end."""
     recipes, training = claims("recipes"), claims("training")

@@ -13,6 +13,8 @@ from fork_server import client_script
 from mt.config import plugins, recipe, validation, yaml_reader
 
 ROOT = Path(__file__).parents[2]
+LONG_PAGES = {"compression", "distillation", "export", "multilingual"}
+"""Pages whose commands train for long; what they show has tests of its own."""
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 NOUNS = ["house:Haus", "tree:Baum", "river:Fluss", "bridge:Brücke", "market:Markt", "garden:Garten"]
 ADJECTIVES = ["small:klein", "old:alt", "green:grün", "quiet:still", "new:neu"]
@@ -140,7 +142,11 @@ def test_there_is_an_example_for_each_folder(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "page",
-    [p for p in PAGES if commands(p) and "zh" not in p.name],
+    [
+        pytest.param(p, marks=pytest.mark.slow) if p.stem in LONG_PAGES else p
+        for p in PAGES
+        if commands(p) and "zh" not in p.name
+    ],
     ids=lambda page: str(page.relative_to(ROOT)),
 )
 def test_the_commands_of_a_page_run_in_their_order(folder, page):
