@@ -1,4 +1,4 @@
-"""Do the tests notice when what they guard is broken? Ten sabotages, one at a time.
+"""Do the tests notice when what they guard is broken? Eleven sabotages, one at a time.
 
 Each is a small edit of a copy of the tree, which the named tests must refuse. The exit code is 1
 when one is not noticed, when an edit no longer fits the code, or when the tests fail without it.
