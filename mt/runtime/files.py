@@ -367,7 +367,7 @@ class LineReader:
 
 
 MAX_LINE = 64 << 20
-"""Bytes of a line that is none of a text, but of a file that unpacks to any size."""
+"""Bytes from which on a line is refused: a compressed file can unpack to any size."""
 
 
 def decode_lines(
