@@ -61,6 +61,9 @@ COMMANDS = (
 )  # fmt: skip
 """Files in `commands/`, in the order of the help."""
 
+GROUPS = {"data": "Find, download, clean and describe corpora."}
+"""Commands of two words, by the first: `mt data get` is `commands/data_get.py`."""
+
 app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -91,11 +94,29 @@ def _show_version_or_help(
         print_lines([context.get_help()])
 
 
-for _name in COMMANDS:
-    _module = importlib.import_module(f"mt.cli.commands.{_name}")
-    _about = (_module.__doc__ or "").partition(": ")[2].strip()
-    _about = _about[:1].upper() + _about[1:]
-    app.command(_name.replace("_", "-"), short_help=_about)(_module.command)
+def _group(name: str) -> typer.Typer:
+    """Add a group of commands to the app."""
+    group = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
+    app.add_typer(group, name=name, help=GROUPS[name])
+    return group
+
+
+def _add_commands() -> None:
+    groups: dict[str, typer.Typer] = {}
+    for name in COMMANDS:
+        module = importlib.import_module(f"mt.cli.commands.{name}")
+        about = (module.__doc__ or "").partition(": ")[2].strip()
+        about = about[:1].upper() + about[1:]
+        first, _, rest = name.partition("_")
+        if first in GROUPS:
+            if first not in groups:
+                groups[first] = _group(first)
+            groups[first].command(rest.replace("_", "-"), short_help=about)(module.command)
+        else:
+            app.command(name.replace("_", "-"), short_help=about)(module.command)
+
+
+_add_commands()
 
 
 def _version() -> str:
