@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import sys
 from collections.abc import Iterator, Sequence
@@ -50,6 +51,22 @@ def packed_linear(x: Tensor, weight: Tensor, bias: Tensor | None, activation: st
         return product
     product = F.linear(x, weight, bias)
     return F.relu(product) if activation == "relu" else product
+
+
+def gnu_openmp() -> Any:
+    """Return the library in which torch finds GNU OpenMP; None if it uses another OpenMP.
+
+    Other packages bring copies of their own, whose threads are none of torch's.
+    """
+    try:
+        library = ctypes.CDLL(torch._C.__file__)
+        library.GOMP_parallel.argtypes = [
+            ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint,
+        ]  # fmt: skip
+        library.GOMP_parallel.restype = None
+    except (OSError, AttributeError):
+        return None
+    return library
 
 
 def muon(

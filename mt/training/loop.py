@@ -27,6 +27,7 @@ from mt.data.bucketing import PairIndices
 from mt.errors import MachineError, Stopped
 from mt.interfaces import Batch, Cursor, Objective
 from mt.runtime import distributed
+from mt.runtime.cpu_contention import CpuContention
 from mt.runtime.distributed import SINGLE, World
 from mt.runtime.lock import lock
 from mt.runtime.signals import stop_requests
@@ -77,12 +78,14 @@ def train(
         run.tracing = trace
         run.trace = TraceWriter(folder, state.step, report) if trace and world.is_main else None
         run.started = time.monotonic() - state.seconds
-        for micro_batches, after in run.data.updates(state.cursor):
-            state = run_due_tasks(run, state)
-            if stop_reason(run, state):
-                break
-            state = train_update(run, micro_batches, state, after)
-        finish_run(run, run_due_tasks(run, state))
+        threads = run.resolved["threads"] if run.device.type == "cpu" else 1
+        with contextlib.closing(CpuContention(threads, report.log)):
+            for micro_batches, after in run.data.updates(state.cursor):
+                state = run_due_tasks(run, state)
+                if stop_reason(run, state):
+                    break
+                state = train_update(run, micro_batches, state, after)
+            finish_run(run, run_due_tasks(run, state))
 
 
 def train_update(

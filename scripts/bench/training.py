@@ -3,6 +3,8 @@
     python scripts/bench/training.py configs/demo.yaml --updates 8 --rounds 5
     python scripts/bench/training.py --peers all --data FOLDER --rounds 3
 
+    python scripts/bench/training.py --busy 2 --updates 60
+
 Without `--peers`: in this process, the model of the recipe, dropout wherever torch's has it
 (attention weights, feed-forward, residuals, embeddings), the same micro-batches in the same order.
 
@@ -13,12 +15,19 @@ out. All train on the same pieces with the same sizes (`peers/`). A toolkit that
 or run is left out, and the reason is printed. The first round tries each precision that a toolkit
 has on a CPU, the later ones continue with the faster.
 
+With `--busy N`, N other processes compute all the time, and mt is timed without and with the watch
+that lets its threads sleep beside them (`mt/runtime/cpu_contention.py`).
+
 The speed is in target tokens a second without padding. Standard output is Markdown.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import subprocess
+import sys
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -35,6 +44,7 @@ from mt.config import recipe
 from mt.data.prepare import prepare
 from mt.interfaces import Batch
 from mt.runtime import device
+from mt.runtime.cpu_contention import CpuContention
 from mt.training.autotune import MAX_CPU_TOKENS
 
 # --------------------------------------------------------------------------- in this process
@@ -64,10 +74,18 @@ def compare_here(given: argparse.Namespace) -> None:
         for batches in some:
             update(batches)
 
+    def train_watched(update: Any, some: list[list[Batch]]) -> None:
+        with contextlib.closing(CpuContention(threads, lambda line: None)):
+            train(update, some)
+
     for side in sides.values():
         train(side, updates[:1])
     timed = {name: partial(train, side, updates) for name, side in sides.items()}
-    seconds = harness.time_in_turn(timed, given.rounds, warm_up=0)
+    watched = {f"{name}, watched": side for name, side in sides.items() if name.startswith("mt")}
+    if given.busy is not None:
+        timed |= {name: partial(train_watched, side, updates) for name, side in watched.items()}
+    with busy_processes(given.busy or 0):
+        seconds = harness.time_in_turn(timed, given.rounds, warm_up=0)
     speeds = {name: [tokens / each for each in values] for name, values in seconds.items()}
     first = next(iter(speeds.values()))
     rows = [
@@ -78,6 +96,18 @@ def compare_here(given: argparse.Namespace) -> None:
           f"{tokens / len(updates):.0f} target tokens an update\n")  # fmt: skip
     head = "side | target tokens/s, median | lowest to highest | ratio to plain, median"
     print(harness.table(head, rows))
+
+
+@contextlib.contextmanager
+def busy_processes(count: int) -> Iterator[None]:
+    """Let so many other processes compute."""
+    command = [sys.executable, "-c", "while True: sum(range(1000))"]
+    with contextlib.ExitStack() as stack:
+        for _ in range(count):
+            process = subprocess.Popen(command)
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+        yield
 
 
 # --------------------------------------------------------------------- beside other toolkits
@@ -194,6 +224,7 @@ def main() -> int:
     parser = harness.make_parser(__doc__, recipe=True)
     parser.add_argument("--updates", type=int, default=8, help="measured updates a round")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--busy", type=int, metavar="N", help="beside N busy processes")
     apart = parser.add_argument_group("beside other toolkits")
     apart.add_argument("--peers", metavar="all|NAME,NAME", help=", ".join(peers.load()))
     apart.add_argument("--install", action="store_true", help="only install them")
