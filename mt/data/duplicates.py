@@ -30,7 +30,11 @@ def hash_texts(texts: Iterable[str]) -> Hashes:
 
     Two of 100,000,000 different texts have the same one with a probability of 0.03 %.
     """
-    return np.fromiter(map(xxhash.xxh3_64_intdigest, texts), np.uint64)
+    return np.fromiter(map(_hash, texts), np.uint64)
+
+
+def _hash(text: str) -> int:
+    return xxhash.xxh3_64_intdigest(text.encode("utf-8", "surrogatepass"))
 
 
 class HashSet:

@@ -13,7 +13,7 @@ from mt.config.schema import FilterConfig
 from mt.data.cleaning import Context, EachSide, Filter
 
 _CONTROL = re.compile(
-    "[\x00-\x08\x0a-\x1f\x7f-\x9f\u202d\u202e\ue000-\uf8ff\ufffd-\uffff\U000f0000-\U0010ffff]"
+    "[\x00-\x08\x0a-\x1f\x7f-\x9f\u202d\u202e\ud800-\uf8ff\ufffd-\uffff\U000f0000-\U0010ffff]"
 )
 
 
