@@ -118,6 +118,7 @@ def _expand_default_rules(value: Any) -> Any:
 
 Rules = Annotated[
     tuple[Filter, ...],
+    Field(strict=False),
     BeforeValidator(
         _expand_default_rules,
         json_schema_input_type=Literal["default"] | list[Literal["default"] | Filter],
@@ -140,7 +141,7 @@ class DataConfig(Section):
     """Most pieces of a side, end included; longer pairs are dropped, longer input is split."""
     drop_overlap: bool = True
     """Drop training pairs identical to a validation or test pair."""
-    clean: Rules = Field((), strict=False)
+    clean: Rules = ()
     """Rules that drop bad training pairs, or `default`: see docs/cleaning.md. By default none."""
     temperature: float = Field(1.0, ge=1, le=MAX_FACTOR)
     """How often a corpus of n among N pairs is drawn from: as n/N to the power of 1 / this. At 1

@@ -81,7 +81,9 @@ class EachSide:
 
     def check(self, sources: Texts, targets: Texts) -> list[Value | None]:
         """Return the value of the source that fails, else that of the target."""
-        values = [None] * len(sources) if self.source is None else [*map(self.source, sources)]
+        values: list[Value | None] = [None] * len(sources)
+        if self.source is not None:
+            values = [*map(self.source, sources)]
         if self.target is None:
             return values
         others = map(self.target, targets)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 Hashes = NDArray[np.uint64]
 
 _NOISE = regex.compile(r"[\p{P}\p{S}\p{Z}\p{C}]+")
+_ASCII_NOISE = bytes(code for code in range(128) if not chr(code).isalnum())
 
 
 def normal_form(text: str) -> str:
@@ -22,6 +23,8 @@ def normal_form(text: str) -> str:
 
     A text of nothing else is its own normal form.
     """
+    if text.isascii():
+        return text.lower().encode().translate(None, _ASCII_NOISE).decode() or text
     return _NOISE.sub("", unicodedata.normalize("NFKC", text).casefold()) or text
 
 

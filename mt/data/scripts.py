@@ -19,8 +19,9 @@ _PARTS = {
 }
 """Codes of several scripts, or of a variant of one, by the scripts of Unicode's characters."""
 
-OTHER = regex.compile(r"[\p{P}\p{S}\p{Z}\p{C}\p{N}]+")
+_OTHER = regex.compile(r"[\p{P}\p{S}\p{Z}\p{C}\p{N}]+")
 """What is neither a letter nor a mark on one."""
+_ASCII_OTHER = bytes(code for code in range(128) if not chr(code).isalpha())
 
 
 def plain_language(code: str) -> str | None:
@@ -53,11 +54,17 @@ def letters_of(script: str) -> regex.Pattern[str] | None:
         return None
 
 
+def count_letters(text: str) -> int:
+    """Count the letters of a text, of any script, and the marks on them."""
+    if text.isascii():
+        return len(text.encode().translate(None, _ASCII_OTHER))
+    return len(_OTHER.sub("", text))
+
+
 def script_share(text: str, letters: regex.Pattern[str]) -> float:
     """Return which share of the letters of a text matches `letters`; 1 without any letter."""
     rest = letters.sub("", text)
-    own = len(text) - len(rest)
-    other = len(OTHER.sub("", rest))
+    own, other = len(text) - len(rest), count_letters(rest)
     return own / (own + other) if other else 1.0
 
 

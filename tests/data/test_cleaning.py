@@ -36,7 +36,7 @@ def split(pairs):
 DIRT = {
     "copies": [("This is it here.", "This is it here.")],
     "length": [("word " * 160, "wort " * 160)],
-    "markup": [("a <br> b", "a <br> b")],
+    "markup": [("a <br> b", "c <br> d")],
     "numbers": [("In 1984.", "In 1948."), ("17 km to go", "noch 71 km")],
     "duplicates": [GOOD[0], (GOOD[1][0].upper(), GOOD[1][1])],
     "empty": [("", "x"), ("x", " "), (None, "x")],

@@ -14,7 +14,7 @@ from pydantic import Field
 from mt.config.schema import FilterConfig
 from mt.config.section import MAX_LENGTH
 from mt.data.cleaning import Context, EachSide, Filter
-from mt.data.scripts import OTHER
+from mt.data.scripts import count_letters
 
 
 class Config(FilterConfig):
@@ -38,5 +38,5 @@ def build(config: Config, context: Context) -> Filter:
 def _judge(config: Config, text: str) -> float | None:
     if text.isalpha() or len(text) <= config.spared:
         return None
-    letters, characters = len(OTHER.sub("", text)), len("".join(text.split()))
+    letters, characters = count_letters(text), len("".join(text.split()))
     return None if letters >= config.least * characters else round(letters / characters, 3)

@@ -18,7 +18,7 @@ from pydantic import Field
 from mt.config.schema import FilterConfig
 from mt.config.section import MAX_LENGTH, InputFile
 from mt.data.cleaning import Context, EachSide, Filter, Judge
-from mt.data.scripts import OTHER, plain_language
+from mt.data.scripts import count_letters, plain_language
 from mt.errors import DataError, MachineError
 from mt.runtime import files
 
@@ -61,7 +61,7 @@ def build(config: Config, context: Context) -> Filter:
 
 
 def _judge(config: Config, identify: Identify, expected: str, text: str) -> str | None:
-    if len(text) < config.spared or len(OTHER.sub("", text)) < config.spared:
+    if len(text) < config.spared or count_letters(text) < config.spared:
         return None
     best, probability = identify(text, expected)
     return None if best == expected or probability >= config.least else best

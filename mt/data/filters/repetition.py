@@ -43,7 +43,7 @@ def _judge(config: Config, pattern: re.Pattern[str], text: str) -> str | None:
     if len(text) < config.shortest * config.times:
         return None
     words = text.split()
-    if len(words) > len(text) // 20 and len(words) - len(set(words)) < config.times - 2:
+    if len(text) < 12 * len(words) and len(words) - len(set(words)) < config.times - 2:
         return None
     found = pattern.search(text)
     return found[1] if found else None
