@@ -111,9 +111,7 @@ def _expand_default_rules(value: Any) -> Any:
     value = [value] if value == "default" else value
     if not isinstance(value, (list, tuple)):
         return value
-    return [
-        rule for each in value for rule in (DEFAULT_RULES if each == "default" else (each,))
-    ]
+    return [rule for each in value for rule in (DEFAULT_RULES if each == "default" else (each,))]
 
 
 Rules = Annotated[

@@ -119,7 +119,7 @@ class CorpusBuilder:
         self.reasons = tuple(dict.fromkeys((*REASONS, *(r.label for r in recipe.data.clean))))
         """Why training pairs may be dropped."""
         self.cleaned = [Counter[str]() for _ in self.train]
-        """Pairs that the rules of `data.clean` drop from each training corpus, in all and by rule."""
+        """Pairs that `data.clean` drops from each training corpus, in all and by rule."""
         self.monolingual = any(source.config.side is not None for source in self.train)
         self.work = files.make_folder(folder / "work")
         self.spool = Spool(self.work / "chunks.jsonl")

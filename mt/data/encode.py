@@ -32,9 +32,7 @@ HeldOut = dict[str, set[str]]
 the normalised texts that monolingual corpora must not have, when there are such corpora."""
 
 
-def no_pairs_error(
-    where: str, counts: Counter[str], reasons: Sequence[str] = REASONS
-) -> DataError:
+def no_pairs_error(where: str, counts: Counter[str], reasons: Sequence[str] = REASONS) -> DataError:
     """The error of a corpus whose pairs were all dropped, most of them for one reason."""
     worst = max(reasons, key=lambda reason: counts[reason])
     what = f"none of {counts['pairs']} pairs is left; {counts[worst]} dropped as {worst}"

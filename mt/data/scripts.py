@@ -28,7 +28,7 @@ def plain_language(code: str) -> str | None:
     """Return the shortest code of a language without its script or region; None: no language."""
     try:
         language = langcodes.Language.get(code).language
-    except langcodes.LanguageTagError:
+    except ValueError:  # it is no tag
         return None
     return language if language in LIKELY_SUBTAGS else None
 

@@ -185,8 +185,8 @@ KINDS = {
 
 def sound_pairs(split: str, size: int) -> Iterator[Texts]:
     """Yield pairs of the demo source, no two of which have the same target."""
-    from mt.config.schema import Languages
     from mt.config.plugins import plugin
+    from mt.config.schema import Languages
     from mt.data.duplicates import hash_texts, normal_form
 
     source = plugin("sources", "demo")
@@ -247,6 +247,7 @@ class Cleaned(NamedTuple):
 
 def clean(folder: Path, train: list[tuple[str, str]], rules: object, processes: int) -> Cleaned:
     """Clean corpora by the command."""
+
     def text(names: Sequence[object]) -> dict[str, str]:
         return {"kind": "text", "source": str(names[0]), "target": str(names[1])}
 
@@ -282,7 +283,9 @@ def report_planted(planted: dict[int, str], dropped: dict[int, str]) -> int:
     for name, kind in KINDS.items():
         rules = Counter(dropped.get(line) for line in planted if planted[line] == name)
         own, total = rules[kind.rule], rules.total()
-        others = ", ".join(f"{rule or 'kept'} {n}" for rule, n in rules.items() if rule != kind.rule)
+        others = ", ".join(
+            f"{rule or 'kept'} {n}" for rule, n in rules.items() if rule != kind.rule
+        )
         rows.append((name, kind.rule, total, own, others))
         missed += total - own
     print(harness.table("kind of dirt | rule | planted | found by it | otherwise", rows) + "\n")
@@ -293,7 +296,9 @@ def report_planted(planted: dict[int, str], dropped: dict[int, str]) -> int:
 
 
 def measure_planted(folder: Path, given: argparse.Namespace) -> bool:
-    harness.say(f"writing {given.pairs:,} pairs, {given.each} of each of {len(KINDS)} kinds of dirt")
+    harness.say(
+        f"writing {given.pairs:,} pairs, {given.each} of each of {len(KINDS)} kinds of dirt"
+    )
     planted = plant(folder, given.pairs, given.each)
     train = [tuple(str(folder / f"train.{side}") for side in SIDES)]
     sets = {"every rule": EVERYTHING, "the default rules": "default",

@@ -12,7 +12,8 @@ from mt.config.plugins import plugin, plugins
 PAIRS = [
     ("This is a house.", "Das ist ein Haus."), ("This is a house.", "This is a house."),
     ("See https://a.example and {0}, 17 km, $5.", "Siehe dort, 71 km, 5 €."), ("x", "y" * 90),
-    ("Дом", "Haus"), ("a <br> b\x07", "schÃ¶n"), ("1 2 3 4 5 6 7 8", "9"), ("a. b. c. d. e. f.", "a"),
+    ("Дом", "Haus"), ("a <br> b\x07", "schÃ¶n"), ("1 2 3 4 5 6 7 8", "9"),
+    ("a. b. c. d. e. f.", "a"),
     ("word " * 200, "wort"), ("no way " * 9, "nein"), ("This is a house.", "Das ist ein Haus."),
     ("The children play in the garden.", "Les enfants jouent dans le jardin."),
 ]  # fmt: skip

@@ -49,7 +49,11 @@ DIRT = {
 def test_the_first_rule_that_finds_something_is_the_reason():
     cleaner = Cleaner(rules("numbers", "markup", "copies"), ENGLISH_GERMAN)
     pairs = [("<b> 17 this and that", "<b> 71"), ("<b> this that", "<b> this that"), GOOD[0]]
-    assert cleaner.check(*split(pairs)) == [Finding("numbers", "17"), Finding("markup", "<b>"), None]
+    assert cleaner.check(*split(pairs)) == [
+        Finding("numbers", "17"),
+        Finding("markup", "<b>"),
+        None,
+    ]
 
 
 def test_a_report_has_the_findings_of_all_rules():
@@ -130,7 +134,7 @@ def test_a_sample_is_spread_and_bounded():
     assert spread_sample(range(10), 20) == list(range(10))
     sample = spread_sample(range(1000), 100)
     assert 50 <= len(sample) <= 100
-    assert len(set(b - a for a, b in itertools.pairwise(sample))) == 1
+    assert len({b - a for a, b in itertools.pairwise(sample)}) == 1
     assert sample[-1] >= 900
 
 
@@ -140,7 +144,9 @@ def test_a_sample_is_spread_and_bounded():
 def test_preparing_drops_and_counts_by_rule(folder):
     bad = [pair for pairs in DIRT.values() for pair in pairs if None not in pair]
     write_pairs(folder, "dirty", [*GOOD, *bad])
-    made = recipe_of(folder, train=("dirty",), clean=[{"kind": kind} for kind in DIRT if kind != "empty"])
+    made = recipe_of(
+        folder, train=("dirty",), clean=[{"kind": kind} for kind in DIRT if kind != "empty"]
+    )
     prepared, lines = told_by(made)
     corpus = prepared.report["corpora"]["train.0"]
     assert (corpus["pairs"], corpus["kept"]) == (len(GOOD) + len(bad), len(GOOD))
@@ -163,7 +169,7 @@ def test_without_rules_the_cache_is_that_of_before(folder):
 
 def test_processes_do_not_change_what_is_kept(folder):
     write_pairs(folder, "dirty", [(a or "", b) for a, b in dirty(6500)])
-    made = {"train": ("dirty",), "size": 360, "clean": "default"}
+    made = {"train": ("dirty",), "size": 370, "clean": "default"}
     one = quietly(recipe_of(folder, processes=1, **made))
     shutil.rmtree(folder.parent / "cache")
     three = quietly(recipe_of(folder, processes=3, **made))
@@ -174,7 +180,11 @@ def test_processes_do_not_change_what_is_kept(folder):
 def test_a_corpus_that_a_rule_empties_is_an_error_that_names_it(folder):
     write_pairs(folder, "bad", DIRT["numbers"] + DIRT["markup"])
     with pytest.raises(DataError, match="none of 3 pairs is left; 2 dropped as numbers") as error:
-        quietly(recipe_of(folder, train=("train", "bad"), clean=[{"kind": "numbers"}, {"kind": "markup"}]))
+        quietly(
+            recipe_of(
+                folder, train=("train", "bad"), clean=[{"kind": "numbers"}, {"kind": "markup"}]
+            )
+        )
     assert "data.train.1" in str(error.value)
     assert "data.clean" in error.value.advice
     assert not [name for name in cached(folder) if not name.endswith(".lock")]

@@ -65,9 +65,7 @@ class _Words:
 
     def encode(self, texts: Sequence[str]) -> tuple[NDArray[np.uint32], Ids]:
         """Return the ids of texts end to end, each ending in `</s>`, and offsets."""
-        rows = [
-            [*(self.ids[w] for w in self.split(text) if w in self.ids), END] for text in texts
-        ]
+        rows = [[*(self.ids[w] for w in self.split(text) if w in self.ids), END] for text in texts]
         tokens = np.array([number for row in rows for number in row], np.uint32)
         return tokens, np.cumsum([0, *map(len, rows)], dtype=np.int64)
 
@@ -94,8 +92,8 @@ class _Direction:
         gains = np.log((1 - CHANCE) * given / alone + CHANCE)
         counts = pairs.target_lengths - 1
         pair = np.repeat(np.arange(len(pairs)), counts)
-        sums: NDArray[np.float64] = np.bincount(pair, gains, len(pairs))
-        return sums / np.maximum(counts, 1)
+        means: NDArray[np.float64] = np.bincount(pair, gains, len(pairs)) / np.maximum(counts, 1)
+        return means
 
 
 class _Alignment:

@@ -1,6 +1,7 @@
 """Targets that repeat their source, but for case, spaces and punctuation.
 
-mozilla/translations drops identical sides; OpusFilter's `SimilarityFilter` those alike by 0.9.
+OpusFilter's `SimilarityFilter` drops sides alike by 0.9, its `LongestCommonSubstringFilter` those
+of which the shorter one is by 0.9 in the longer one.
 """
 
 from __future__ import annotations

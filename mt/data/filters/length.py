@@ -1,7 +1,7 @@
 """Too short or too long: the words of each side.
 
-The upper bound is that of mozilla/translations (`max_length` 150 words in its
-`configs/default.filters.json`); OpusFilter's `LengthFilter` begins at 1 to 100.
+The upper bound is that of mozilla/translations (`max_length` of 150 words in its
+`default.filters.json`); OpusFilter's `LengthFilter` begins at 1 to 100.
 """
 
 from __future__ import annotations

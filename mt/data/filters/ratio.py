@@ -33,8 +33,10 @@ class Config(FilterConfig):
 
 def build(config: Config, context: Context) -> Filter:
     """Return the filter."""
-    counts = [count_words if writes_spaces(c) else count_word_lengths for c in context.languages]
-    return EachPair(partial(_judge, *counts, config))
+    source, target = (
+        count_words if writes_spaces(code) else count_word_lengths for code in context.languages
+    )
+    return EachPair(partial(_judge, source, target, config))
 
 
 def _judge(

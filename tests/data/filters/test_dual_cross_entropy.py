@@ -36,7 +36,12 @@ def test_all_are_kept_at_1(tmp_path):
     ],
 )
 def test_scores_of_other_pairs_are_refused(tmp_path, forward, backward, pairs, message):
-    with pytest.raises(DataError, match=message):
-        rule = build("dual_cross_entropy", **scores(tmp_path, forward, backward))
+    settings = scores(tmp_path, forward, backward)
+
+    def use():
+        rule = build("dual_cross_entropy", **settings)
         rule.check(["a"] * pairs, ["b"] * pairs)
         rule.finish()
+
+    with pytest.raises(DataError, match=message):
+        use()

@@ -35,14 +35,13 @@ def test_without_any_it_says_so_and_keeps_all():
 @pytest.mark.parametrize(("name", "leaked"), [("enzh", 262), ("zhen", 206)])
 def test_the_leaked_test_pairs_of_msctd_are_found(shared_data, name, leaked):
     """Exactly those that a plain set of pairs finds."""
-    archive = tarfile.open(shared_data / "msctd-en-zh.tar.xz")
 
-    def pairs(part):
+    def pairs(archive, part):
         files = (archive.extractfile(f"msctd-en-zh/{name}.{part}.{code}") for code in ("en", "zh"))
         return list(zip(*(file.read().decode().split("\n")[:-1] for file in files), strict=True))
 
-    with archive:
-        train, test = pairs("train"), pairs("test")
+    with tarfile.open(shared_data / "msctd-en-zh.tar.xz") as archive:
+        train, test = pairs(archive, "train"), pairs(archive, "test")
     values = check("overlap", *train, held_out=test, form="exact", source="en", target="zh")
     found = {pair for pair, value in zip(train, values, strict=True) if value is not None}
     assert found == set(train) & set(test)
