@@ -258,7 +258,7 @@ def clean(folder: Path, train: list[tuple[str, str]], rules: object, processes: 
             "train": [text(each) for each in train], "valid": text(held_out[0]),
             "test": {"test": text(held_out[1])}, "clean": rules, "processes": processes,
         },
-        "training": {"max_steps": 1},
+        "training": {"max_steps": 10_000},
     }  # fmt: skip
     with tempfile.TemporaryDirectory(dir=folder) as out:
         path, dropped = Path(out) / "recipe.yaml", Path(out) / "dropped.tsv"

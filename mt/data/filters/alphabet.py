@@ -23,7 +23,7 @@ class Config(FilterConfig):
     kind: Literal["alphabet"] = "alphabet"
     least: float = Field(0.5, ge=0, le=1)
     """Least share of letters, of any script, among the characters that are no spaces."""
-    spared: int = Field(8, ge=0, le=MAX_LENGTH)
+    spared: int = Field(12, ge=0, le=MAX_LENGTH)
     """A side of at most so many characters is kept, such as `At 5:30.`."""
 
     compares_sides: ClassVar[bool] = False

@@ -25,6 +25,7 @@ _GROUPS = {
 }
 _CURRENCY = re.compile("|".join(f"({pattern})" for pattern in _GROUPS.values()))
 _NAMES = tuple(_GROUPS)
+_SIGNS = re.compile(r"[$€£¥￥円₹₽₩]|zł|[A-Z]{3}")
 
 
 class Config(FilterConfig):
@@ -39,6 +40,8 @@ def build(config: Config, context: Context) -> Filter:
 
 
 def _judge(source: str, target: str) -> str | None:
+    if not _SIGNS.search(source):  # decides nearly all pairs at once
+        return None
     a = _currencies(source)
     if not a:
         return None

@@ -27,7 +27,7 @@ class Config(FilterConfig):
     most: float = Field(3.0, ge=1, le=1000)
     """Most words of one side for each word of the other; in languages without spaces two
     characters are a word."""
-    spared: int = Field(6, ge=0, le=MAX_LENGTH)
+    spared: int = Field(8, ge=0, le=MAX_LENGTH)
     """Pairs whose longer side has at most so many words are kept whatever their ratio."""
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from functools import partial
+from itertools import pairwise
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -39,11 +40,13 @@ def build(config: Config, context: Context) -> Filter:
 
 
 def _judge(config: Config, pattern: re.Pattern[str], text: str) -> str | None:
-    # Each repetition takes a piece away from what differs: nearly all lines are decided here.
+    # A repetition has the same pairs of words again: nearly all lines are decided here.
     if len(text) < config.shortest * config.times:
         return None
     words = text.split()
-    if len(text) < 12 * len(words) and len(words) - len(set(words)) < config.times - 2:
-        return None
+    if len(text) < 12 * len(words):  # else it has no spaces
+        neighbours = list(pairwise(words))
+        if len(neighbours) - len(set(neighbours)) < config.times - 3:
+            return None
     found = pattern.search(text)
     return found[1] if found else None

@@ -13,7 +13,7 @@ def test_the_value_is_the_ratio_of_words_whichever_side_is_longer():
 
 
 def test_short_pairs_are_spared():
-    assert check("ratio", (words(1), words(6)), (words(1), words(7))) == [None, 7.0]
+    assert check("ratio", (words(1), words(8)), (words(1), words(9))) == [None, 9.0]
     assert check("ratio", (words(1), words(6)), spared=5) == [6.0]
 
 
