@@ -24,6 +24,7 @@ from mt.errors import ModelError
 
 FOLDERS = {
     "sources": "data/sources",
+    "filters": "data/filters",
     "models": "models",
     "objectives": "training/objectives",
     "optimizers": "training/optimizers",
@@ -33,7 +34,7 @@ FOLDERS = {
 }
 """Where in `mt/` the plug-ins of each section lie, one file a kind."""
 
-FOR_TRAINING = ("sources", "objectives", "optimizers")
+FOR_TRAINING = ("sources", "filters", "objectives", "optimizers")
 """Sections that a model is opened without: their dotted kinds need not be imported for that."""
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from mt.config.plugins import Plugin
 from mt.config.section import (
@@ -60,6 +60,70 @@ class SourceConfig(Variant):
 Source = Annotated[SourceConfig, Plugin("sources")]
 
 
+class FilterConfig(Variant):
+    """What every rule of `data.clean` has."""
+
+    name: str | None = Field(None, pattern=r"^[a-z][a-z0-9_]{0,30}$")
+    """Its name in reports; its kind when left out. Two rules of one kind need different ones."""
+
+    order: ClassVar[Literal["any", "kept", "all"]] = "any"
+    """Which pairs it must see. `any`: each by itself, in any process; `kept`: in their order those
+    that no other rule drops; `all`: every pair, in order."""
+    learns: ClassVar[bool] = False
+    """Whether it learns from a sample of the pairs first."""
+    compares_sides: ClassVar[bool] = True
+    """Whether it compares the two sides, which text of one language does not have."""
+    needs_held_out: ClassVar[bool] = False
+    """Whether it needs the validation and test pairs."""
+
+    @property
+    def label(self) -> str:
+        """Its name in reports."""
+        return self.name or self.kind.rpartition(".")[2]
+
+
+Filter = Annotated[FilterConfig, Plugin("filters")]
+
+DEFAULT_RULES: tuple[dict[str, Any], ...] = (
+    {"kind": "control_characters"},
+    {"kind": "length"},
+    {"kind": "long_words"},
+    {"kind": "ratio"},
+    {"kind": "alphabet"},
+    {"kind": "script"},
+    {"kind": "copies"},
+    {"kind": "markup"},
+    {"kind": "placeholders"},
+    {"kind": "urls"},
+    {"kind": "numbers"},
+    {"kind": "currency"},
+    {"kind": "punctuation"},
+    {"kind": "repetition"},
+    {"kind": "overlap"},
+    {"kind": "duplicates"},
+)
+"""The rules of `clean: default`. Of 1,000 sound pairs they drop at most one
+(`scripts/bench/cleaning.py`), and none needs a package that mt does not install."""
+
+
+def _expand_default_rules(value: Any) -> Any:
+    """Replace `default`, alone or in a list of rules, by the default rules."""
+    value = [value] if value == "default" else value
+    if not isinstance(value, (list, tuple)):
+        return value
+    return [rule for each in value for rule in (DEFAULT_RULES if each == "default" else (each,))]
+
+
+Rules = Annotated[
+    tuple[Filter, ...],
+    Field(strict=False),
+    BeforeValidator(
+        _expand_default_rules,
+        json_schema_input_type=Literal["default"] | list[Literal["default"] | Filter],
+    ),
+]
+
+
 class DataConfig(Section):
     """The corpora."""
 
@@ -75,6 +139,8 @@ class DataConfig(Section):
     """Most pieces of a side, end included; longer pairs are dropped, longer input is split."""
     drop_overlap: bool = True
     """Drop training pairs identical to a validation or test pair."""
+    clean: Rules = ()
+    """Rules that drop bad training pairs, or `default`: see docs/cleaning.md. By default none."""
     temperature: float = Field(1.0, ge=1, le=MAX_FACTOR)
     """How often a corpus of n among N pairs is drawn from: as n/N to the power of 1 / this. At 1
     each pair once an epoch; above, small corpora more often, large ones less."""
@@ -90,6 +156,19 @@ class DataConfig(Section):
         if isinstance(value, int) and not 1 <= value <= MAX_PROCESSES:
             raise ValueError(f"should be auto or 1 to {MAX_PROCESSES}, got {value}")
         return value
+
+    @model_validator(mode="after")
+    def _rules_fit(self) -> DataConfig:
+        labels = [rule.label for rule in self.clean]
+        for rule in self.clean:
+            if labels.count(rule.label) > 1:
+                raise ValueError(f"clean: several rules are named {rule.label}; set their name")
+            if self.streaming and (rule.learns or rule.order != "any"):
+                raise ValueError(
+                    f"clean: the rule {rule.label} must see all pairs, of which data.streaming "
+                    "shows a few at a time; clean the corpora first with mt data clean"
+                )
+        return self
 
 
 class SideSamplingConfig(Section):

@@ -8,13 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-import multiprocessing
 import time
-import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import chain, pairwise
 from pathlib import Path
@@ -24,13 +20,14 @@ import numpy as np
 
 from mt.config.recipe import Recipe
 from mt.config.schema import Languages
-from mt.data import encode
-from mt.data.cache import FORMAT, CorpusSource, section_values
+from mt.data import cleaning, encode
+from mt.data.cache import FORMAT, CorpusSource, rule_values, section_values
 from mt.data.corpus import SIDES, Writer, token_type
 from mt.data.encode import CHUNK_PAIRS, REASONS, EncodeOptions, HeldOut
 from mt.data.pairs import Pair, read_pairs
+from mt.data.process_pool import map_in_order
 from mt.data.streaming import read_chunks, shard_order_seed
-from mt.errors import DataError, MachineError
+from mt.errors import DataError
 from mt.runtime import files, model_files
 from mt.runtime.device import physical_cores
 from mt.runtime.distributed import SINGLE
@@ -108,19 +105,6 @@ class _Encoder(NamedTuple):
         return {"corpus": corpus, **encode.to_row(encoded, self.dtype)}
 
 
-_encoder: _Encoder | None = None
-
-
-def _start_worker(encoder: _Encoder) -> None:
-    global _encoder
-    _encoder = encoder
-
-
-def _encode_in_worker(chunk: int) -> dict[str, Any]:
-    assert _encoder is not None
-    return _encoder.encode(chunk)
-
-
 class CorpusBuilder:
     """Fills a cache folder; `inherited` is the vocabulary when that of another model is used."""
 
@@ -132,6 +116,10 @@ class CorpusBuilder:
         self.sources = {source.name: source for source in sources}
         self.train = [source for source in sources if source.name.startswith("train.")]
         self.valid = [source for source in sources if source.name.startswith("valid")]
+        self.reasons = tuple(dict.fromkeys((*REASONS, *(r.label for r in recipe.data.clean))))
+        """Why training pairs may be dropped."""
+        self.cleaned = [Counter[str]() for _ in self.train]
+        """Pairs that `data.clean` drops from each training corpus, in all and by rule."""
         self.monolingual = any(source.config.side is not None for source in self.train)
         self.work = files.make_folder(folder / "work")
         self.spool = Spool(self.work / "chunks.jsonl")
@@ -144,7 +132,7 @@ class CorpusBuilder:
         with self._timed("reading"):
             part = "the beginning of " if streaming else ""
             self.log(f"reading {part}{len(self.train)} training corpora")
-            self.spool.fill(self._beginning() if streaming else self._chunks())
+            self.spool.fill(self._beginning() if streaming else self._clean(self._chunks()))
             valid = {s.name: list(read_pairs(s.config)) for s in self.valid}
         with self._timed("vocabulary"):
             vocabulary = self._learn()
@@ -170,7 +158,10 @@ class CorpusBuilder:
         """Write the pairs that a stream must drop; return the hash of them and of the corpora."""
         texts = {source: sorted(targets) for source, targets in held_out.items()}
         files.write_json(self.folder / "held.json", texts)
-        return files.digest_json([texts, [section_values(s.config, s.files) for s in self.train]])
+        rules = rule_values(self.recipe.data)
+        return files.digest_json(
+            [texts, [section_values(s.config, s.files) for s in self.train], *rules]
+        )
 
     @contextlib.contextmanager
     def _timed(self, step: str) -> Iterator[None]:
@@ -192,6 +183,37 @@ class CorpusBuilder:
             if empty:
                 self._refuse_empty(source)
 
+    def _clean(self, chunks: Iterable[tuple[int, _Sides]]) -> Iterator[tuple[int, _Sides]]:
+        """Drop and count the pairs that the rules of `data.clean` find.
+
+        Raises:
+            DataError: they leave nothing of a corpus.
+        """
+        data = self.recipe.data
+        if not data.clean:
+            yield from chunks
+            return
+        kept = Counter[int]()
+        processes = self._processes()
+        self.log(f"cleaning by {len(data.clean)} rules in {processes} processes")
+        cleaners = cleaning.cleaners_for(data, cleaning.held_out_texts(data), self.log)
+        items = ((number, sides, None) for number, sides in chunks)
+        for number, sides, _, findings in cleaning.clean_chunks(items, cleaners, processes):
+            left = cleaning.drop_found(sides, findings)
+            kept[number] += len(left[0])
+            self.cleaned[number].update(finding.rule for finding in findings if finding)
+            self.cleaned[number]["pairs"] += len(findings) - len(left[0])
+            if left[0]:
+                yield number, left
+        for number, source in enumerate(self.train):
+            if not kept[number]:
+                raise encode.no_pairs_error(source.where, self.cleaned[number], self.reasons)
+
+    def _processes(self) -> int:
+        """Return the number of processes that work on pairs."""
+        setting = self.recipe.data.processes
+        return physical_cores() if setting == "auto" else setting
+
     def _beginning(self) -> Iterator[tuple[int, _Sides]]:
         """Yield the beginning of the streamed corpora, enough for the sample of the vocabulary."""
         config, corpora = self.recipe.vocabulary, self.recipe.data.train
@@ -199,8 +221,14 @@ class CorpusBuilder:
             if next(read_chunks([source.config], 1, SINGLE, None), None) is None:
                 self._refuse_empty(source)
         missing = config.sample if config.path is None and self.inherited is None else 1
+        data = self.recipe.data
+        cleaners = cleaning.cleaners_for(data, cleaning.held_out_texts(data), self.log)
         for chunk, _ in read_chunks(corpora, shard_order_seed(config.seed), SINGLE, None):
-            yield 0, (chunk.source, chunk.target)
+            sides = (chunk.source, chunk.target)
+            if data.clean:
+                findings = cleaners[chunk.corpus].check(*sides)
+                sides = cleaning.drop_found(sides, findings)
+            yield 0, sides
             missing -= len(chunk.source)
             if missing <= 0:
                 return
@@ -270,27 +298,14 @@ class CorpusBuilder:
 
     def _encoded(self, encoder: _Encoder) -> Iterator[dict[str, Any]]:
         """Encode all chunks, in order; in several processes when there are many pairs."""
-        setting, chunks = self.recipe.data.processes, range(len(self.spool.pairs))
-        processes = min(physical_cores() if setting == "auto" else setting, len(chunks))
+        chunks = range(len(self.spool.pairs))
+        processes = min(self._processes(), len(chunks))
         pairs = sum(self.spool.pairs)
         self.log(f"encoding {pairs:,} pairs in {processes} processes")
         if pairs < _MIN_PARALLEL_PAIRS or processes == 1:
             yield from map(encoder.encode, chunks)
             return
-        method = "fork" if "fork" in multiprocessing.get_all_start_methods() else None
-        context = multiprocessing.get_context(method)
-        pool = ProcessPoolExecutor(processes, context, _start_worker, (encoder,))
-        try:
-            with warnings.catch_warnings():  # fork is safe here: no threads of ours are running
-                warnings.filterwarnings("ignore", ".*multi-threaded.*fork", DeprecationWarning)
-                rows = pool.map(_encode_in_worker, chunks)
-            yield from rows
-        except BrokenProcessPool:
-            what, advice = "a process that encodes was killed", "is there memory enough?"
-            advice += " set data.processes=1 to see"
-            raise MachineError("WORKER-DIED", "prepare", what, advice) from None
-        finally:
-            pool.shutdown(cancel_futures=True)
+        yield from (row for _, row in map_in_order(encoder.encode, chunks, processes))
 
     def _report(
         self, train: list[_Counts], valid: dict[str, _Counts], vocabulary: Vocabulary
@@ -299,8 +314,11 @@ class CorpusBuilder:
         if self.recipe.data.streaming:
             corpora = {s.name: {"kind": s.config.kind, "files": s.files} for s in self.train}
         else:
-            each = zip(self.train, train, strict=True)
-            corpora = {source.name: _corpus_report(source, counts) for source, counts in each}
+            each = zip(self.train, self.cleaned, train, strict=True)
+            corpora = {
+                source.name: _corpus_report(source, cleaned + counts, self.reasons)
+                for source, cleaned, counts in each
+            }
         corpora |= {name: _corpus_report(self.sources[name], n) for name, n in valid.items()}
         written = [name for name in ("train", "valid") if (self.folder / f"{name}.json").exists()]
         headers = {name: model_files.read_json(self.folder / f"{name}.json") for name in written}
@@ -339,13 +357,15 @@ def _num_dropped(counts: _Counts) -> int:
     return sum(counts[reason] for reason in REASONS)
 
 
-def _corpus_report(source: CorpusSource, counts: _Counts) -> dict[str, Any]:
-    kept = counts["pairs"] - _num_dropped(counts)
+def _corpus_report(
+    source: CorpusSource, counts: _Counts, reasons: Sequence[str] = REASONS
+) -> dict[str, Any]:
+    kept = counts["pairs"] - sum(counts[reason] for reason in reasons)
     if not kept:
-        raise encode.no_pairs_error(source.where, counts)
+        raise encode.no_pairs_error(source.where, counts, reasons)
     return {
         "kind": source.config.kind, "files": source.files, "pairs": counts["pairs"], "kept": kept,
-        "dropped": {reason: counts[reason] for reason in REASONS},
+        "dropped": {reason: counts[reason] for reason in reasons},
         "unknown": {side: _unknown_share(source, counts, side) for side in SIDES},
     }  # fmt: skip
 
@@ -366,13 +386,17 @@ def _unknown_share(source: CorpusSource, counts: _Counts, side: str) -> float:
 
 def format_report(report: dict[str, Any]) -> Iterator[str]:
     """Format the report as a few lines."""
-    headings = [*REASONS, *(f"unk {side}" for side in SIDES)]
-    yield f"{'corpus':<12}{'pairs':>12}{'kept':>12}" + "".join(f"{r:>12}" for r in headings)
+    counts = sum((Counter(c.get("dropped", {})) for c in report["corpora"].values()), Counter())
+    # Of the rules of `data.clean` only those that dropped something.
+    reasons = {r: max(12, len(r) + 2) for r in (*REASONS, *(+counts))}
+    headings = "".join(f"{reason:>{width}}" for reason, width in reasons.items())
+    headings += "".join(f"{f'unk {side}':>12}" for side in SIDES)
+    yield f"{'corpus':<12}{'pairs':>12}{'kept':>12}{headings}"
     for name, corpus in report["corpora"].items():
         if "pairs" not in corpus:
             yield f"{name:<12}{'streamed':>12}"
             continue
-        dropped = "".join(f"{corpus['dropped'][reason]:>12,}" for reason in REASONS)
+        dropped = "".join(f"{corpus['dropped'].get(r, 0):>{w},}" for r, w in reasons.items())
         unknown = "".join(f"{corpus['unknown'][side]:>12.2%}" for side in SIDES)
         yield f"{name:<12}{corpus['pairs']:>12,}{corpus['kept']:>12,}{dropped}{unknown}"
         for side in SIDES:

@@ -89,7 +89,7 @@ def corpus_sources(recipe: Recipe) -> list[CorpusSource]:
     train = {f"train.{i}": source for i, source in enumerate(data.train)}
     named = {"valid": data.valid}
     named |= {f"valid.{i}": source for i, source in enumerate(data.more_valid, start=1)}
-    if data.drop_overlap:
+    if data.drop_overlap or any(rule.needs_held_out for rule in data.clean):
         named |= {f"test.{name}": source for name, source in data.test.items()}
     facts = _input_sizes if data.streaming else _hash_inputs
     return [
@@ -128,9 +128,10 @@ def cache_key(recipe: Recipe, sources: Sequence[CorpusSource], inherited: Vocabu
         recipe.data.max_length, recipe.data.drop_overlap, recipe.data.streaming,
         _learned_values(recipe.vocabulary) if inherited is None else inherited.digest,
         [
-            [s.name, section_values(s.config, s.files), _source_code_hashes(s.config.kind)]
+            [s.name, section_values(s.config, s.files), _code_hashes("sources", s.config.kind)]
             for s in sources
         ],
+        *rule_values(recipe.data),
     ]  # fmt: skip
     return files.digest_json(everything)[:16]
 
@@ -150,9 +151,17 @@ def section_values(section: Section, inputs: dict[str, dict[str, str]]) -> dict[
     return values | {key: file.get("sha256", file.get("bytes")) for key, file in inputs.items()}
 
 
-def _source_code_hashes(kind: str) -> list[str]:
-    """Hash the code of a source: the pairs may change with it."""
-    module = Path(plugin("sources", kind).__file__)
+def rule_values(data: schema.DataConfig) -> list[Any]:
+    """Return what decides what the rules of `data.clean` drop; nothing without rules."""
+    return [
+        [section_values(rule, _hash_inputs(rule)), _code_hashes("filters", rule.kind)]
+        for rule in data.clean
+    ]
+
+
+def _code_hashes(section: str, kind: str) -> list[str]:
+    """Hash the code of a source or filter: the pairs may change with it."""
+    module = Path(plugin(section, kind).__file__)
     private = [path for path in module.parent.glob(f"_{module.stem}/*") if path.is_file()]
     return [files.sha256(path) for path in sorted([module, *private])]
 

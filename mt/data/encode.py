@@ -32,11 +32,12 @@ HeldOut = dict[str, set[str]]
 the normalised texts that monolingual corpora must not have, when there are such corpora."""
 
 
-def no_pairs_error(where: str, counts: Counter[str]) -> DataError:
+def no_pairs_error(where: str, counts: Counter[str], reasons: Sequence[str] = REASONS) -> DataError:
     """The error of a corpus whose pairs were all dropped, most of them for one reason."""
-    worst = max(REASONS, key=lambda reason: counts[reason])
+    worst = max(reasons, key=lambda reason: counts[reason])
     what = f"none of {counts['pairs']} pairs is left; {counts[worst]} dropped as {worst}"
-    return DataError("DATA-EMPTY", where, what, EMPTY_CORPUS_ADVICE[worst])
+    advice = f"see the rule {worst} of data.clean: is it too strict, or for other languages?"
+    return DataError("DATA-EMPTY", where, what, EMPTY_CORPUS_ADVICE.get(worst, advice))
 
 
 class EncodeOptions(NamedTuple):
@@ -87,20 +88,24 @@ def held_out_pairs(
     return held_out
 
 
-def chunk_pairs(pairs: Iterable[Pair]) -> Iterator[tuple[list[str | None], list[str | None]]]:
-    """Yield the sources and targets of pairs in chunks of bounded size."""
-    sources: list[str | None] = []
-    targets: list[str | None] = []
+def group_pairs(pairs: Iterable[Pair]) -> Iterator[list[Pair]]:
+    """Yield pairs in groups of bounded size."""
+    group: list[Pair] = []
     characters = 0
     for pair in pairs:
-        sources.append(pair.source)
-        targets.append(pair.target)
+        group.append(pair)
         characters += len(pair.source or "") + len(pair.target or "")
-        if len(sources) >= CHUNK_PAIRS or characters >= _CHUNK_CHARACTERS:
-            yield sources, targets
-            sources, targets, characters = [], [], 0
-    if sources:
-        yield sources, targets
+        if len(group) >= CHUNK_PAIRS or characters >= _CHUNK_CHARACTERS:
+            yield group
+            group, characters = [], 0
+    if group:
+        yield group
+
+
+def chunk_pairs(pairs: Iterable[Pair]) -> Iterator[tuple[list[str | None], list[str | None]]]:
+    """Yield the sources and targets of pairs in chunks of bounded size."""
+    for group in group_pairs(pairs):
+        yield [pair.source for pair in group], [pair.target for pair in group]
 
 
 def encode(

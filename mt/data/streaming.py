@@ -18,7 +18,7 @@ import numpy as np
 from mt.config.plugins import plugin
 from mt.config.recipe import Recipe
 from mt.config.schema import SourceConfig
-from mt.data import batch_sampler
+from mt.data import batch_sampler, cleaning
 from mt.data.bucketing import PairIndices
 from mt.data.corpus import SIDES, EncodedPairs, token_type
 from mt.data.encode import REASONS, HeldOut, encode, encode_options, no_pairs_error, to_row
@@ -96,7 +96,7 @@ def position_figures(position: Position | None) -> dict[str, int]:
     if position is None:
         return {}
     counts: Counter[str] = Counter(position["counts"])
-    dropped = sum(counts[reason] for reason in REASONS)
+    dropped = counts.total() - counts["pairs"]
     return {"pairs_read": counts["pairs"], "pairs_dropped": dropped}
 
 
@@ -137,6 +137,11 @@ class Stream:
         """Target tokens of an update on this rank."""
         self.window: EncodedPairs = Window((), "uint16")
         """The pairs of the update that was yielded last."""
+        data = recipe.data
+        self.reasons = tuple(dict.fromkeys((*REASONS, *(rule.label for rule in data.clean))))
+        """Why pairs may be dropped."""
+        held = cleaning.held_out_texts(data)
+        self.cleaners = cleaning.cleaners_for(data, held, log) if data.clean else None
         self.counts: Counter[str] = Counter()
         """Pairs read since the run began, and those dropped for each reason."""
 
@@ -214,8 +219,9 @@ class Stream:
         rows: list[dict[str, Any]] = []
         tokens, after = 0, Position()
         for chunk, after in chunks:
+            source, target = self._clean(chunk)
             encoded = encode(
-                chunk.source, chunk.target, self.vocabulary, self.recipe.data.max_length,
+                source, target, self.vocabulary, self.recipe.data.max_length,
                 self.held_out, options[chunk.corpus],
             )  # fmt: skip
             row = to_row(encoded, dtype)
@@ -227,6 +233,17 @@ class Stream:
                 rows, tokens = [], 0
         if tokens:
             yield Window(rows, dtype), after
+
+    def _clean(self, chunk: Chunk) -> tuple[list[str | None], list[str | None]]:
+        """Drop and count the pairs of a chunk that the rules of `data.clean` find."""
+        sides = chunk.source, chunk.target
+        if self.cleaners is None:
+            return sides
+        findings = self.cleaners[chunk.corpus].check(*sides)
+        left = cleaning.drop_found(sides, findings)
+        self.counts.update(finding.rule for finding in findings if finding)
+        self.counts["pairs"] += len(findings) - len(left[0])
+        return left
 
     def _plan_updates(
         self, window: EncodedPairs, epoch: int, number: int
@@ -241,12 +258,12 @@ class Stream:
         return [update for part in range(len(plan.windows)) for update in plan.updates(part)]
 
     def _empty_error(self) -> DataError:
-        if any(self.counts[reason] for reason in REASONS):
-            return no_pairs_error("data.train", self.counts)
+        if any(self.counts[reason] for reason in self.reasons):
+            return no_pairs_error("data.train", self.counts, self.reasons)
         what = f"too few pairs for {self.world.size} processes"
         return DataError("DATA-EMPTY", "data.train", what, "train on more text, or with fewer")
 
     def _log_epoch(self, epoch: int) -> None:
-        dropped = ", ".join(f"{self.counts[reason]:,} {reason}" for reason in REASONS)
+        dropped = ", ".join(f"{self.counts[reason]:,} {reason}" for reason in self.reasons)
         read = self.counts["pairs"]
         self.log(f"end of epoch {epoch + 1}: {read:,} pairs read so far; dropped: {dropped}")

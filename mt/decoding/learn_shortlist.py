@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 
 from mt.checkpoints import run_directory
 from mt.config.recipe import Recipe
+from mt.data import ibm_model1
 from mt.data.cache import PreparedData
 from mt.data.corpus import EncodedPairs, token_type
 from mt.data.encode import encode, encode_options, to_row
 from mt.data.prepare import prepare
 from mt.data.streaming import Window, read_chunks, shard_order_seed
-from mt.decoding import ibm_model1, shortlist
+from mt.decoding import shortlist
 from mt.decoding.shortlist import Shortlist
 from mt.errors import DataError, ModelError
 from mt.runtime.console import print_line

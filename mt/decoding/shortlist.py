@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mt.decoding import ibm_model1
+from mt.data import ibm_model1
 from mt.errors import ConfigError, ModelError
 from mt.runtime import files, model_files
 

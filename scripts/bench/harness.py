@@ -203,7 +203,7 @@ def run(
     Args:
         command: program and arguments.
         variables: environment variables, besides those of this process and `PYTHONPATH`.
-        measure: `unshared`, `written` or `resident`: the memory to watch, if any.
+        measure: `unshared`, `written`, `resident` or `proportional`: the memory to watch, if any.
         every: seconds between two measurements of memory.
         mark: a number to keep beside each of them, such as the progress.
         given: text for its standard input.
@@ -317,6 +317,11 @@ def written(pid: int) -> int:
 def resident(pid: int) -> int:
     """Return the kB of a process that are in memory."""
     return _kilobytes(Path(f"/proc/{pid}/status"), "VmRSS")
+
+
+def proportional(pid: int) -> int:
+    """Return the kB of a process in memory; a shared page counts for a share in each."""
+    return _kilobytes(Path(f"/proc/{pid}/smaps_rollup"), "Pss:")
 
 
 def _kilobytes(path: Path, name: str) -> int:

@@ -9,6 +9,7 @@ from mt.config.section import Variant
 
 FUNCTIONS = {
     "sources": {"read": ["config"]},
+    "filters": {"build": ["config", "context"]},
     "models": {"build": ["config", "vocabulary"]},
     "objectives": {"build": ["config", "model", "vocabulary", "teacher"]},
     "optimizers": {"build": ["config", "named_parameters"]},

@@ -11,7 +11,8 @@ import pytest
 from shortlists import TOY, A, B, C, X, a, b, c, digest, trained_on_all, x
 
 from mt.cli import main
-from mt.decoding import ibm_model1, learn_shortlist, shortlist
+from mt.data import ibm_model1
+from mt.decoding import learn_shortlist, shortlist
 from mt.errors import DataError
 from mt.special_tokens import END
 
@@ -54,6 +55,11 @@ class TestIds:
         assert 444 in joint.ids([[444, END]], [])
         sides = learn_shortlist.build_shortlist(TOY, np.arange(len(TOY)), 600, 600, False, 1, 0)
         assert 444 not in sides.ids([[444, END]], [])
+
+    def test_a_corpus_without_pairs_gives_what_is_always_there(self):
+        found = learn_shortlist.build_shortlist(TOY, np.arange(0), 450, 600, True, 3, 0)
+        ids = found.ids([[A, END]], [])
+        assert ids.tolist() == [*range(learn_shortlist.ALWAYS_ALLOWED), A]
 
 
 # ---------------------------------------------------------------------------- the command

@@ -62,11 +62,12 @@ class _Links:
     """[target positions] number of links of each."""
 
 
-def spread_rows(pairs: EncodedPairs, most: int) -> Ids:
-    """At most `most` pairs, ascending and evenly spread, with at most LINKS links."""
+def spread_rows(pairs: EncodedPairs, most: int, most_links: int | None = None) -> Ids:
+    """At most `most` pairs, ascending and evenly spread, with at most `most_links`, or LINKS."""
+    most_links = LINKS if most_links is None else most_links
     rows = _spread(np.arange(len(pairs)), most)
     links = int(_num_links(pairs, rows).sum())
-    return rows if links <= LINKS else _spread(rows, max(1, len(rows) * LINKS // links))
+    return rows if links <= most_links else _spread(rows, max(1, len(rows) * most_links // links))
 
 
 def _spread(rows: Ids, most: int) -> Ids:
@@ -87,7 +88,7 @@ def learn_lexicon(
     """The lexicon of the pairs `rows`, ascending, of a corpus with `size` target ids."""
     keys_of_chunks, links = list[Ids](), list[_Links]()
     for chunk in _link_chunks(pairs, rows):
-        keys, widths = _link_keys(pairs, chunk, size)
+        keys, widths = link_keys(pairs, chunk, size)
         unique, inverse = np.unique(keys, return_inverse=True)
         keys_of_chunks.append(unique)
         links.append(_Links(inverse.astype(np.int32), widths.astype(np.int32)))
@@ -107,7 +108,7 @@ def _link_chunks(pairs: EncodedPairs, rows: Ids) -> Iterator[Ids]:
     yield from np.split(rows, np.flatnonzero(np.diff(part)) + 1) if len(rows) else []
 
 
-def _link_keys(pairs: EncodedPairs, rows: Ids, size: int) -> tuple[Ids, Ids]:
+def link_keys(pairs: EncodedPairs, rows: Ids, size: int) -> tuple[Ids, Ids]:
     """Source id * `size` + target id of each link [P]; number of links of each target position."""
     sides = [[side(int(row)) for row in rows] for side in (pairs.source, pairs.target)]
     source, target = (np.concatenate(side).astype(np.int64) for side in sides)

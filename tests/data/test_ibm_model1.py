@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from shortlists import TOY, A, B, C, X, a, b, c, x
 
-from mt.decoding import ibm_model1, learn_shortlist, shortlist
+from mt.data import ibm_model1
 from mt.special_tokens import END
 
 
@@ -56,9 +56,3 @@ class TestLexicon:
         assert ibm_model1.spread_rows(TOY, 3).tolist() == [0, 2, 4]
         monkeypatch.setattr(ibm_model1, "LINKS", 20)
         assert 1 <= len(ibm_model1.spread_rows(TOY, 100)) < 4
-
-    def test_a_corpus_without_pairs_gives_what_is_always_there(self, monkeypatch):
-        monkeypatch.setattr(shortlist, "SIZE_MULTIPLE", 1)
-        found = learn_shortlist.build_shortlist(TOY, np.arange(0), 450, 600, True, 3, 0)
-        ids = found.ids([[A, END]], [])
-        assert ids.tolist() == [*range(learn_shortlist.ALWAYS_ALLOWED), A]
