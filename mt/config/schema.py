@@ -124,6 +124,35 @@ Rules = Annotated[
 ]
 
 
+class AugmentConfig(Section):
+    """How likely a training pair is changed in an epoch; see `mt/data/augmentation.py`."""
+
+    upper_case: float = Field(0.0, ge=0, le=1)
+    """The source in capitals; 0.07 is usual."""
+    title_case: float = Field(0.0, ge=0, le=1)
+    """The source with a capital at the beginning of each word; 0.05 is usual."""
+    typos: float = Field(0.0, ge=0, le=1)
+    """Errors of typing in the source; 0.05 is usual."""
+    no_end_mark: float = Field(0.0, ge=0, le=1)
+    """The source without the mark at its end; 0.2 is usual."""
+    noise: float = Field(0.0, ge=0, le=1)
+    """Invented words in place of both sides, which a model learns to copy; 0.0005 is usual."""
+    placeholders: float = Field(0.0, ge=0, le=1)
+    """The same URL, tag or placeholder added to both sides; 0.005 is usual."""
+
+    @property
+    def changes(self) -> bool:
+        """Whether any pair is changed."""
+        return any(self.model_dump().values())
+
+    @model_validator(mode="after")
+    def _exclude(self) -> AugmentConfig:
+        for a, b in (("upper_case", "title_case"), ("noise", "placeholders")):
+            if getattr(self, a) + getattr(self, b) > 1:
+                raise ValueError(f"{a} and {b} exclude each other: their sum is at most 1")
+        return self
+
+
 class DataConfig(Section):
     """The corpora."""
 
@@ -141,6 +170,9 @@ class DataConfig(Section):
     """Drop training pairs identical to a validation or test pair."""
     clean: Rules = ()
     """Rules that drop bad training pairs, or `default`: see docs/cleaning.md. By default none."""
+    augment: AugmentConfig = AugmentConfig()
+    """Changes of training pairs, drawn again each epoch, that make a model robust; by default
+    none."""
     temperature: float = Field(1.0, ge=1, le=MAX_FACTOR)
     """How often a corpus of n among N pairs is drawn from: as n/N to the power of 1 / this. At 1
     each pair once an epoch; above, small corpora more often, large ones less."""

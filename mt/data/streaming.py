@@ -22,8 +22,8 @@ from mt.data import batch_sampler, cleaning
 from mt.data.bucketing import PairIndices
 from mt.data.corpus import SIDES, EncodedPairs, token_type
 from mt.data.encode import REASONS, HeldOut, encode, encode_options, no_pairs_error, to_row
+from mt.data.epoch_variation import EpochVariation
 from mt.data.pairs import Chunk, drop_unused_side
-from mt.data.subword_regularization import SubwordRegularizer
 from mt.errors import ConfigError, DataError
 from mt.interfaces import Cursor
 from mt.runtime import distributed
@@ -129,10 +129,10 @@ class Stream:
     def __init__(
         self, recipe: Recipe, vocabulary: Vocabulary, held_out: HeldOut, micro_tokens: int,
         world: World, log: Callable[[str], None],
-        regularizer: SubwordRegularizer | None = None,
+        variation: EpochVariation | None = None,
     ) -> None:  # fmt: skip
         self.recipe, self.vocabulary, self.held_out, self.log = recipe, vocabulary, held_out, log
-        self.regularizer, self.micro_tokens, self.world = regularizer, micro_tokens, world
+        self.variation, self.micro_tokens, self.world = variation, micro_tokens, world
         self.tokens = max(1, recipe.batching.tokens // world.size)
         """Target tokens of an update on this rank."""
         self.window: EncodedPairs = Window((), "uint16")
@@ -202,8 +202,8 @@ class Stream:
         window: EncodedPairs
         chunks = read_chunks(self.recipe.data.train, order, self.world, begin)
         for window, after in self._windows(chunks):
-            if self.regularizer is not None:
-                window = self.regularizer(window, seed, epoch, self.world.rank + 1, number)
+            if self.variation:
+                window = self.variation(window, seed, epoch, self.world.rank + 1, number)
             for update, micro_batches in enumerate(self._plan_updates(window, epoch, number)):
                 if update >= first:
                     at = {"window": number, "update": update, "begin": begin, "counts": before}

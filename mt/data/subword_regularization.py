@@ -6,8 +6,6 @@ a function of (seed, epoch) and of the corpus.
 
 from __future__ import annotations
 
-from concurrent.futures import Future, ThreadPoolExecutor
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -118,28 +116,3 @@ def _make_sampler(pieces: Pieces, side: SideSamplingConfig) -> SegmentationSampl
     if side.alpha is None:
         return BpeDropout(pieces, side.dropout)
     return UnigramSampler(pieces, side.alpha, side.nbest)
-
-
-class EpochCorpora:
-    """A prepared corpus re-segmented for each epoch; a thread prepares the next epoch."""
-
-    def __init__(self, regularizer: SubwordRegularizer, corpus: EncodedPairs, seed: int) -> None:
-        self.regularizer, self.corpus, self.seed = regularizer, corpus, seed
-        self.epochs: dict[int, Future[EncodedPairs]] = {}
-
-    def __call__(self, epoch: int) -> EncodedPairs:
-        """Return the pairs of an epoch."""
-        if epoch not in self.epochs:
-            self._submit(epoch)
-        return self.epochs[epoch].result()
-
-    def start_epoch(self, epoch: int) -> EncodedPairs:
-        """Return the pairs of an epoch, and begin with those of the next one."""
-        pairs = self(epoch)
-        self._submit(epoch + 1)
-        return pairs
-
-    def _submit(self, epoch: int) -> None:
-        thread = ThreadPoolExecutor(1)
-        self.epochs = {epoch: thread.submit(self.regularizer, self.corpus, self.seed, epoch)}
-        thread.shutdown(wait=False)  # the thread ends with its task

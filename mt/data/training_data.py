@@ -18,9 +18,9 @@ from mt.data.bucketing import PairIndices, Shape
 from mt.data.cache import PreparedData
 from mt.data.collate import collate_pairs, to_device
 from mt.data.corpus import EncodedPairs
+from mt.data.epoch_variation import EpochCorpora, EpochVariation
 from mt.data.gpu_corpus import GpuCorpus, fits_on_device
 from mt.data.streaming import Stream
-from mt.data.subword_regularization import EpochCorpora, SubwordRegularizer
 from mt.errors import ModelError
 from mt.interfaces import Batch, Cursor
 from mt.runtime import distributed
@@ -34,14 +34,10 @@ class TrainingData:
         self, recipe: Recipe, prepared: PreparedData, device: torch.device, world: World
     ) -> None:
         self.recipe, self.prepared, self.device, self.world = recipe, prepared, device, world
-        self.regularizer: SubwordRegularizer | None = None
+        self.variation = EpochVariation(recipe, prepared.vocabulary)
         self.epochs: EpochCorpora | None = None
-        sampling = recipe.vocabulary.sampling
-        if sampling.kinds:
-            limit = recipe.data.max_length
-            self.regularizer = SubwordRegularizer(sampling, prepared.vocabulary, limit)
-            if prepared.train is not None:
-                self.epochs = EpochCorpora(self.regularizer, prepared.train, recipe.training.seed)
+        if self.variation and prepared.train is not None:
+            self.epochs = EpochCorpora(self.variation, prepared.train, recipe.training.seed)
         self.resolved: dict[str, Any] = {}
         self.gpu_corpus: GpuCorpus | None = None
         first = prepared.train if self.epochs is None else self.epochs(0)
@@ -87,7 +83,7 @@ class TrainingData:
             epoch += 1
 
     def _start_epoch(self, epoch: int) -> None:
-        """Load the pairs of an epoch, if each epoch has its own by subword regularisation."""
+        """Load the pairs of an epoch, if each epoch has its own."""
         if self.epochs is not None:
             self.pairs = self.epochs.start_epoch(epoch)
             if self.gpu_corpus is not None:
@@ -143,7 +139,7 @@ class StreamedTrainingData(TrainingData):
         self.resolved = resolved
         self.stream = Stream(
             self.recipe, self.prepared.vocabulary, self.prepared.held_out,
-            resolved["micro_tokens"], self.world, self.log, self.regularizer,
+            resolved["micro_tokens"], self.world, self.log, self.variation,
         )  # fmt: skip
 
     def updates(self, cursor: Cursor) -> Iterator[tuple[list[PairIndices], Cursor]]:

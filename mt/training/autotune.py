@@ -224,13 +224,13 @@ def activation_bytes(module: ModelWithLoss, batch: Batch) -> int:
 def pick_static_shapes(data: TrainingData, micro_tokens: int, device: torch.device) -> list[Shape]:
     """Choose a few shapes for a CUDA device, which starts up for each new one; none on a CPU.
 
-    A streamed corpus has none either: its longest pair is unknown. With subword regularisation
-    the shapes fit the longest segmentation that any epoch can have.
+    A streamed corpus has none either: its longest pair is unknown. Where epochs
+    differ, the shapes fit the longest pair that any epoch can have.
     """
     train = data.prepared.train
     if device.type != "cuda" or train is None:
         return []
-    longest = (1, 1) if data.regularizer is None else data.regularizer.max_lengths(train)
+    longest = data.variation.max_lengths(train)
     sides = data.pairs.source_lengths, data.pairs.target_lengths
     source, target = (np.append(side, most) for side, most in zip(sides, longest, strict=True))
     return list(choose_shapes(source, target, micro_tokens))

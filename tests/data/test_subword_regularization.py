@@ -3,36 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from sampled_vocabularies import LINES, learned, pairs_of, sentences
 
 from mt.config.schema import SamplingConfig
 from mt.data import subword_regularization
-from mt.data.subword_regularization import EpochCorpora, SubwordRegularizer
+from mt.data.subword_regularization import SubwordRegularizer
 from mt.vocabulary.subword_sampling import BpeDropout, Pieces
-
-# ------------------------------------------------------------------------- the same bits
-
-
-@pytest.mark.parametrize(
-    ("model", "side"), [("bpe", {"dropout": 0.2}), ("unigram", {"alpha": 0.3})]
-)
-def test_an_epoch_is_a_function_of_seed_and_number(vocabularies, model, side):
-    known = vocabularies[model]
-    pairs = pairs_of(known, LINES)
-    made = [
-        EpochCorpora(
-            SubwordRegularizer(SamplingConfig(source=side, target=side), known, 99), pairs, 7
-        )
-        for _ in "ab"
-    ]
-    whole = [sentences(made[0].start_epoch(epoch)) for epoch in range(3)]
-    assert whole[0] != whole[1] != whole[2]
-    assert sentences(made[1].start_epoch(2)) == whole[2]  # as when a run is resumed there
-    draw = SubwordRegularizer(SamplingConfig(source=side, target=side), known, 99)
-    assert sentences(draw(pairs, 7, 1)) == whole[1]
-    assert sentences(draw(pairs, 8, 1)) != whole[1]
-    assert [ids.tolist() for ids in map(draw(pairs, 7, 1).source, range(9))] != whole[1][:9]
 
 
 def test_many_sentences_are_cut_some_at_a_time(vocabularies, monkeypatch):
