@@ -326,7 +326,7 @@ def measure_sound(folder: Path, given: argparse.Namespace) -> bool:
     train, left = [], given.most
     for number, paths in enumerate(given.sound):
         sides = (files.read_lines(Path(path)) for path in paths)
-        pairs = list(islice(zip(*sides, strict=True), left // (len(given.sound) - number)))
+        pairs = list(islice(zip(*sides, strict=True), left))
         left -= len(pairs)
         write_pairs(folder, f"sound{number}", iter(pairs))
         train.append(tuple(str(folder / f"sound{number}.{side}") for side in SIDES))

@@ -29,8 +29,10 @@ from mt.special_tokens import END, FIRST_PIECE
 _WORD, _CHARACTER = regex.compile(r"[\p{L}\p{M}\p{N}]+"), regex.compile(r"[\p{L}\p{N}]\p{M}*")
 WORDS, FEWEST = 50_000, 3
 """Most words of a side, and how often a word occurs in the sample at least."""
-LINKS = 15_000_000
-"""Most links to learn from: 180 MB."""
+LINKS = 8_000_000
+"""Most links to learn from: 100 MB."""
+LEAST = 1e-5
+"""Entries of the lexicon below this count as 0; they are most of it."""
 CHANCE = 0.1
 """Share of a word that does not come from the other side: no word counts less than log 0.1."""
 FEW = 3
@@ -76,8 +78,9 @@ class _Direction:
     def __init__(self, pairs: EncodedPairs, words: _Words) -> None:
         rows = spread_rows(pairs, len(pairs), LINKS)
         lexicon = learn_lexicon(pairs, rows, words.size)
-        self.words, self.probability = words, lexicon.probability
-        self.keys = lexicon.source * words.size + lexicon.target
+        likely = lexicon.probability >= LEAST
+        self.words, self.probability = words, lexicon.probability[likely]
+        self.keys = lexicon.source[likely] * words.size + lexicon.target[likely]
 
     def values(self, pairs: EncodedPairs) -> NDArray[np.float64]:
         """Return the value of each pair; 0 for one without known words."""
