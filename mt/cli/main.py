@@ -58,7 +58,7 @@ MT_CACHE names the folder of encoded corpora; MT_DEBUG=1 shows the trace of a bu
 COMMANDS = (
     "prepare", "train", "translate", "score", "eval", "attention", "export", "average", "shortlist",
     "prune", "distill", "backtranslate", "config", "diff_trace", "cache",
-    "data_clean",
+    "data_clean", "data_report",
 )  # fmt: skip
 """Files in `commands/`, in the order of the help."""
 

@@ -153,6 +153,25 @@ class AugmentConfig(Section):
         return self
 
 
+class DataLimits(Section):
+    """Largest shares of faults with which `mt data report` still ends well (exit code 0, not 3)."""
+
+    duplicates: float | None = Field(None, ge=0, le=1)
+    """Of training pairs that repeat an earlier one."""
+    suspects: float | None = Field(None, ge=0, le=1)
+    """Of training pairs that a rule of cleaning would drop."""
+    leaked: float | None = Field(None, ge=0, le=1)
+    """Of the pairs of a validation or test set that are in the training data."""
+    swapped: float | None = Field(None, ge=0, le=1)
+    """Of pairs whose sides are swapped, by language identification."""
+    other_script: float | None = Field(None, ge=0, le=1)
+    """Of letters that are not of the script of their language."""
+    too_long: float | None = Field(None, ge=0, le=1)
+    """Of pairs that are longer than `data.max_length`."""
+    bytes: float | None = Field(None, ge=0, le=1)
+    """Of characters that the vocabulary spells in bytes."""
+
+
 class DataConfig(Section):
     """The corpora."""
 
@@ -170,6 +189,8 @@ class DataConfig(Section):
     """Drop training pairs identical to a validation or test pair."""
     clean: Rules = ()
     """Rules that drop bad training pairs, or `default`: see docs/cleaning.md. By default none."""
+    limits: DataLimits = DataLimits()
+    """Faults with which `mt data report` fails; by default none."""
     augment: AugmentConfig = AugmentConfig()
     """Changes of training pairs, drawn again each epoch, that make a model robust; by default
     none."""

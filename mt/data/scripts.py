@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import langcodes
 import regex
@@ -86,3 +87,8 @@ def count_word_lengths(text: str) -> int:
     The mean of Chinese, Japanese and Thai text is between 1.5 and 4.
     """
     return -(-len("".join(text.split())) // 2)
+
+
+def word_counter(code: str) -> Callable[[str], int]:
+    """Return the function that counts the words of a language."""
+    return count_words if writes_spaces(code) else count_word_lengths
