@@ -33,7 +33,10 @@ def test_the_share_of_the_script_is_that_of_letters(folder):
 
 def test_characters_that_no_piece_has_are_spelled_in_bytes(folder):
     rare = "".join(chr(0x4E00 + number) for number in range(60))
-    found = describe_sample(recipe_of(folder), [*GOOD * 2, (rare, "c")])["vocabulary"]
+    recipe = recipe_of(folder)
+    covering = recipe.vocabulary.model_copy(update={"character_coverage": 0.999})
+    recipe = recipe.model_copy(update={"vocabulary": covering})
+    found = describe_sample(recipe, [*GOOD * 2, (rare, "c")])["vocabulary"]
     source, target = found["sides"]["source"], found["sides"]["target"]
     assert len(source["spelled"]) == sample_figures.MOST_SHOWN
     assert {(rare[number], 1) for number in range(60)} >= set(source["spelled"])
