@@ -157,6 +157,13 @@ def open_new(path: Path) -> BinaryIO:
     return open(path, "xb")
 
 
+def open_partial(path: Path, kept: int) -> BinaryIO:
+    """Open a file to append to, cut to its first `kept` bytes."""
+    stream = open(path, "ab")  # noqa: SIM115  (the caller closes it)
+    stream.truncate(kept)
+    return stream
+
+
 def write_file(path: Path, data: bytes | str) -> None:
     """Write a small file, replacing one of that name."""
     with staged(path) as hidden:
