@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -16,6 +16,8 @@ from mt.data.data_lock import DownloadedConfig
 from mt.data.download import Download, Remote
 from mt.data.pairs import Pair, Pairs, pair_lines, single_lines
 from mt.errors import redact
+
+Column = Annotated[int, Field(ge=1, le=10**6)]
 
 
 class Config(DownloadedConfig):
@@ -27,10 +29,10 @@ class Config(DownloadedConfig):
     kind: Literal["url"] = "url"
     url: str | None = None
     """URL of an archive, or of a file of another kind; left out: `source` and `target` are URLs."""
-    source: str | int | None = None
+    source: str | Column | None = None
     """URL of the source sentences; with `url` the member of the archive, else the only one that
     ends in the language; with `format: tsv` or `jsonl` the column."""
-    target: str | int | None = None
+    target: str | Column | None = None
     """The same of the target sentences."""
     format: str | None = Field(None, pattern=r"^\w+$")
     """The kind of source that reads the file at `url`: tsv, jsonl, tmx, xliff or po."""
