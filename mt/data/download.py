@@ -239,16 +239,17 @@ def _fetch_rest(
     headers = {"Range": f"bytes={kept}-", "If-Range": same} if kept else {}
     try:
         with _open(client, url, headers, remote.private or mirrored, remote.url) as response:
-            if response.status_code == 416 or (
-                response.status_code == 206 and not _continues(response, kept, same)
-            ):
-                files.delete(partial)
-                raise _TryAgainError("the server sends another part than asked for")
-            if response.status_code not in (200, 206):
+            if response.status_code == 200:
+                kept, total = 0, _content_length(response)
+                files.write_file(partial.with_suffix(".etag"), _validator(response))
+            elif response.status_code in (206, 416):
+                total = _size_of_rest(response, kept, same)
+                if total is None:
+                    files.delete(partial)
+                    raise _TryAgainError("the server sends another part than asked for")
+            else:
                 raise _status_error(response, remote.url)
-            kept = kept if response.status_code == 206 else 0
-            files.write_file(partial.with_suffix(".etag"), _validator(response))
-            _append(response, partial, kept, remote, progress)
+            _append(response, partial, kept, total, remote, progress)
     except httpx2.TransportError as error:
         what = str(error) or type(error).__name__
         raise _TryAgainError(printable(what, 150)) from None
@@ -256,10 +257,20 @@ def _fetch_rest(
         raise _TryAgainError(printable(error, 150)) from None
 
 
-def _continues(response: Response, kept: int, same: str) -> bool:
-    """Whether a partial response is the part after `kept` bytes of the same file."""
-    match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", response.headers.get("content-range", ""))
-    return match is not None and int(match[1]) == kept and _validator(response) in ("", same)
+def _content_length(response: Response) -> int | None:
+    length = response.headers.get("content-length", "")
+    return int(length) if length.isdecimal() else None
+
+
+def _size_of_rest(response: Response, kept: int, same: str) -> int | None:
+    """Return the size of the file of which a response has what follows the first `kept` bytes.
+
+    None: the response has another part, or is of another file.
+    """
+    match = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("content-range", ""))
+    if match is None or int(match[1]) != kept or _validator(response) not in ("", same):
+        return None
+    return int(match[2])
 
 
 def _validator(response: Response) -> str:
@@ -271,11 +282,10 @@ def _validator(response: Response) -> str:
 
 
 def _append(
-    response: Response, partial: Path, kept: int, remote: Remote, progress: Progress
-) -> None:
-    """Write the body of a response after the first `kept` bytes of a file."""
-    length = response.headers.get("content-length", "")
-    total = kept + int(length) if length.isdecimal() else None
+    response: Response, partial: Path, kept: int, total: int | None, remote: Remote,
+    progress: Progress,
+) -> None:  # fmt: skip
+    """Write the body of a response after the first `kept` bytes of a file of `total`."""
     done, since, then = kept, kept, monotonic()
     _check_size(remote, total or 0, partial)
     with files.os_errors_as_mt_errors(partial), files.open_partial(partial, kept) as out:

@@ -33,8 +33,9 @@ def sha256(content):
 
 
 @pytest.fixture
-def record(tmp_path):
-    """Where `data.lock` is."""
+def record(tmp_path, monkeypatch):
+    """Where `data.lock` is; nothing is in the cache."""
+    monkeypatch.setenv("MT_CACHE", str(tmp_path / "cache"))
     return tmp_path / "data.lock"
 
 
@@ -306,23 +307,43 @@ def test_a_server_that_stalls_is_left_and_asked_again(site, record, waits, monke
     assert len(site.requests) == 2
 
 
-def test_a_server_that_sends_a_byte_a_second_is_left(site, record, waits, monkeypatch):
+def test_a_server_that_sends_a_byte_a_second_is_left(record, waits, monkeypatch):
     clock = iter(range(0, 10**6, 10))
     monkeypatch.setattr(download, "monotonic", lambda: next(clock))
+    asked = []
 
-    def slow(handler, times):
-        if times == 0:
-            for part in (TEXT[:10], TEXT[10:20], TEXT[20:30], TEXT[30:40]):
-                if part == TEXT[:10]:
-                    send(handler, 200, part, len(TEXT), ETag=ETAG)
-                else:
-                    handler.wfile.write(part)
-                handler.wfile.flush()
-        else:
-            send_file(handler, TEXT)
+    def handler(request):
+        asked.append(request)
+        slow = [TEXT[:1], TEXT[1:2], TEXT[2:3], TEXT[3:]] if len(asked) == 1 else [TEXT]
+        return httpx2.Response(200, content=iter(slow))
 
-    site.mirror(URL, slow)
+    answers(monkeypatch, {"data.example": ["93.184.216.34"]}, handler)
     assert fetch(Remote(URL), record).path.read_bytes() == TEXT
+    assert len(asked) == 2
+
+
+def test_a_server_may_send_less_than_the_rest(site, record, waits):
+    def piece(handler, times):
+        start = int(handler.headers["Range"][6:-1])
+        body = TEXT[start : start + 60_000]
+        place = f"bytes {start}-{start + len(body) - 1}/{len(TEXT)}"
+        send(handler, 206, body, Content_Range=place)
+
+    site.mirror(URL, cut_at(TEXT, 100_000, piece))
+    assert fetch(Remote(URL), record).path.read_bytes() == TEXT
+    assert len(site.requests) == 5
+
+
+def test_a_redirect_may_be_relative_and_leads_not_from_https_to_http(site, record, monkeypatch):
+    site.mirror(URL, lambda handler, _: send(handler, 302, b"", Location="../b?c=d"))
+    site.answers["/b?c=d"] = TEXT
+    assert fetch(Remote(URL), record).path.read_bytes() == TEXT
+
+    def handler(request):
+        return httpx2.Response(301, headers={"Location": "http://data.example/b"})
+
+    answers(monkeypatch, {"data.example": ["10.0.0.1"]}, handler)
+    assert refused(Remote(URL + "2", private=True), record).code == "URL-SCHEME"
 
 
 def test_an_endless_body_without_a_length_stops_at_the_cap(site, record, monkeypatch):
