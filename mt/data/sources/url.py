@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from mt.config.plugins import plugin
+from mt.config.plugins import check_private_url, plugin
 from mt.data import archives, download, moses
 from mt.data.data_lock import DownloadedConfig
 from mt.data.download import Download, Remote
@@ -78,6 +78,9 @@ def fetch(config: Config, update: bool = False) -> Sequence[Download]:
     """Download the files of a corpus; with `update` again."""
     urls = [config.url] if config.url is not None else [config.source, config.target]
     remotes = [Remote(str(u), sha256=config.sha256, private=config.private) for u in urls if u]
+    for remote in remotes:
+        if config.private:
+            check_private_url(remote.url, remote.url)
     return [download.fetch(remote, Path(config.lock), update) for remote in remotes]
 
 

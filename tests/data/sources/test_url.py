@@ -12,8 +12,9 @@ from made_archives import tarred, zipped
 from pydantic import ValidationError
 from source_sections import LANGUAGES, SCHEMA, pairs
 
+from mt.config.plugins import dotted_kinds, trust_kinds
 from mt.data.download import cache_path
-from mt.errors import DataError, DownloadError
+from mt.errors import DataError, DownloadError, ModelError
 
 EN, DE = b"A house.\nA bear.\n", "Ein Haus.\nEin Bär.\n".encode()
 PAIRS = [("A house.", "Ein Haus."), ("A bear.", "Ein Bär.")]
@@ -60,6 +61,10 @@ def test_files_of_other_kinds(site, tmp_path, kind, content, columns):
 def test_an_intranet_needs_a_word(site, tmp_path):
     site.answers["/a.en"], site.answers["/a.de"] = EN, DE
     urls = {"source": site.url("/a.en"), "target": site.url("/a.de")}
+    with pytest.raises(ModelError, match="MODEL-TRUST"):  # as from the recipe of a stranger's run
+        read(tmp_path, **urls, private=True)
+    assert site.requests == []
+    trust_kinds(dotted_kinds({"data": {"train": [{"kind": "url", **urls, "private": True}]}}))
     assert read(tmp_path, **urls, private=True) == PAIRS
     with pytest.raises(DownloadError, match="URL-SCHEME"):
         read(tmp_path, **urls)
