@@ -13,6 +13,10 @@ from collections.abc import Iterable
 _SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSW|API_?KEY|CREDENTIAL", re.IGNORECASE)
 _SECRET = re.compile(r"(?<=://)[^/\s@]+(?=@)|\bhf_\w{8,}")
 """User and password of a URL, and tokens of the Hugging Face hub."""
+_SECRET_QUERY = re.compile(
+    r"([?&][\w.-]*(?:token|key|secret|sig|signature|password|credential)=)[^&#\s]+", re.IGNORECASE
+)
+"""A part of a URL that gives access, such as the signature of one of a cloud."""
 
 
 def redact(text: str) -> str:
@@ -20,7 +24,7 @@ def redact(text: str) -> str:
     for name, value in os.environ.items():
         if len(value) >= 8 and _SECRET_NAME.search(name):  # TOKENIZERS_PARALLELISM is no secret
             text = text.replace(value, "***")
-    return _SECRET.sub("***", text)
+    return _SECRET_QUERY.sub(r"\1***", _SECRET.sub("***", text))
 
 
 def escape_controls(text: str, kept: str = "") -> str:

@@ -15,6 +15,7 @@ import sampled_vocabularies
 import tiny_run
 import torch
 from distilled_runs import CONFIG
+from http_site import open_site
 
 from mt.decoding import worker_pool
 
@@ -177,3 +178,15 @@ def distillation(tmp_path, monkeypatch):
     (tmp_path / "student.yaml").write_text(CONFIG, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def site(monkeypatch, tmp_path):
+    """A web server of this machine; it is the mirror of all https URLs, and the cache is empty."""
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "MT_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    monkeypatch.setenv("MT_CACHE", str(tmp_path / "cache"))
+    with open_site() as site:
+        monkeypatch.setenv("MT_MIRROR", site.root)
+        yield site

@@ -161,7 +161,7 @@ RUNS_TEXT = {
 }  # fmt: skip
 UNPACKS = {"extractall", "unpack_archive", "unsafe_load", "full_load", "load_all"}
 """Of an archive, all its members at once; of YAML, with its tags."""
-OWN_PROGRAM = {"subprocess.run": "vocabulary/trial.py"}
+OWN_PROGRAM = {"subprocess.run": {"vocabulary/trial.py", "data/sources/mtdata.py"}}
 """Another program is started by these calls in these files only."""
 
 
@@ -178,16 +178,18 @@ def unsafe(tree: ast.AST, name: str = "") -> list[str]:
         found += [k.arg for k in call.keywords if k.arg in ("allow_pickle", "trust_remote_code")]
         found += [f"{called} shell" for k in call.keywords if k.arg == "shell"]
         starts = re.match(r"subprocess\.|os\.(exec|spawn|posix_spawn|startfile)", called)
-        found += [called] if starts and OWN_PROGRAM.get(called) != name else []
+        found += [called] if starts and name not in OWN_PROGRAM.get(called, ()) else []
     return found
 
 
 NETWORK = re.compile(
-    r"(socket|ssl|http|urllib|ftplib|smtplib|telnetlib|xmlrpc|asyncio|requests|httpx|aiohttp|urllib3"
+    r"(socket|ssl|http|urllib|ftplib|smtplib|telnetlib|xmlrpc|asyncio|requests|httpx2?|aiohttp|urllib3"
     r"|huggingface_hub|fsspec|s3fs|boto3|wandb|mlflow|datasets)(\.|$)"
 )
 MAY_CONNECT = {
     "data/sources/huggingface.py": {"datasets.distributed", "datasets"},
+    "data/addresses.py": {"httpx2", "socket"},
+    "data/download.py": {"httpx2"},
     "runtime/lock.py": {"socket"},  # the name of this machine, for the owner of a lock
 }
 """Files that import a library that can connect, and which."""

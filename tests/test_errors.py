@@ -48,6 +48,10 @@ def test_a_secret_of_the_environment_is_never_shown(secret, around, name):
         ("GET http://token@host: 401", "GET http://***@host: 401"),
         ("https://host/a@b and c@d", "https://host/a@b and c@d"),
         ("token hf_abcDEF12345 is refused", "token *** is refused"),
+        (
+            "https://h/x?X-Amz-Signature=ab&part=2&token=d",
+            "https://h/x?X-Amz-Signature=***&part=2&token=***",
+        ),
     ],
 )
 def test_what_looks_like_a_secret_is_not_shown(text, shown):

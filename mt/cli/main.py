@@ -52,13 +52,14 @@ Exit codes:
   8 diff-trace found two runs that differ
   129, 130, 143 stopped by a signal; a training has saved a checkpoint
 
-MT_CACHE names the folder of encoded corpora; MT_DEBUG=1 shows the trace of a bug.
+MT_CACHE names the folder of encoded corpora and downloads; MT_OFFLINE=1 forbids the network;
+MT_MIRROR names a mirror of https://; MT_DEBUG=1 shows the trace of a bug.
 """
 
 COMMANDS = (
     "prepare", "train", "translate", "score", "eval", "attention", "export", "average", "shortlist",
-    "prune", "distill", "backtranslate", "config", "diff_trace", "cache",
-    "data_clean", "data_report",
+    "prune", "distill", "backtranslate", "data_list", "data_get", "data_clean", "data_report",
+    "config", "diff_trace", "cache",
 )  # fmt: skip
 """Files in `commands/`, in the order of the help."""
 

@@ -41,10 +41,12 @@ FOR_TRAINING = ("sources", "filters", "objectives", "optimizers")
 # --------------------------------------------------------------------------------- trust
 
 _named: set[str] = set()
-"""The dotted kinds that the user has named in this process."""
+"""The dotted kinds and private URLs that the user has named in this process."""
 _refused: dict[str, str] = {}
 """Where a dotted kind stands that the user has not named."""
 _trusting = False
+_URLS = ("url", "source", "target")
+"""Keys of a source that may name a URL."""
 
 
 def trust_kinds(kinds: Iterable[str]) -> None:
@@ -58,7 +60,7 @@ def named_kinds() -> frozenset[str]:
 
 
 def dotted_kinds(value: Any) -> Iterator[str]:
-    """Yield each dotted `kind` in the plain values of a recipe."""
+    """Yield each dotted `kind` in the plain values of a recipe, and each URL called private."""
     entries = value.values() if isinstance(value, dict) else value
     if isinstance(value, (dict, list)):
         for each in entries:
@@ -66,6 +68,8 @@ def dotted_kinds(value: Any) -> Iterator[str]:
     kind = value.get("kind") if isinstance(value, dict) else None
     if isinstance(kind, str) and "." in kind:
         yield kind
+    if isinstance(value, dict) and value.get("private") is True:
+        yield from (url for url in map(value.get, _URLS) if isinstance(url, str))
 
 
 @contextlib.contextmanager
@@ -88,6 +92,14 @@ def trust_recipe(value: Any) -> None:
 def models_are_trusted() -> bool:
     """Whether the recipes of models that are opened now may name modules to import."""
     return _trusting
+
+
+def check_private_url(url: str, where: object) -> None:
+    """Raise a ModelError for a URL of a private network that the user has not named."""
+    if url not in _named:
+        what = "its recipe names a URL that may be of your private network"
+        advice = "if that is as it should be, add --trust (from Python: trust=True)"
+        raise ModelError("MODEL-TRUST", where, what, advice)
 
 
 def _untrusted(kind: str, where: object) -> ModelError:

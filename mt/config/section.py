@@ -66,15 +66,18 @@ def _resolve_path(value: Any, info: ValidationInfo) -> Any:
 
 InputFile = Annotated[str, BeforeValidator(_resolve_path)]
 """The path of a file that is read, relative to the config that names it."""
+_RECORD = "a record"
+RecordFile = Annotated[str, BeforeValidator(_resolve_path), _RECORD]
+"""The path of a file that mt writes beside the config and that decides no result."""
 
 
-def input_files(section: BaseModel) -> dict[str, str]:
-    """Return the input files of a section, by key."""
+def input_files(section: BaseModel, records: bool = False) -> dict[str, str]:
+    """Return the input files of a section, by key; with `records` those that mt writes, too."""
     paths = {}
     for name, info in type(section).model_fields.items():
         value = getattr(section, name)
         marks = [*info.metadata, *getattr(info.annotation, "__args__", ())]
-        if _resolve_path.__name__ not in repr(marks):
+        if _resolve_path.__name__ not in repr(marks) or (_RECORD in marks and not records):
             continue
         if isinstance(value, str):
             paths[name] = value
@@ -91,7 +94,7 @@ def map_input_files(value: Any, change: Callable[[str], str]) -> Any:
         return tuple(map_input_files(part, change) for part in value)
     if not isinstance(value, BaseModel):
         return value
-    named = {key.partition(".")[0] for key in input_files(value)}
+    named = {key.partition(".")[0] for key in input_files(value, records=True)}
     updates = {}
     for key in type(value).model_fields:
         old = getattr(value, key)

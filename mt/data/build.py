@@ -24,6 +24,7 @@ from mt.data import cleaning, encode
 from mt.data.cache import FORMAT, CorpusSource, rule_values, section_values
 from mt.data.corpus import SIDES, Writer, token_type
 from mt.data.encode import CHUNK_PAIRS, REASONS, EncodeOptions, HeldOut
+from mt.data.languages import base_code
 from mt.data.pairs import Pair, read_pairs
 from mt.data.process_pool import map_in_order
 from mt.data.streaming import read_chunks, shard_order_seed
@@ -254,7 +255,7 @@ class CorpusBuilder:
                 self.log(f"learning a vocabulary of {config.size:,}")
             rows = learn.sample_rows(sum(self.spool.pairs), config)
             corpora = [self.recipe.languages, *(source.config.direction for source in self.train)]
-            codes = [" ".join(getattr(each, side) for each in corpora) for side in SIDES]
+            codes = [" ".join(base_code(getattr(c, side)) for c in corpora) for side in SIDES]
             source, target = (self.spool.sample(side, rows) for side in SIDES)
             languages = Languages(source=codes[0], target=codes[1])
             vocabulary = learn.learn_vocabulary(config, languages, source, target, self.monolingual)

@@ -15,6 +15,7 @@ from mt.config.recipe import Recipe
 from mt.config.schema import SourceConfig
 from mt.config.section import Section, input_files
 from mt.data.corpus import Corpus
+from mt.data.data_lock import DownloadedConfig
 from mt.data.encode import HeldOut
 from mt.data.pairs import Pair
 from mt.errors import DataError, MachineError, ModelError, MtError
@@ -104,7 +105,7 @@ def _input_sizes(section: Section) -> dict[str, dict[str, str]]:
     for key, path in input_files(section).items():
         files.open_bytes(Path(path)).close()  # raises when the path is wrong
         facts[key] = {"path": path, "bytes": str(Path(path).stat().st_size)}
-    return facts
+    return facts | _downloads(section)
 
 
 def _hash_inputs(section: Section) -> dict[str, dict[str, str]]:
@@ -118,7 +119,18 @@ def _hash_inputs(section: Section) -> dict[str, dict[str, str]]:
                 raise ModelError("VOCAB-NONE", path, "there is no vocabulary there", advice)
         files.open_bytes(file).close()  # raises when the path is wrong
         facts[key] = {"path": path, "sha256": files.sha256(file)}
-    return facts
+    return facts | _downloads(section)
+
+
+def _downloads(section: Section) -> dict[str, dict[str, str]]:
+    """Download what a source needs; return path and sha256 of each file."""
+    if not isinstance(section, DownloadedConfig):
+        return {}
+    fetched = plugin("sources", section.kind).fetch(section)
+    return {
+        f"download.{number}": {"path": str(each.path), "sha256": each.sha256}
+        for number, each in enumerate(fetched)
+    }
 
 
 def cache_key(recipe: Recipe, sources: Sequence[CorpusSource], inherited: Vocabulary | None) -> str:
@@ -144,7 +156,9 @@ def _learned_values(config: schema.VocabularyConfig) -> dict[str, Any]:
 
 def section_values(section: Section, inputs: dict[str, dict[str, str]]) -> dict[str, Any]:
     """Return the values of a section, its input files by content, or by size when streamed."""
-    values = section.model_dump(mode="json", exclude={key.split(".")[0] for key in inputs})
+    records = set(input_files(section, records=True)) - set(input_files(section))
+    exclude = {key.split(".")[0] for key in inputs} | records
+    values = section.model_dump(mode="json", exclude=exclude)
     for key in ("only", "tag"):  # absent in old caches
         if values.get(key, "") is None:
             del values[key]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Any
 
 from mt.config.plugins import plugin
-from mt.config.schema import SourceConfig
+from mt.config.schema import Languages, SourceConfig
+from mt.errors import DataError
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,3 +69,31 @@ def drop_unused_side(chunk: Chunk, config: SourceConfig) -> Chunk:
 def unused_side(only: str) -> str:
     """Return the side that `only` does not read."""
     return "target" if only == "source" else "source"
+
+
+def pair_lines(
+    source: Iterable[str], target: Iterable[str], direction: Languages, name: str, where: str
+) -> Iterator[Pair]:
+    """Pair line n of one side with line n of the other; `name` begins the origin of a pair.
+
+    Raises:
+        DataError: at the end: the sides have different numbers of lines; names both, and `where`.
+    """
+    sides = iter(source), iter(target)
+    for number, (a, b) in enumerate(zip_longest(*sides), start=1):
+        if a is None or b is None:
+            rest = number + sum(1 for _ in sides[a is None])
+            counts = (number - 1, rest) if a is None else (rest, number - 1)
+            what = f"{counts[0]} lines against {counts[1]}"
+            advice = "line n of one must translate line n of the other; mend the files"
+            raise DataError("DATA-LINES", where, what, advice)
+        yield Pair(a, b, direction.source, direction.target, f"{name}:{number}")
+
+
+def single_lines(
+    lines: Iterable[str], side: str, direction: Languages, name: str
+) -> Iterator[Pair]:
+    """Make monolingual pairs of the lines of one side."""
+    for number, line in enumerate(lines, start=1):
+        source, target = (line, None) if side == "source" else (None, line)
+        yield Pair(source, target, direction.source, direction.target, f"{name}:{number}")

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mt.config.recipe import Recipe
-from mt.config.schema import SourceConfig
+from mt.config.schema import DataConfig, SourceConfig
 from mt.data import cleaning, encode
 from mt.data.cleaned_files import with_default_rules
 from mt.data.cleaning import Cleaner, Finding, Sides
@@ -45,7 +45,7 @@ MATCHES = ("pair", "normal", "source", "target")
 one side alone, in this normal form."""
 
 
-class _Measures(NamedTuple):
+class Measures(NamedTuple):
     """What a worker measures of a chunk."""
 
     findings: list[Finding | None]
@@ -71,7 +71,7 @@ def describe_data(recipe: Recipe, log: Callable[[str], None]) -> dict[str, Any]:
         cleaners = cleaning.cleaners_for(data, cleaning.held_out_texts(data), log)
         corpora = [_Corpus(source) for source in data.train]
         seen = {side: HashSet() for side in ("pair", "source", "target")}
-        for number, sides, origins, measures in _measure_all(recipe, data.train, cleaners):
+        for number, sides, origins, measures in measure_chunks(data, cleaners):
             findings = cleaners[number].compare(measures.findings, *sides)
             corpora[number].add(sides, origins, findings, measures, seen)
             for corpus in held_out.values():
@@ -98,11 +98,14 @@ def _held_out_corpora(recipe: Recipe) -> Iterator[tuple[str, SourceConfig]]:
 # ------------------------------------------------------------------------ in worker processes
 
 
-def _measure_all(
-    recipe: Recipe, train: Sequence[SourceConfig], cleaners: Sequence[Cleaner]
-) -> Iterator[tuple[int, Sides, list[str], _Measures]]:
-    """Yield the chunks of all training corpora, measured."""
-    setting = recipe.data.processes
+def measure_chunks(
+    data: DataConfig, cleaners: Sequence[Cleaner]
+) -> Iterator[tuple[int, Sides, list[str], Measures]]:
+    """Yield the chunks of all training corpora, with the origin of each pair, measured.
+
+    `findings` lacks what `Cleaner.compare` adds to it.
+    """
+    setting, train = data.processes, data.train
     processes = physical_cores() if setting == "auto" else setting
     directions = [source.direction for source in train]
     counters = [(word_counter(each.source), word_counter(each.target)) for each in directions]
@@ -121,13 +124,13 @@ def _chunks(train: Sequence[SourceConfig]) -> Iterator[tuple[int, Sides, list[st
 def _measure(
     cleaners: Sequence[Cleaner], counters: Sequence[Sequence[Callable[[str], int]]],
     chunk: tuple[int, Sides],
-) -> _Measures:  # fmt: skip
+) -> Measures:  # fmt: skip
     number, sides = chunk
     texts = [[line or "" for line in side] for side in sides]
     words = [[*map(count, side)] for count, side in zip(counters[number], texts, strict=True)]
     characters = [sum(map(len, side)) for side in texts]
     normal = [[*map(normal_form, side)] for side in texts]
-    return _Measures(
+    return Measures(
         cleaners[number].judge(*sides), np.array(words, np.int32), np.array(characters),
         {
             "pair": hash_texts(map("\n".join, zip(*texts, strict=True))),
@@ -155,7 +158,7 @@ class _Corpus:
 
     def add(
         self, sides: Sides, origins: Sequence[str], findings: Sequence[Finding | None],
-        measures: _Measures, seen: dict[str, HashSet],
+        measures: Measures, seen: dict[str, HashSet],
     ) -> None:  # fmt: skip
         """Count a chunk."""
         self.pairs += len(findings)

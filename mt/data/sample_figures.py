@@ -21,6 +21,7 @@ from mt.data.scripts import (
     script_of,
     script_share,
     word_counter,
+    writes_spaces,
 )
 from mt.errors import MtError, printable
 from mt.special_tokens import FIRST_PIECE
@@ -29,8 +30,8 @@ from mt.vocabulary.vocabulary import Tokenizer
 
 IDENTIFIED = 2_000
 """Pairs whose languages are identified."""
-LEAST_LETTERS = 20
-"""In a text whose language can be identified."""
+LEAST_LETTERS, LEAST_OF_WORDS = 20, 6
+"""In a text whose language can be identified: with spaces between words, and without."""
 MOST_SHOWN = 20
 """Languages and characters that are listed."""
 _BYTE = re.compile("<0x[0-9A-F]{2}>")
@@ -68,10 +69,11 @@ def _language_figures(
     except ImportError:
         return None
     expected = [plain_language(code) for code in codes]
+    least = [LEAST_LETTERS if writes_spaces(code) else LEAST_OF_WORDS for code in codes]
     found = [Counter[str](), Counter[str]()]
     judged = swapped = 0
     for pair in sample:
-        if min(map(count_letters, pair)) < LEAST_LETTERS:
+        if any(count_letters(text) < few for text, few in zip(pair, least, strict=True)):
             continue
         judged += 1
         names = [identifier.classify(text)[0] for text in pair]

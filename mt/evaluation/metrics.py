@@ -120,9 +120,9 @@ def pick_tokenizer(target_language: str, evaluation: EvaluationConfig) -> str:
     """The name of sacreBLEU's tokenizer for a language."""
     if evaluation.tokenize != "auto":
         return evaluation.tokenize
-    base, *others = languages.subtags(target_language)
-    if "latn" in others:  # a romanisation, with spaces
+    base, script, _ = languages.parse_language(target_language)
+    if script == "latn":  # a romanisation, with spaces
         return "13a"
-    if languages.SPACELESS_SCRIPTS.intersection(others):
+    if script in languages.SPACELESS_SCRIPTS:
         return "char"
     return TOKENIZERS.get(base, "13a")

@@ -157,6 +157,13 @@ def open_new(path: Path) -> BinaryIO:
     return open(path, "xb")
 
 
+def open_partial(path: Path, kept: int) -> BinaryIO:
+    """Open a file to append to, cut to its first `kept` bytes."""
+    stream = open(path, "ab")  # noqa: SIM115  (the caller closes it)
+    stream.truncate(kept)
+    return stream
+
+
 def write_file(path: Path, data: bytes | str) -> None:
     """Write a small file, replacing one of that name."""
     with staged(path) as hidden:
@@ -298,6 +305,9 @@ def _copy_stream(stream: BinaryIO, name: str) -> Path:
     return copy
 
 
+_ARCHIVE_ADVICE = "in a recipe kind: moses reads it; or unpack it, and name the file inside"
+
+
 def open_bytes(path: Path, or_pipe: bool = False) -> BinaryIO:
     """Open a file to read, decompressed if its first bytes are of gzip, xz, bzip2 or zstd.
 
@@ -317,7 +327,7 @@ def open_bytes(path: Path, or_pipe: bool = False) -> BinaryIO:
     magic = stream.peek(6)[:6]
     if magic.startswith(b"PK\x03\x04"):
         stream.close()
-        what, advice = "a zip archive, not a text file", "unpack it and name the file inside"
+        what, advice = "a zip archive, not a text file", _ARCHIVE_ADVICE
         raise DataError("DATA-ARCHIVE", path, what, advice)
     readers: dict[bytes, Any] = {
         b"\x1f\x8b": gzip.GzipFile, b"\xfd7zXZ": lzma.LZMAFile, b"BZh": bz2.BZ2File,
@@ -344,7 +354,7 @@ def _refuse_tar(stream: BinaryIO, path: Path) -> BinaryIO:
         raise _damaged(f"{path}:1", error) from None
     if head[257:262] == b"ustar":
         stream.close()
-        what, advice = "a tar archive, not a text file", "unpack it and name the file inside"
+        what, advice = "a tar archive, not a text file", _ARCHIVE_ADVICE
         raise DataError("DATA-ARCHIVE", path, what, advice)
     return stream
 

@@ -33,7 +33,7 @@ from mt.vocabulary.vocabulary import (
 
 Ranked = list[tuple[str, int]]
 """Words and their counts, the most frequent first."""
-_MANY_CHARACTERS = {"zh", "ja", "ko", "yue", "lzh", "cmn", "zho", "jpn", "kor"}
+_MANY_CHARACTERS = {"zh", "ja", "ko", "yue", "lzh", "cmn"}
 # Its threads' partial sums are added in order, so another number gives another vocabulary.
 _TRAINER_THREADS = 16
 _UNIGRAM_CHARACTERS = 5_000_000
@@ -170,8 +170,7 @@ def _thin_words(words: Ranked) -> Ranked:
 def _character_coverage(config: VocabularyConfig, codes: str) -> float:
     if config.character_coverage != "auto":
         return config.character_coverage
-    plain = {code.lower().replace("_", "-").split("-")[0] for code in codes.split()}
-    return 0.9995 if plain & _MANY_CHARACTERS else 1.0
+    return 0.9995 if _MANY_CHARACTERS.intersection(codes.split()) else 1.0
 
 
 def _train_subwords(config: VocabularyConfig, words: Ranked, coverage: float, size: int) -> bytes:

@@ -198,7 +198,7 @@ TABLE = [
         MEND,
     ], 2),
     ("no kind", train_from("{source: train.en, target: train.de}"), CONFIG, [
-        "mt: error[CONFIG] recipe.yaml:3: data.train.0: kind: missing; one of demo, huggingface, jsonl, text, tsv",
+        "mt: error[CONFIG] recipe.yaml:3: data.train.0: kind: missing; one of demo, huggingface, jsonl, moses, mtdata, opus, po, sacrebleu, text, tmx, tsv, url, xliff",
         MEND,
     ], 2),
     ("a dotted kind that is not there", changed("d_model: 16", "kind: my_lab.conv"), CONFIG, [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import re
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -15,6 +16,7 @@ from pydantic import Field, model_validator
 
 from mt.config.schema import SourceConfig, refuse_one_key
 from mt.config.section import InputFile
+from mt.data.download import is_offline
 from mt.data.pairs import Chunk, Pair, Pairs
 from mt.data.rows import read_csv, read_json
 from mt.data.text import join_lines
@@ -98,6 +100,7 @@ def stream(
     Raises:
         DataError, DownloadError: as `read`; names the shard where it is known.
     """
+    _obey_offline()
     from datasets.distributed import split_dataset_by_node
 
     direction, name = config.direction, _name(config)
@@ -154,6 +157,7 @@ def _read_rows(paths: list[str], config: Config) -> Iterator[dict[str, Any]]:
 
 def _hub(config: Config, streaming: bool = False) -> Any:
     """Load a data set of the hub into the user's cache, or stream it; run no code of it."""
+    _obey_offline()
     import datasets
 
     direction = config.direction
@@ -170,6 +174,12 @@ def _hub(config: Config, streaming: bool = False) -> Any:
                 if "config" not in str(error).lower() or name == pair[1] or config.config:
                     raise
         raise AssertionError("unreachable: the last name returns or raises")
+
+
+def _obey_offline() -> None:
+    """Forbid the network to `datasets`, which reads this when it is imported, by MT_OFFLINE."""
+    if is_offline():
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
 def _column(batch: dict[str, list[Any]], key: str | None, language: str, where: str) -> list[Any]:

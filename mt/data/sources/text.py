@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import partial
-from itertools import zip_longest
 from pathlib import Path
 from typing import Literal
 
@@ -12,8 +11,7 @@ from pydantic import model_validator
 
 from mt.config.schema import SourceConfig
 from mt.config.section import InputFile
-from mt.data.pairs import Pair, Pairs
-from mt.errors import DataError
+from mt.data.pairs import Pair, Pairs, pair_lines, single_lines
 from mt.runtime import files
 
 
@@ -55,29 +53,10 @@ def read(config: Config) -> Iterable[Pair]:
 
 
 def _pairs(config: Config) -> Iterator[Pair]:
-    direction = config.direction
-    if config.source is None or config.target is None:
-        yield from _lines(config)
-        return
-    source, target = files.read_lines(Path(config.source)), files.read_lines(Path(config.target))
-    for number, (a, b) in enumerate(zip_longest(source, target), start=1):
-        if a is None or b is None:
-            rest = number + sum(1 for _ in (target if a is None else source))
-            raise _different(config, *((number - 1, rest) if a is None else (rest, number - 1)))
-        origin = f"{config.source}:{number}"
-        yield Pair(a, b, direction.source, direction.target, origin)
-
-
-def _lines(config: Config) -> Iterator[Pair]:
-    direction, path = config.direction, config.source or config.target
-    assert path is not None, "Config verifies that there is a file"
-    for number, line in enumerate(files.read_lines(Path(path)), start=1):
-        source, target = (line, None) if config.source else (None, line)
-        yield Pair(source, target, direction.source, direction.target, f"{path}:{number}")
-
-
-def _different(config: Config, source: int, target: int) -> DataError:
-    where = f"{config.source} and {config.target}"
-    what = f"{source} lines against {target}"
-    advice = "line n of one must translate line n of the other; mend the files"
-    return DataError("DATA-LINES", where, what, advice)
+    sides = [path and files.read_lines(Path(path)) for path in (config.source, config.target)]
+    if sides[0] and sides[1]:
+        where = f"{config.source} and {config.target}"
+        return pair_lines(sides[0], sides[1], config.direction, str(config.source), where)
+    path = config.source or config.target
+    side = "source" if config.source else "target"
+    return single_lines(files.read_lines(Path(str(path))), side, config.direction, str(path))

@@ -19,3 +19,14 @@ class TestCache:
         assert main.run(["cache"]) == 0
         assert main.run(["cache", "--clear"]) == 0
         assert capsys.readouterr().out == ""
+
+    def test_downloads_are_listed_and_stay_until_they_are_named(self, folder, capsys):
+        entry = folder / "cache" / "downloads" / "0123abcd"
+        entry.parent.mkdir(parents=True)
+        entry.write_bytes(bytes(1_000_000))
+        entry.with_suffix(".lock").touch()
+        assert main.run(["cache", "--clear"]) == 0
+        assert main.run(["cache"]) == 0
+        assert capsys.readouterr().out == f"       1.0 MB  {entry}\n"
+        assert main.run(["cache", "--clear-downloads"]) == 0
+        assert not entry.exists()

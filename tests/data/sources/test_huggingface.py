@@ -306,7 +306,7 @@ def test_the_hub_is_read_by_id_config_revision_and_split(hub, tmp_path, python):
         [["zw ei", "two", "lab/columns/train[1:]:1"]],
     ]
     offline = [{"dataset": "lab/columns"}, {"dataset": "lab/pairs", "config": "de-en"}]
-    again = read_apart(python, tmp_path, hub, offline, HF_HUB_OFFLINE="1")
+    again = read_apart(python, tmp_path, hub, offline, MT_OFFLINE="1")
     assert again == [told[2], told[0]]
 
 

@@ -1,0 +1,136 @@
+"""Write corpora of the web as files of this machine, and say how a recipe names them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+from mt.config.plugins import plugin
+from mt.config.schema import SourceConfig
+from mt.data import archives, catalogue, download
+from mt.data.catalogue import LATEST, OPUS, SACREBLEU
+from mt.data.data_lock import FILE_NAME
+from mt.data.download import Remote
+from mt.data.pairs import read_pairs
+from mt.errors import ConfigError, printable
+from mt.runtime import files, output
+
+MTDATA = "mtdata"
+_BY_ENDING = {
+    ".tmx": "tmx", ".xlf": "xliff", ".xliff": "xliff", ".po": "po", ".mo": "po", ".tsv": "tsv",
+    ".jsonl": "jsonl",
+}  # fmt: skip
+_ADVICE = "write opus:NAME, sacrebleu:NAME, mtdata:ID or a URL; mt data list shows names"
+
+
+def get_corpus(
+    name: str, pair: str | None, folder: Path, update: bool, force: bool, private: bool
+) -> Iterator[str]:
+    """Fetch a corpus into a folder, with a `data.lock`; yield the lines that a recipe needs.
+
+    Args:
+        name: `opus:NAME`, `opus:NAME/VERSION`, `sacrebleu:NAME`, `mtdata:ID` or a URL.
+        pair: the languages, source first; of a test set all that it has, if left out.
+        folder: where the files are written; created if missing.
+        update: fetch anew, and replace what `data.lock` says.
+        force: replace files that exist.
+        private: allow http and private addresses for a URL.
+
+    Raises:
+        ConfigError: no such corpus, or a file exists.
+        DownloadError: it cannot be had, or is not what it was.
+        DataError: it is not what it should be.
+    """
+    kind, _, rest = name.partition(":")
+    files.make_folder(folder)
+    if rest.startswith("//"):
+        yield from _get_file(Remote(name, private=private), folder, update, force)
+    elif kind == SACREBLEU:
+        pairs = [pair] if pair else _pairs_of(rest)
+        for each in pairs:
+            yield from _get_pairs(kind, {"name": rest}, each, folder, update, force)
+    elif kind == OPUS:
+        corpus, _, version = rest.partition("/")
+        values = {"name": corpus, "version": version or LATEST}
+        yield from _get_pairs(kind, values, pair, folder, update, force)
+    elif kind == MTDATA:
+        yield from _get_pairs(kind, {"id": rest}, pair, folder, update, force)
+    else:
+        raise ConfigError("DATA-NAME", name, "it does not say where it is from", _ADVICE)
+
+
+def _pairs_of(name: str) -> list[str]:
+    sets = catalogue.sacrebleu_sets()
+    # Of an unknown name the search for one of its pairs says which are near.
+    return list(sets[name].langpairs) if name in sets else ["en-de"]
+
+
+def _get_pairs(
+    kind: str, values: dict[str, str], pair: str | None, folder: Path, update: bool, force: bool
+) -> Iterator[str]:
+    if pair is None:
+        what = "in which languages?"
+        raise ConfigError(
+            "USAGE", f"{kind}:{next(iter(values.values()))}", what, "add --pair de-en"
+        )
+    direction = catalogue.parse_pair(pair)
+    module = plugin("sources", kind)
+    lock = str(folder / FILE_NAME)
+    config: SourceConfig = module.Config(languages=direction, lock=lock, **values)
+    stem = re.sub(r"[^\w.-]", "_", next(iter(values.values()))).lstrip(".")
+    names = [f"{stem}.{pair}.{code}" for code in (direction.source, direction.target)]
+    paths = [folder / name for name in names]
+    _refuse_existing(paths, update or force)
+    if update:
+        module.fetch(config, update=True)
+    _write_sides(config, paths)
+    yield f"- {{kind: text, source: {paths[0]}, target: {paths[1]}}}"
+    named = ", ".join(f"{key}: {value}" for key, value in values.items())
+    yield f"# the same without these files:  - {{kind: {kind}, {named}}}"
+
+
+def _write_sides(config: SourceConfig, paths: list[Path]) -> None:
+    """Write the sides of a corpus to two files, which appear together when they are whole."""
+    with ExitStack() as stack:
+        hidden = [stack.enter_context(files.staged(path)) for path in paths]
+        with files.open_new(hidden[0]) as source, files.open_new(hidden[1]) as target:
+            for pair in read_pairs(config):
+                source.write(f"{pair.source}\n".encode())
+                target.write(f"{pair.target}\n".encode())
+
+
+def _get_file(remote: Remote, folder: Path, update: bool, force: bool) -> Iterator[str]:
+    path = folder / file_name(remote.url)
+    _refuse_existing([path], update or force)
+    fetched = download.fetch(remote, folder / FILE_NAME, update)
+    with (
+        files.staged(path) as hidden,
+        open(fetched.path, "rb") as stream,
+        files.open_new(hidden) as out,
+    ):
+        while block := stream.read(1 << 20):
+            out.write(block)
+    if archives.is_archive(path):
+        yield f"- {{kind: moses, file: {path}}}"
+        names = archives.member_names(path)
+        yield f"# {path} has: {printable(', '.join(names), 1000)}"
+        return
+    endings = [ending for ending in path.suffixes if ending in _BY_ENDING]
+    if endings:
+        yield f"- {{kind: {_BY_ENDING[endings[-1]]}, file: {path}}}"
+    else:
+        yield f"- {{kind: text, source: {path}}}"
+
+
+def file_name(url: str) -> str:
+    """Return a safe name for the file of a URL: letters, digits, dots, hyphens of its last part."""
+    last = url.partition("?")[0].rstrip("/").rpartition("/")[2]
+    return re.sub(r"[^A-Za-z0-9._-]", "_", last).lstrip(".")[:100] or "download"
+
+
+def _refuse_existing(paths: list[Path], replace: bool) -> None:
+    for path in paths:
+        if not replace:
+            output.refuse_existing(path, "replace it with --force, or choose another folder")
