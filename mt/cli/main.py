@@ -57,9 +57,9 @@ MT_MIRROR names a mirror of https://; MT_DEBUG=1 shows the trace of a bug.
 """
 
 COMMANDS = (
-    "prepare", "train", "translate", "score", "eval", "attention", "export", "average", "shortlist",
-    "prune", "distill", "backtranslate", "data_list", "data_get", "data_clean", "data_report",
-    "config", "diff_trace", "cache",
+    "init", "prepare", "train", "translate", "score", "eval", "attention", "export", "average",
+    "shortlist", "prune", "distill", "backtranslate", "data_list", "data_get", "data_clean",
+    "data_report", "config", "diff_trace", "cache",
 )  # fmt: skip
 """Files in `commands/`, in the order of the help."""
 

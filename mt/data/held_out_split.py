@@ -73,10 +73,10 @@ def split_corpus(data: DataConfig, folder: Path, log: Callable[[str], None]) -> 
     return facts._replace(held_out=wanted // 2)
 
 
-def _survey(
-    data: DataConfig, log: Callable[[str], None]
-) -> tuple[CorpusFacts, NDArray[np.int64]]:
+def _survey(data: DataConfig, log: Callable[[str], None]) -> tuple[CorpusFacts, NDArray[np.int64]]:
     """Read all pairs; return the facts, and the rows that may be held out."""
+    rules = tuple(rule for rule in data.clean if not rule.needs_held_out)
+    data = data.model_copy(update={"clean": rules})
     cleaners = cleaning.cleaners_for(data, [], log)
     hashes: dict[str, list[Any]] = {"source": [], "target": []}
     sound: list[Any] = []

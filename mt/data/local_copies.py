@@ -43,22 +43,40 @@ def get_corpus(
         DownloadError: it cannot be had, or is not what it was.
         DataError: it is not what it should be.
     """
-    kind, _, rest = name.partition(":")
     files.make_folder(folder)
-    if rest.startswith("//"):
+    if "://" in name:
         yield from _get_file(Remote(name, private=private), folder, update, force)
-    elif kind == SACREBLEU:
-        pairs = [pair] if pair else _pairs_of(rest)
-        for each in pairs:
-            yield from _get_pairs(kind, {"name": rest}, each, folder, update, force)
-    elif kind == OPUS:
+        return
+    values = source_section(name)
+    kind = values.pop("kind")
+    several = kind == SACREBLEU and pair is None
+    for each in _pairs_of(values["name"]) if several else [pair]:
+        yield from _get_pairs(kind, values, each, folder, update, force)
+
+
+def source_section(name: str) -> dict[str, str]:
+    """Return the section of a recipe for `opus:NAME/VERSION`, `sacrebleu:NAME` or `mtdata:ID`.
+
+    Raises:
+        ConfigError: it is no such name.
+    """
+    kind, _, rest = name.partition(":")
+    if kind == OPUS:
         corpus, _, version = rest.partition("/")
-        values = {"name": corpus, "version": version or LATEST}
-        yield from _get_pairs(kind, values, pair, folder, update, force)
-    elif kind == MTDATA:
-        yield from _get_pairs(kind, {"id": rest}, pair, folder, update, force)
-    else:
-        raise ConfigError("DATA-NAME", name, "it does not say where it is from", _ADVICE)
+        return {"kind": kind, "name": corpus, "version": version or LATEST}
+    if kind in (SACREBLEU, MTDATA):
+        return {"kind": kind, "name" if kind == SACREBLEU else "id": rest}
+    raise ConfigError("DATA-NAME", name, "it does not say where it is from", _ADVICE)
+
+
+def file_section(path: Path) -> dict[str, str]:
+    """Return the section of a recipe for a file, whose kind is the end of its name."""
+    if archives.is_archive(path):
+        return {"kind": "moses", "file": str(path)}
+    endings = [ending for ending in path.suffixes if ending in _BY_ENDING]
+    if endings:
+        return {"kind": _BY_ENDING[endings[-1]], "file": str(path)}
+    return {"kind": "text", "source": str(path)}
 
 
 def _pairs_of(name: str) -> list[str]:
@@ -112,16 +130,11 @@ def _get_file(remote: Remote, folder: Path, update: bool, force: bool) -> Iterat
     ):
         while block := stream.read(1 << 20):
             out.write(block)
-    if archives.is_archive(path):
-        yield f"- {{kind: moses, file: {path}}}"
+    section = file_section(path)
+    yield f"- {{{', '.join(f'{key}: {value}' for key, value in section.items())}}}"
+    if section["kind"] == "moses":
         names = archives.member_names(path)
         yield f"# {path} has: {printable(', '.join(names), 1000)}"
-        return
-    endings = [ending for ending in path.suffixes if ending in _BY_ENDING]
-    if endings:
-        yield f"- {{kind: {_BY_ENDING[endings[-1]]}, file: {path}}}"
-    else:
-        yield f"- {{kind: text, source: {path}}}"
 
 
 def file_name(url: str) -> str:
