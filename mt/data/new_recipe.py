@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from mt.config.recipe import Recipe
-from mt.config.schema import Languages
+from mt.config.schema import Languages, VocabularyConfig
 from mt.config.validation import validate
 from mt.config.yaml_reader import Document
 from mt.data import local_copies
@@ -19,6 +19,11 @@ from mt.data.held_out_split import CorpusFacts, split_corpus
 from mt.data.recipe_choice import Choice, Machine, choose, measure_machine
 from mt.errors import ConfigError, printable
 from mt.runtime import files
+from mt.special_tokens import FIRST_PIECE
+from mt.vocabulary.learn import learn_vocabulary
+
+LARGEST_TRIED = 4_000
+"""Pieces; the corpora for which more are chosen have them."""
 
 
 def write_new_recipe(
@@ -59,7 +64,7 @@ def write_new_recipe(
         recipe = validate(Recipe, Document(document, folder=Path.cwd(), name="the command line"))
         facts = split_corpus(recipe.data, hidden, log)
         machine = measure_machine(minutes)
-        choice = choose(facts, machine)
+        choice = _with_possible_vocabulary(choose(facts, machine), hidden, languages)
         named = [str(path) for path in paths] or [f"--from {origin}"]
         command = f"mt init {' '.join(named)} --pair {pair}"
         text = format_recipe(choice, facts, machine, languages, command)
@@ -89,6 +94,29 @@ def _source(paths: Sequence[Path], origin: str | None, folder: Path) -> dict[str
     if len(paths) == 2:
         return {"kind": "text", "source": str(paths[0]), "target": str(paths[1])}
     return local_copies.file_section(paths[0])
+
+
+def _with_possible_vocabulary(choice: Choice, folder: Path, languages: Languages) -> Choice:
+    """Halve the vocabulary until the training text has so many pieces; only little text needs it.
+
+    Raises:
+        ConfigError: no vocabulary can be learned.
+    """
+    size = choice.rules.vocabulary
+    if size > LARGEST_TRIED:
+        return choice
+    codes = languages.source, languages.target
+    source, target = ([*files.read_lines(folder / f"train.{code}")] for code in codes)
+    while True:
+        config = VocabularyConfig(size=size, model="bpe")
+        try:
+            learn_vocabulary(config, languages, source, target)
+        except ConfigError:
+            size //= 2
+            if size <= FIRST_PIECE:
+                raise
+        else:
+            return choice._replace(rules=choice.rules._replace(vocabulary=size))
 
 
 def format_recipe(
