@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -86,9 +87,8 @@ def _get_pairs(
     if update:
         module.fetch(config, update=True)
     _write_sides(config, paths)
-    yield f"- {{kind: text, source: {paths[0]}, target: {paths[1]}}}"
-    named = ", ".join(f"{key}: {value}" for key, value in values.items())
-    yield f"# the same without these files:  - {{kind: {kind}, {named}}}"
+    yield _yaml("text", source=paths[0], target=paths[1])
+    yield f"# the same without these files:  {_yaml(kind, **values)}"
 
 
 def _write_sides(config: SourceConfig, paths: list[Path]) -> None:
@@ -113,15 +113,26 @@ def _get_file(remote: Remote, folder: Path, update: bool, force: bool) -> Iterat
         while block := stream.read(1 << 20):
             out.write(block)
     if archives.is_archive(path):
-        yield f"- {{kind: moses, file: {path}}}"
+        yield _yaml("moses", file=path)
         names = archives.member_names(path)
         yield f"# {path} has: {printable(', '.join(names), 1000)}"
         return
     endings = [ending for ending in path.suffixes if ending in _BY_ENDING]
     if endings:
-        yield f"- {{kind: {_BY_ENDING[endings[-1]]}, file: {path}}}"
+        yield _yaml(_BY_ENDING[endings[-1]], file=path)
     else:
-        yield f"- {{kind: text, source: {path}}}"
+        yield _yaml("text", source=path)
+
+
+def _yaml(kind: str, **values: object) -> str:
+    """Return the line of a recipe that names a source."""
+    texts = {key: str(value) for key, value in values.items()}
+    quoted = {
+        key: text if re.fullmatch(r"[A-Za-z./][\w./-]*", text) else json.dumps(text)
+        for key, text in texts.items()
+    }
+    named = "".join(f", {key}: {text}" for key, text in quoted.items())
+    return f"- {{kind: {kind}{named}}}"
 
 
 def file_name(url: str) -> str:

@@ -42,7 +42,7 @@ def read(lines, folder):
 def tatoeba(site, tmp_path):
     members = {"Tatoeba.de-en.de": DE, "Tatoeba.de-en.en": EN}
     site.mirror(TATOEBA, zipped(tmp_path / "made.zip", members).read_bytes())
-    return tmp_path / "data"
+    return tmp_path / "my: data, [1]"
 
 
 def test_a_corpus_of_opus_becomes_two_files_and_two_ways_to_name_it(tatoeba):
