@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from mt.config.plugins import plugin
 from mt.config.schema import SourceConfig
 from mt.data import archives, catalogue, download
@@ -23,6 +25,7 @@ _BY_ENDING = {
     ".tmx": "tmx", ".xlf": "xliff", ".xliff": "xliff", ".po": "po", ".mo": "po", ".tsv": "tsv",
     ".jsonl": "jsonl",
 }  # fmt: skip
+_ADD_PAIR = "add --pair de-en"
 _ADVICE = "write opus:NAME, sacrebleu:NAME, mtdata:ID or a URL; mt data list shows names"
 
 
@@ -45,12 +48,12 @@ def get_corpus(
         DataError: it is not what it should be.
     """
     kind, _, rest = name.partition(":")
-    files.make_folder(folder)
     if rest.startswith("//"):
         yield from _get_file(Remote(name, private=private), folder, update, force)
     elif kind == SACREBLEU:
-        pairs = [pair] if pair else _pairs_of(rest)
-        for each in pairs:
+        if update and pair is None:  # it would fetch the same archives for each pair
+            raise ConfigError("USAGE", name, "with --update, in which languages?", _ADD_PAIR)
+        for each in [pair] if pair else _pairs_of(rest):
             yield from _get_pairs(kind, {"name": rest}, each, folder, update, force)
     elif kind == OPUS:
         corpus, _, version = rest.partition("/")
@@ -71,19 +74,21 @@ def _pairs_of(name: str) -> list[str]:
 def _get_pairs(
     kind: str, values: dict[str, str], pair: str | None, folder: Path, update: bool, force: bool
 ) -> Iterator[str]:
+    name = next(iter(values.values()))
     if pair is None:
-        what = "in which languages?"
-        raise ConfigError(
-            "USAGE", f"{kind}:{next(iter(values.values()))}", what, "add --pair de-en"
-        )
+        raise ConfigError("USAGE", f"{kind}:{name}", "in which languages?", _ADD_PAIR)
     direction = catalogue.parse_pair(pair)
     module = plugin("sources", kind)
-    lock = str(folder / FILE_NAME)
-    config: SourceConfig = module.Config(languages=direction, lock=lock, **values)
-    stem = re.sub(r"[^\w.-]", "_", next(iter(values.values()))).lstrip(".")
+    try:
+        config = module.Config(languages=direction, lock=str(folder / FILE_NAME), **values)
+    except ValidationError:
+        what = f"not the form of {' and '.join(values)} of {kind}"
+        raise ConfigError("DATA-NAME", f"{kind}:{name}", what, _ADVICE) from None
+    stem = re.sub(r"[^\w.-]", "_", name).lstrip(".")
     names = [f"{stem}.{pair}.{code}" for code in (direction.source, direction.target)]
     paths = [folder / name for name in names]
     _refuse_existing(paths, update or force)
+    files.make_folder(folder)
     if update:
         module.fetch(config, update=True)
     _write_sides(config, paths)
@@ -104,6 +109,7 @@ def _write_sides(config: SourceConfig, paths: list[Path]) -> None:
 def _get_file(remote: Remote, folder: Path, update: bool, force: bool) -> Iterator[str]:
     path = folder / file_name(remote.url)
     _refuse_existing([path], update or force)
+    files.make_folder(folder)
     fetched = download.fetch(remote, folder / FILE_NAME, update)
     with (
         files.staged(path) as hidden,
