@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import bz2
 import contextlib
+import errno
 import functools
 import gzip
 import io
@@ -204,11 +205,8 @@ def _open_zip_member(path: Path, name: str) -> BinaryIO:
 
 
 def _is_tar(path: Path) -> bool:
-    try:
-        with _unpacked(path, open(path, "rb")) as stream:
-            return stream.read(512)[257:262] == b"ustar"
-    except DownloadError:
-        return False
+    with _unpacked(path, open(path, "rb")) as stream:
+        return stream.read(512)[257:262] == b"ustar"
 
 
 @contextlib.contextmanager
@@ -331,7 +329,7 @@ def _translate_errors(path: Path) -> Iterator[None]:
         advice = "delete it, and fetch it again"
         raise DownloadError("ARCHIVE-DAMAGED", path, what, advice) from None
     except OSError as error:
-        if error.errno is not None:
+        if error.errno not in (None, errno.EINVAL):  # a place before the beginning of the file
             raise
         what = f"damaged or cut short ({printable(error, 100)})"  # bz2 raises it
         raise DownloadError(

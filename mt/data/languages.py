@@ -97,6 +97,13 @@ def match_languages(code: str, codes: Iterable[str]) -> list[str]:
     return [each for each, distance in distances.items() if known and distance == min(known)]
 
 
+def find_code(code: str, codes: Iterable[str]) -> str:
+    """Return a code as it is in `codes`, else the one of them that means it, else itself."""
+    names = list(codes)
+    nearest = [code] if code in names else match_languages(code, names)
+    return nearest[0] if len(nearest) == 1 else code
+
+
 def same_language(code: str, other: str) -> bool:
     """Whether two codes can mean the same language."""
     return language_distance(code, other) is not None

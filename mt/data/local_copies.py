@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+
+from pydantic import ValidationError
 
 from mt.config.plugins import plugin
 from mt.config.schema import SourceConfig
@@ -22,6 +25,7 @@ _BY_ENDING = {
     ".tmx": "tmx", ".xlf": "xliff", ".xliff": "xliff", ".po": "po", ".mo": "po", ".tsv": "tsv",
     ".jsonl": "jsonl",
 }  # fmt: skip
+_ADD_PAIR = "add --pair de-en"
 _ADVICE = "write opus:NAME, sacrebleu:NAME, mtdata:ID or a URL; mt data list shows names"
 
 
@@ -43,13 +47,14 @@ def get_corpus(
         DownloadError: it cannot be had, or is not what it was.
         DataError: it is not what it should be.
     """
-    files.make_folder(folder)
     if "://" in name:
         yield from _get_file(Remote(name, private=private), folder, update, force)
         return
     values = source_section(name)
     kind = values.pop("kind")
     several = kind == SACREBLEU and pair is None
+    if several and update:  # it would fetch the same archives for each pair
+        raise ConfigError("USAGE", name, "with --update, in which languages?", _ADD_PAIR)
     for each in _pairs_of(values["name"]) if several else [pair]:
         yield from _get_pairs(kind, values, each, folder, update, force)
 
@@ -88,25 +93,26 @@ def _pairs_of(name: str) -> list[str]:
 def _get_pairs(
     kind: str, values: dict[str, str], pair: str | None, folder: Path, update: bool, force: bool
 ) -> Iterator[str]:
+    name = next(iter(values.values()))
     if pair is None:
-        what = "in which languages?"
-        raise ConfigError(
-            "USAGE", f"{kind}:{next(iter(values.values()))}", what, "add --pair de-en"
-        )
+        raise ConfigError("USAGE", f"{kind}:{name}", "in which languages?", _ADD_PAIR)
     direction = catalogue.parse_pair(pair)
     module = plugin("sources", kind)
-    lock = str(folder / FILE_NAME)
-    config: SourceConfig = module.Config(languages=direction, lock=lock, **values)
-    stem = re.sub(r"[^\w.-]", "_", next(iter(values.values()))).lstrip(".")
+    try:
+        config = module.Config(languages=direction, lock=str(folder / FILE_NAME), **values)
+    except ValidationError:
+        what = f"not the form of {' and '.join(values)} of {kind}"
+        raise ConfigError("DATA-NAME", f"{kind}:{name}", what, _ADVICE) from None
+    stem = re.sub(r"[^\w.-]", "_", name).lstrip(".")
     names = [f"{stem}.{pair}.{code}" for code in (direction.source, direction.target)]
     paths = [folder / name for name in names]
     _refuse_existing(paths, update or force)
+    files.make_folder(folder)
     if update:
         module.fetch(config, update=True)
     _write_sides(config, paths)
-    yield f"- {{kind: text, source: {paths[0]}, target: {paths[1]}}}"
-    named = ", ".join(f"{key}: {value}" for key, value in values.items())
-    yield f"# the same without these files:  - {{kind: {kind}, {named}}}"
+    yield _yaml("text", source=paths[0], target=paths[1])
+    yield f"# the same without these files:  {_yaml(kind, **values)}"
 
 
 def _write_sides(config: SourceConfig, paths: list[Path]) -> None:
@@ -122,6 +128,7 @@ def _write_sides(config: SourceConfig, paths: list[Path]) -> None:
 def _get_file(remote: Remote, folder: Path, update: bool, force: bool) -> Iterator[str]:
     path = folder / file_name(remote.url)
     _refuse_existing([path], update or force)
+    files.make_folder(folder)
     fetched = download.fetch(remote, folder / FILE_NAME, update)
     with (
         files.staged(path) as hidden,
@@ -131,10 +138,21 @@ def _get_file(remote: Remote, folder: Path, update: bool, force: bool) -> Iterat
         while block := stream.read(1 << 20):
             out.write(block)
     section = file_section(path)
-    yield f"- {{{', '.join(f'{key}: {value}' for key, value in section.items())}}}"
+    yield _yaml(**section)
     if section["kind"] == "moses":
         names = archives.member_names(path)
         yield f"# {path} has: {printable(', '.join(names), 1000)}"
+
+
+def _yaml(kind: str, **values: object) -> str:
+    """Return the line of a recipe that names a source."""
+    texts = {key: str(value) for key, value in values.items()}
+    quoted = {
+        key: text if re.fullmatch(r"[A-Za-z./][\w./-]*", text) else json.dumps(text)
+        for key, text in texts.items()
+    }
+    named = "".join(f", {key}: {text}" for key, text in quoted.items())
+    return f"- {{kind: {kind}{named}}}"
 
 
 def file_name(url: str) -> str:

@@ -17,7 +17,13 @@ from mt.config.plugins import Plugin, dotted_kinds, trust_kinds
 from mt.config.schema import Languages, SearchConfig
 from mt.config.validation import validate_section
 from mt.config.yaml_reader import Location
-from mt.data.languages import SPACELESS, SPACELESS_WORDS, base_code, sentence_separator
+from mt.data.languages import (
+    SPACELESS,
+    SPACELESS_WORDS,
+    base_code,
+    find_code,
+    sentence_separator,
+)
 from mt.data.pairs import Pair
 from mt.data.text import is_blank, one_line, split_sentences
 from mt.decoding.batching import BATCH_TOKENS, LineWarnings, growing_windows
@@ -68,7 +74,7 @@ class TextTranslator:
             ConfigError: the model does not translate to it.
         """
         own, known = self.profile.languages.target, self.vocabulary.languages
-        target = own if language is None else language
+        target = own if language is None else find_code(language, known)
         if target in known or (not known and base_code(target) == base_code(own)):
             return target
         what = f"this model translates to {', '.join(known or (own,))}, not to {target}"

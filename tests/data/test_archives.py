@@ -258,3 +258,11 @@ def test_a_damaged_archive_is_one_line(tmp_path, make):
             path.write_bytes(damaged)
             with contextlib.suppress(DownloadError, DataError):
                 read_all(archives.open_member(path, "a"))
+
+
+def test_a_member_before_the_beginning_of_the_file_is_damage(tmp_path):
+    raw = bytearray(zipped(tmp_path / "a", {"a": TEXT}).read_bytes())
+    place = raw.index(b"PK\x05\x06") + 16  # of the offset of the directory
+    raw[place : place + 4] = struct.pack("<I", struct.unpack_from("<I", raw, place)[0] + 9)
+    (tmp_path / "a").write_bytes(bytes(raw))
+    assert refused(tmp_path / "a", lambda p: archives.open_member(p, "a")) == "ARCHIVE-DAMAGED"

@@ -8,7 +8,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from mt.config import schema
-from mt.config.section import input_files
+from mt.config.section import input_files, map_input_files
 from mt.data.data_lock import Pin, find_pin, read_pins, record_pin
 from mt.errors import DownloadError
 
@@ -54,6 +54,7 @@ def test_it_lies_beside_the_recipe_and_is_no_input(tmp_path):
     assert config.lock == str(tmp_path / "data.lock")
     assert input_files(config) == {}
     assert input_files(config, records=True) == {"lock": config.lock}
+    assert map_input_files(config, lambda path: f"/moved{path}").lock == f"/moved{config.lock}"
 
 
 def test_a_recipe_can_have_no_other_file_written(tmp_path):

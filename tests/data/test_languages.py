@@ -53,6 +53,13 @@ def test_codes_mean_one_language_or_not(one, other, distance):
     assert language_distance(other, one) == distance
 
 
+def test_a_code_is_found_in_another_form():
+    assert languages.find_code("deu", ["en", "de"]) == "de"
+    assert languages.find_code("pt", ["pt_BR", "pt"]) == "pt"
+    assert languages.find_code("pt", ["pt_BR", "pt_PT"]) == "pt"
+    assert languages.find_code("fr", ["en", "de"]) == "fr"
+
+
 def test_the_nearest_codes_are_chosen():
     assert match_languages("pt", ["pt_BR", "en", "por"]) == ["por"]
     assert match_languages("pt", ["pt_BR", "en", "pt_PT"]) == ["pt_BR", "pt_PT"]

@@ -42,7 +42,7 @@ def read(lines, folder):
 def tatoeba(site, tmp_path):
     members = {"Tatoeba.de-en.de": DE, "Tatoeba.de-en.en": EN}
     site.mirror(TATOEBA, zipped(tmp_path / "made.zip", members).read_bytes())
-    return tmp_path / "data"
+    return tmp_path / "my: data, [1]"
 
 
 def test_a_corpus_of_opus_becomes_two_files_and_two_ways_to_name_it(tatoeba):
@@ -126,12 +126,14 @@ def test_another_file_than_before_is_accepted_with_update_only(site, tatoeba, tm
     [
         ("Tatoeba", "de-en", "opus:NAME"), ("opus:Tatoeba", None, "--pair de-en"),
         ("opus:Tatoba", "de-en", "did you mean Tatoeba"), ("sacrebleu:wtm17", None, "wmt17"),
-        ("ftp:x", None, "opus:NAME"), ("opus:Tatoeba", "deen", "two language codes"),
+        ("ftp:x", None, "opus:NAME"),
+        ("opus:Tatoeba/../x", "de-en", "name and version"), ("mtdata:x", "de-en", "not the form"),
+        ("opus:Tatoeba", "deen", "two language codes"),
     ],
 )  # fmt: skip
 def test_a_name_that_says_too_little_is_refused(tmp_path, name, pair, what):
     with pytest.raises(ConfigError) as error:
-        get(name, tmp_path, pair)
+        get(name, tmp_path / "data", pair)
     assert what in str(error.value)
 
 

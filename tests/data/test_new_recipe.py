@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import pytest
+from made_archives import zipped
 from prepared_corpora import GOOD, write_pairs
 
 from mt.config import recipe
-from mt.data.catalogue import parse_pair
+from mt.data.catalogue import find_opus, parse_pair
 from mt.data.held_out_split import CorpusFacts
 from mt.data.new_recipe import format_recipe, write_new_recipe
 from mt.data.prepare import prepare
@@ -85,3 +86,17 @@ def test_a_folder_that_is_there_is_not_touched(folder, monkeypatch):
     monkeypatch.chdir(folder.parent)
     with pytest.raises(ConfigError, match="OUTPUT-EXISTS"):
         made([folder / "train.en", folder / "train.de"], folder=folder)
+
+
+def test_a_corpus_by_name_is_fetched_from_the_catalogue(site, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    url = find_opus("Tatoeba", "latest", parse_pair("en-de")).url
+    sides = ("".join(f"{line}\n" for line in side).encode() for side in zip(*GOOD, strict=True))
+    names = ("Tatoeba.de-en.en", "Tatoeba.de-en.de")
+    members = dict(zip(names, sides, strict=True))
+    site.mirror(url, zipped(tmp_path / "made", members).read_bytes())
+    made([], "opus:Tatoeba", "en-de")
+    assert url in (tmp_path / "en-de" / "data.lock").read_text()
+    assert "the house" in (tmp_path / "en-de" / "train.en").read_text()
+    settings, _ = recipe.load(tmp_path / "en-de" / "en-de.yaml")
+    assert settings.data.train[0].kind == "text"  # no network from now on

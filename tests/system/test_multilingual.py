@@ -203,6 +203,7 @@ def test_to_says_the_language(run, capsys):
 
     assert texts("de") != texts("fr")
     assert texts(None) == texts("de")
+    assert texts("fra") == texts("fr_FR") == texts("fr")
     command = ["translate", str(run), "--to", "fr", "-i", str(run.parent / "a.en")]
     command += ["--precision", "fp32"]
     command += [f"--set=search.{key}={value}" for key, value in sampled.items()]

@@ -28,7 +28,9 @@ def command(
     corpora, downloads = (files.cache_folder() / name for name in ("corpora", "downloads"))
     found = {
         corpora: sorted(path for path in corpora.glob("[!.]*") if path.is_dir()),
-        downloads: sorted(path for path in downloads.glob("[!.]*") if path.suffix != ".lock"),
+        downloads: sorted(
+            path for path in downloads.glob("[!.]*") if path.suffix not in (".lock", ".etag")
+        ),
     }
     wanted = {corpora: clear, downloads: clear_downloads}
     for folder, entries in found.items():

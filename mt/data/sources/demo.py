@@ -18,6 +18,7 @@ from random import Random
 from pydantic import Field
 
 from mt.config.schema import SourceConfig
+from mt.data.languages import base_code
 from mt.data.pairs import Pair, Pairs
 from mt.data.sources._demo.chinese import chinese
 from mt.data.sources._demo.english import english
@@ -74,7 +75,7 @@ def _pairs(config: Config) -> Iterator[Pair]:
     source, target = config.direction.source, config.direction.target
     name = f"demo/{config.split}"
     for number, (tree, text) in enumerate(sentences(config), start=1):
-        sides = [text if to == "en" else SAY[to](tree) for to in (source, target)]
+        sides = [text if to == "en" else SAY[to](tree) for to in map(base_code, (source, target))]
         yield Pair(sides[0], sides[1], source, target, f"{name}:{number}")
 
 
@@ -85,7 +86,7 @@ def read(config: Config) -> Iterable[Pair]:
         ConfigError: a language that the grammar does not speak.
     """
     for language in (config.direction.source, config.direction.target):
-        if language not in SAY:
+        if base_code(language) not in SAY:
             what = f"the demo source does not speak {language!r}; it speaks {', '.join(SAY)}"
             raise ConfigError("DEMO-LANGUAGE", "languages", what, "choose two of these")
     return Pairs(partial(_pairs, config))

@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 from mt.config.schema import SourceConfig, refuse_one_key
 from mt.config.section import InputFile
 from mt.data.download import is_offline
+from mt.data.languages import base_code, find_code
 from mt.data.pairs import Chunk, Pair, Pairs
 from mt.data.rows import read_csv, read_json
 from mt.data.text import join_lines
@@ -161,7 +162,8 @@ def _hub(config: Config, streaming: bool = False) -> Any:
     import datasets
 
     direction = config.direction
-    pair = f"{direction.source}-{direction.target}", f"{direction.target}-{direction.source}"
+    codes = base_code(direction.source), base_code(direction.target)
+    pair = "-".join(codes), "-".join(reversed(codes))
     with _translate_errors(config, str(config.dataset)):
         for name in [config.config] if config.config else [None, *pair]:
             try:
@@ -185,10 +187,12 @@ def _obey_offline() -> None:
 def _column(batch: dict[str, list[Any]], key: str | None, language: str, where: str) -> list[Any]:
     """Return the texts of one side of a batch of columns."""
     advice = "name the columns with source and target"
-    place: list[dict[str, Any]] | None = None
+    place: list[dict[str, Any]] = []
     if key is None:
-        key, place = language, batch.get("translation")
-    if place is not None and place and isinstance(place[0], dict):
+        nested = batch.get("translation")
+        place = nested if nested and isinstance(nested[0], dict) else []
+        key = find_code(language, place[0] if place else batch)
+    if place:
         if key not in place[0]:
             what = f"translation has no {key!r}; it has: {', '.join(place[0])}"
             raise DataError("DATA-COLUMN", where, what, "see languages in the recipe")

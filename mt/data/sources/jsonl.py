@@ -12,6 +12,7 @@ from pydantic import model_validator
 
 from mt.config.schema import SourceConfig, refuse_one_key
 from mt.config.section import InputFile
+from mt.data.languages import find_code
 from mt.data.pairs import Pair, Pairs
 from mt.data.rows import parse_object
 from mt.data.text import join_lines
@@ -60,8 +61,8 @@ def _text(value: dict[str, Any], key: str | None, language: str, origin: str) ->
     """Return the text of a key or of the language code; None when it is null."""
     place = value
     if key is None:
-        key = language
         place = value["translation"] if isinstance(value.get("translation"), dict) else value
+        key = find_code(language, place)
     if key not in place:
         what = f"there is no key {key!r}; there are: {printable(', '.join(place), 100)}"
         raise DataError("DATA-COLUMN", origin, what, "name the keys with source and target")

@@ -39,23 +39,21 @@ def read(config: Config) -> Iterable[Pair]:
     return Pairs(partial(_pairs, config))
 
 
-def _members(config: Config) -> tuple[Any, list[str]]:
-    """Return the test set, and the names of its one or two files, as sacreBLEU writes them."""
+def _members(config: Config) -> tuple[Any, str, list[str]]:
+    """Return the test set, its pair of languages, and its one or two files."""
     dataset, pair = catalogue.find_test_set(config.name, config.direction)
     entry = dataset.langpairs[pair]
-    return dataset, [entry["path"]] if isinstance(entry, dict) else list(entry[:2])
+    return dataset, pair, [entry["path"]] if isinstance(entry, dict) else list(entry[:2])
 
 
 def _locate(config: Config, update: bool = False) -> Iterator[tuple[Download, str | None]]:
     """Yield for each file its download, and its name in that if it is an archive."""
-    dataset, names = _members(config)
+    dataset, pair, names = _members(config)
     prefix = f"{dataset.name.replace('/', '_')}."
     hashes = dataset.md5 or [None] * len(dataset.data)
-    direction = config.direction
-    hint = f"{direction.source}-{direction.target}"
     # Of several archives the one of this direction is looked into first.
     remotes = [Remote(url, md5=md5) for url, md5 in zip(dataset.data, hashes, strict=True)]
-    remotes.sort(key=lambda remote: hint not in remote.url)
+    remotes.sort(key=lambda remote: pair not in remote.url)
     fetched: dict[str, Download] = {}
 
     def fetch_once(remote: Remote) -> Download:
@@ -91,11 +89,11 @@ def _open(fetched: Download, member: str | None) -> BinaryIO:
 
 
 def _pairs(config: Config) -> Iterator[Pair]:
-    dataset, names = _members(config)
+    dataset, pair, names = _members(config)
     where = f"sacrebleu:{config.name}"
     if len(names) == 1:
         ((fetched, member),) = _locate(config)
-        segments = list(_xml_segments(dataset, config, _open(fetched, member), where))
+        segments = list(_xml_segments(dataset, pair, _open(fetched, member), where))
         sides = [[segment[side] for segment in segments] for side in (0, 1)]
     else:
         sides = [
@@ -142,13 +140,12 @@ def _clean(text: str) -> str:
 
 
 def _xml_segments(
-    dataset: Any, config: Config, stream: BinaryIO, where: str
+    dataset: Any, pair: str, stream: BinaryIO, where: str
 ) -> Iterator[tuple[str, str]]:
     """Yield source and reference of each segment of a file of WMT 2021 or later.
 
     Left out are documents of test suites, and segments that no translator has translated.
     """
-    _, pair = catalogue.find_test_set(config.name, config.direction)
     entry = dataset.langpairs[pair]
     allowed = entry.get("refs") if isinstance(entry, dict) else None
     translator = (allowed or dataset.kwargs.get("refs") or [""])[0]

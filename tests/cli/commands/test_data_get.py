@@ -84,6 +84,10 @@ def test_the_cache_goes_by_what_was_downloaded(web, tmp_path, capsys):
     assert main.run(["prepare", path]) == 0
     corpora = tmp_path / "cache" / "corpora"
     assert len([each for each in corpora.iterdir() if each.is_dir()]) == 1
+    (tmp_path / "moved").mkdir()
+    moved = recipe(tmp_path / "moved", {"kind": "url", "url": "https://x.example/a.zip"})
+    assert main.run(["prepare", moved]) == 0
+    assert len([each for each in corpora.iterdir() if each.is_dir()]) == 1
     other = zipped(tmp_path / "made", {"x.en": EN, "x.de": DE.upper()}).read_bytes()
     web.mirror("https://x.example/a.zip", other)
     command = ["data", "get", "https://x.example/a.zip", "--to", str(tmp_path / "work"), "--update"]

@@ -270,6 +270,12 @@ def test_there_are_more_than_ten_million_sentences():
     assert count * 4 * 4 > 10_000_000  # four determiners in the singular on each side
 
 
+def test_a_language_may_have_another_code():
+    assert [(p.source, p.target) for p in demo.read(config(target="deu"))] == [
+        (p.source, p.target) for p in demo.read(config(target="de"))
+    ]
+
+
 def test_an_unknown_language_is_named():
     with pytest.raises(ConfigError, match="does not speak 'fr'; it speaks en, de, zh"):
         demo.read(config(target="fr"))

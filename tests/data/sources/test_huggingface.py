@@ -53,6 +53,8 @@ def test_local_files_are_read(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     assert pairs(tmp_path, kind="huggingface", files=[name]) == READ
     assert pairs(tmp_path, kind="huggingface", files=[name, name]) == READ * 2
+    other_codes = {"source": "eng_Latn", "target": "deu"}
+    assert pairs(tmp_path, kind="huggingface", files=[name], languages=other_codes) == READ
 
 
 @pytest.mark.parametrize(

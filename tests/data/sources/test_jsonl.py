@@ -13,6 +13,8 @@ from source_sections import pairs, refused
     [
         ({"translation": {"en": "one", "de": "eins", "fr": "un"}}, {}),
         ({"en": "one", "de": "eins"}, {}),
+        ({"translation": {"eng": "one", "deu_Latn": "eins"}}, {}),
+        ({"en": "one", "de": "eins"}, {"languages": {"source": "eng", "target": "de_DE"}}),
         ({"s": "one", "t": "eins", "translation": {}}, {"source": "s", "target": "t"}),
     ],
 )
