@@ -44,7 +44,7 @@ def _judge(config: Config, source: str, target: str) -> str | None:
         return None
     a, b = _numbers(source), _numbers(target)
     shared, total = (a & b).total(), a.total() + b.total()
-    if 2 * shared >= config.least * total:
+    if 2 * shared >= config.least * total or _digits(source) == _digits(target):
         return None
     if not a or not b:
         silent = target if a else source
@@ -52,6 +52,11 @@ def _judge(config: Config, source: str, target: str) -> str | None:
         if digits <= config.spared or _NUMERAL.search(silent):
             return None
     return next(iter((a - b) or (b - a)))
+
+
+def _digits(text: str) -> str:
+    """Return the digits of a text without zeros: 25 of 2.5 million and of 250."""
+    return "".join(_DIGIT.findall(text)).replace("0", "")
 
 
 def _numbers(text: str) -> Counter[str]:

@@ -8,6 +8,7 @@ SAME = [
     ("On 12.5.2003", "Am 12. Mai 2003"), ("I have three.", "Ich habe 3."), ("No", "Nein"),
     ("Room 007", "Zimmer 7"), ("In 1990", "In 1990"), ("At 5:30 and 7", "Um 5.30 und 7"),
     ("1 000 000 people", "1.000.000 Leute"),
+    ("It costs $2.5 million.", "Es kostet 250 Zehntausend."),
 ]  # fmt: skip
 DIFFERENT = [
     ("He was born in 1984.", "Er wurde 1948 geboren."), ("It is 17 km.", "Es sind 71 km."),
