@@ -29,7 +29,7 @@ from mt.special_tokens import END, FIRST_PIECE
 _WORD, _CHARACTER = regex.compile(r"[\p{L}\p{M}\p{N}]+"), regex.compile(r"[\p{L}\p{N}]\p{M}*")
 WORDS, FEWEST = 50_000, 3
 """Most words of a side, and how often a word occurs in the sample at least."""
-LINKS = 12_000_000
+LINKS = 6_000_000
 """Most links to learn from, about 12 bytes each."""
 LEAST = 1e-5
 """Entries of the lexicon below this count as 0; they are most of it."""

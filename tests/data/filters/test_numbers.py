@@ -33,3 +33,8 @@ def test_the_value_is_a_number_that_one_side_lacks():
 def test_numerals_of_chinese_are_numbers_in_words():
     pairs = [("In 1984 it began.", "一九八四年开始了。"), ("In 1984 it began.", "它开始了。")]
     assert found("numbers", *pairs, target="zh") == [False, True]
+
+
+def test_digits_of_other_scripts_are_digits_and_a_number_may_be_of_any_length():
+    assert found("numbers", ("In 1984.", "في ١٩٨٤."), ("In 1984.", "في ١٩٤٨.")) == [False, True]
+    assert found("numbers", ("1" * 5000, "1" * 5000), ("1" * 5000, "2")) == [False, True]
