@@ -62,12 +62,11 @@ class _Links:
     """[target positions] number of links of each."""
 
 
-def spread_rows(pairs: EncodedPairs, most: int, most_links: int | None = None) -> Ids:
-    """At most `most` pairs, ascending and evenly spread, with at most `most_links`, or LINKS."""
-    most_links = LINKS if most_links is None else most_links
+def spread_rows(pairs: EncodedPairs, most: int) -> Ids:
+    """At most `most` pairs, ascending and evenly spread, with at most LINKS links."""
     rows = _spread(np.arange(len(pairs)), most)
     links = int(_num_links(pairs, rows).sum())
-    return rows if links <= most_links else _spread(rows, max(1, len(rows) * most_links // links))
+    return rows if links <= LINKS else _spread(rows, max(1, len(rows) * LINKS // links))
 
 
 def _spread(rows: Ids, most: int) -> Ids:

@@ -3,9 +3,12 @@ not know."""
 
 import copy
 import pickle
+import time
 
 import pytest
 from filter_checks import FILTER, build
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from mt.config.plugins import plugin, plugins
 
@@ -76,3 +79,33 @@ def test_of_a_language_that_it_does_not_know_nothing_is_dropped(kind):
     rule = build(kind, source="xx", target="xx", notes=notes)
     assert values(rule, PAIRS) == [None] * len(PAIRS)
     assert notes
+
+
+ODD = st.text(st.characters(exclude_characters="\n"), min_size=1, max_size=30)
+MANY = 100_000
+LONG = [
+    "a", "a ", "ab", "{ ", "{{", "<", "<a ", "=", "== a ", "1", "1,000,", "12 ", ".", ". ", "@",
+    "a@", "a.", "www.", "%1$", "&a", "[[", "我", "我们", "\u0301", "ß ", "http://", "9/", "\u00a0",
+]  # fmt: skip
+
+
+@given(st.lists(st.tuples(ODD, ODD), min_size=1, max_size=len(PAIRS)))
+@settings(
+    max_examples=25, deadline=None, derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)  # fmt: skip
+def test_no_text_is_a_fault(made, pairs):
+    assert len(values(copy.deepcopy(made), pairs)) == len(pairs)
+
+
+@pytest.mark.parametrize("kind", sorted(set(plugins("filters")) - {"dual_cross_entropy"}))
+def test_a_long_line_takes_linear_time(kind):
+    rule = build(kind, held_out=PAIRS[:1])
+    if plugin("filters", kind).Config.learns:
+        rule.learn(PAIRS * 5)
+    pairs = [(part * (MANY // len(part)) + "x .@", "y") for part in LONG]
+    pairs += [("{{" + " " * MANY, "y"), ("== " + " " * MANY + "x", "y")]
+    pairs += [("% {" + "a" * MANY, "y")]
+    began = time.process_time()
+    values(rule, pairs)
+    assert time.process_time() - began < 5

@@ -192,8 +192,12 @@ def test_a_corpus_that_a_rule_empties_is_an_error_that_names_it(folder):
 
 def test_overlap_is_compared_with_tests_even_where_drop_overlap_is_off(folder):
     write_pairs(folder, "leak", [*GOOD, (HELD[1][0].upper(), HELD[1][1]), (HELD[0][0], "nein")])
-    made = recipe_of(folder, train=("leak",), drop_overlap=False, clean=[{"kind": "overlap"}])
-    assert quietly(made).report["corpora"]["train.0"]["dropped"]["overlap"] == 1
+    rules = [{"kind": "overlap"}]
+    made = recipe_of(folder, train=("leak",), size=370, drop_overlap=False, clean=rules)
+    first = quietly(made)
+    assert first.report["corpora"]["train.0"]["dropped"]["overlap"] == 1
+    write_pairs(folder, "test", GOOD[:1])
+    assert quietly(made).folder != first.folder
 
 
 def test_rules_that_learn_do_so_from_the_corpus(folder):

@@ -26,6 +26,7 @@ from mt.errors import DataError
 from mt.interfaces import Cursor
 from mt.runtime import distributed
 from mt.runtime.distributed import SINGLE, World
+from mt.special_tokens import UNK
 from mt.vocabulary.learn import learn_vocabulary as learn
 
 SHARDS = (260, 130, 400, 10)
@@ -291,6 +292,45 @@ def test_what_is_dropped_is_what_preparing_drops(folder, tmp_path):
     assert lines[0] == (
         "end of epoch 1: 312 pairs read so far; dropped: 6 empty, 0 nul, 3 overlap, 3 too_long"
     )
+
+
+def test_rules_drop_from_a_stream_what_they_drop_in_preparing(folder, tmp_path):
+    good = [("Unseen one. too", "Ungesehen eins. auch")]
+    good += [(f"good {i}", f"gut {i}") for i in range(300)]
+    bad = [("", "x"), ("<b> so", "so"), ("in 1984", "in 1948"), ("unseen one", "UNGESEHEN EINS")]
+    mixed = [pair for both in itertools.zip_longest(good, bad * 2) for pair in both if pair]
+    for side, name in enumerate(("en", "de")):
+        (tmp_path / f"a.{name}").write_text("".join(f"{pair[side]}\n" for pair in mixed))
+        (tmp_path / f"some.{name}").write_bytes((folder / f"some.{name}").read_bytes())
+    train = [{"kind": "text", "source": "a.en", "target": "a.de"}]
+    rules = [{"kind": kind} for kind in ("markup", "numbers", "overlap")]
+    settled = recipe_of(tmp_path, train, data__clean=rules, data__streaming=False)
+    prepared = prepare(settled, lambda line: None)
+    report = prepared.report["corpora"]["train.0"]
+    assert {reason: n for reason, n in report["dropped"].items() if n} == {
+        "empty": 2, "markup": 2, "numbers": 2, "overlap": 2,
+    }  # fmt: skip
+    stream = stream_of(recipe_of(tmp_path, train, data__clean=rules))
+    epoch = epoch_of(stream)
+    counts = epoch[-1][1].stream["ranks"][0]["counts"]
+    assert Counter(counts) == Counter({"pairs": report["pairs"], **report["dropped"]})
+    read = Counter(itertools.chain.from_iterable(lines for lines, _ in epoch))
+    assert read.total() == report["kept"]
+
+
+def test_the_beginning_of_a_stream_is_cleaned_before_a_vocabulary_is_learned(folder, tmp_path):
+    pairs = [(f"Unseen one. {i}", f"Ungesehen eins. {i}") for i in range(20)]
+    pairs += [("<b> tag", "<b> marke")] * 9
+    for side, name in enumerate(("en", "de")):
+        (tmp_path / f"a.{name}").write_text("".join(f"{pair[side]}\n" for pair in pairs))
+        (tmp_path / f"some.{name}").write_bytes((folder / f"some.{name}").read_bytes())
+    train = [{"kind": "text", "source": "a.en", "target": "a.de"}]
+    learned = [
+        prepare(recipe_of(tmp_path, train, data__clean=rules), lambda line: None).vocabulary
+        for rules in ([], [{"kind": "markup"}])
+    ]
+    ids = [known.encode_target(["marke"])[0] for known in learned]
+    assert [row == [UNK] for row in ids] == [False, True]
 
 
 def test_a_stream_of_which_nothing_is_left_is_refused(folder):

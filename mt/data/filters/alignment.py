@@ -22,15 +22,15 @@ from pydantic import Field
 from mt.config.schema import FilterConfig
 from mt.data.cleaning import Context, Filter, Texts, Value
 from mt.data.corpus import EncodedPairs
-from mt.data.ibm_model1 import Ids, learn_lexicon, link_keys, spread_rows
+from mt.data.ibm_model1 import Ids, learn_lexicon, link_keys
 from mt.data.scripts import writes_spaces
 from mt.special_tokens import END, FIRST_PIECE
 
 _WORD, _CHARACTER = regex.compile(r"[\p{L}\p{M}\p{N}]+"), regex.compile(r"[\p{L}\p{N}]\p{M}*")
 WORDS, FEWEST = 50_000, 3
 """Most words of a side, and how often a word occurs in the sample at least."""
-LINKS = 8_000_000
-"""Most links to learn from: 100 MB."""
+LINKS = 6_000_000
+"""Most links to learn from, about 12 bytes each."""
 LEAST = 1e-5
 """Entries of the lexicon below this count as 0; they are most of it."""
 CHANCE = 0.1
@@ -52,8 +52,8 @@ class Config(FilterConfig):
 class _Words:
     """The frequent words of a side, as ids; characters where no spaces are written."""
 
-    def __init__(self, texts: Sequence[str], code: str) -> None:
-        self.pattern = _WORD if writes_spaces(code) else _CHARACTER
+    def __init__(self, texts: Sequence[str], pattern: regex.Pattern[str]) -> None:
+        self.pattern = pattern
         counts = Counter(word for text in texts for word in self.split(text))
         frequent = [(w, n) for w, n in counts.most_common(WORDS) if n >= FEWEST]
         self.ids = {word: FIRST_PIECE + i for i, (word, _) in enumerate(frequent)}
@@ -76,8 +76,7 @@ class _Direction:
     """The lexicon of one direction."""
 
     def __init__(self, pairs: EncodedPairs, words: _Words) -> None:
-        rows = spread_rows(pairs, len(pairs), LINKS)
-        lexicon = learn_lexicon(pairs, rows, words.size)
+        lexicon = learn_lexicon(pairs, np.arange(len(pairs)), words.size)
         likely = lexicon.probability >= LEAST
         self.words, self.probability = words, lexicon.probability[likely]
         self.keys = lexicon.source[likely] * words.size + lexicon.target[likely]
@@ -103,11 +102,18 @@ class _Alignment:
     """The lexicons of both directions."""
 
     def __init__(self, config: Config, context: Context) -> None:
-        self.config, self.languages = config, context.languages
+        self.config = config
+        self.patterns = [_WORD if writes_spaces(c) else _CHARACTER for c in context.languages]
 
     def learn(self, pairs: Sequence[tuple[str, str]]) -> None:
+        lengths = [
+            np.array([len(pattern.findall(pair[side])) + 1 for pair in pairs], np.int64)
+            for side, pattern in enumerate(self.patterns)
+        ]
+        # Thinned before words are counted: a word that is not learned from would link to nothing.
+        pairs = pairs[:: max(1, -(-int(np.dot(*lengths)) // LINKS))]
         texts = [[pair[side] for pair in pairs] for side in (0, 1)]
-        self.sides = [_Words(t, code) for t, code in zip(texts, self.languages, strict=True)]
+        self.sides = [_Words(t, p) for t, p in zip(texts, self.patterns, strict=True)]
         forward, backward = self._encode(*texts)
         self.directions = _Direction(forward, self.sides[1]), _Direction(backward, self.sides[0])
 

@@ -1,8 +1,8 @@
 """Text in another language, by py3langid (extra `data`) or a fastText model of the user's.
 
 mozilla/translations identifies both sides by a fastText model, OpusFilter by several programs.
-A side is dropped when another language is likelier by far than its own; short lines are kept, as
-no program identifies them well.
+A side is dropped when another language is likelier by far than its own. Short lines are kept, as no
+program identifies them well, and so are languages that hardly differ.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import langcodes
 from pydantic import Field
 
 from mt.config.schema import FilterConfig
@@ -22,6 +23,8 @@ from mt.data.scripts import count_letters, plain_language
 from mt.errors import DataError, MachineError
 from mt.runtime import files
 
+ALIKE = 15
+"""Distance of CLDR below which languages are not told apart, such as Norwegian and Danish (12)."""
 Identify = Callable[[str, str], tuple[str, float]]
 """Of a text and its expected language: the likeliest one, and the probability of the expected."""
 
@@ -64,7 +67,16 @@ def _judge(config: Config, identify: Identify, expected: str, text: str) -> str 
     if len(text) < config.spared or count_letters(text) < config.spared:
         return None
     best, probability = identify(text, expected)
-    return None if best == expected or probability >= config.least else best
+    if best == expected or probability >= config.least or _are_alike(best, expected):
+        return None
+    return best
+
+
+@functools.cache
+def _are_alike(language: str, other: str) -> bool:
+    """Whether two languages hardly differ, by the data of Unicode's CLDR."""
+    distance = langcodes.tag_distance
+    return min(distance(language, other), distance(other, language)) < ALIKE
 
 
 def _langid(where: str) -> tuple[frozenset[str], Identify]:

@@ -44,7 +44,7 @@ def _judge(config: Config, source: str, target: str) -> str | None:
         return None
     a, b = _numbers(source), _numbers(target)
     shared, total = (a & b).total(), a.total() + b.total()
-    if 2 * shared >= config.least * total:
+    if 2 * shared >= config.least * total or _digits(source) == _digits(target):
         return None
     if not a or not b:
         silent = target if a else source
@@ -54,7 +54,16 @@ def _judge(config: Config, source: str, target: str) -> str | None:
     return next(iter((a - b) or (b - a)))
 
 
+def _digits(text: str) -> str:
+    """Return the digits of a text without zeros: 25 of 2.5 million and of 250."""
+    return _ascii_digits(text).replace("0", "")
+
+
+def _ascii_digits(text: str) -> str:
+    return "".join(str(int(digit)) for digit in _DIGIT.findall(text))
+
+
 def _numbers(text: str) -> Counter[str]:
     """Return the numbers of a text: their digits, without the zeros at both ends."""
-    found = ("".join(_DIGIT.findall(number)) for number in _NUMBER.findall(text))
-    return Counter(str(int(digits)).rstrip("0") or "0" for digits in found)
+    found = (_ascii_digits(number) for number in _NUMBER.findall(text))
+    return Counter(digits.strip("0") or "0" for digits in found)

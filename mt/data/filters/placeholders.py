@@ -14,7 +14,7 @@ from mt.data.cleaning import Context, EachPair, Filter
 from mt.data.duplicates import missing_part
 
 _PLACEHOLDER = re.compile(
-    r"\$?\{\{?\s*[\w.]*\s*\}?\}"
+    r"\$?\{\{?\s?[\w.]{0,60}\s?\}?\}"
     r"|(?<![\d%])(?<!\d\s)%(?:\d+\$|\(\w+\))?[sdifuxc@](?!\w)"
     r"|</?(?:x|g|bx|ex|ph)\b[^<>]{0,80}>"
 )

@@ -16,7 +16,8 @@ from mt.config.schema import FilterConfig
 from mt.config.section import MAX_LENGTH
 from mt.data.cleaning import Context, EachPair, Filter
 
-_ENDS = re.compile(r"[.?!…。？！؟۔।॥։።]+")
+# The last of several marks is one, the dots within an abbreviation are none.
+_ENDS = re.compile(r"[.?!…](?=[\s\"”’»)]|$)|[。？！؟۔।॥։።]+")
 
 
 class Config(FilterConfig):

@@ -1,7 +1,7 @@
 """Text in another script than that of its language.
 
-OpusFilter's `CharacterScoreFilter` wants all letters to be of the script. Half of them are enough
-here: names and terms of another script are in much good text.
+OpusFilter's `CharacterScoreFilter` wants all letters to be of the script. A quarter is enough here:
+names and terms of another script are in much good text, and one character of Chinese is a word.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Config(FilterConfig):
     """The least share."""
 
     kind: Literal["script"] = "script"
-    least: float = Field(0.5, ge=0, le=1)
+    least: float = Field(0.25, ge=0, le=1)
     """Least share of letters in the script that the language is most likely written in; a code
     such as `sr-Latn` names another."""
 

@@ -14,7 +14,7 @@ from mt.data.duplicates import missing_part
 
 # An address has ASCII characters only: the Chinese that follows one without a space is no part.
 _ADDRESS = re.compile(
-    r"(?:https?://|ftp://|www\.)[!-~]+|[A-Za-z0-9.+_-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+"
+    r"(?:https?://|ftp://|www\.)[!-~]+|[A-Za-z0-9.+_-]{1,64}@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+"
 )
 _SCHEME = re.compile(r"^(?:https?://|ftp://)?(?:www\.)?")
 

@@ -5,6 +5,8 @@ from random import Random
 import pytest
 from filter_checks import build
 
+from mt.config.plugins import plugin
+
 WORDS = [f"{a}{b}" for a in "bdfgklmnpr" for b in ("ana", "oto", "ule", "ime", "eku")]
 
 
@@ -53,3 +55,12 @@ def test_chinese_is_compared_by_characters():
     learned.learn(pairs)
     assert max(map(len, learned.sides[0].ids)) == 1
     assert max(map(len, learned.sides[1].ids)) > 1
+
+
+def test_a_large_sample_is_thinned_and_each_known_word_is_learned_from(monkeypatch):
+    monkeypatch.setattr(plugin("filters", "alignment"), "LINKS", 1500)
+    learned = build("alignment")
+    learned.learn(corpus(600))
+    words, forward = learned.sides[1], learned.directions[0]
+    assert 0 < len(words.ids) < len(WORDS)
+    assert set(words.ids.values()) <= set((forward.keys % words.size).tolist())

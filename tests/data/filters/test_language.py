@@ -23,6 +23,12 @@ def test_short_lines_are_kept():
     assert check("language", (ENGLISH, "Les enfants jouaient."), spared=5) == ["fr"]
 
 
+def test_languages_that_hardly_differ_are_not_told_apart():
+    danish = "Børnene legede i haven bag det gamle hus hele dagen."
+    assert check("language", (danish, GERMAN), source="no") == [None]
+    assert check("language", (danish, GERMAN), source="sv") == ["da"]
+
+
 def test_codes_of_three_letters_and_with_a_region_are_understood():
     assert check("language", (ENGLISH, FRENCH), source="eng", target="de-CH") == ["fr"]
 

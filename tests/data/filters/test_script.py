@@ -21,12 +21,10 @@ def test_a_line_in_its_own_script_passes_and_in_another_one_fails(code):
     assert values[1] == values[2] == 0.0
 
 
-def test_half_of_the_letters_are_enough_and_digits_are_of_every_script():
-    assert check("script", ("ab вг 123", "a"), ("ab вгд 123", "a"), ("123", "?!")) == [
-        None,
-        0.4,
-        None,
-    ]
+def test_a_quarter_of_the_letters_is_enough_and_digits_are_of_every_script():
+    pairs = [("a где 123", "a"), ("a где? ё 123", "a"), ("123", "?!")]
+    assert check("script", *pairs) == [None, 0.2, None]
+    assert check("script", *pairs, least=0.5) == [0.25, 0.2, None]
 
 
 def test_a_language_without_a_known_script_is_spared_and_noted():
