@@ -98,9 +98,17 @@ def _show_version_or_help(
 
 def _group(name: str) -> typer.Typer:
     """Add a group of commands to the app."""
-    group = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
-    app.add_typer(group, name=name, help=GROUPS[name])
+    group = typer.Typer(rich_markup_mode=None, invoke_without_command=True, help=GROUPS[name])
+    group.callback()(_show_group_help)
+    app.add_typer(group, name=name)
     return group
+
+
+def _show_group_help(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        from mt.runtime.output import print_lines
+
+        print_lines([context.get_help()])
 
 
 def _add_commands() -> None:

@@ -47,6 +47,7 @@ def write_new_recipe(
         ConfigError: the command line is wrong, or the folder exists.
         DataError: the text cannot be read, or is too little.
     """
+    _check_sources(paths, origin)
     languages = _languages(paths, pair)
     pair = f"{languages.source}-{languages.target}"
     folder = folder or Path(pair)
@@ -83,12 +84,21 @@ def _languages(paths: Sequence[Path], pair: str | None) -> Languages:
     raise ConfigError("USAGE", "mt init", "in which languages?", "add --pair en-de")
 
 
+def _check_sources(paths: Sequence[Path], origin: str | None) -> None:
+    """Refuse a command line that names no corpus, or two."""
+    for path in paths:
+        files.open_bytes(path).close()  # raises when there is none
+    lonely = len(paths) == 1 and local_copies.file_section(paths[0])["kind"] == "text"
+    if (len(paths) in (1, 2)) == (origin is not None) or len(paths) > 2 or lonely:
+        what = "what is the text?"
+        if paths:
+            what = f"{len(paths)} files" + (f" and --from {origin}" if origin else "")
+        advice = "give two files of lines, or one file of pairs (TMX, PO, TSV), or --from NAME"
+        raise ConfigError("USAGE", "mt init", what, advice)
+
+
 def _source(paths: Sequence[Path], origin: str | None, folder: Path) -> dict[str, Any]:
     """Return the section of the corpus; its lock is written into `folder`."""
-    if (len(paths) in (1, 2)) == (origin is not None) or len(paths) > 2:
-        what = f"{len(paths)} files" + (f" and --from {origin}" if origin else "")
-        advice = "give two files of lines, or one file of pairs, or --from NAME"
-        raise ConfigError("USAGE", "mt init", what, advice)
     if origin is not None:
         return {**local_copies.source_section(origin), "lock": str(folder / FILE_NAME)}
     if len(paths) == 2:

@@ -165,3 +165,14 @@ class TestWhatGoesWrong:
 
 def test_mt_runs_as_a_module():
     assert process([*MT, "--help"]).stdout.startswith(b"Usage: mt ")
+
+
+@pytest.mark.parametrize("group", main.GROUPS)
+def test_a_group_alone_shows_its_commands(group, capsys):
+    assert main.run([group]) == 0
+    out = capsys.readouterr().out
+    members = [name for name in main.COMMANDS if name.startswith(f"{group}_")]
+    assert members
+    assert all(name.removeprefix(f"{group}_") in out for name in members)
+    assert main.run([group, "nothing"]) == 2
+    assert f"mt {group} --help" in capsys.readouterr().err

@@ -12,7 +12,7 @@ from mt.data.held_out_split import CorpusFacts
 from mt.data.new_recipe import format_recipe, write_new_recipe
 from mt.data.prepare import prepare
 from mt.data.recipe_choice import Machine, choose
-from mt.errors import ConfigError
+from mt.errors import ConfigError, DataError
 
 
 def made(paths, origin=None, pair=None, folder=None, minutes=5):
@@ -68,7 +68,8 @@ def test_one_file_of_pairs_is_read_by_its_kind(folder, monkeypatch):
     ("paths", "origin", "pair", "message"),
     [
         (["a.en", "a.de"], "opus:Tatoeba", "en-de", "give two files"),
-        ([], None, "en-de", "give two files"),
+        ([], None, None, "what is the text"),
+        (["a.en"], None, "en-de", "1 files"),
         (["a", "b"], None, None, "add --pair"),
         (["a.tsv"], None, None, "add --pair"),
         (["a.en", "a.de", "a.fr"], None, "en-de", "3 files"),
@@ -77,8 +78,18 @@ def test_one_file_of_pairs_is_read_by_its_kind(folder, monkeypatch):
 )
 def test_a_wrong_command_line_leaves_nothing(tmp_path, monkeypatch, paths, origin, pair, message):
     monkeypatch.chdir(tmp_path)
+    for path in paths:
+        Path(path).write_text("text\n")
     with pytest.raises(ConfigError, match=message):
         made([Path(path) for path in paths], origin, pair)
+    assert {path.name for path in tmp_path.iterdir()} == set(paths)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for paths in (["no.tsv"], ["no.en", "no.de"]):
+        with pytest.raises(DataError, match=paths[0]):
+            made([Path(path) for path in paths], pair="en-de")
     assert list(tmp_path.iterdir()) == []
 
 
