@@ -242,6 +242,8 @@ def _fetch_rest(
             if response.status_code == 200:
                 kept, total = 0, _content_length(response)
                 files.write_file(partial.with_suffix(".etag"), _validator(response))
+            elif response.headers.get("content-range") == f"bytes */{kept}":
+                return  # there is no more: the last try ended before the file got its name
             elif response.status_code in (206, 416):
                 total = _size_of_rest(response, kept, same)
                 if total is None:
