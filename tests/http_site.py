@@ -49,6 +49,9 @@ def send_file(handler: Handler, content: bytes, etag: str = ETAG, end: int | Non
     match = re.fullmatch(r"bytes=(\d+)-", handler.headers.get("Range", ""))
     if match and handler.headers.get("If-Range") == etag:
         start = int(match[1])
+        if start >= len(content):
+            send(handler, 416, b"no such range", Content_Range=f"bytes */{len(content)}")
+            return
         rest = content[start:]
         place = f"bytes {start}-{len(content) - 1}/{len(content)}"
         body = rest if end is None else rest[: max(0, end - start)]

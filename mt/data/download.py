@@ -242,6 +242,8 @@ def _fetch_rest(
             if response.status_code == 200:
                 kept, total = 0, _content_length(response)
                 files.write_file(partial.with_suffix(".etag"), _validator(response))
+            elif _ends_at(response, kept):
+                return  # the last try ended before the file got its name
             elif response.status_code in (206, 416):
                 total = _size_of_rest(response, kept, same)
                 if total is None:
@@ -260,6 +262,13 @@ def _fetch_rest(
 def _content_length(response: Response) -> int | None:
     length = response.headers.get("content-length", "")
     return int(length) if length.isdecimal() else None
+
+
+def _ends_at(response: Response, kept: int) -> bool:
+    """Whether a response says that the file has these bytes and no more."""
+    return (
+        response.status_code == 416 and response.headers.get("content-range") == f"bytes */{kept}"
+    )
 
 
 def _size_of_rest(response: Response, kept: int, same: str) -> int | None:

@@ -166,6 +166,17 @@ def test_another_part_than_asked_for_is_not_appended(site, record, waits, header
     assert "Range" not in site.requests[2][1]
 
 
+@pytest.mark.parametrize(("size", "asked"), [(len(TEXT), 1), (len(TEXT) + 5, 2)])
+def test_a_file_that_only_lacks_its_name_is_not_fetched_again(site, record, waits, size, asked):
+    site.mirror(URL, TEXT)
+    path = cache_path(URL)
+    path.parent.mkdir(parents=True)
+    path.with_suffix(".part").write_bytes((TEXT + b"?????")[:size])
+    path.with_suffix(".etag").write_text(ETAG)
+    assert fetch(Remote(URL), record).path.read_bytes() == TEXT
+    assert len(site.requests) == asked
+
+
 def test_a_weak_name_of_a_version_resumes_nothing(site, record, waits):
     def weak(handler, times):
         send(handler, 200, TEXT[: -1 if times == 0 else None], len(TEXT), ETag='W/"1"')
