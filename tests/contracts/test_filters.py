@@ -33,7 +33,7 @@ def made(request, tmp_path):
             settings[name] = str(path)
     rule = build(request.param, held_out=PAIRS[:1], **settings)
     if plugin("filters", request.param).Config.learns:
-        rule.learn(PAIRS * 5)
+        rule.learn(PAIRS * 8)
     return rule
 
 
@@ -102,7 +102,7 @@ def test_no_text_is_a_fault(made, pairs):
 def test_a_long_line_takes_linear_time(kind):
     rule = build(kind, held_out=PAIRS[:1])
     if plugin("filters", kind).Config.learns:
-        rule.learn(PAIRS * 5)
+        rule.learn(PAIRS * 8)
     pairs = [(part * (MANY // len(part)) + "x .@", "y") for part in LONG]
     pairs += [("{{" + " " * MANY, "y"), ("== " + " " * MANY + "x", "y")]
     pairs += [("% {" + "a" * MANY, "y")]

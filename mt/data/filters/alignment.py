@@ -1,9 +1,11 @@
 """Pairs whose words do not translate each other, by IBM Model 1 (Brown et al. 1993, section 4.1).
 
-A lexicon of each direction is learned from up to 100,000 pairs of the corpus itself. The value of
-a direction is the mean over its words of log(p(word | other side) / p(word)): by how many nats the
-other side makes a word likelier. That of a pair is the mean of both. It is near 0 for sides that
-have nothing to do with each other, and 1 to 4 for translations.
+A lexicon of each direction is learned from up to 100,000 pairs of the corpus itself. The value of a
+direction is the mean over its words of log(p(word | other side) / p(word)): by how many nats the
+other side makes a word likelier. That of a pair is the mean of both. It is mostly below 0 for sides
+that have nothing to do with each other, and 1 to 4 for translations. At -0.3 it finds 96 % of
+shuffled English-German pairs and drops 0.2 % of sound ones that it did not learn from (Tatoeba and
+Multi30k, 90,000 pairs learned from); of those that it did 0.01 %.
 
 OpusFilter's `WordAlignFilter` takes the score of eflomal, which has no threshold of its own.
 """
@@ -27,9 +29,9 @@ from mt.data.scripts import writes_spaces
 from mt.special_tokens import END, FIRST_PIECE
 
 _WORD, _CHARACTER = regex.compile(r"[\p{L}\p{M}\p{N}]+"), regex.compile(r"[\p{L}\p{N}]\p{M}*")
-WORDS, FEWEST = 50_000, 3
+WORDS, FEWEST = 50_000, 6
 """Most words of a side, and how often a word occurs in the sample at least."""
-LINKS = 6_000_000
+LINKS = 12_000_000
 """Most links to learn from, about 12 bytes each."""
 LEAST = 1e-5
 """Entries of the lexicon below this count as 0; they are most of it."""
@@ -43,7 +45,7 @@ class Config(FilterConfig):
     """The least value."""
 
     kind: Literal["alignment"] = "alignment"
-    least: float = Field(0.0, ge=-10, le=10)
+    least: float = Field(-0.3, ge=-10, le=10)
     """Least value of a pair, in nats a word."""
 
     learns: ClassVar[bool] = True

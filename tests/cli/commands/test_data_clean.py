@@ -27,3 +27,18 @@ def test_it_writes_clean_text_and_prints_a_table(tmp_path, monkeypatch, capsys):
     arguments = ["--set", "data.clean=[{kind: length, most: 1}]", "--to", "other"]
     assert main.run(["data", "clean", "recipe.yaml", *arguments]) == 3
     assert "dropped as length" in capsys.readouterr().err
+
+
+def test_the_scores_of_two_models_choose_the_best_pairs(run, tmp_path, monkeypatch, capsys):
+    """The three commands of docs/cleaning.md; one model stands for both directions."""
+    monkeypatch.chdir(tmp_path)
+    sound_recipe.write({**sound_recipe.DATA, "recipe.yaml": sound_recipe.RECIPE})
+    for name, source, target in (("forward", "en", "de"), ("backward", "de", "en")):
+        arguments = ["--source", f"train.{source}", "--target", f"train.{target}", "--normalize"]
+        assert main.run(["score", str(run), *arguments, "--threads", "1"]) == 0
+        (tmp_path / name).write_text(capsys.readouterr().out)
+    rule = "{kind: dual_cross_entropy, forward: forward, backward: backward, keep: 0.5}"
+    arguments = ["--set", f"data.clean=[{rule}]", "--to", "best"]
+    assert main.run(["data", "clean", "recipe.yaml", *arguments]) == 0
+    count = len(sound_recipe.DATA["train.en"].splitlines())
+    assert len((tmp_path / "best" / "train.en").read_text().splitlines()) == -(-count // 2)
