@@ -159,6 +159,7 @@ def test_the_command_line_refuses_them_in_the_same_way(config, monkeypatch, caps
 
 
 INTEGERS = {
+    "init": ["--minutes"],
     "translate": ["--n-best", "--seed", "--processes", "--threads"],
     "score": ["--processes", "--threads"],
     "eval": ["--show", "--processes", "--threads"],

@@ -7,6 +7,8 @@ from typing import Annotated
 
 from typer import Argument, Option
 
+from mt.cli.options import MAX_COUNT
+
 
 def command(
     files: Annotated[
@@ -24,9 +26,9 @@ def command(
         Path | None, Option("--to", metavar="DIR", help="New folder; default: named by PAIR.")
     ] = None,
     minutes: Annotated[
-        float | None,
+        int | None,
         Option(
-            "--minutes", min=1, metavar="N",
+            "--minutes", min=1, max=MAX_COUNT, metavar="N",
             help="How long the training may take; default 30 on a CPU and 120 on a GPU.",
         ),
     ] = None,
