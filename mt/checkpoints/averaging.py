@@ -73,6 +73,8 @@ def average_checkpoints(
         manifest = model_files.read_json(newest.folder / MANIFEST, Manifest)
         metadata = {key: manifest[key] for key in manifest.keys() - {"format", "step", "files"}}
         metadata["averaged"] = [folder.name for folder in folders]
-        state = dataclasses.replace(newest.state, best=None, best_criteria=None, best_step=None)
+        state = dataclasses.replace(
+            newest.state, best=None, best_criteria=None, best_step=None, quality=None
+        )
         save_checkpoint(run, AVERAGE, model, state, metadata)
     return [folder.name for folder in folders]

@@ -25,6 +25,8 @@ class TrainState(Cursor):
     """Validations since the best one."""
     gap: dict[str, Any] | None = None
     """The `OverfittingState` of the validations so far."""
+    quality: dict[str, float] | None = None
+    """The `Calibration` of the last validation."""
     validated: int | None = None
     """The step of the last validation."""
     skipped: int = 0

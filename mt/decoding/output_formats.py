@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, get_args
 
+from mt.decoding.quality import Calibration
 from mt.decoding.types import Score, Translation
 from mt.decoding.word_alignment import format_pharaoh, to_words, word_links
 from mt.errors import ConfigError
@@ -21,12 +22,14 @@ Formatter = Callable[[int, str, Translation], str]
 
 
 def make_formatter(
-    kind: str | None, n_best: int = 1, scores: bool = False, alignments: bool = False
-) -> Formatter:
+    kind: str | None, n_best: int = 1, scores: bool = False, alignments: bool = False,
+    quality: Calibration | None = None,
+) -> Formatter:  # fmt: skip
     """The formatter of a kind; by default `moses` for n-best lists, else `text`.
 
     Args:
         scores: add them to `text`; the others always have them.
+        quality: add the expected chrF by it to `text` and `json`.
 
     Raises:
         ConfigError: there is no such format, or it has no place for n-best lists.
@@ -38,11 +41,15 @@ def make_formatter(
     if kind == "text" and n_best > 1:
         what = f"text has one translation a line, not {n_best}"
         raise ConfigError("FORMAT", "--n-best", what, "choose --format moses or json")
+    if kind == "moses" and quality is not None:
+        what, advice = "a Moses list has no place for it", "choose --format text or json"
+        raise ConfigError("FORMAT", "--quality", what, advice)
     if kind == "moses":
         return partial(format_moses, alignments)
     if kind == "json":
-        return format_json
-    return partial(format_columns, scores, alignments) if scores or alignments else format_text
+        return partial(format_json, quality)
+    columns = scores or alignments or quality
+    return partial(format_columns, scores, alignments, quality) if columns else format_text
 
 
 def format_text(number: int, source: str, translation: Translation) -> str:
@@ -51,10 +58,15 @@ def format_text(number: int, source: str, translation: Translation) -> str:
 
 
 def format_columns(
-    scores: bool, alignments: bool, number: int, source: str, translation: Translation
-) -> str:
-    """Score, translation, alignment, with tabs between; a tab in the translation is a space."""
-    cells = [format_number(translation.score)] if scores else []
+    scores: bool, alignments: bool, quality: Calibration | None, number: int, source: str,
+    translation: Translation,
+) -> str:  # fmt: skip
+    """Expected chrF, score, translation, alignment, with tabs between.
+
+    A tab in the translation is a space.
+    """
+    cells = [] if quality is None else [f"{quality.expected_chrf(translation):.1f}"]
+    cells += [format_number(translation.score)] if scores else []
     cells.append(translation.text.replace("\t", " "))
     cells += [format_pharaoh(translation)] if alignments else []
     return "\t".join(cells)
@@ -75,9 +87,14 @@ def format_moses(alignments: bool, number: int, source: str, translation: Transl
     return "\n".join(rows)
 
 
-def format_json(number: int, source: str, translation: Translation) -> str:
+def format_json(
+    quality: Calibration | None, number: int, source: str, translation: Translation
+) -> str:
     """The whole translation as one JSON object."""
-    value = {"line": number, "source": source, "source_tokens": translation.source_tokens}
+    value: dict[str, Any] = {"line": number, "source": source}
+    value["source_tokens"] = translation.source_tokens
+    if quality is not None:
+        value["expected_chrf"] = round(quality.expected_chrf(translation), 2)
     value |= _hypothesis_fields(translation)
     value["alternatives"] = [_hypothesis_fields(each) for each in translation.alternatives]
     return json.dumps(value, ensure_ascii=False, allow_nan=False)

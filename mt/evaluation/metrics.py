@@ -126,3 +126,12 @@ def pick_tokenizer(target_language: str, evaluation: EvaluationConfig) -> str:
     if script in languages.SPACELESS_SCRIPTS:
         return "char"
     return TOKENIZERS.get(base, "13a")
+
+
+def sentence_chrf(hypotheses: Sequence[str], references: Sequence[str]) -> list[float]:
+    """Return the chrF2 of each translation by itself."""
+    from sacrebleu.metrics.chrf import CHRF
+
+    metric = CHRF()
+    pairs = zip(hypotheses, references, strict=True)
+    return [metric.sentence_score(a, [b]).score for a, b in pairs]

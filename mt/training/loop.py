@@ -238,6 +238,7 @@ def record_validation(
         run.report.figure("cross_attention", *result.heat_map, step=state.step)
     criteria = result.criteria(plan.monitor)
     state = replace(check_overfitting(run, state, result), validated=state.step)
+    state = replace(state, quality=result.quality)
     deciding = deciding_criterion(criteria, best_criteria(run, state))
     if not deciding:
         return replace(state, since_best=state.since_best + 1), False
@@ -387,7 +388,11 @@ def average_last(run: TrainingRun, state: TrainState) -> None:
         criteria = result.criteria(plan.monitor)
         if world.is_main:
             averaged = replace(
-                state, best=criteria[plan.monitor], best_criteria=criteria, best_step=None
+                state,
+                best=criteria[plan.monitor],
+                best_criteria=criteria,
+                best_step=None,
+                quality=result.quality,
             )
             name = run_directory.AVERAGE
             checkpoint.save_checkpoint(folder, name, model, averaged, run.metadata)

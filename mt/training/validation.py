@@ -17,9 +17,10 @@ from mt.data.bucketing import PairIndices
 from mt.data.cache import PreparedData
 from mt.data.corpus import EncodedPairs
 from mt.data.pairs import Pair
+from mt.decoding.quality import as_values, confidence, fit
 from mt.decoding.types import Engine, EngineOptions
 from mt.errors import ConfigError
-from mt.evaluation.metrics import bleu_and_chrf
+from mt.evaluation.metrics import bleu_and_chrf, sentence_chrf
 from mt.interfaces import Batch, Seq2Seq, Term
 from mt.runtime import distributed, memory
 from mt.runtime.distributed import SINGLE, World
@@ -49,6 +50,8 @@ class Validation:
     """Source, reference and translation of the first pairs."""
     heat_map: tuple[Tensor, list[str], list[str]] | None
     """Cross-attention [T, S] of the first pair, its target and its source pieces."""
+    quality: dict[str, float] | None = None
+    """The `Calibration` of the translations; None where it cannot be had."""
 
     def criteria(self, monitor: str) -> Criteria:
         """Return what decides which checkpoint is best, the most important first."""
@@ -107,11 +110,16 @@ def validate(
         ]
     values |= {"valid_bleu": 0.0, "valid_chrf": 0.0}
     samples: list[tuple[str, str, str]] = []
-    for ((source, target), pairs), hypotheses in zip(directions.items(), translations, strict=True):
-        if hypotheses is None:
+    confidences: list[float] = []
+    chrf: list[float] = []
+    for ((source, target), pairs), translated in zip(directions.items(), translations, strict=True):
+        if translated is None:
             return None
+        hypotheses = [text for text, _ in translated]
         references = [cast(str, pair.target) for pair in pairs]
         scores = _scores(hypotheses, references, target, recipe, world)
+        confidences += [sure for _, sure in translated]
+        chrf += sentence_chrf(hypotheses, references) if world.is_main else []
         for name, score in zip(("bleu", "chrf"), scores, strict=True):
             values[f"valid_{name}"] += score / len(directions)
             if len(directions) > 1:
@@ -124,7 +132,8 @@ def validate(
             heat_map = _heat_map(module.model, prepared, device)
     distance = -(-len(samples) // len(directions))  # so that the first are of several directions
     samples = [each for start in range(distance) for each in samples[start::distance]]
-    return Validation(values, samples, heat_map)
+    fitted = as_values(fit(confidences, chrf)) if world.is_main else None
+    return Validation(values, samples, heat_map, fitted)
 
 
 def _group_by_direction(pairs: Sequence[Pair], limit: int) -> dict[tuple[str, str], list[Pair]]:
@@ -138,22 +147,23 @@ def _group_by_direction(pairs: Sequence[Pair], limit: int) -> dict[tuple[str, st
 
 def _translate_pairs(
     engine: Engine, pairs: Sequence[Pair], target: str, stopped: Callable[[], bool], world: World
-) -> list[str] | None:
-    """Translate all sources, a share on each rank; None when stopped."""
-    own: list[str] | None = []
+) -> list[tuple[str, float]] | None:
+    """Translate all sources, a share on each rank, with confidences; None when stopped."""
+    own: list[tuple[str, float]] | None = []
     sources = [cast(str, pair.source) for pair in pairs[world.rank :: world.size]]
-    for translation in engine.translate(sources, EngineOptions(target_language=target)):
+    options = EngineOptions(target_language=target, token_scores=True)
+    for translation in engine.translate(sources, options):
         assert own is not None
-        own.append(translation.text)
+        own.append((translation.text, confidence(translation.log_probabilities)))
         if stopped():
             own = None
             break
-    hypotheses = [""] * len(pairs)
-    for rank, texts in enumerate(distributed.all_gather_json(world, own)):
-        if texts is None:
+    translated = [("", 0.0)] * len(pairs)
+    for rank, share in enumerate(distributed.all_gather_json(world, own)):
+        if share is None:
             return None
-        hypotheses[rank :: world.size] = texts
-    return hypotheses
+        translated[rank :: world.size] = [(text, sure) for text, sure in share]
+    return translated
 
 
 def _scores(

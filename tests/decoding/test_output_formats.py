@@ -67,12 +67,12 @@ def test_json_contains_everything_in_one_line():
     assert value["words"] == ["Zwei", "Hunde."]
     assert value["source_words"] == ["Two", "dogs", "run"]
     assert [each["text"] for each in value["alternatives"]] == ["Zwei Hunde.", "a ||| b\tc"]
-    assert "\n" not in output_formats.format_json(0, "a\nb", BOTH)
+    assert "\n" not in output_formats.format_json(None, 0, "a\nb", BOTH)
 
 
 def test_json_never_contains_what_is_no_number():
     for bad in (math.inf, -math.inf, math.nan):
-        line = output_formats.format_json(0, "", Translation("a", bad, ("a",), (bad,)))
+        line = output_formats.format_json(None, 0, "", Translation("a", bad, ("a",), (bad,)))
         assert json.loads(line)["score"] is None
         assert json.loads(line)["log_probabilities"] == [None]
 

@@ -104,7 +104,7 @@ def test_lines_out_are_lines_in_for_inputs_of_any_bytes(engine, monkeypatch, cou
             line_buffered=generator.random() < 0.1,
             alignments=generator.random() < 0.3,
         )
-        form = generator.choice([output_formats.format_text, output_formats.format_json])
+        form = generator.choice([output_formats.format_text, output_formats.make_formatter("json")])
         out = through(engine, data, options, rendering=form, replace_bad=True)
         assert out.count(b"\n") == lines_in(data), (number, data)
 

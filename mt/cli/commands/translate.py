@@ -51,6 +51,14 @@ def command(
     scores: Annotated[
         bool, Option("--scores", help="In text, the score and a tab before each translation.")
     ] = False,
+    quality: Annotated[
+        bool,
+        Option(
+            "--quality",
+            help="In text, the expected chrF (0 to 100) and a tab before each translation; in json "
+            "a field. Fitted on the validation set in training.",
+        ),
+    ] = False,
     alignments: Annotated[
         bool,
         Option(
@@ -104,6 +112,7 @@ def command(
     """
     from mt.decoding import output_formats
     from mt.decoding import translate as translating
+    from mt.decoding.quality import read_calibration
     from mt.runtime import files, output
 
     several = (processes or 1) > 1
@@ -115,7 +124,8 @@ def command(
     )
     if target is not None and not force:
         output.refuse_existing(target, "choose another name, or replace it with --force")
-    formatter = output_formats.make_formatter(form, n_best, scores, alignments)
+    calibration = read_calibration(runs[0], checkpoint) if quality else None
+    formatter = output_formats.make_formatter(form, n_best, scores, alignments, calibration)
     options = replace(
         cli.engine_options(sets, checkpoint, device, precision, threads, processes or 1, to=to),
         ensemble_paths=tuple(runs[1:]), n_best=n_best, alignments=alignments, seed=seed,
@@ -123,9 +133,11 @@ def command(
         prefixes=files.read_lines(files.copy_pipe(prefix)) if prefix else None,
         line_buffered=line_buffered,
         low_latency=target is None,  # a file appears when it is complete
-        token_scores=n_best > 1 or form in ("moses", "json"),
+        token_scores=quality or n_best > 1 or form in ("moses", "json"),
     )  # fmt: skip
-    batch_mode = source or target or form or scores or alignments or prefix or line_buffered
+    batch_mode = (
+        source or target or form or scores or quality or alignments or prefix or line_buffered
+    )
     if not batch_mode and cli.at_terminal():
         from mt.cli.interactive import translate_interactively
 
