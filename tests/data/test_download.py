@@ -316,7 +316,7 @@ def test_a_server_that_stalls_is_left_and_asked_again(site, record, waits, monke
     monkeypatch.setattr(download, "STALL_SECONDS", 0.2)
     site.mirror(URL, stalling)
     assert fetch(Remote(URL), record).path.read_bytes() == TEXT
-    assert len(site.requests) == 2
+    assert len(site.requests) >= 2
 
 
 def test_a_server_that_sends_a_byte_a_second_is_left(record, waits, monkeypatch):

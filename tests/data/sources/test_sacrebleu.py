@@ -100,7 +100,10 @@ def own_text(dataset, contents, folder):
                 archive.extractall(raw)
     dataset._outdir, dataset._rawdir = str(folder), str(raw)
     dataset.maybe_download = lambda: None
-    paths = [dataset.get_source_file("en-de"), dataset.get_reference_files("en-de")[0]]
+    references = dataset.get_reference_files("en-de")  # of a file of WMT in any order
+    first = dataset.kwargs.get("refs", [""])[0]
+    reference = next((path for path in references if path.endswith(first)), references[0])
+    paths = [dataset.get_source_file("en-de"), reference]
     source, target = (Path(path).read_text().removesuffix("\n").split("\n") for path in paths)
     return list(zip(source, target, strict=True))
 
