@@ -49,7 +49,7 @@ Exit codes:
   1 a bug of mt                 5 the machine: disk, lock, device, memory
   2 command line or config      6 training diverged
   3 data                        7 download or integrity
-  8 diff-trace found two runs that differ
+  8 diff or diff-trace found a difference
   129, 130, 143 stopped by a signal; a training has saved a checkpoint
 
 MT_CACHE names the folder of encoded corpora and downloads; MT_OFFLINE=1 forbids the network;
@@ -59,7 +59,7 @@ MT_MIRROR names a mirror of https://; MT_DEBUG=1 shows the trace of a bug.
 COMMANDS = (
     "init", "prepare", "train", "translate", "score", "eval", "attention", "export", "average",
     "shortlist", "prune", "distill", "backtranslate", "data_list", "data_get", "data_clean",
-    "data_report", "config", "diff_trace", "cache",
+    "data_report", "runs", "diff", "diff_trace", "config", "cache",
 )  # fmt: skip
 """Files in `commands/`, in the order of the help."""
 

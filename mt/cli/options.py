@@ -14,6 +14,8 @@ from mt.errors import ConfigError
 
 MAX_PROCESSES, MAX_HYPOTHESES, MAX_COUNT = 4096, 10_000, 10**9
 """The bounds of integer options, those of `mt/config/section.py` for keys of recipes."""
+DIFFERENT = 8
+"""Exit code for a difference, which is no failure and so no MtError."""
 MAX_SEED = 2**31 - 1
 """Of seeds, as of those in a recipe."""
 

@@ -7,10 +7,8 @@ from typing import Annotated
 
 import typer
 
+from mt.cli.options import DIFFERENT
 from mt.errors import printable
-
-DIFFERENT = 8
-"""Exit code for a difference, which is no failure and so no MtError."""
 
 
 def command(
