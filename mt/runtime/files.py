@@ -58,7 +58,7 @@ def os_errors_as_mt_errors(path: Path | str) -> Iterator[None]:
         yield
     except Exception as error:
         if is_disk_full(error):
-            what = f"the disk is full ({_free_bytes(Path(path)) >> 20} MB free)"
+            what = f"the disk is full ({free_bytes(Path(path)) >> 20} MB free)"
             advice = "free some space and run the same command again; what was saved is intact"
             raise MachineError("DISK-FULL", path, what, advice) from None
         if not isinstance(error, OSError):
@@ -70,7 +70,7 @@ def os_errors_as_mt_errors(path: Path | str) -> Iterator[None]:
         raise MachineError("DISK", path, error.strerror or str(error), advice) from None
 
 
-def _free_bytes(path: Path) -> int:
+def free_bytes(path: Path) -> int:
     """Return the free bytes of the disk of a path that need not exist yet."""
     while not path.exists() and path != path.parent:
         path = path.parent
@@ -79,7 +79,7 @@ def _free_bytes(path: Path) -> int:
 
 def check_free_space(path: Path, needed: int) -> None:
     """Raise a MachineError when the disk of `path` has fewer than `needed` bytes free."""
-    free = _free_bytes(path)
+    free = free_bytes(path)
     if free < needed:
         what = f"{needed >> 20} MB will be needed there, and {free >> 20} MB are free"
         raise MachineError("DISK-FULL", path, what, "free some space, or choose another --run")

@@ -1,0 +1,45 @@
+"""`mt doctor`: show what this machine has, and what a recipe lacks on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument
+
+from mt.cli.options import RecipeSets
+
+
+def command(
+    config: Annotated[
+        Path | None, Argument(metavar="[CONFIG]", help="A recipe whose needs are checked.")
+    ] = None,
+    sets: RecipeSets = None,
+) -> None:
+    """Show versions, devices, memory, disk and extras, and what a recipe lacks on this machine.
+
+    With CONFIG its files, device, metrics, search and rules of cleaning are checked, without
+    reading a corpus or fetching anything: each thing that is missing is an error, and the exit
+    code is not 0. Put the output into a report of a fault.
+
+    \b
+    Example:  mt doctor
+              mt doctor configs/demo.yaml
+    """
+    from mt.config import recipe
+    from mt.runtime import console, output
+    from mt.runtime.machine_facts import list_facts
+
+    output.print_lines(console.align_columns(list(list_facts()), left=(0, 1)))
+    if config is None:
+        return
+    from mt.training.requirements import missing_requirements
+
+    settings, _ = recipe.load(config, sets or ())
+    missing = missing_requirements(settings)
+    if not missing:
+        output.print_lines(["", f"{config}: nothing is missing"])
+        return
+    for error in missing[:-1]:
+        console.write_error(str(error))
+    raise missing[-1]
