@@ -24,14 +24,14 @@ from mt.checkpoints.train_state import TrainState
 from mt.config.recipe import Recipe
 from mt.data import streaming
 from mt.data.bucketing import PairIndices
-from mt.errors import MachineError, Stopped
+from mt.errors import MachineError, MtError, Stopped
 from mt.interfaces import Batch, Cursor, Objective
 from mt.runtime import distributed
 from mt.runtime.cpu_contention import CpuContention
 from mt.runtime.distributed import SINGLE, World
 from mt.runtime.lock import lock
 from mt.runtime.signals import stop_requests
-from mt.training import overfitting, schedule
+from mt.training import diagnosis, overfitting, schedule
 from mt.training.determinism_trace import TraceWriter
 from mt.training.overfitting import OverfittingState
 from mt.training.reporter import Reporter, SilentReporter
@@ -298,6 +298,17 @@ def finish_run(run: TrainingRun, state: TrainState) -> None:
     average_last(run, state)
     best = f"best {format_criterion(run, state)} at step {state.best_step}"
     run.report.log(f"finished: {reason}; {best}; the run is {run.folder}")
+    if run.world.is_main:
+        log_diagnosis(run)
+
+
+def log_diagnosis(run: TrainingRun) -> None:
+    """Log what is wrong with a training that has ended."""
+    pairs = sum(run.data.prepared.corpus_sizes) or None
+    with contextlib.suppress(MtError):  # metrics.jsonl could not be written
+        history = diagnosis.read_history(run.folder, run.recipe, pairs, finished=True)
+        for remark in diagnosis.diagnose(history):
+            run.report.log(f"mt: remark: {remark} (mt doctor {run.folder})")
 
 
 def format_criterion(run: TrainingRun, state: TrainState) -> str:

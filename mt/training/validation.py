@@ -21,6 +21,7 @@ from mt.decoding.quality import as_values, confidence, fit
 from mt.decoding.types import Engine, EngineOptions
 from mt.errors import ConfigError
 from mt.evaluation.metrics import bleu_and_chrf, sentence_chrf
+from mt.evaluation.output_figures import output_figures
 from mt.interfaces import Batch, Seq2Seq, Term
 from mt.runtime import distributed, memory
 from mt.runtime.distributed import SINGLE, World
@@ -44,8 +45,8 @@ class Validation:
 
     values: dict[str, float]
     """valid_loss (nats a token, labels not smoothed), valid_perplexity and, where there are
-    translations to compare with, valid_bleu and valid_chrf. When the corpus is not streamed,
-    train_loss: the same as valid_loss, of some training pairs."""
+    translations to compare with, valid_bleu, valid_chrf and the output figures. When the corpus
+    is not streamed, train_loss: the same as valid_loss, of some training pairs."""
     samples: list[tuple[str, str, str]]
     """Source, reference and translation of the first pairs."""
     heat_map: tuple[Tensor, list[str], list[str]] | None
@@ -132,6 +133,9 @@ def validate(
             heat_map = _heat_map(module.model, prepared, device)
     distance = -(-len(samples) // len(directions))  # so that the first are of several directions
     samples = [each for start in range(distance) for each in samples[start::distance]]
+    sources, references, hypotheses = map(list, zip(*samples, strict=True))
+    figures = output_figures(sources, hypotheses, references)
+    values |= {f"valid_{name}": figure for name, figure in figures.items()}
     fitted = as_values(fit(confidences, chrf)) if world.is_main else None
     return Validation(values, samples, heat_map, fitted)
 

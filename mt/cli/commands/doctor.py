@@ -12,24 +12,37 @@ from mt.cli.options import RecipeSets
 
 def command(
     config: Annotated[
-        Path | None, Argument(metavar="[CONFIG]", help="A recipe whose needs are checked.")
+        Path | None,
+        Argument(metavar="[CONFIG|RUN]", help="A recipe to check, or a run to diagnose."),
     ] = None,
     sets: RecipeSets = None,
 ) -> None:
-    """Show versions, devices, memory, disk and extras, and what a recipe lacks on this machine.
+    """Show what this machine has, what a recipe lacks on it, or what went wrong in a run.
+
+    The facts are versions, devices, memory, disk and extras.
 
     With CONFIG its files, device, metrics, search and rules of cleaning are checked, without
     reading a corpus or fetching anything: each thing that is missing is an error, and the exit
     code is not 0. Put the output into a report of a fault.
 
+    With RUN its metrics.jsonl is read: each line names a fault, its evidence, and what to do.
+
     \b
     Example:  mt doctor
               mt doctor configs/demo.yaml
+              mt doctor runs/demo
     """
+    from mt.checkpoints.run_directory import is_run
     from mt.config import recipe
     from mt.runtime import console, output
     from mt.runtime.machine_facts import list_facts
 
+    if config is not None and is_run(config):
+        from mt.training.diagnosis import diagnose_run
+
+        remarks = diagnose_run(config)
+        output.print_lines(remarks or [f"{config}: nothing that looks wrong"])
+        return
     output.print_lines(console.align_columns(list(list_facts()), left=(0, 1)))
     if config is None:
         return
