@@ -224,6 +224,7 @@ def test_default_stands_for_the_default_rules():
     ("clean", "message"),
     [
         ([{"kind": "nothing"}], "unknown kind 'nothing'"),
+        (["default", {"kind": "lenght"}], "data.clean.1: unknown kind 'lenght'"),
         ([{"kind": "length", "mots": 3}], "did you mean most?"),
         ([{"kind": "length"}, {"kind": "length"}], "several rules are named length"),
         ("everything", "clean"),
