@@ -56,6 +56,8 @@ def _origin(document: Document, location: Location) -> str:
     """Return the place where a value was set, or `default`."""
     value: Any = document.value
     for depth, key in enumerate(location):
+        if value == "default" or (isinstance(value, list) and "default" in value):  # for several
+            return document.place(location[:depth])
         if not (key in value if isinstance(value, dict) else isinstance(value, list)):
             return "the recipe's languages" if key == "languages" and depth else "default"
         value = value[key]

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import re
+from itertools import chain
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    TypeAdapter,
+    field_validator,
+    model_validator,
+)
 
 from mt.config.plugins import Plugin
 from mt.config.section import (
@@ -106,21 +114,37 @@ DEFAULT_RULES: tuple[dict[str, Any], ...] = (
 (`scripts/bench/cleaning.py`), and none needs a package that mt does not install."""
 
 
-def _expand_default_rules(value: Any) -> Any:
-    """Replace `default`, alone or in a list of rules, by the default rules."""
+class _DefaultRules(FilterConfig):
+    """Stands for the default rules while a list of rules is checked."""
+
+    kind: str = "default"
+
+
+def _mark_default_rules(value: Any) -> Any:
+    """Replace `default`, alone or in a list of rules; the other rules keep their places."""
     value = [value] if value == "default" else value
     if not isinstance(value, (list, tuple)):
         return value
-    return [rule for each in value for rule in (DEFAULT_RULES if each == "default" else (each,))]
+    return [_DefaultRules() if each == "default" else each for each in value]
+
+
+def _expand_default_rules(rules: tuple[FilterConfig, ...]) -> tuple[FilterConfig, ...]:
+    """Put the default rules where they are marked."""
+    if not any(isinstance(rule, _DefaultRules) for rule in rules):
+        return rules
+    default = TypeAdapter(tuple[Filter, ...]).validate_python(DEFAULT_RULES)
+    each = [default if isinstance(rule, _DefaultRules) else (rule,) for rule in rules]
+    return tuple(chain.from_iterable(each))
 
 
 Rules = Annotated[
     tuple[Filter, ...],
     Field(strict=False),
     BeforeValidator(
-        _expand_default_rules,
+        _mark_default_rules,
         json_schema_input_type=Literal["default"] | list[Literal["default"] | Filter],
     ),
+    AfterValidator(_expand_default_rules),
 ]
 
 

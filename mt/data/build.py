@@ -223,12 +223,12 @@ class CorpusBuilder:
                 self._refuse_empty(source)
         missing = config.sample if config.path is None and self.inherited is None else 1
         data = self.recipe.data
-        cleaners = cleaning.cleaners_for(data, cleaning.held_out_texts(data), self.log)
+        held = cleaning.held_out_texts(data)
+        cleaners = cleaning.cleaners_for(data, held, self.log) if data.clean else None
         for chunk, _ in read_chunks(corpora, shard_order_seed(config.seed), SINGLE, None):
             sides = (chunk.source, chunk.target)
-            if data.clean:
-                findings = cleaners[chunk.corpus].check(*sides)
-                sides = cleaning.drop_found(sides, findings)
+            if cleaners is not None:
+                sides = cleaning.drop_found(sides, cleaners[chunk.corpus].check(*sides))
             yield 0, sides
             missing -= len(chunk.source)
             if missing <= 0:

@@ -76,16 +76,20 @@ def writes_spaces(code: str) -> bool:
     return base not in SPACELESS | SPACELESS_WORDS and script not in SPACELESS_SCRIPTS
 
 
-def count_words(text: str) -> int:
-    """Count words between spaces."""
+def word_counter(code: str) -> Callable[[str], int]:
+    """Return a function that counts the words of a text in a language.
+
+    Without spaces between words two characters are one; the mean length of a word is between 1.5
+    (Chinese) and 4 (Thai).
+    """
+    return _count_words if writes_spaces(code) else _count_character_pairs
+
+
+def _count_words(text: str) -> int:
     return len(text.split())
 
 
-def count_word_lengths(text: str) -> int:
-    """Count the words of a language without spaces: two characters, on average, are one.
-
-    The mean of Chinese, Japanese and Thai text is between 1.5 and 4.
-    """
+def _count_character_pairs(text: str) -> int:
     return -(-len("".join(text.split())) // 2)
 
 

@@ -28,6 +28,15 @@ def test_each_value_has_the_place_where_it_was_set(loaded):
     assert lines["clip"].endswith("# default")
 
 
+@pytest.mark.parametrize("clean", ["default", "[default, {kind: language}]"])
+def test_what_default_stands_for_is_printed_with_its_place(folder, clean):
+    settled, document = recipe.load(folder / "recipe.yaml", [f"data.clean={clean}"])
+    lines = list(to_yaml(settled, document))
+    assert yaml_reader.parse("\n".join(lines)).value == recipe.dump(settled)
+    (rule,) = (line for line in lines if "kind: long_words" in line)
+    assert rule.endswith(f"# --set data.clean={clean}")
+
+
 def test_a_key_is_explained_with_type_default_and_value(loaded):
     lines = explain(*loaded, "training.seed")
     assert lines[0] == "training.seed:"

@@ -1,8 +1,10 @@
 """Cleaning: each pair is kept or has one reason, whatever the chunks and processes."""
 
 import itertools
+import pickle
 import random
 import shutil
+import tarfile
 from collections import Counter
 
 import pytest
@@ -14,6 +16,7 @@ from mt.config.section import Section
 from mt.data import cleaning
 from mt.data.cleaning import Cleaner, Finding, clean_chunks, spread_sample
 from mt.errors import ConfigError, DataError
+from mt.runtime import files
 
 ENGLISH_GERMAN = Languages(source="en", target="de")
 
@@ -99,6 +102,28 @@ def test_what_a_rule_does_not_know_is_said_once():
     assert len(lines) == 1
     assert "script" in lines[0]
     assert "xx" in lines[0]
+
+
+def test_a_cleaner_can_be_sent_to_another_process():
+    made = Cleaner(Rules(clean=["default", {"kind": "language"}]).clean, ENGLISH_GERMAN, HELD)
+    pairs = [*dirty(200), *HELD]
+    again = pickle.loads(pickle.dumps(made))
+    assert again.check(*split(pairs)) == made.check(*split(pairs))
+
+
+@pytest.mark.shared_data
+def test_of_sound_text_the_default_rules_drop_at_most_one_pair_in_a_thousand(shared_data):
+    folder = shared_data / "multi30k"
+    sides = [files.read_lines(folder / f"train.{code}.gz") for code in ("en", "de")]
+    pairs = list(zip(*sides, strict=True))
+    with tarfile.open(shared_data / "tatoeba-deu-eng-2018.tar.xz") as archive:
+        names = [f"tatoeba-deu-eng-2018/split/train.{code}" for code in ("en", "de")]
+        texts = [archive.extractfile(name).read().decode() for name in names]
+    pairs += list(zip(*(text.split("\n")[:71_000] for text in texts), strict=True))
+    pairs = pairs[::4]
+    cleaner = Cleaner(Rules(clean="default").clean, ENGLISH_GERMAN, HELD)
+    found = Counter(finding.rule for finding in cleaner.check(*split(pairs)) if finding)
+    assert found.total() <= len(pairs) / 1000, found
 
 
 # ------------------------------------------------------------------------- whole corpora
@@ -224,6 +249,7 @@ def test_default_stands_for_the_default_rules():
     ("clean", "message"),
     [
         ([{"kind": "nothing"}], "unknown kind 'nothing'"),
+        (["default", {"kind": "lenght"}], "data.clean.1: unknown kind 'lenght'"),
         ([{"kind": "length", "mots": 3}], "did you mean most?"),
         ([{"kind": "length"}, {"kind": "length"}], "several rules are named length"),
         ("everything", "clean"),

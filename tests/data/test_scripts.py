@@ -3,12 +3,11 @@
 import pytest
 
 from mt.data.scripts import (
-    count_word_lengths,
-    count_words,
     letters_of,
     plain_language,
     script_of,
     script_share,
+    word_counter,
     writes_spaces,
 )
 
@@ -49,5 +48,5 @@ def test_languages_with_spaces(code):
 
 
 def test_words_are_between_spaces_or_two_characters():
-    assert [count_words(" a  b c "), count_words("")] == [3, 0]
-    assert [count_word_lengths("你好 吗"), count_word_lengths("")] == [2, 0]
+    assert [*map(word_counter("en"), (" a  b c ", ""))] == [3, 0]
+    assert [*map(word_counter("zh"), ("你好 吗", ""))] == [2, 0]

@@ -16,7 +16,7 @@ from mt.config.schema import FilterConfig
 from mt.config.section import MAX_LENGTH
 from mt.data.cleaning import Context, EachPair, Filter
 from mt.data.duplicates import normal_form
-from mt.data.scripts import count_word_lengths, count_words, writes_spaces
+from mt.data.scripts import word_counter
 
 
 class Config(FilterConfig):
@@ -30,8 +30,7 @@ class Config(FilterConfig):
 
 def build(config: Config, context: Context) -> Filter:
     """Return the filter."""
-    count = count_words if writes_spaces(context.source_language) else count_word_lengths
-    return EachPair(partial(_judge, count, config.spared))
+    return EachPair(partial(_judge, word_counter(context.source_language), config.spared))
 
 
 def _judge(count: Callable[[str], int], spared: int, source: str, target: str) -> str | None:

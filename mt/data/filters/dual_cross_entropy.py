@@ -7,6 +7,7 @@ of all pairs is kept. `mt score --normalize` writes -H, a line a pair.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -83,7 +84,10 @@ def _read_scores(path: str) -> NDArray[np.float32]:
 def _numbers(path: str) -> Iterator[float]:
     for number, line in enumerate(files.read_lines(Path(path)), start=1):
         try:
-            yield float(line)
+            score = float(line)
         except ValueError:
+            score = math.nan
+        if not math.isfinite(score):
             where, what = f"{path}:{number}", "the line is no number"
-            raise DataError("CLEAN-SCORES", where, what, _ADVICE) from None
+            raise DataError("CLEAN-SCORES", where, what, _ADVICE)
+        yield score

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from mt.config.schema import FilterConfig
 from mt.config.section import MAX_LENGTH
 from mt.data.cleaning import Context, EachSide, Filter
-from mt.data.scripts import count_word_lengths, count_words, writes_spaces
+from mt.data.scripts import word_counter
 
 
 class Config(FilterConfig):
@@ -38,10 +38,7 @@ class Config(FilterConfig):
 
 def build(config: Config, context: Context) -> Filter:
     """Return the filter."""
-    source, target = (
-        partial(_judge, count_words if writes_spaces(code) else count_word_lengths, config)
-        for code in context.languages
-    )
+    source, target = (partial(_judge, word_counter(code), config) for code in context.languages)
     return EachSide(source, target)
 
 

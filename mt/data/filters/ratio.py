@@ -15,7 +15,7 @@ from pydantic import Field
 from mt.config.schema import FilterConfig
 from mt.config.section import MAX_LENGTH
 from mt.data.cleaning import Context, EachPair, Filter
-from mt.data.scripts import count_word_lengths, count_words, writes_spaces
+from mt.data.scripts import word_counter
 
 Count = Callable[[str], int]
 
@@ -33,9 +33,7 @@ class Config(FilterConfig):
 
 def build(config: Config, context: Context) -> Filter:
     """Return the filter."""
-    source, target = (
-        count_words if writes_spaces(code) else count_word_lengths for code in context.languages
-    )
+    source, target = map(word_counter, context.languages)
     return EachPair(partial(_judge, source, target, config))
 
 

@@ -33,6 +33,7 @@ def test_all_are_kept_at_1(tmp_path):
         ([-1, -2], [-1, -2], 3, "more pairs than its 2 lines"),
         ([-1, -2], [-1, -2], 1, "2 lines for 1 pairs"),
         ([-1, "x"], [-1, -2], 2, "forward:2: the line is no number"),
+        ([-1, -2], ["nan", -2], 2, "backward:1: the line is no number"),
     ],
 )
 def test_scores_of_other_pairs_are_refused(tmp_path, forward, backward, pairs, message):
