@@ -91,8 +91,3 @@ def _count_words(text: str) -> int:
 
 def _count_character_pairs(text: str) -> int:
     return -(-len("".join(text.split())) // 2)
-
-
-def word_counter(code: str) -> Callable[[str], int]:
-    """Return the function that counts the words of a language."""
-    return count_words if writes_spaces(code) else count_word_lengths

@@ -19,6 +19,7 @@ from pydantic import Field
 from mt.config.schema import FilterConfig
 from mt.config.section import MAX_LENGTH, InputFile
 from mt.data.cleaning import Context, EachSide, Filter, Judge
+from mt.data.language_id import langid
 from mt.data.scripts import count_letters, plain_language
 from mt.errors import DataError, MachineError
 from mt.runtime import files
@@ -81,21 +82,14 @@ def _are_alike(language: str, other: str) -> bool:
 
 def _langid(where: str) -> tuple[frozenset[str], Identify]:
     try:
-        return frozenset(_identifier().labels), _identify_by_langid
+        return frozenset(langid().labels), _identify_by_langid
     except ImportError:
         what, advice = "py3langid is not installed", "pip install 'mt[data]'"
         raise MachineError("CLEAN-PACKAGE", where, what, advice) from None
 
 
-@functools.cache
-def _identifier() -> Any:
-    from py3langid.langid import MODEL_FILE, LanguageIdentifier
-
-    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
-
-
 def _identify_by_langid(text: str, expected: str) -> tuple[str, float]:
-    identifier = _identifier()
+    identifier = langid()
     best, probability = identifier.classify(text)
     if best != expected:
         probability = dict(identifier.rank(text))[expected]

@@ -41,9 +41,8 @@ def test_a_language_that_it_does_not_know_is_spared_and_noted():
 
 
 def test_without_the_package_the_extra_is_named(monkeypatch):
-    from mt.config.plugins import plugin
 
-    plugin("filters", "language")._identifier.cache_clear()
+    langid.cache_clear()
     monkeypatch.setitem(sys.modules, "py3langid.langid", None)
     with pytest.raises(MachineError, match=r"py3langid is not installed\n.*mt\[data\]"):
         build("language")
