@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 from filter_checks import build, check
 
+from mt.data.language_id import langid
 from mt.errors import DataError, MachineError
 
 ENGLISH = "The children were playing in the garden behind the old house."
