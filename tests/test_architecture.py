@@ -15,7 +15,7 @@ from mt.config.plugins import FOLDERS
 MT = Path(__file__).parents[1] / "mt"
 LAYERS = [
     {"cli", "__main__", "__init__"},
-    {"compression"},
+    {"compression", "report"},
     {"training", "export"},
     {"evaluation", "attention_maps"},
     {"decoding"},

@@ -59,7 +59,7 @@ MT_MIRROR names a mirror of https://; MT_DEBUG=1 shows the trace of a bug.
 COMMANDS = (
     "init", "doctor", "prepare", "train", "translate", "score", "eval", "attention", "export",
     "average", "shortlist", "prune", "distill", "backtranslate", "data_list", "data_get",
-    "data_clean", "data_report", "runs", "diff", "diff_trace", "config", "cache",
+    "data_clean", "data_report", "report", "runs", "diff", "diff_trace", "config", "cache",
 )  # fmt: skip
 """Files in `commands/`, in the order of the help."""
 

@@ -1,0 +1,42 @@
+"""`mt report`: write a page on a run: verdict, scores, curves, faults and sentences."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Option
+
+from mt.cli import options as cli
+
+
+def command(
+    run: cli.RunFolder,
+    against: Annotated[
+        Path | None, Option("--against", metavar="RUN", help="A run to compare it with.")
+    ] = None,
+    to: Annotated[
+        Path | None,
+        Option("-o", "--to", metavar="FILE", help="The page; default RUN/page.html."),
+    ] = None,
+    force: cli.Force = False,
+) -> None:
+    """Write one HTML page on a run, or on a run against another one.
+
+    It has a verdict in words, scores with signatures, curves of the validations, what differs
+    between the runs, faults that need no reference, chrF by length, and a table of sentences that
+    sorts and filters. The page loads nothing, and FILE.json beside it has the same figures. The
+    translations are those that mt eval has kept.
+
+    \b
+    Example:  mt eval runs/new
+              mt report runs/new --against runs/old -o new.html
+    """
+    from mt.report.page import verdict, write_report
+    from mt.report.run_report import describe_run
+    from mt.runtime.output import print_lines
+
+    page = to or run / "page.html"
+    report = describe_run(run, against)
+    write_report(report, page, force)
+    print_lines([*verdict(report), *report["remarks"], f"wrote {page}"])

@@ -1,0 +1,103 @@
+"""The report of a run as one HTML page with a JSON twin.
+
+The page needs no network. Without JavaScript all of it can be read; with it the table of sentences
+is sorted and filtered. It follows the light or dark setting of its reader.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from mt.errors import ConfigError
+from mt.runtime import files
+from mt.runtime.output import refuse_existing
+
+WIDTH, HEIGHT, EDGE = 280, 140, 34
+"""Of a chart, and of the space for its labels, in pixels of its drawing."""
+
+
+def write_report(report: dict[str, Any], path: Path, force: bool = False) -> None:
+    """Write the page, and the same figures as JSON beside it.
+
+    Raises:
+        ConfigError: there is a file already, and `force` is false.
+        MachineError: they cannot be written.
+    """
+    twin = path.with_suffix(".json")
+    if twin == path:
+        what, advice = "is the name of the JSON beside the page", "name the page FILE.html"
+        raise ConfigError("USAGE", path, what, advice)
+    if not force:
+        for each in (path, twin):
+            refuse_existing(each, "replace it with --force, or name a new file")
+    files.write_json(twin, report)
+    files.write_file(path, render(report))
+
+
+def render(report: dict[str, Any]) -> str:
+    """Return the page; Jinja2 escapes all text of corpora and translations."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters["count"] = lambda number: f"{number:,}"
+    return environment.get_template("page.html").render(
+        report=report, verdict=verdict(report), chart=chart, marked=marked,
+        size={"width": WIDTH, "height": HEIGHT},
+    )  # fmt: skip
+
+
+def verdict(report: dict[str, Any]) -> list[str]:
+    """Return the report in a few sentences."""
+    first, *others = report["runs"]
+    lines = []
+    for name, test in report["tests"].items():
+        metric, score = next(iter(test["scores"][0].items()))
+        text = f"{name}: {metric} {score['score']:.1f}"
+        if others:
+            change = score["score"] - test["scores"][1][metric]["score"]
+            word = "better" if change > 0 else "worse" if change < 0 else "the same"
+            by = f" by {abs(change):.1f}" if change else ""
+            text += f", {word}{by} than {others[0]['name']}"
+        count = len({row for rows in test["errors"].values() for row in rows[0]})
+        lines.append(f"{text}; {count / max(1, test['lines']):.1%} of the lines have a fault")
+    if not report["remarks"]:
+        lines.append(f"The training of {first['name']} shows nothing that looks wrong")
+    return lines
+
+
+def chart(curves: Sequence[Sequence[Sequence[float]]]) -> dict[str, Any] | None:
+    """Return the lines of some curves of points (x, y): SVG paths and the ends of the axes."""
+    points = [point for curve in curves for point in curve]
+    if len(points) < 2:
+        return None
+    xs, ys = zip(*points, strict=True)
+    low, high = min(ys), max(ys)
+    scale_x = (WIDTH - EDGE) / max(1e-9, max(xs))
+    scale_y = (HEIGHT - 20) / max(1e-9, high - low)
+    paths = [
+        " ".join(f"{EDGE + x * scale_x:.1f},{HEIGHT - 14 - (y - low) * scale_y:.1f}" for x, y in c)
+        for c in curves
+    ]
+    return {"paths": paths, "low": f"{low:.3g}", "high": f"{high:.3g}", "last": f"{max(xs):,.0f}"}
+
+
+def marked(reference: str, output: str) -> Markup:
+    """Return a translation with the words marked that its reference has not."""
+    a, b = reference.split(), output.split()
+    spaced = len(b) > 1
+    if not spaced:
+        a, b = list(reference), list(output)
+    gap = " " if spaced else ""
+    parts = []
+    for tag, _, _, start, end in difflib.SequenceMatcher(None, a, b, autojunk=False).get_opcodes():
+        text = escape(gap.join(b[start:end]))
+        if start < end:
+            parts.append(text if tag == "equal" else Markup("<mark>{}</mark>").format(text))
+    return Markup(gap).join(parts)

@@ -1,0 +1,197 @@
+"""Collect what is known of a run, and of another one beside it, as plain data for the page.
+
+Nothing is translated: the translations are those that `mt eval` has kept.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mt.checkpoints import run_directory
+from mt.checkpoints.run_directory import LoadedModel
+from mt.checkpoints.run_list import compare_runs
+from mt.config.schema import SourceConfig
+from mt.data.scripts import writes_spaces
+from mt.errors import ConfigError, DataError, printable
+from mt.evaluation.error_panel import find_errors
+from mt.evaluation.evaluate import PARTS, hypothesis_path
+from mt.evaluation.metrics import score_translations, sentence_chrf
+from mt.runtime import files
+from mt.training.diagnosis import diagnose_run, read_history
+
+FORMAT = 1
+CURVES = ("valid_bleu", "valid_chrf", "valid_loss", "train_loss")
+"""Of validations, in this order on the page."""
+MOST_LINES = 1_000
+"""Lines of each test set that the page shows; the worst and the most changed, and a sample."""
+MOST_NGRAMS = 30
+BUCKETS = ((1, 5), (6, 10), (11, 20), (21, 30), (31, 50), (51, 10**6))
+"""Source lengths, in words, by which chrF is split."""
+Side = tuple[list[str], list[str], list[str]]
+"""Sources, references and translations of a test set."""
+
+
+def describe_run(path: Path, against: Path | None) -> dict[str, Any]:
+    """Describe a run, and what another one does better or worse.
+
+    Raises:
+        ModelError: one of them is no run.
+        ConfigError: `mt eval` has not kept translations of any test set.
+        DataError: translations of a test set are damaged, or of other text than the other run's.
+    """
+    runs = [run_directory.open_run(each) for each in ((path, against) if against else (path,))]
+    tests = {name: list(_sides(runs, name)) for name in _evaluated(runs)}
+    if not tests:
+        advice = f"translate them first: mt eval {path}"
+        raise ConfigError("REPORT-NONE", path, "there are no translations of a test set", advice)
+    return {
+        "format": FORMAT,
+        "runs": [_run_facts(run) for run in runs],
+        "remarks": [str(remark) for remark in diagnose_run(path)],
+        "curves": [_curves(run) for run in runs],
+        "differences": list(compare_runs(path, against)) if against else [],
+        "data": _data_facts(runs[0]),
+        "tests": {
+            name: _test_facts(sides, runs[0].recipe.data.test[name], runs[0])
+            for name, sides in tests.items()
+        },
+    }
+
+
+def _evaluated(runs: Sequence[LoadedModel]) -> list[str]:
+    """Return the test sets of the first run whose translations all runs have."""
+    return [
+        name for name in runs[0].recipe.data.test
+        if all(hypothesis_path(run.run, name, "").is_file() for run in runs)
+    ]  # fmt: skip
+
+
+def _sides(runs: Sequence[LoadedModel], name: str) -> Iterator[Side]:
+    first: Side | None = None
+    for run in runs:
+        texts = [list(files.read_lines(hypothesis_path(run.run, name, part))) for part in PARTS]
+        source, reference, output = texts
+        where = hypothesis_path(run.run, name, "")
+        advice = f"translate it again: mt eval {run.run}"
+        if not len(source) == len(reference) == len(output):
+            raise DataError("REPORT-LINES", where, "its files differ in length", advice)
+        if first is not None and (source, reference) != first[:2]:
+            what = "of other source or reference text than that of the first run"
+            raise DataError("REPORT-LINES", where, what, advice)
+        first = first or (source, reference, output)
+        yield source, reference, output
+
+
+def _run_facts(run: LoadedModel) -> dict[str, Any]:
+    state, model = run.state, run.recipe.model
+    sizes = {key: value for key, value in model if isinstance(value, (int, float, str))}
+    return {
+        "name": printable(run.run.name), "direction": run.recipe.direction.model_dump(),
+        "step": state.step, "epochs": state.epoch, "tokens": state.tokens,
+        "hours": state.seconds / 3600, "finished": state.finished, "model": sizes,
+        "device": run.resolved.get("device", ""), "precision": run.resolved.get("precision", ""),
+        "torch": run.resolved.get("torch", ""), "quality": state.quality,
+    }  # fmt: skip
+
+
+def _curves(run: LoadedModel) -> dict[str, list[list[float]]]:
+    """Return the points (step, value) of each curve of the validations."""
+    history = read_history(run.run, run.recipe, None, bool(run.state.finished))
+    return {
+        key: [[v["step"], v[key]] for v in history.validations if v.get(key) is not None]
+        for key in CURVES
+    }
+
+
+def _data_facts(run: LoadedModel) -> list[dict[str, Any]]:
+    """Return the pairs of each corpus, and those dropped by each reason."""
+    corpora = dict(run.report.get("corpora") or {}).items()
+    return [
+        {
+            "name": printable(name), "pairs": corpus.get("pairs"), "kept": corpus.get("kept"),
+            "dropped": {k: n for k, n in dict(corpus.get("dropped") or {}).items() if n},
+        }
+        for name, corpus in corpora
+    ]  # fmt: skip
+
+
+# ------------------------------------------------------------------------------ a test set
+
+
+def _test_facts(sides: Sequence[Side], config: SourceConfig, run: LoadedModel) -> dict[str, Any]:
+    sources, references, _ = sides[0]
+    language, evaluation = config.direction.target, run.recipe.evaluation
+    outputs = [side[2] for side in sides]
+    scores = [score_translations(out, [references], language, evaluation) for out in outputs]
+    chrf = [sentence_chrf(out, references) for out in outputs]
+    errors = [find_errors(sources, out) for out in outputs]
+    return {
+        "lines": len(sources), "scores": scores, "buckets": _buckets(sources, chrf),
+        "errors": {
+            kind: [found.get(kind, []) for found in errors]
+            for kind in dict.fromkeys(kind for found in errors for kind in found)
+        },
+        "ngrams": _ngrams(references, outputs, writes_spaces(language)) if len(sides) > 1 else None,
+        "sentences": [
+            {
+                "line": row + 1, "source": printable(sources[row], 2000),
+                "reference": printable(references[row], 2000),
+                "outputs": [printable(out[row], 2000) for out in outputs],
+                "chrf": [round(each[row], 1) for each in chrf],
+                "errors": [kind for kind, rows in errors[0].items() if row in rows],
+            }
+            for row in _shown(chrf)
+        ],
+    }  # fmt: skip
+
+
+def _shown(chrf: Sequence[Sequence[float]]) -> list[int]:
+    """Return the rows to show: all, or the worst, the most changed and some between."""
+    count = len(chrf[0])
+    if count <= MOST_LINES:
+        return list(range(count))
+    part = MOST_LINES // 3
+    worst = sorted(range(count), key=lambda row: chrf[0][row])[:part]
+    changed = sorted(range(count), key=lambda row: -abs(chrf[0][row] - chrf[-1][row]))[:part]
+    spread = range(0, count, count // part + 1)
+    return sorted({*worst, *changed, *spread})
+
+
+def _buckets(sources: Sequence[str], chrf: Sequence[Sequence[float]]) -> list[dict[str, Any]]:
+    """Return the mean chrF of the lines of each length of source."""
+    lengths = [len(source.split()) for source in sources]
+    found = []
+    for low, high in BUCKETS:
+        rows = [row for row, length in enumerate(lengths) if low <= length <= high]
+        if rows:
+            means = [sum(each[row] for row in rows) / len(rows) for each in chrf]
+            found.append({"low": low, "high": high, "lines": len(rows), "chrf": means})
+    return found
+
+
+def _ngrams(
+    references: Sequence[str], outputs: Sequence[Sequence[str]], spaces: bool
+) -> dict[str, list[tuple[str, int]]]:
+    """Return the n-grams of the references that only one of two runs has, and how often."""
+    better: Counter[str] = Counter()
+    for reference, one, other in zip(references, *outputs, strict=True):
+        wanted = _count_ngrams(reference, spaces)
+        hits = [wanted & _count_ngrams(output, spaces) for output in (one, other)]
+        for ngram in wanted:
+            better[ngram] += hits[0][ngram] - hits[1][ngram]
+    ranked = better.most_common()
+    return {
+        "gained": [(printable(n), c) for n, c in ranked[:MOST_NGRAMS] if c > 1],
+        "lost": [(printable(n), -c) for n, c in ranked[::-1][:MOST_NGRAMS] if c < -1],
+    }
+
+
+def _count_ngrams(text: str, spaces: bool) -> Counter[str]:
+    """Count the sequences of one to three words, or of two to four characters."""
+    units, gap, sizes = (text.split(), " ", (1, 2, 3)) if spaces else (list(text), "", (2, 3, 4))
+    return Counter(
+        gap.join(units[i : i + size]) for size in sizes for i in range(len(units) - size + 1)
+    )
