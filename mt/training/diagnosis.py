@@ -130,28 +130,34 @@ def skipping(history: History) -> Remark | None:
     return None
 
 
+def usual_rate(history: History) -> float:
+    """Return a learning rate that suits the width of the model."""
+    return 5e-4 * 256 / max(64, getattr(history.recipe.model, "d_model", 256))
+
+
 def rate_too_high(history: History) -> Remark | None:
-    """The loss falls in the warm-up, and stands above that when the rate is at its highest."""
+    """The loss is higher after the warm-up than in it, or the rate is far above what is usual."""
     rates = history.values("learning_rate", validations=False)
     losses = history.values("loss", validations=False)
     if len(losses) < 8 or len(rates) != len(losses):
         return None
+    rate, usual = history.recipe.optimizer.learning_rate, usual_rate(history)
+    advice = f"lower optimizer.learning_rate from {rate:g}; {4 * usual:.0e} is usual"
     peak = rates.index(max(rates))
     before, after = min(losses[: peak + 1]), min(losses[peak + 1 :], default=math.inf)
     if peak and after > before + 0.05 and losses[-1] > before + 0.05:
-        what = f"the training loss was {before:.2f} in the warm-up and never lower after it"
-        rate = history.recipe.optimizer.learning_rate
-        return Remark(
-            "learning rate too high", what, f"lower optimizer.learning_rate from {rate:g}"
-        )
+        what = f"the training loss was {before:.2f} in the warm-up, and is {losses[-1]:.2f}"
+        return Remark("learning rate too high", what, advice)
+    if rate > 20 * usual and losses[-1] > 0.75 * losses[0]:
+        what = f"the training loss fell only from {losses[0]:.2f} to {losses[-1]:.2f}"
+        return Remark("learning rate too high", what, advice)
     return None
 
 
 def rate_too_low(history: History) -> Remark | None:
     """After all updates the loss has hardly fallen, and it still falls."""
     losses = history.values("loss", validations=False)
-    rate = history.recipe.optimizer.learning_rate
-    usual = 5e-4 * 256 / max(64, getattr(history.recipe.model, "d_model", 256))
+    rate, usual = history.recipe.optimizer.learning_rate, usual_rate(history)
     if len(losses) < 5 or rate >= usual:
         return None
     if losses[-1] < losses[0] - 0.01 and losses[-1] > 0.6 * losses[0]:
@@ -167,7 +173,7 @@ def under_trained(history: History) -> Remark | None:
     if not history.finished or len(losses) < 4 or losses[-1] > min(losses):
         return None
     falls = [1 - b / a for a, b in zip(losses[-4:], losses[-3:], strict=False) if a > 0]
-    if min(falls) > 0.03:
+    if sum(falls) > 0.1 and falls[-1] > 0.01:
         what = f"the validation loss still fell by {falls[-1]:.1%} in the last validation"
         return Remark("under-trained", what, "raise training.max_epochs or max_steps")
     return None
@@ -176,7 +182,7 @@ def under_trained(history: History) -> Remark | None:
 def overfitting(history: History) -> Remark | None:
     """The validation loss has risen, while that of training pairs fell."""
     valid, train = history.values("valid_loss"), history.values("train_loss")
-    if len(valid) < 3 or len(train) != len(valid):
+    if len(valid) < 3 or len(train) != len(valid) or history.last.get("epoch", 0) < 2:
         return None
     lowest = valid.index(min(valid))
     if valid[-1] > 1.05 * valid[lowest] and train[-1] < 0.8 * train[lowest]:
@@ -193,16 +199,15 @@ def overfitting(history: History) -> Remark | None:
 
 
 def unlike_training(history: History) -> Remark | None:
-    """From the beginning the validation loss is far above that of training pairs."""
+    """Soon the validation loss is far above that of training pairs, which are not yet known."""
     valid, train = history.values("valid_loss"), history.values("train_loss")
-    if len(valid) < 2 or len(train) != len(valid):
+    if len(valid) < 3 or len(train) != len(valid):
         return None
-    if min(b - a for a, b in zip(train[:2], valid[:2], strict=True)) > 1.0:
-        what = (
-            f"the first validation loss was {valid[0]:.2f}, that of training pairs {train[0]:.2f}"
-        )
-        advice = "is data.valid of the same kind as data.train? see mt data report"
-        return Remark("validation unlike training", what, advice)
+    for a, b in zip(train[:3], valid[:3], strict=True):
+        if b - a > 1.0 and a > 0.6 * train[0]:
+            what = f"the validation loss was {b:.2f} when that of training pairs was {a:.2f}"
+            advice = "is data.valid of the same kind as data.train? see mt data report"
+            return Remark("validation unlike training", what, advice)
     return None
 
 
@@ -251,7 +256,7 @@ def repeating(history: History) -> Remark | None:
 
 RULES: Sequence[Callable[[History], Remark | None]] = (
     diverging, skipping, rate_too_high, rate_too_low, not_translating, copying, repeating,
-    too_short, overfitting, unlike_training, under_trained,
+    too_short, unlike_training, overfitting, under_trained,
 )  # fmt: skip
 HIDES = {
     "diverging": {"learning rate too high", "repetition", "output too short", "not translating"},
@@ -260,5 +265,9 @@ HIDES = {
         "under-trained", "repetition", "output too short", "not translating"
     },
     "not translating": {"repetition", "output too short"},
+    "under-trained": {"repetition", "output too short"},
+    "validation unlike training": {
+        "overfitting", "data too small", "repetition", "output too short", "not translating"
+    },
 }  # fmt: skip
 """What follows from a fault, and is no remark of its own."""

@@ -18,15 +18,15 @@ data:
   train: [{kind: text, source: train.en, target: train.de}]
   valid: {kind: text, source: valid.en, target: valid.de}
   max_length: 64
-vocabulary: {size: 600}
+vocabulary: {size: 1200}
 model:
-  {kind: transformer, d_model: 64, n_heads: 4, d_ff: 128, encoder_layers: 2, decoder_layers: 2}
+  {kind: transformer, d_model: 128, n_heads: 4, d_ff: 512, encoder_layers: 2, decoder_layers: 2}
 objective: {kind: cross_entropy, label_smoothing: 0.1}
-optimizer: {kind: adamw, learning_rate: 4e-3}
-schedule: {kind: linear, warmup_steps: 40}
-batching: {tokens: 1024}
+optimizer: {kind: adamw, learning_rate: 3e-3}
+schedule: {kind: linear, warmup_steps: 60}
+batching: {tokens: 1536}
 training:
-  {max_steps: 400, report_every: 20, validate_every: 50, save_every: 400, validate_sentences: 60}
+  {max_steps: 250, report_every: 20, validate_every: 50, save_every: 250, validate_sentences: 60}
 search: {kind: greedy}
 """
 
@@ -36,9 +36,9 @@ def pairs(tmp_path_factory):
     """Sound pairs, of training and of validation."""
     folder = tmp_path_factory.mktemp("demo")
     text = RECIPE.replace("{kind: text, source: train.en, target: train.de}",
-                          "{kind: demo, split: train, size: 20000, seed: 1}")  # fmt: skip
+                          "{kind: demo, split: train, size: 60000, seed: 1}")  # fmt: skip
     text = text.replace("{kind: text, source: valid.en, target: valid.de}",
-                        "{kind: demo, split: valid, size: 60, seed: 1}")  # fmt: skip
+                        "{kind: demo, split: valid, size: 200, seed: 1}")  # fmt: skip
     (folder / "demo.yaml").write_text(text)
     data = recipe.load(folder / "demo.yaml")[0].data
     return [[(p.source, p.target) for p in read_pairs(s)] for s in (data.train[0], data.valid)]
@@ -61,7 +61,9 @@ def half(line):
 
 
 def test_a_sound_training_gets_no_remark(pairs, tmp_path):
-    assert diagnosed(tmp_path, *pairs, "training.max_steps=900") == []
+    assert (
+        diagnosed(tmp_path, *pairs, "training.max_steps=800", "training.validate_every=100") == []
+    )
 
 
 @pytest.mark.parametrize(
@@ -69,7 +71,7 @@ def test_a_sound_training_gets_no_remark(pairs, tmp_path):
     [
         ({"diverging", "learning rate too high"}, ["optimizer.learning_rate=0.5"]),
         ({"learning rate too low"}, ["optimizer.learning_rate=2e-6"]),
-        ({"under-trained"}, ["training.max_steps=160", "training.validate_every=40"]),
+        ({"under-trained"}, ["training.max_steps=120", "training.validate_every=30"]),
     ],
 )
 def test_a_wrong_setting_is_named(pairs, tmp_path, expected, sets):
@@ -77,7 +79,7 @@ def test_a_wrong_setting_is_named(pairs, tmp_path, expected, sets):
 
 
 def test_few_pairs_are_learned_by_heart(pairs, tmp_path):
-    sets = ["training.max_steps=600", "vocabulary.size=450"]
+    sets = ["training.max_steps=250", "vocabulary.size=600"]
     assert "data too small" in diagnosed(tmp_path, pairs[0][:150], pairs[1], *sets)
 
 
@@ -90,7 +92,7 @@ def test_lines_that_do_not_belong_together(pairs, tmp_path):
 
 def test_targets_that_are_copies(pairs, tmp_path):
     made = [(a, a) for a, _ in pairs[0]]
-    assert "copies the source" in diagnosed(tmp_path, made, pairs[1], "training.max_steps=700")
+    assert "copies the source" in diagnosed(tmp_path, made, pairs[1], "training.max_steps=400")
 
 
 def test_targets_that_are_cut_short(pairs, tmp_path):

@@ -81,6 +81,11 @@ def slow(reports, validations):
         replaced(1, key, [9.0, 8.7, 8.4, 8.1, 7.8, 7.5])(reports, validations)
 
 
+def falling(reports, validations):
+    for key in ("valid_loss", "train_loss"):
+        replaced(1, key, [5, 4.5, 4, 3.6, 3.3, 3.0])(reports, validations)
+
+
 def test_a_healthy_training_gets_no_remark(settings):
     assert kinds(settings) == []
     assert kinds(settings, finished=False) == []
@@ -103,7 +108,7 @@ def test_a_healthy_training_gets_no_remark(settings):
         ("overfitting", overfit, {}),
         ("data too small", overfit, {"pairs": 3000}),
         ("validation unlike training", replaced(1, "train_loss", [3, 2, 1.9, 1.8, 1.8, 1.8]), {}),
-        ("under-trained", replaced(1, "valid_loss", [5, 4.5, 4, 3.6, 3.3, 3.0]), {}),
+        ("under-trained", falling, {}),
     ],
 )
 def test_each_fault_is_named_alone(settings, expected, change, more):
@@ -111,7 +116,6 @@ def test_each_fault_is_named_alone(settings, expected, change, more):
 
 
 def test_an_unfinished_training_is_not_under_trained(settings):
-    falling = replaced(1, "valid_loss", [5, 4.5, 4, 3.6, 3.3, 3.0])
     assert kinds(settings, falling, finished=False) == []
 
 
@@ -124,9 +128,9 @@ def test_a_remark_has_evidence_and_advice(settings):
 
 
 def test_what_hides_another_fault_is_a_kind_of_its_own(settings):
-    assert set(HIDES) <= {
-        "diverging", "learning rate too high", "learning rate too low", "not translating"
-    }  # fmt: skip
+    hidden = set().union(*HIDES.values())
+    assert "diverging" not in hidden
+    assert all(kind not in HIDES[kind] for kind in HIDES)
     assert len(RULES) >= 10
 
 
