@@ -172,9 +172,9 @@ def under_trained(history: History) -> Remark | None:
     losses = history.values("valid_loss")
     if not history.finished or len(losses) < 4 or losses[-1] > min(losses):
         return None
-    falls = [1 - b / a for a, b in zip(losses[-4:], losses[-3:], strict=False) if a > 0]
-    if sum(falls) > 0.1 and falls[-1] > 0.01:
-        what = f"the validation loss still fell by {falls[-1]:.1%} in the last validation"
+    falls = [a - b for a, b in zip(losses[-4:], losses[-3:], strict=False)]
+    if sum(falls) > 0.15 and falls[-1] > 0.03:
+        what = f"the validation loss still fell by {falls[-1]:.2f} in the last validation"
         return Remark("under-trained", what, "raise training.max_epochs or max_steps")
     return None
 
