@@ -173,7 +173,7 @@ def under_trained(history: History) -> Remark | None:
     if not history.finished or len(losses) < 4 or losses[-1] > min(losses):
         return None
     falls = [a - b for a, b in zip(losses[-4:], losses[-3:], strict=False)]
-    if sum(falls) > 0.15 and falls[-1] > 0.03:
+    if sum(falls) > 0.15 and falls[-1] > 0.06:
         what = f"the validation loss still fell by {falls[-1]:.2f} in the last validation"
         return Remark("under-trained", what, "raise training.max_epochs or max_steps")
     return None
