@@ -61,9 +61,11 @@ def half(line):
 
 
 def test_a_sound_training_gets_no_remark(pairs, tmp_path):
-    assert (
-        diagnosed(tmp_path, *pairs, "training.max_steps=800", "training.validate_every=100") == []
-    )
+    sets = [
+        "model.d_model=192", "model.d_ff=768", "vocabulary.size=2000", "training.max_steps=900",
+        "training.validate_every=150", "optimizer.learning_rate=2e-3", "schedule.warmup_steps=100",
+    ]  # fmt: skip
+    assert diagnosed(tmp_path, *pairs, *sets) == []
 
 
 @pytest.mark.parametrize(
