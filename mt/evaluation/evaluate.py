@@ -7,17 +7,19 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 from mt.checkpoints import run_directory
 from mt.checkpoints.bundle import read_any_recipe
 from mt.checkpoints.run_directory import run_of
-from mt.config.plugins import plugin
+from mt.config.plugins import dotted_kinds, plugin, trust_kinds
 from mt.config.schema import EvaluationConfig, SourceConfig
 from mt.config.validation import validate_section
+from mt.config.yaml_reader import Document, override
 from mt.data.text import one_line
 from mt.decoding.types import Engine, EngineOptions
 from mt.errors import ConfigError, DataError, MachineError
-from mt.evaluation.metrics import Scores, make_metrics, score_translations
+from mt.evaluation.scoring import Scores, make_metrics, score_translations
 from mt.runtime import console, files
 
 PARTS = (".source", ".reference", "")
@@ -40,7 +42,8 @@ def evaluate(
         names: test sets of the recipe; by default all.
         source: a file to translate instead.
         references: its translations, one file a reference.
-        metrics: `bleu`, `chrf`, `ter`; by default those of the recipe.
+        metrics: kinds, names of metrics of the recipe, or sections as YAML; by default those of
+            the recipe.
         examples: gets, for each test set, its rows of source, reference and translation.
         options: by default those that the engine was opened with. Their language is that of the
             file; a test set has its own.
@@ -55,8 +58,7 @@ def evaluate(
     recipe = read_any_recipe(path)
     evaluation = recipe.evaluation
     if metrics:
-        values = {**evaluation.model_dump(), "metrics": list(metrics)}
-        evaluation = validate_section("evaluation", EvaluationConfig, values, {}, "--metric")
+        evaluation = choose_metrics(evaluation, metrics)
     options = options or getattr(engine, "options", None) or EngineOptions()
     if source is not None or references:
         sets = {source.name if source else "": _read_files(source, references)}
@@ -74,8 +76,24 @@ def evaluate(
         if examples is not None:
             examples[name] = rows
         can_keep = can_keep and _keep_translations(path, name, rows)
-        result[name] = score_translations(outputs, targets, languages[name], evaluation)
+        result[name] = score_translations(outputs, targets, languages[name], evaluation, lines)
     return result
+
+
+def choose_metrics(evaluation: EvaluationConfig, metrics: Sequence[str]) -> EvaluationConfig:
+    """Return the settings with the metrics that the user names instead.
+
+    Each is a kind, the name of a metric in `evaluation`, or a section as YAML.
+    """
+    chosen = override(Document({}), f"metrics=[{', '.join(metrics)}]").value["metrics"]
+    trust_kinds(dotted_kinds(chosen))
+    known = {config.label: config for config in evaluation.metrics}
+    values = {
+        **evaluation.model_dump(exclude={"metrics"}),
+        "metrics": [known.get(each, each) if isinstance(each, str) else each for each in chosen],
+    }
+    settings = validate_section("evaluation", EvaluationConfig, values, {}, "--metric")
+    return cast(EvaluationConfig, settings)
 
 
 def _keep_translations(path: Path, name: str, rows: Sequence[tuple[str, ...]]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -56,6 +57,18 @@ def test_as_many_pairs_are_translated_as_the_recipe_has(built):
 
 def test_a_stop_in_the_middle_gives_nothing(built):
     assert validated(built[0], stopping=lambda: True) is None
+
+
+def test_any_metric_may_be_monitored_and_less_may_be_better(built):
+    run, _ = built
+    training = run.recipe.training.model_copy(update={"monitor": "ter"})
+    recipe = run.recipe.model_copy(update={"training": training})
+    found = validated(replace(run, recipe=recipe))
+    criteria = found.criteria("ter")
+    assert list(criteria) == ["ter", "chrf", "loss"]
+    assert criteria["ter"] == -found.values["valid_ter"] < 0
+    assert criteria["loss"] == -found.values["valid_loss"]
+    assert "valid_ter" not in validated(run).values
 
 
 NAN = math.nan

@@ -24,7 +24,10 @@ def command(
     ] = None,
     metric: Annotated[
         list[str] | None,
-        Option(metavar="NAME", help="bleu, chrf or ter; repeat for several; default all three."),
+        Option(
+            metavar="NAME",
+            help="bleu, chrf, chrfpp, spbleu, ter, or a section as YAML; repeat for several.",
+        ),
     ] = None,
     as_json: Annotated[bool, Option("--json", help="Print JSON instead of a table.")] = False,
     show: Annotated[
