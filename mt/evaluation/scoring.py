@@ -7,7 +7,7 @@ it is undefined, and sacreBLEU returns 0: a Score then says so, and nothing is d
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NotRequired, Protocol, TypedDict, cast
 
@@ -98,19 +98,30 @@ def score_translations(
         DataError: the counts differ, or there is nothing to score.
         ConfigError: the tokenizer is not installed.
     """
+    if sources is None:
+        chosen = tuple(each for each in evaluation.metrics if not each.needs_sources)
+        evaluation = evaluation.model_copy(update={"metrics": chosen})
+    metrics = make_metrics(target_language, evaluation)
+    found = score_all(metrics, sources or (), hypotheses, references)
+    return {name: as_result(each) for name, each in found.items()}
+
+
+def score_all(
+    metrics: Mapping[str, Metric], sources: Sequence[str], hypotheses: Sequence[str],
+    references: Sequence[Sequence[str]],
+) -> dict[str, CorpusScore]:  # fmt: skip
+    """Return the score of raw translations by each metric.
+
+    Raises:
+        DataError: the counts differ, or there is nothing to score.
+    """
     for each in references:
         if len(each) != len(hypotheses):
             what = f"{len(hypotheses)} hypotheses, {len(each)} references"
             raise DataError("TEST-LINES", "evaluate", what, "line n of one must translate line n")
     if not hypotheses:
         raise DataError("TEST-EMPTY", "evaluate", "there is nothing to score", "see the test set")
-    if sources is None:
-        chosen = tuple(each for each in evaluation.metrics if not each.needs_sources)
-        evaluation = evaluation.model_copy(update={"metrics": chosen})
-    return {
-        name: as_result(metric.score(sources or (), hypotheses, references))
-        for name, metric in make_metrics(target_language, evaluation).items()
-    }
+    return {name: metric.score(sources, hypotheses, references) for name, metric in metrics.items()}
 
 
 def as_result(found: CorpusScore) -> MetricScore:

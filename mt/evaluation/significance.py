@@ -79,6 +79,7 @@ class Comparison:
     spread: float
     """Half of the 95 % interval around it, as sacreBLEU prints it."""
     p_randomisation: float
+    """NaN, as the other values are, where one of the scores is undefined."""
     p_bootstrap: float
 
     @property
@@ -110,11 +111,14 @@ def compare_systems(
 
     Equal translations have p = 1, where sacreBLEU prints its smallest value.
     """
+    score, nan = baseline.score(), float("nan")
+    if np.isnan(system.score() - score):
+        return Comparison(score, nan, Interval(nan, nan), nan, nan, nan, nan)
     if isinstance(metric, SacreBleuMetric):
         mean, spread, p_randomisation, p_bootstrap = _test_by_sacrebleu(metric, system, baseline)
     else:
         mean, spread, p_randomisation, p_bootstrap = _test_means(system, baseline)
-    score, weights = baseline.score(), draw_weights(len(system.lines))
+    weights = draw_weights(len(system.lines))
     return Comparison(
         score, system.score() - score, interval_of_difference(system, baseline, weights),
         mean, spread, 1.0 if same else p_randomisation, 1.0 if same else p_bootstrap,

@@ -145,3 +145,6 @@ def test_an_undefined_score_has_no_interval():
     assert isinstance(short, Statistics)
     assert np.isnan(short.score())
     assert np.isnan(significance.interval(short, significance.draw_weights(2)).low)
+    tested = compare_systems(metric, short, short, same=False)
+    assert np.isnan([tested.difference, tested.p_randomisation, tested.p_bootstrap]).all()
+    assert not tested.significant

@@ -39,3 +39,27 @@ def test_an_unknown_test_set_is_refused_by_name(own_run, mt):
     done = mt("eval", own_run, "--on", "test_on")
     assert (done.code, done.out) == (2, "")
     assert "test_on" in done.err
+
+
+def test_a_baseline_adds_tests_and_buckets_and_changes_no_exit_code(own_run, mt, tmp_path):
+    worse = tmp_path / "worse.de"
+    worse.write_text("x\n" * 7, encoding="utf-8")
+    command = ("eval", own_run, "--on", "test_one", "--metric", "chrf", "--baseline", worse)
+    plain, done = mt(*command), mt(*command, "--json")
+    assert (plain.code, done.code) == (0, 0)
+    value = json.loads(done.out)["test_one"]["chrF2"]
+    assert value["baselines"][str(worse)]["score"] == 0
+    assert [bucket["lines"] for bucket in value["buckets"]] == [7, 7]
+    _, tests, buckets = plain.out.split("\n\n")
+    assert str(worse) in tests.splitlines()[1]
+    assert len(buckets.splitlines()) == 3
+
+
+def test_a_score_below_its_limit_is_printed_and_ends_with_3(own_run, mt):
+    command = ("eval", own_run, "--on", "test_one", "--metric", "chrf", "--json")
+    assert mt(*command, "--fail-below", "chrf=0").code == 0
+    done = mt(*command, "--fail-below", "chrf=99")
+    assert done.code == 3
+    assert "chrF2" in json.loads(done.out)["test_one"]
+    assert "mt: error[SCORE-LIMIT] test_one: chrF2 is" in done.err
+    assert mt(*command, "--fail-below", "bleu=1").code == 2
