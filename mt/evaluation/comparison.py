@@ -23,7 +23,7 @@ Limits = tuple[float | None, float | None]
 """Between which 95 % of the resampled values are; None: undefined."""
 
 
-class BaselineScore(TypedDict):
+class TestedBaseline(TypedDict):
     """A baseline, and how much better or worse the system is."""
 
     score: float | None
@@ -65,7 +65,7 @@ class ComparedScore(MetricScore):
     """Of the resampled scores, and ..."""
     spread: float | None
     """... half of the 95 % interval around it, as sacreBLEU prints them."""
-    baselines: dict[str, BaselineScore]
+    baselines: dict[str, TestedBaseline]
     buckets: list[BucketScore]
 
 
@@ -110,7 +110,7 @@ def _compare_score(
     }
     if system is None or len(others) < len(baselines):
         return result
-    compared: dict[str, BaselineScore] = {}
+    compared: dict[str, TestedBaseline] = {}
     for name, other in others.items():
         same = list(texts[0]) == list(baselines[name][1][0])
         tested = significance.compare_systems(metric, system, other, same)

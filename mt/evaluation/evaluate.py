@@ -50,7 +50,7 @@ class TestSet:
 
 
 @dataclass(frozen=True)
-class Baseline:
+class OtherSystem:
     """What a system is compared with: another model, or a file of translations."""
 
     path: Path
@@ -161,7 +161,7 @@ def _keep_translations(path: Path, name: str, rows: Sequence[tuple[str, ...]]) -
     return True
 
 
-def _open_baseline(path: Path, options: EngineOptions, sets: dict[str, TestSet]) -> Baseline:
+def _open_baseline(path: Path, options: EngineOptions, sets: dict[str, TestSet]) -> OtherSystem:
     """Open a model, or read a file of translations.
 
     Raises:
@@ -170,7 +170,7 @@ def _open_baseline(path: Path, options: EngineOptions, sets: dict[str, TestSet])
         ModelError: it is neither.
     """
     if any(plugin("engines", kind).accepts(path) for kind in plugins("engines")):
-        return Baseline(path, open_engine(path, _own(options)))
+        return OtherSystem(path, open_engine(path, _own(options)))
     if not path.is_file():
         what = "neither a model nor a file of translations"
         advice = "give a run, a bundle, or a text file with a translation in each line"
@@ -182,7 +182,7 @@ def _open_baseline(path: Path, options: EngineOptions, sets: dict[str, TestSet])
     if len(lines) != wanted:
         what = f"{len(lines)} lines, the test set has {wanted}"
         raise DataError("TEST-LINES", path, what, "line n of one must translate line n")
-    return Baseline(path, None, lines)
+    return OtherSystem(path, None, lines)
 
 
 def _own(options: EngineOptions) -> EngineOptions:
