@@ -452,10 +452,14 @@ Tokenizer = Literal[
 ]
 
 
+METRIC_NAME = r"^[A-Za-z][A-Za-z0-9_.+-]{0,30}$"
+"""What a metric may be named."""
+
+
 class MetricConfig(Variant):
     """What every metric has."""
 
-    name: str | None = Field(None, pattern=r"^[A-Za-z][A-Za-z0-9_.+-]{0,30}$")
+    name: str | None = Field(None, pattern=METRIC_NAME)
     """Its name in results, in `training.monitor` and for `--fail-below`; its kind when left out.
     Two metrics of one kind need different ones."""
 
@@ -522,8 +526,8 @@ class EvaluationConfig(Section):
         for config in metrics:
             if labels.count(config.label) > 1:
                 raise ValueError(f"several metrics are named {config.label}; set their name")
-            if config.name in taken and config.name != config.kind:
-                raise ValueError(f"a metric named {config.name} would be confused with another")
+            if config.label in taken - {config.kind}:
+                raise ValueError(f"a metric named {config.label} would be confused with another")
         return metrics
 
     def metric(self, label: str) -> MetricConfig:

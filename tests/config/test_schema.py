@@ -22,6 +22,7 @@ from mt.config import schema
         ("EvaluationConfig", {"metrics": ["bleu", "bleu"]}, "several metrics are named bleu"),
         ("EvaluationConfig", {"metrics": [{"kind": "bleu", "name": "loss"}]}, "be confused"),
         ("EvaluationConfig", {"metrics": [{"kind": "bleu", "name": "ter"}]}, "be confused"),
+        ("EvaluationConfig", {"metrics": [{"kind": "command", "run": ["x"]}]}, "metrics"),
         ("EvaluationConfig", {"metrics": []}, "at least 1"),
     ],
 )

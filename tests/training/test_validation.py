@@ -8,7 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from metric_programs import log_of, section
 
+from mt.config.plugins import dotted_kinds, trust_kinds
+from mt.config.schema import EvaluationConfig
 from mt.data import collate
 from mt.training import validation
 from mt.training.validation import Validation, deciding_criterion, validate
@@ -69,6 +72,18 @@ def test_any_metric_may_be_monitored_and_less_may_be_better(built):
     assert criteria["ter"] == -found.values["valid_ter"] < 0
     assert criteria["loss"] == -found.values["valid_loss"]
     assert "valid_ter" not in validated(run).values
+
+
+def test_a_program_may_be_monitored(built, tmp_path):
+    run, _ = built
+    given = section(tmp_path)
+    trust_kinds(dotted_kinds(given))
+    training = run.recipe.training.model_copy(update={"monitor": "fake"})
+    evaluation = EvaluationConfig(metrics=[given])
+    recipe = run.recipe.model_copy(update={"training": training, "evaluation": evaluation})
+    found = validated(replace(run, recipe=recipe))
+    assert found.criteria("fake")["fake"] == found.values["valid_fake"] >= 0
+    assert log_of(tmp_path) == ["started", f"batch {len(found.samples)}"]
 
 
 NAN = math.nan
