@@ -488,10 +488,10 @@ Metric = Annotated[MetricConfig, Plugin("metrics")]
 
 
 def _expand_names(value: Any) -> Any:
-    """Replace the plain names of metrics by their sections."""
+    """Replace the plain names of metrics by their sections; a module needs a section."""
     if not isinstance(value, (list, tuple)):
         return value
-    return [{"kind": each} if isinstance(each, str) else each for each in value]
+    return [{"kind": each} if isinstance(each, str) and "." not in each else each for each in value]
 
 
 class EvaluationConfig(Section):
@@ -512,10 +512,11 @@ class EvaluationConfig(Section):
     @field_serializer("metrics")
     def _shorten(self, metrics: tuple[MetricConfig, ...]) -> list[Any]:
         """Write a metric without settings by its name alone, as earlier versions read it."""
-        plain = [config.model_dump(exclude_defaults=True).keys() <= {"kind"} for config in metrics]
         return [
-            config.kind if is_plain else config.model_dump(mode="json")
-            for config, is_plain in zip(metrics, plain, strict=True)
+            config.kind
+            if "." not in config.kind and not config.model_dump(exclude_defaults=True)
+            else config.model_dump(mode="json")
+            for config in metrics
         ]
 
     @field_validator("metrics")
