@@ -46,6 +46,9 @@ def test_a_bucket_has_the_score_of_its_lines(result):
         ):  # fmt: skip
             alone = score_translations(texts[rows], [REFERENCES[rows]], "en", EVALUATION)
             assert score == pytest.approx(alone["chrF2"]["score"], abs=0.006)
+        other = bucket["baselines"]["old"]
+        assert other["difference"] == pytest.approx(bucket["score"] - other["score"], abs=1e-5)
+        assert other["interval"][0] <= other["difference"] <= other["interval"][1]
         assert bucket["lines"] == 6
         assert bucket["interval"][0] <= bucket["score"] <= bucket["interval"][1]
 

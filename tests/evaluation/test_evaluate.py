@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import sacrebleu
 import tiny_run
@@ -102,6 +105,11 @@ def test_a_baseline_is_another_model_or_a_file_of_its_translations(run, engine, 
         assert {"seed:12345", "ar:10000", "bs:1000"} <= set(model["tests"].split("|"))
     alone = evaluate.evaluate(run, engine, ["test_one"], metrics=["chrf", "ter"])["test_one"]
     assert {name: {key: both[name][key] for key in alone[name]} for name in alone} == alone
+
+
+def test_the_checkpoint_and_the_ensemble_are_those_of_the_model_alone():
+    chosen = replace(ONE, checkpoint="step-7", ensemble_paths=(Path("more"),))
+    assert evaluate._own(chosen) == ONE
 
 
 def test_the_model_itself_is_no_better(run, engine):
