@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,14 +52,12 @@ def group_by_length(sources: Sequence[str], language: str) -> list[Bucket]:
     return _group("source words", [count(line) for line in sources], LENGTHS)
 
 
-def group_by_rarity(sources: Sequence[str], language: str, recipe: Recipe) -> list[Bucket]:
-    """Group lines by the rarest source word; nothing, with a line why, without training text."""
+def group_by_rarity(
+    sources: Sequence[str], language: str, counts: Mapping[str, int]
+) -> list[Bucket]:
+    """Group lines by the rarest source word; `counts` is of `count_training_words`."""
     split = word_splitter(language)
-    words = [split(line) for line in sources]
-    counts = _count_in_training(set().union(*words), language, split, recipe)
-    if counts is None:
-        return []
-    rarest = [min((counts[word] for word in line), default=-1) for line in words]
+    rarest = [min((counts.get(word, 0) for word in split(line)), default=-1) for line in sources]
     return _group("rarest word in training", rarest, COUNTS)
 
 
@@ -81,10 +79,15 @@ def _group(by: str, values: Sequence[int], begins: Sequence[int]) -> list[Bucket
     return found
 
 
-def _count_in_training(
-    words: set[str], language: str, split: Callable[[str], list[str]], recipe: Recipe
+def count_training_words(
+    lines: Iterable[str], language: str, recipe: Recipe
 ) -> Counter[str] | None:
-    """Count words in the sources of the training corpora, if these are files of this machine."""
+    """Count the words of some lines in the sources of the training corpora.
+
+    None, with a warning why, unless these are files of this machine.
+    """
+    split = word_splitter(language)
+    words = {word for line in lines for word in split(line)}
     corpora: list[Any] = [
         config for config in recipe.data.train
         if config.side is None and config.direction.source == language

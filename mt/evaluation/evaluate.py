@@ -23,7 +23,12 @@ from mt.data.text import one_line
 from mt.decoding.translate import open_engine
 from mt.decoding.types import Engine, EngineOptions
 from mt.errors import ConfigError, DataError, MachineError, ModelError
-from mt.evaluation.buckets import Bucket, group_by_length, group_by_rarity
+from mt.evaluation.buckets import (
+    Bucket,
+    count_training_words,
+    group_by_length,
+    group_by_rarity,
+)
 from mt.evaluation.comparison import compare_scores
 from mt.evaluation.scoring import (
     Scores,
@@ -107,7 +112,7 @@ def evaluate(
         target: make_metrics(target, evaluation)
         for target in {each.direction.target for each in sets.values()}
     }
-    several = len({str(each.direction) for each in sets.values()}) > 1
+    buckets = _group_lines(sets, recipe) if opened else {}
     result, can_keep = {}, True
     for name, each in sets.items():
         lines, targets, ready = each.sources, each.references, made[each.direction.target]
@@ -119,10 +124,9 @@ def evaluate(
         found = score_all(ready, lines, outputs, targets)
         result[name] = {key: as_result(value) for key, value in found.items()}
         if opened:
-            buckets = _group_lines(each, recipe, several)
             others = {str(one.path): one.translate(each, options) for one in opened}
             result[name] = compare_scores(
-                evaluation, ready, found, (lines, outputs, targets), others, buckets
+                evaluation, ready, found, (lines, outputs, targets), others, buckets[name]
             )
     return result
 
@@ -190,15 +194,24 @@ def _own(options: EngineOptions) -> EngineOptions:
     return replace(options, ensemble_paths=(), checkpoint=None)
 
 
-def _group_lines(test_set: TestSet, recipe: Recipe, several: bool) -> list[Bucket]:
-    """Group the lines of a test set; with several directions, its own is a bucket, too."""
-    sources, direction = test_set.sources, test_set.direction
-    whole = Bucket("direction", f"{direction.source}-{direction.target}", np.arange(len(sources)))
-    return [
-        *([whole] if several else ()),
-        *group_by_length(sources, direction.source),
-        *group_by_rarity(sources, direction.source, recipe),
-    ]
+def _group_lines(sets: dict[str, TestSet], recipe: Recipe) -> dict[str, list[Bucket]]:
+    """Group the lines of each test set; with several directions, its own is a bucket, too."""
+    several = len({str(each.direction) for each in sets.values()}) > 1
+    lines: dict[str, list[str]] = {}
+    for each in sets.values():
+        lines.setdefault(each.direction.source, []).extend(each.sources)
+    counts = {key: count_training_words(value, key, recipe) for key, value in lines.items()}
+    result = {}
+    for name, each in sets.items():
+        sources, language = each.sources, each.direction.source
+        known = counts[language]
+        every, direction = np.arange(len(sources)), f"{language}-{each.direction.target}"
+        result[name] = [
+            *([Bucket("direction", direction, every)] if several else ()),
+            *group_by_length(sources, language),
+            *(group_by_rarity(sources, language, known) if known is not None else ()),
+        ]
+    return result
 
 
 def translate_texts(

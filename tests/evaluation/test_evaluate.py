@@ -119,15 +119,25 @@ def test_the_model_itself_is_no_better(run, engine):
     assert tested["verdict"] == "within chance"
 
 
-def test_with_several_directions_each_is_a_bucket(run, engine, tmp_path):
-    found = evaluate.evaluate(run, engine, metrics=["chrf"], baselines=[run])
-    buckets = found["test_two"]["chrF2"]["buckets"]
-    assert {bucket["by"] for bucket in buckets} == {"source words", "rarest word in training"}
-    (text,) = evaluate._group_lines(
-        evaluate.TestSet(["a b"], [["x"]], Languages(source="en", target="fr")),
-        run_directory.read_recipe(run), True,
-    )[:1]  # fmt: skip
-    assert (text.by, text.name, len(text.rows)) == ("direction", "en-fr", 1)
+def test_with_several_directions_each_is_a_bucket(run, monkeypatch):
+    def grouped(*targets):
+        sets = {
+            target: evaluate.TestSet(
+                ["a b", "c"], [["x", "y"]], Languages(source="en", target=target)
+            )
+            for target in targets
+        }
+        return evaluate._group_lines(sets, run_directory.read_recipe(run))
+
+    by = {name: [bucket.by for bucket in found] for name, found in grouped("de").items()}
+    assert by == {"de": ["source words", "rarest word in training"]}
+    first = {name: found[0] for name, found in grouped("de", "fr").items()}
+    assert {name: (each.by, each.name) for name, each in first.items()} == {
+        "de": ("direction", "en-de"), "fr": ("direction", "en-fr"),
+    }  # fmt: skip
+    assert first["fr"].rows.tolist() == [0, 1]
+    monkeypatch.setattr(evaluate, "count_training_words", lambda *_: None)
+    assert [bucket.by for bucket in grouped("de")["de"]] == ["source words"]
 
 
 def test_what_is_no_baseline_is_refused_before_the_work(run, engine, tmp_path):
