@@ -2,7 +2,7 @@
 
 A dotted kind is a module of the user. It is imported only if the user has named it: in a recipe or
 an option of the command line, or by trusting the models that are opened (`--trust`). The recipe of
-a run or bundle, which may come from a stranger, imports nothing.
+a run or bundle, which may come from a stranger, imports nothing. Nor does it start a program.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import contextlib
 import difflib
 import functools
 import importlib
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,17 +32,18 @@ FOLDERS = {
     "search": "decoding/search",
     "engines": "decoding/engines",
     "exporters": "export/exporters",
+    "metrics": "evaluation/metrics",
 }
 """Where in `mt/` the plug-ins of each section lie, one file a kind."""
 
-FOR_TRAINING = ("sources", "filters", "objectives", "optimizers")
+FOR_TRAINING = ("sources", "filters", "objectives", "optimizers", "metrics")
 """Sections that a model is opened without: their dotted kinds need not be imported for that."""
 
 
 # --------------------------------------------------------------------------------- trust
 
 _named: set[str] = set()
-"""The dotted kinds and private URLs that the user has named in this process."""
+"""The dotted kinds, private URLs and programs that the user has named in this process."""
 _refused: dict[str, str] = {}
 """Where a dotted kind stands that the user has not named."""
 _trusting = False
@@ -60,7 +62,8 @@ def named_kinds() -> frozenset[str]:
 
 
 def dotted_kinds(value: Any) -> Iterator[str]:
-    """Yield each dotted `kind` in the plain values of a recipe, and each URL called private."""
+    """Yield each dotted `kind` in the plain values of a recipe, each URL called private, and each
+    program of a metric."""
     entries = value.values() if isinstance(value, dict) else value
     if isinstance(value, (dict, list)):
         for each in entries:
@@ -70,6 +73,13 @@ def dotted_kinds(value: Any) -> Iterator[str]:
         yield kind
     if isinstance(value, dict) and value.get("private") is True:
         yield from (url for url in map(value.get, _URLS) if isinstance(url, str))
+    if isinstance(value, dict) and kind == "command" and isinstance(value.get("run"), list):
+        yield _program(value["run"])
+
+
+def _program(words: Iterable[object]) -> str:
+    """Return the entry of a program and its arguments among what the user has named."""
+    return json.dumps([str(word) for word in words])
 
 
 @contextlib.contextmanager
@@ -99,6 +109,15 @@ def check_private_url(url: str, where: object) -> None:
     if url not in _named:
         what = "its recipe names a URL that may be of your private network"
         advice = "if that is as it should be, add --trust (from Python: trust=True)"
+        raise ModelError("MODEL-TRUST", where, what, advice)
+
+
+def check_program(words: Iterable[str], where: object) -> None:
+    """Raise a ModelError for a program that the user has not named."""
+    if _program(words) not in _named:
+        shown = " ".join(words)
+        what = f"its recipe names a program to start: {shown}"
+        advice = "look at what it does, then add --trust (from Python: trust=True)"
         raise ModelError("MODEL-TRUST", where, what, advice)
 
 

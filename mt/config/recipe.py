@@ -39,7 +39,7 @@ class Recipe(Section):
     search: Annotated[SearchConfig, Plugin("search", "beam")] = Field(
         default={"kind": "beam"}, validate_default=True
     )
-    evaluation: schema.EvaluationConfig = schema.EvaluationConfig()
+    evaluation: schema.EvaluationConfig = Field(default={}, validate_default=True)
 
     @model_validator(mode="before")
     @classmethod
@@ -84,6 +84,11 @@ class Recipe(Section):
                 f"training.max_steps ({training.max_steps})"
             )
         self._check_sides()
+        if training.monitor != "loss":
+            try:
+                self.evaluation.metric(training.monitor)
+            except ValueError as error:
+                raise ValueError(f"training.monitor: {error}, or loss") from None
         length, limit = self.data.max_length, getattr(self.model, "max_length", None)
         if limit is not None and length > limit:
             raise ValueError(f"data.max_length ({length}) is more than model.max_length ({limit})")

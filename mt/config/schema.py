@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import re
 from itertools import chain
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
     TypeAdapter,
+    field_serializer,
     field_validator,
     model_validator,
 )
 
-from mt.config.plugins import Plugin
+from mt.config.plugins import Plugin, plugin, plugins
 from mt.config.section import (
     MAX_COUNT,
     MAX_FACTOR,
@@ -395,9 +396,10 @@ class TrainingConfig(Section):
     """Number of last checkpoints to average at the end (section 6.1 of the paper); 0: none."""
     patience: int | None = Field(None, ge=1, le=MAX_COUNT)
     """End after this many validations without a better one."""
-    monitor: Literal["bleu", "chrf", "loss"] = "bleu"
-    """What makes a checkpoint better. Where BLEU is undefined (no translation has four tokens) or
-    equal, chrF decides, then the loss."""
+    monitor: str = "bleu"
+    """What makes a checkpoint better: `loss`, a kind of metric, or the name of one in
+    `evaluation.metrics`. Where it is equal, or undefined as BLEU is where no translation has four
+    tokens, chrF decides, then the loss."""
     report_every: int = Field(50, ge=1, le=MAX_COUNT)
     """Updates between reports."""
     validate_every: int = Field(1000, ge=1, le=MAX_COUNT)
@@ -470,17 +472,102 @@ def refuse_one_key(source: str | int | None, target: str | int | None) -> None:
         raise ValueError(f"source and target: both are {source!r}; a pair has two sides")
 
 
-class EvaluationConfig(Section):
-    """How sacreBLEU scores."""
+Tokenizer = Literal[
+    "auto", "13a", "intl", "zh", "ja-mecab", "ko-mecab", "flores200", "spm", "char", "none"
+]
 
-    tokenize: Literal[
-        "auto", "13a", "intl", "zh", "ja-mecab", "ko-mecab", "flores200", "spm", "char", "none"
-    ] = "auto"
+
+METRIC_NAME = r"^[A-Za-z][A-Za-z0-9_.+-]{0,30}$"
+"""What a metric may be named."""
+
+
+class MetricConfig(Variant):
+    """What every metric has."""
+
+    name: str | None = Field(None, pattern=METRIC_NAME)
+    """Its name in results, in `training.monitor` and for `--fail-below`; its kind when left out.
+    Two metrics of one kind need different ones."""
+
+    title: ClassVar[str] = ""
+    """Its name in results when `name` is left out; empty: its kind."""
+    needs_sources: ClassVar[bool] = False
+    """Whether it reads the source lines. It is left out where only the translations are known."""
+
+    @property
+    def label(self) -> str:
+        """Its name in `training.monitor`."""
+        return self.name or self.kind.rpartition(".")[2]
+
+    @property
+    def result_name(self) -> str:
+        """Its name in results."""
+        return self.name or self.title or self.label
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether the larger of two scores is the better one."""
+        return True
+
+
+Metric = Annotated[MetricConfig, Plugin("metrics")]
+
+
+def _expand_names(value: Any) -> Any:
+    """Replace the plain names of metrics by their sections; a module needs a section."""
+    if not isinstance(value, (list, tuple)):
+        return value
+    return [{"kind": each} if isinstance(each, str) and "." not in each else each for each in value]
+
+
+class EvaluationConfig(Section):
+    """How translations are scored."""
+
+    tokenize: Tokenizer = "auto"
     """sacreBLEU's tokenizer; `auto` goes by the target language."""
     lowercase: bool = False
     """Compare lower-cased text."""
-    metrics: tuple[Literal["bleu", "chrf", "ter"], ...] = Field(
-        ("bleu", "chrf", "ter"), min_length=1, strict=False
-    )
-    """What `mt eval` computes. TER takes seconds a line where lines are long and translations bad.
-    """
+    metrics: Annotated[
+        tuple[Metric, ...],
+        Field(min_length=1, strict=False),
+        BeforeValidator(_expand_names, json_schema_input_type=list[str | Metric]),
+    ] = Field(("bleu", "chrf", "ter"), validate_default=True)
+    """What `mt eval` computes: kinds, or sections with a kind. TER takes seconds a line where lines
+    are long and translations bad."""
+
+    @field_serializer("metrics")
+    def _shorten(self, metrics: tuple[MetricConfig, ...]) -> list[Any]:
+        """Write a metric without settings by its name alone, as earlier versions read it."""
+        return [
+            config.kind
+            if "." not in config.kind and not config.model_dump(exclude_defaults=True)
+            else config.model_dump(mode="json")
+            for config in metrics
+        ]
+
+    @field_validator("metrics")
+    @classmethod
+    def _distinct(cls, metrics: tuple[MetricConfig, ...]) -> tuple[MetricConfig, ...]:
+        labels = [config.label for config in metrics]
+        taken = {"loss", "perplexity", *plugins("metrics")}
+        for config in metrics:
+            if labels.count(config.label) > 1:
+                raise ValueError(f"several metrics are named {config.label}; set their name")
+            if config.label in taken - {config.kind}:
+                raise ValueError(f"a metric named {config.label} would be confused with another")
+        return metrics
+
+    def metric(self, label: str) -> MetricConfig:
+        """Return a metric by its label; one that is not in `metrics` with its defaults.
+
+        Raises:
+            ValueError: there is none; lists those that there are.
+        """
+        chosen = {config.label: config for config in self.metrics}
+        if label not in chosen and label in plugins("metrics"):
+            schema = plugin("metrics", label).Config
+            if not any(field.is_required() for field in schema.model_fields.values()):
+                return cast(MetricConfig, schema())
+        if label not in chosen:
+            known = sorted({*plugins("metrics"), *chosen} - {"command"})
+            raise ValueError(f"unknown metric {label!r} (there are: {', '.join(known)})")
+        return chosen[label]

@@ -12,7 +12,7 @@ from mt.checkpoints import checkpoint, run_directory
 from mt.config.recipe import Recipe
 from mt.decoding.translate import open_engine
 from mt.decoding.types import EngineOptions
-from mt.evaluation import evaluate, metrics
+from mt.evaluation import evaluate, scoring
 from mt.runtime import console
 
 WARM_UP = 32
@@ -64,7 +64,7 @@ def compare_models(
     rows = []
     for name, path in models.items():
         bleu = {
-            each: metrics.bleu_and_chrf(
+            each: scoring.bleu_and_chrf(
                 outputs[name][each], texts[each][1][0], targets[each], recipe.evaluation
             )[0]
             for each in sets

@@ -5,19 +5,37 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import cast
+
+import numpy as np
 
 from mt.checkpoints import run_directory
 from mt.checkpoints.bundle import read_any_recipe
 from mt.checkpoints.run_directory import run_of
-from mt.config.plugins import plugin
-from mt.config.schema import EvaluationConfig, SourceConfig
+from mt.config.plugins import dotted_kinds, plugin, plugins, trust_kinds
+from mt.config.recipe import Recipe
+from mt.config.schema import EvaluationConfig, Languages, SourceConfig
 from mt.config.validation import validate_section
+from mt.config.yaml_reader import Document, override
 from mt.data.text import one_line
+from mt.decoding.translate import open_engine
 from mt.decoding.types import Engine, EngineOptions
-from mt.errors import ConfigError, DataError, MachineError
-from mt.evaluation.metrics import Scores, make_metrics, score_translations
+from mt.errors import ConfigError, DataError, MachineError, ModelError
+from mt.evaluation.buckets import (
+    Bucket,
+    count_training_words,
+    group_by_length,
+    group_by_rarity,
+)
+from mt.evaluation.comparison import compare_scores
+from mt.evaluation.scoring import (
+    Scores,
+    as_result,
+    make_metrics,
+    score_all,
+)
 from mt.runtime import console, files
 
 PARTS = (".source", ".reference", "")
@@ -26,10 +44,38 @@ Texts = tuple[list[str], list[list[str]]]
 """Source lines, and for each reference its lines."""
 
 
+@dataclass(frozen=True)
+class TestSet:
+    """A text with its translations by people."""
+
+    sources: list[str]
+    references: list[list[str]]
+    """The lines of each."""
+    direction: Languages
+
+
+@dataclass(frozen=True)
+class OtherSystem:
+    """What a system is compared with: another model, or a file of translations."""
+
+    path: Path
+    engine: Engine | None
+    lines: list[str] = field(default_factory=list)
+    """The translations, where there is no model."""
+
+    def translate(self, test_set: TestSet, options: EngineOptions) -> list[str]:
+        """Return its translations of a test set."""
+        if self.engine is None:
+            return self.lines
+        target = test_set.direction.target
+        return translate_texts(self.engine, _own(options), test_set.sources, target)
+
+
 def evaluate(
     path: Path, engine: Engine, names: Iterable[str] = (), source: Path | None = None,
     references: Sequence[Path] = (), options: EngineOptions | None = None,
     metrics: Sequence[str] = (), examples: dict[str, list[tuple[str, ...]]] | None = None,
+    baselines: Sequence[Path] = (),
 ) -> dict[str, Scores]:  # fmt: skip
     """Translate test sets and score the translations, which are kept; see `hypotheses_folder`.
 
@@ -40,10 +86,12 @@ def evaluate(
         names: test sets of the recipe; by default all.
         source: a file to translate instead.
         references: its translations, one file a reference.
-        metrics: `bleu`, `chrf`, `ter`; by default those of the recipe.
+        metrics: kinds, names of metrics of the recipe, or sections as YAML; by default those of
+            the recipe.
         examples: gets, for each test set, its rows of source, reference and translation.
         options: by default those that the engine was opened with. Their language is that of the
             file; a test set has its own.
+        baselines: models, or files of translations, to compare with.
 
     Returns:
         For each test set its scores.
@@ -52,30 +100,54 @@ def evaluate(
         ConfigError: there is no such test set, or source and references are not given together.
         DataError: source and references differ in their number of lines.
     """
-    recipe = read_any_recipe(path)
-    evaluation = recipe.evaluation
-    if metrics:
-        values = {**evaluation.model_dump(), "metrics": list(metrics)}
-        evaluation = validate_section("evaluation", EvaluationConfig, values, {}, "--metric")
+    recipe, evaluation = read_any_recipe(path), read_settings(path, metrics)
     options = options or getattr(engine, "options", None) or EngineOptions()
     if source is not None or references:
-        sets = {source.name if source else "": _read_files(source, references)}
-        languages = dict.fromkeys(sets, options.target_language or recipe.direction.target)
+        name = source.name if source else ""
+        sets = {name: _read_files(source, references, recipe, options.target_language)}
     else:
-        chosen = _select_tests(recipe.data.test, names, path)
-        sets = {name: read_test_set(config) for name, config in chosen.items()}
-        languages = {name: config.direction.target for name, config in chosen.items()}
-    for language in set(languages.values()):
-        make_metrics(language, evaluation)  # reports a missing tokenizer before the work
+        sets = _read_test_sets(recipe.data.test, names, path)
+    opened = [_open_baseline(each, options, sets) for each in baselines]
+    made = {  # reports a missing tokenizer before the work
+        target: make_metrics(target, evaluation)
+        for target in {each.direction.target for each in sets.values()}
+    }
+    buckets = _group_lines(sets, recipe) if opened else {}
     result, can_keep = {}, True
-    for name, (lines, targets) in sets.items():
-        outputs = translate_texts(engine, options, lines, languages[name])
+    for name, each in sets.items():
+        lines, targets, ready = each.sources, each.references, made[each.direction.target]
+        outputs = translate_texts(engine, options, lines, each.direction.target)
         rows = [tuple(map(one_line, row)) for row in zip(lines, targets[0], outputs, strict=True)]
         if examples is not None:
             examples[name] = rows
         can_keep = can_keep and _keep_translations(path, name, rows)
-        result[name] = score_translations(outputs, targets, languages[name], evaluation)
+        found = score_all(ready, lines, outputs, targets)
+        result[name] = {key: as_result(value) for key, value in found.items()}
+        if opened:
+            others = {str(one.path): one.translate(each, options) for one in opened}
+            result[name] = compare_scores(
+                evaluation, ready, found, (lines, outputs, targets), others, buckets[name]
+            )
     return result
+
+
+def read_settings(path: Path, metrics: Sequence[str] = ()) -> EvaluationConfig:
+    """Return the settings of a model, with the metrics that the user names instead, if any.
+
+    Each is a kind, the name of a metric of the recipe, or a section as YAML.
+    """
+    evaluation = read_any_recipe(path).evaluation
+    if not metrics:
+        return evaluation
+    chosen = override(Document({}), f"metrics=[{', '.join(metrics)}]").value["metrics"]
+    trust_kinds(dotted_kinds(chosen))
+    known = {config.label: config for config in evaluation.metrics}
+    values = {
+        **evaluation.model_dump(exclude={"metrics"}),
+        "metrics": [known.get(each, each) if isinstance(each, str) else each for each in chosen],
+    }
+    settings = validate_section("evaluation", EvaluationConfig, values, {}, "--metric")
+    return cast(EvaluationConfig, settings)
 
 
 def _keep_translations(path: Path, name: str, rows: Sequence[tuple[str, ...]]) -> bool:
@@ -93,6 +165,55 @@ def _keep_translations(path: Path, name: str, rows: Sequence[tuple[str, ...]]) -
     return True
 
 
+def _open_baseline(path: Path, options: EngineOptions, sets: dict[str, TestSet]) -> OtherSystem:
+    """Open a model, or read a file of translations.
+
+    Raises:
+        ConfigError: it is a file, and there are several test sets.
+        DataError: it has another number of lines than the test set.
+        ModelError: it is neither.
+    """
+    if any(plugin("engines", kind).accepts(path) for kind in plugins("engines")):
+        return OtherSystem(path, open_engine(path, _own(options)))
+    if not path.is_file():
+        what = "neither a model nor a file of translations"
+        advice = "give a run, a bundle, or a text file with a translation in each line"
+        raise ModelError("BASELINE-NONE", path, what, advice)
+    if len(sets) > 1:
+        what = f"a file of translations, and there are {len(sets)} test sets"
+        raise ConfigError("USAGE", f"--baseline {path}", what, "choose one with --on NAME")
+    lines, wanted = list(files.read_lines(path)), len(next(iter(sets.values())).sources)
+    if len(lines) != wanted:
+        what = f"{len(lines)} lines, the test set has {wanted}"
+        raise DataError("TEST-LINES", path, what, "line n of one must translate line n")
+    return OtherSystem(path, None, lines)
+
+
+def _own(options: EngineOptions) -> EngineOptions:
+    """Return the options of a baseline: of one model, and its own choice of a checkpoint."""
+    return replace(options, ensemble_paths=(), checkpoint=None)
+
+
+def _group_lines(sets: dict[str, TestSet], recipe: Recipe) -> dict[str, list[Bucket]]:
+    """Group the lines of each test set; with several directions, its own is a bucket, too."""
+    several = len({str(each.direction) for each in sets.values()}) > 1
+    lines: dict[str, list[str]] = {}
+    for each in sets.values():
+        lines.setdefault(each.direction.source, []).extend(each.sources)
+    counts = {key: count_training_words(value, key, recipe) for key, value in lines.items()}
+    result = {}
+    for name, each in sets.items():
+        sources, language = each.sources, each.direction.source
+        known = counts[language]
+        every, direction = np.arange(len(sources)), f"{language}-{each.direction.target}"
+        result[name] = [
+            *([Bucket("direction", direction, every)] if several else ()),
+            *group_by_length(sources, language),
+            *(group_by_rarity(sources, language, known) if known is not None else ()),
+        ]
+    return result
+
+
 def translate_texts(
     engine: Engine, options: EngineOptions, lines: Iterable[str], target_language: str
 ) -> list[str]:
@@ -108,9 +229,10 @@ def hypotheses_folder(path: Path) -> Path:
     return run_of(path) / "hypotheses"
 
 
-def _select_tests(
+def _read_test_sets(
     sets: dict[str, SourceConfig], names: Iterable[str], where: Path
-) -> dict[str, SourceConfig]:
+) -> dict[str, TestSet]:
+    """Read the test sets of a recipe, those named or all."""
     names = list(names)
     for name in names:
         if name not in sets:
@@ -121,7 +243,8 @@ def _select_tests(
     if not sets:
         advice = "name some under data.test, or give --source FILE --reference FILE"
         raise ConfigError("TEST-NONE", where, "its recipe has no test sets", advice)
-    return {name: sets[name] for name in names} if names else sets
+    chosen = {name: sets[name] for name in names or sets}
+    return {name: TestSet(*read_test_set(each), each.direction) for name, each in chosen.items()}
 
 
 def read_test_set(config: SourceConfig) -> Texts:
@@ -136,7 +259,10 @@ def read_test_set(config: SourceConfig) -> Texts:
     return sources, [targets]
 
 
-def _read_files(source: Path | None, references: Sequence[Path]) -> Texts:
+def _read_files(
+    source: Path | None, references: Sequence[Path], recipe: Recipe, target: str | None
+) -> TestSet:
+    """Read a text and its translations, whose language is by default that of the recipe."""
     if source is None or not references:
         given, missing = ("--source", "--reference") if source else ("--reference", "--source")
         what = f"there is no {missing} to go with it"
@@ -147,7 +273,8 @@ def _read_files(source: Path | None, references: Sequence[Path]) -> Texts:
         if len(each) != len(lines):
             what = f"{len(each)} lines, {source} has {len(lines)}"
             raise DataError("TEST-LINES", path, what, "line n of one must translate line n")
-    return lines, targets
+    to = target or recipe.direction.target
+    return TestSet(lines, targets, Languages(source=recipe.direction.source, target=to))
 
 
 _NOT_IN_NAMES = re.compile(r'[\\/:*?"<>|\x00-\x1f\x7f]')

@@ -21,7 +21,7 @@ from mt.decoding.text_translator import TextTranslator
 from mt.decoding.translate import open_engine
 from mt.decoding.types import Engine, EngineOptions
 from mt.errors import ConfigError
-from mt.evaluation import compare, evaluate, metrics
+from mt.evaluation import compare, evaluate, scoring
 from mt.evaluation.compare import ModelRow
 from mt.export.verify import (
     TOLERANCES,
@@ -158,7 +158,7 @@ def _known_scores(opened: LoadedModel) -> dict[str, Any]:
         if min(part.stat().st_mtime for part in parts) < weights.stat().st_mtime:
             continue
         texts, references = (list(files.read_lines(part)) for part in parts)
-        scores[name] = metrics.score_translations(
+        scores[name] = scoring.score_translations(
             texts, [references], config.direction.target, opened.recipe.evaluation
         )
     return scores

@@ -19,7 +19,7 @@ from mt.decoding.candidates import RankingConfig, length_divisor
 from mt.decoding.text_translator import TextTranslator, search_config
 from mt.decoding.types import Engine, EngineOptions
 from mt.errors import ConfigError, ModelError, MtError
-from mt.evaluation import metrics
+from mt.evaluation import scoring
 from mt.evaluation.compare import ModelRow, weight_bytes
 from mt.evaluation.evaluate import translate_texts
 from mt.runtime import files
@@ -131,7 +131,7 @@ def compare_with_original(
         what = f"forced scores by {difference:.1e}, at most {tolerance.score:.0e} may be"
         _raise_difference(what, differences.index(worst), forced)
     if tolerance.chrf is not None:
-        _, chrf = metrics.bleu_and_chrf(other, mine, sample.language, opened.recipe.evaluation)
+        _, chrf = scoring.bleu_and_chrf(other, mine, sample.language, opened.recipe.evaluation)
         if chrf < tolerance.chrf and _is_worse(ours, sample, mine, other):
             what = f"its greedy translations have chrF2 {chrf:.1f} against those of mt, "
             _raise_difference(f"{what}at least {tolerance.chrf:g} is wanted", 0, [mine, other])
@@ -249,7 +249,7 @@ def measure_engine(
     speed = len(texts) / (time.perf_counter() - start)
     bleu = None
     if sample.references is not None:
-        score, _ = metrics.bleu_and_chrf(
+        score, _ = scoring.bleu_and_chrf(
             texts, sample.references, sample.language, recipe.evaluation
         )
         bleu = {sample.name: score}

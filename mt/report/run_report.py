@@ -18,7 +18,7 @@ from mt.data.scripts import writes_spaces
 from mt.errors import ConfigError, DataError, printable
 from mt.evaluation.error_panel import find_errors
 from mt.evaluation.evaluate import PARTS, hypothesis_path
-from mt.evaluation.metrics import score_translations, sentence_chrf
+from mt.evaluation.scoring import score_translations, sentence_chrf
 from mt.runtime import files
 from mt.training.diagnosis import diagnose_run, read_history
 

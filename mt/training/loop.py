@@ -39,7 +39,13 @@ from mt.training.session import TrainingRun
 from mt.training.setup import archive_run, build_run
 from mt.training.skipped_updates import collect_skipped
 from mt.training.step import ModelWithLoss, clipped_step, compute_gradients, set_rate
-from mt.training.validation import Criteria, Validation, deciding_criterion, validate
+from mt.training.validation import (
+    Criteria,
+    Validation,
+    deciding_criterion,
+    lower_is_better,
+    validate,
+)
 
 RETRY_SECONDS = (1.0, 5.0, 15.0)
 """Waits before a checkpoint that the disk refused is written again."""
@@ -315,7 +321,8 @@ def format_criterion(run: TrainingRun, state: TrainState) -> str:
     """Format the first defined criterion of the best validation, such as `bleu 31.20`."""
     for name, value in best_criteria(run, state).items():
         if value is not None:
-            return f"{name} {abs(value):.2f}"
+            sign = -1 if name in lower_is_better(run.recipe) else 1
+            return f"{name} {sign * value:.2f}"
     return run.recipe.training.monitor
 
 

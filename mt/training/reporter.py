@@ -204,6 +204,12 @@ def validation_line(values: Mapping[str, Any]) -> str:
     """Format the figures of a validation as one line."""
     names = {"valid_loss": "loss", "valid_perplexity": "perplexity"}
     names |= {"valid_bleu": "BLEU", "valid_chrf": "chrF", "train_loss": "loss of training pairs"}
+    own = (key for key in values if key.startswith("valid_") and key not in names)  # monitored
+    names |= {
+        key: key.removeprefix("valid_")
+        for key in own
+        if not any(key.startswith(f"{other}_") for other in values)  # of one direction
+    }
     parts = (
         f"{name} undefined" if math.isnan(values[key]) else f"{name} {values[key]:.3f}"
         for key, name in names.items()

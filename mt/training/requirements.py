@@ -12,7 +12,7 @@ from mt.config.schema import SourceConfig
 from mt.config.section import input_files
 from mt.data.cleaning import Cleaner
 from mt.errors import MtError
-from mt.evaluation.metrics import make_metrics
+from mt.evaluation.scoring import make_metrics
 from mt.runtime import files
 from mt.runtime.device import pick_device
 

@@ -17,7 +17,7 @@ from mt.data.cache import PreparedData
 from mt.data.prepare import prepare
 from mt.data.training_data import open_training_data
 from mt.errors import ConfigError, DataError, Stopped
-from mt.evaluation.metrics import make_metrics
+from mt.evaluation.scoring import build_metric
 from mt.interfaces import Seq2Seq, Teacher
 from mt.runtime import distributed, files, memory
 from mt.runtime.cuda_graphs import CudaGraphs
@@ -116,7 +116,9 @@ def prepare_data(
 ) -> PreparedData:
     """Prepare the corpora on one rank of each machine; the other ranks read its cache."""
     for valid in (recipe.data.valid, *recipe.data.more_valid):
-        make_metrics(valid.direction.target, recipe.evaluation)  # fails early without its package
+        for label in {"bleu", "chrf", recipe.training.monitor} - {"loss"}:  # fails early
+            config = recipe.evaluation.metric(label)
+            build_metric(config, valid.direction.target, recipe.evaluation)
 
     def action() -> PreparedData:
         return prepare(recipe, report.log, finetuning.inherited_vocabulary(recipe, folder))

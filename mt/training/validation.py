@@ -1,10 +1,14 @@
-"""Validation: loss by teacher forcing, and BLEU and chrF of free-running translations."""
+"""Validation: loss by teacher forcing, and BLEU and chrF of free-running translations.
+
+Where `training.monitor` is another metric, that one, too.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -20,8 +24,8 @@ from mt.data.pairs import Pair
 from mt.decoding.quality import as_values, confidence, fit
 from mt.decoding.types import Engine, EngineOptions
 from mt.errors import ConfigError
-from mt.evaluation.metrics import bleu_and_chrf, sentence_chrf
 from mt.evaluation.output_figures import output_figures
+from mt.evaluation.scoring import score_by, sentence_chrf
 from mt.interfaces import Batch, Seq2Seq, Term
 from mt.runtime import distributed, memory
 from mt.runtime.distributed import SINGLE, World
@@ -36,7 +40,8 @@ TRAIN_PAIRS = 1000
 Sums = dict[str, tuple[float, float]]
 """The weighted total and the count of each term of the loss."""
 Criteria = dict[str, float | None]
-"""`bleu`, `chrf` and `loss` (negated): larger is better, None is undefined."""
+"""What is monitored, `chrf` and `loss`: larger is better (where it is not, the value is negated),
+None is undefined."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,8 @@ class Validation:
 
     values: dict[str, float]
     """valid_loss (nats a token, labels not smoothed), valid_perplexity and, where there are
-    translations to compare with, valid_bleu, valid_chrf and the output figures. When the corpus
+    translations to compare with, valid_bleu, valid_chrf, what is monitored, and the figures of the
+    output (valid_copied, valid_repeated, valid_length_ratio). When the corpus
     is not streamed, train_loss: the same as valid_loss, of some training pairs."""
     samples: list[tuple[str, str, str]]
     """Source, reference and translation of the first pairs."""
@@ -53,18 +59,28 @@ class Validation:
     """Cross-attention [T, S] of the first pair, its target and its source pieces."""
     quality: dict[str, float] | None = None
     """The `Calibration` of the translations; None where it cannot be had."""
+    negated: frozenset[str] = frozenset({"loss"})
+    """Of what less is better."""
 
     def criteria(self, monitor: str) -> Criteria:
         """Return what decides which checkpoint is best, the most important first."""
-        values = {name: self.values.get(f"valid_{name}") for name in ("bleu", "chrf", "loss")}
-        if values["loss"] is not None:
-            values["loss"] *= -1
-        names = ("bleu", "chrf", "loss")
+        order = {"loss": ("loss",), "chrf": ("chrf", "loss")}.get(
+            monitor, (monitor, "chrf", "loss")
+        )
+        values = {name: self.values.get(f"valid_{name}") for name in order}
         return {
-            name: value if value is not None and math.isfinite(value) else None
+            name: None if value is None or not math.isfinite(value)
+            else -value if name in self.negated else value
             for name, value in values.items()
-            if names.index(name) >= names.index(monitor)
-        }
+        }  # fmt: skip
+
+
+def lower_is_better(recipe: Recipe) -> frozenset[str]:
+    """Return of which criteria of a recipe less is better."""
+    monitor = recipe.training.monitor
+    if monitor == "loss" or recipe.evaluation.metric(monitor).higher_is_better:
+        return frozenset({"loss"})
+    return frozenset({"loss", monitor})
 
 
 def deciding_criterion(new: Criteria, best: Criteria) -> str:
@@ -109,7 +125,9 @@ def validate(
             _translate_pairs(engine, pairs, target, stopped, world)
             for (_, target), pairs in directions.items()
         ]
-    values |= {"valid_bleu": 0.0, "valid_chrf": 0.0}
+    labels = list(dict.fromkeys(("bleu", "chrf", recipe.training.monitor)))
+    labels = [label for label in labels if label != "loss"]
+    values |= {f"valid_{label}": 0.0 for label in labels}
     samples: list[tuple[str, str, str]] = []
     confidences: list[float] = []
     chrf: list[float] = []
@@ -117,15 +135,16 @@ def validate(
         if translated is None:
             return None
         hypotheses = [text for text, _ in translated]
+        sources = [cast(str, pair.source) for pair in pairs]
         references = [cast(str, pair.target) for pair in pairs]
-        scores = _scores(hypotheses, references, target, recipe, world)
+        texts = sources, hypotheses, references
+        scores = distributed.from_main(world, partial(_scores, labels, *texts, target, recipe))
         confidences += [sure for _, sure in translated]
         chrf += sentence_chrf(hypotheses, references) if world.is_main else []
-        for name, score in zip(("bleu", "chrf"), scores, strict=True):
+        for name, score in zip(labels, scores, strict=True):
             values[f"valid_{name}"] += score / len(directions)
             if len(directions) > 1:
                 values[f"valid_{name}_{source}-{target}"] = score
-        sources = [cast(str, pair.source) for pair in pairs]
         samples += zip(sources, references, hypotheses, strict=True)
     heat_map = None
     if world.is_main:
@@ -137,7 +156,7 @@ def validate(
     figures = output_figures(sources, hypotheses, references)
     values |= {f"valid_{name}": figure for name, figure in figures.items()}
     fitted = as_values(fit(confidences, chrf)) if world.is_main else None
-    return Validation(values, samples, heat_map, fitted)
+    return Validation(values, samples, heat_map, fitted, lower_is_better(recipe))
 
 
 def _group_by_direction(pairs: Sequence[Pair], limit: int) -> dict[tuple[str, str], list[Pair]]:
@@ -171,12 +190,12 @@ def _translate_pairs(
 
 
 def _scores(
-    hypotheses: Sequence[str], references: Sequence[str], target: str, recipe: Recipe, world: World
-) -> list[float]:
-    """Return BLEU and chrF2 of one direction, computed on rank 0."""
-    return distributed.from_main(
-        world, lambda: list(bleu_and_chrf(hypotheses, references, target, recipe.evaluation))
-    )
+    labels: Sequence[str], sources: Sequence[str], hypotheses: Sequence[str],
+    references: Sequence[str], target: str, recipe: Recipe,
+) -> list[float]:  # fmt: skip
+    """Return the score of one direction by each metric; NaN: it is undefined."""
+    texts = sources, hypotheses, references
+    return [score_by(label, *texts, target, recipe.evaluation) for label in labels]
 
 
 def _select_train_rows(pairs: EncodedPairs | None, recipe: Recipe) -> PairIndices:

@@ -282,10 +282,10 @@ def read_lines(path: Path) -> list[str]:
 def bleu(lines: Sequence[str], reference: Path, model: Path) -> float:
     """Return the BLEU of translations, by the settings of the model's run directory."""
     from mt.checkpoints import bundle
-    from mt.evaluation import metrics
+    from mt.evaluation import scoring
 
     recipe = bundle.read_any_recipe(model)
-    scores = metrics.score_translations(
+    scores = scoring.score_translations(
         lines, [read_lines(reference)], recipe.languages.target, recipe.evaluation
     )
     return scores["BLEU"]["score"]

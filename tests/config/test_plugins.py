@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mt.config.plugins import FOLDERS, dotted_kinds, plugin, plugins, trust_kinds
+from mt.config.plugins import FOLDERS, check_program, dotted_kinds, plugin, plugins, trust_kinds
 from mt.errors import ModelError
 
 MT = Path(__file__).parents[2] / "mt"
@@ -48,3 +48,14 @@ def test_a_dotted_kind_is_a_module_of_that_name(tmp_path, monkeypatch):
     trust_kinds(dotted_kinds({"model": [{"kind": "package.own_model"}]}))
     module = plugin("models", "package.own_model")
     assert Path(module.__file__) == tmp_path / "package" / "own_model.py"
+
+
+def test_a_program_is_started_only_if_the_user_has_named_it_with_its_arguments():
+    with pytest.raises(ModelError, match=r"MODEL-TRUST.*a program to start: \./x --y"):
+        check_program(["./x", "--y"], "evaluation")
+    named = {"evaluation": {"metrics": ["bleu", {"kind": "command", "run": ["./x", "--y"]}]}}
+    trust_kinds(dotted_kinds(named))
+    check_program(("./x", "--y"), "evaluation")
+    for other in (["./x"], ["./x --y"], ["./x", "--y", "z"]):
+        with pytest.raises(ModelError, match="MODEL-TRUST"):
+            check_program(other, "evaluation")

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from mt.config import explain, recipe, validation, yaml_reader
+from mt.errors import ConfigError
 
 FOLDER = Path(__file__).parents[2] / "configs"
 CONFIGS = sorted(FOLDER.glob("*.yaml"))
@@ -54,3 +55,12 @@ def test_the_paper_is_trained_as_it_says(name, d_model, n_heads, d_ff, dropout, 
     search = given["search"]
     assert (search["beams"], search["length_norm"], search["length_penalty"]) == (4, "gnmt", 0.6)
     assert (search["max_length_ratio"], search["max_length_extra"]) == (1.0, 50)
+
+
+def test_what_is_monitored_is_the_loss_or_a_metric():
+    def load(monitor):
+        return recipe.load(FOLDER / "demo.yaml", [f"training.monitor={monitor}"])[0]
+
+    assert [load(each).training.monitor for each in ("loss", "ter")] == ["loss", "ter"]
+    with pytest.raises(ConfigError, match=r"training\.monitor: unknown metric 'rouge' .* or loss"):
+        load("rouge")

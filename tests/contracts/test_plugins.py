@@ -19,6 +19,7 @@ FUNCTIONS = {
         "check": ["opened", "config"],
         "export": ["model", "opened", "path", "config"],
     },
+    "metrics": {"build": ["config", "target_language"]},
 }
 """The functions of each section's plug-ins and their parameters; see docs/extending.md."""
 

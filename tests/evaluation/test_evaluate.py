@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import sacrebleu
 import tiny_run
 
+from mt.checkpoints import run_directory
+from mt.config.schema import Languages
 from mt.decoding.translate import open_engine
 from mt.decoding.types import EngineOptions
 from mt.errors import ConfigError, DataError, ModelError
 from mt.evaluation import evaluate
 
+ONE = EngineOptions(threads=1, precision="fp32")
+
 
 @pytest.fixture(scope="module")
 def engine(run):
-    return open_engine(run, EngineOptions(threads=1, precision="fp32"))
+    return open_engine(run, ONE)
 
 
 def test_every_test_set_is_translated_scored_and_kept(run, engine):
@@ -77,6 +84,80 @@ def test_files_that_do_not_match_are_reported_with_both_counts(run, engine, tmp_
         evaluate.evaluate(run, engine, source=tmp_path / "some.en")
     with pytest.raises(ConfigError, match="--reference: there is no --source"):
         evaluate.evaluate(run, engine, references=[tmp_path / "a.de"])
+
+
+@pytest.fixture
+def other(tmp_path):
+    """Another model of the same recipe."""
+    return tiny_run.make(tmp_path, seed=2)
+
+
+def test_a_baseline_is_another_model_or_a_file_of_its_translations(run, engine, other, tmp_path):
+    theirs = evaluate.evaluate(other, open_engine(other, engine.options), ["test_one"])
+    kept = tmp_path / "run" / "hypotheses" / "test_one.txt"
+    both = evaluate.evaluate(
+        run, engine, ["test_one"], metrics=["chrf", "ter"], baselines=[other, kept]
+    )["test_one"]
+    for name in ("chrF2", "TER"):
+        model, file = (both[name]["baselines"][str(path)] for path in (other, kept))
+        assert model == file
+        assert model["score"] == pytest.approx(theirs["test_one"][name]["score"], abs=0.01)
+        assert {"seed:12345", "ar:10000", "bs:1000"} <= set(model["tests"].split("|"))
+    alone = evaluate.evaluate(run, engine, ["test_one"], metrics=["chrf", "ter"])["test_one"]
+    assert {name: {key: both[name][key] for key in alone[name]} for name in alone} == alone
+
+
+def test_the_checkpoint_and_the_ensemble_are_those_of_the_model_alone():
+    chosen = replace(ONE, checkpoint="step-7", ensemble_paths=(Path("more"),))
+    assert evaluate._own(chosen) == ONE
+
+
+def test_the_model_itself_is_no_better(run, engine):
+    found = evaluate.evaluate(run, engine, ["test_one"], metrics=["chrf"], baselines=[run])
+    (tested,) = found["test_one"]["chrF2"]["baselines"].values()
+    assert (tested["difference"], tested["p_randomisation"], tested["p_bootstrap"]) == (0, 1, 1)
+    assert tested["verdict"] == "within chance"
+
+
+def test_with_several_directions_each_is_a_bucket(run, monkeypatch):
+    def grouped(*targets):
+        sets = {
+            target: evaluate.TestSet(
+                ["a b", "c"], [["x", "y"]], Languages(source="en", target=target)
+            )
+            for target in targets
+        }
+        return evaluate._group_lines(sets, run_directory.read_recipe(run))
+
+    by = {name: [bucket.by for bucket in found] for name, found in grouped("de").items()}
+    assert by == {"de": ["source words", "rarest word in training"]}
+    first = {name: found[0] for name, found in grouped("de", "fr").items()}
+    assert {name: (each.by, each.name) for name, each in first.items()} == {
+        "de": ("direction", "en-de"), "fr": ("direction", "en-fr"),
+    }  # fmt: skip
+    assert first["fr"].rows.tolist() == [0, 1]
+    monkeypatch.setattr(evaluate, "count_training_words", lambda *_: None)
+    assert [bucket.by for bucket in grouped("de")["de"]] == ["source words"]
+
+
+def test_what_is_no_baseline_is_refused_before_the_work(run, engine, tmp_path):
+    (tmp_path / "short.de").write_text("Hunde.\n", encoding="utf-8")
+
+    def refuse(kind, match, *names, baseline="short.de"):
+        with pytest.raises(kind, match=match):
+            evaluate.evaluate(run, None, names, options=ONE, baselines=[tmp_path / baseline])
+
+    refuse(ConfigError, r"short\.de: a file of translations, and there are 2 test sets")
+    refuse(DataError, r"short\.de: 1 lines, the test set has 7", "test_one")
+    refuse(ModelError, "neither a model nor a file", "test_one", baseline="nowhere")
+
+
+def test_metrics_are_kinds_names_of_the_recipe_or_yaml(run):
+    chosen = evaluate.read_settings(run, ["chrfpp", "{kind: bleu, name: low, lowercase: true}"])
+    assert [config.result_name for config in chosen.metrics] == ["chrF2++", "low"]
+    assert evaluate.read_settings(run).metrics[0].kind == "bleu"
+    with pytest.raises(ConfigError, match=r"--metric: .* unknown kind 'blue'"):
+        evaluate.read_settings(run, ["blue"])
 
 
 def test_what_is_no_run_cannot_be_evaluated(engine, tmp_path):

@@ -133,7 +133,7 @@ def examples(folder):
 def test_there_is_an_example_for_each_folder(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     names = [Path(name).stem for name in examples(tmp_path) if name.endswith(".py")]
-    assert len(names) == 8
+    assert len(names) == 9
     for name in set(names) - {"dictionary"}:
         kind = f"my_lab.{name}"
         plugins.trust_kinds([kind])

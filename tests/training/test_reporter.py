@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mt.runtime import console, files
-from mt.training.reporter import Reporter, format_duration, heat_map, truncate_log
+from mt.training.reporter import Reporter, format_duration, heat_map, truncate_log, validation_line
 
 VALUES = {
     "epoch": 0, "loss": 2.5, "learning_rate": 1e-3, "grad_norm": 0.7, "target_tokens": 4096,
@@ -107,6 +107,12 @@ def test_a_validation_is_kept_with_samples_and_a_heat_map(tmp_path, capsys):
     told = capsys.readouterr().err
     assert "validation at step 4: loss 2.000, perplexity 7.400, BLEU 31.200, chrF 55.000" in told
     assert "Ein Maus." in told
+
+
+def test_a_monitored_metric_is_in_the_line_but_no_single_direction():
+    values = {"step": 4, "valid_loss": 2.0, "valid_chrf": 5.0, "valid_chrf_en-de": 7.0}
+    line = validation_line({**values, "valid_ter": 61.0, "valid_ter_en-de": 62.0})
+    assert line == "validation at step 4: loss 2.000, chrF 5.000, ter 61.000"
 
 
 def test_a_full_disk_is_reported_once_and_training_goes_on(tmp_path, capsys, monkeypatch):

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from metric_programs import log_of, section
 
+from mt.config.plugins import dotted_kinds, trust_kinds
+from mt.config.schema import EvaluationConfig
 from mt.data import collate
 from mt.training import validation
 from mt.training.validation import Validation, deciding_criterion, validate
@@ -56,6 +60,30 @@ def test_as_many_pairs_are_translated_as_the_recipe_has(built):
 
 def test_a_stop_in_the_middle_gives_nothing(built):
     assert validated(built[0], stopping=lambda: True) is None
+
+
+def test_any_metric_may_be_monitored_and_less_may_be_better(built):
+    run, _ = built
+    training = run.recipe.training.model_copy(update={"monitor": "ter"})
+    recipe = run.recipe.model_copy(update={"training": training})
+    found = validated(replace(run, recipe=recipe))
+    criteria = found.criteria("ter")
+    assert list(criteria) == ["ter", "chrf", "loss"]
+    assert criteria["ter"] == -found.values["valid_ter"] < 0
+    assert criteria["loss"] == -found.values["valid_loss"]
+    assert "valid_ter" not in validated(run).values
+
+
+def test_a_program_may_be_monitored(built, tmp_path):
+    run, _ = built
+    given = section(tmp_path)
+    trust_kinds(dotted_kinds(given))
+    training = run.recipe.training.model_copy(update={"monitor": "fake"})
+    evaluation = EvaluationConfig(metrics=[given])
+    recipe = run.recipe.model_copy(update={"training": training, "evaluation": evaluation})
+    found = validated(replace(run, recipe=recipe))
+    assert found.criteria("fake")["fake"] == found.values["valid_fake"] >= 0
+    assert log_of(tmp_path) == ["started", f"batch {len(found.samples)}"]
 
 
 NAN = math.nan

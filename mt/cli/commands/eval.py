@@ -1,10 +1,10 @@
-"""`mt eval`: score a model by BLEU, chrF2 and TER."""
+"""`mt eval`: score a model, alone or against baselines."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from typer import Option
 
@@ -24,7 +24,18 @@ def command(
     ] = None,
     metric: Annotated[
         list[str] | None,
-        Option(metavar="NAME", help="bleu, chrf or ter; repeat for several; default all three."),
+        Option(
+            metavar="NAME",
+            help="bleu, chrf, chrfpp, spbleu, ter, or a section as YAML; repeat for several.",
+        ),
+    ] = None,
+    baseline: Annotated[
+        list[Path] | None,
+        Option(metavar="RUN|FILE", help="Test against this model, or a file of translations."),
+    ] = None,
+    fail_below: Annotated[
+        list[str] | None,
+        Option(metavar="METRIC=VALUE", help="Exit with 3 when a score is worse than this."),
     ] = None,
     as_json: Annotated[bool, Option("--json", help="Print JSON instead of a table.")] = False,
     show: Annotated[
@@ -42,9 +53,10 @@ def command(
     device: cli.Device = None,
     trust: cli.Trust = False,
 ) -> None:
-    """Score a model with sacreBLEU: BLEU, chrF2 and TER, each with its signature.
+    """Score a model: BLEU, chrF2 and TER by sacreBLEU, or other metrics, each with its signature.
 
-    BLEU is undefined where no translation has four tokens.
+    BLEU is undefined where no translation has four tokens. --baseline adds paired tests of
+    significance, and intervals for short, long and rare sentences; see docs/evaluating.md.
 
     Translates every test set of the recipe, or those named by --on, into its own language, or the
     text of --source into that of --to. Translations are kept in RUN/hypotheses/, if
@@ -53,9 +65,10 @@ def command(
     \b
     Example:  mt eval runs/demo --on test --json
               mt eval runs/demo --source test.en --reference test.de
+              mt eval runs/new --baseline runs/old --fail-below bleu=30
     """
     from mt.decoding.translate import open_engine
-    from mt.evaluation import evaluate
+    from mt.evaluation import evaluate, limits, result_table
     from mt.runtime import files
     from mt.runtime.console import print_line
     from mt.runtime.output import print_lines
@@ -65,11 +78,20 @@ def command(
         ensemble_paths=tuple(runs[1:]), low_latency=False,
     )  # fmt: skip
     engine = open_engine(runs[0], options)
+    wanted = limits.parse_limits(fail_below or (), evaluate.read_settings(runs[0], metric or ()))
     source = None if source is None else files.copy_pipe(source)
     reference = [files.copy_pipe(path) for path in reference or ()]
     examples: dict[str, list[tuple[str, ...]]] = {}
     scores = evaluate.evaluate(
-        runs[0], engine, on or (), source, reference, options, metric or (), examples
+        runs[0],
+        engine,
+        on or (),
+        source,
+        reference,
+        options,
+        metric or (),
+        examples,
+        baseline or (),
     )
     for name, values in scores.items():
         for label, value in values.items():
@@ -85,16 +107,5 @@ def command(
 
         print_lines([json.dumps(scores, ensure_ascii=False)])
     else:
-        print_lines(_format_scores(scores))
-
-
-def _format_scores(scores: dict[str, Any]) -> list[str]:
-    """A table with one line per test set and metric."""
-    from mt.runtime.console import align_columns
-
-    rows = [("test set", "metric", "score", "signature")]
-    for name, metrics in scores.items():
-        for metric, value in metrics.items():
-            score = "undefined" if "undefined" in value else f"{value['score']:.2f}"
-            rows.append((name, metric, score, value["signature"]))
-    return list(align_columns(rows, left=(0, 1, 3)))
+        print_lines(result_table.format_scores(scores))
+    limits.check_limits(scores, wanted)

@@ -6,6 +6,7 @@ import json
 import shutil
 
 import pytest
+from metric_programs import log_of, section
 
 
 @pytest.fixture
@@ -39,3 +40,45 @@ def test_an_unknown_test_set_is_refused_by_name(own_run, mt):
     done = mt("eval", own_run, "--on", "test_on")
     assert (done.code, done.out) == (2, "")
     assert "test_on" in done.err
+
+
+def test_a_baseline_adds_tests_and_buckets_and_changes_no_exit_code(own_run, mt, tmp_path):
+    worse = tmp_path / "worse.de"
+    worse.write_text("x\n" * 7, encoding="utf-8")
+    command = ("eval", own_run, "--on", "test_one", "--metric", "chrf", "--baseline", worse)
+    plain, done = mt(*command), mt(*command, "--json")
+    assert (plain.code, done.code) == (0, 0)
+    value = json.loads(done.out)["test_one"]["chrF2"]
+    assert value["baselines"][str(worse)]["score"] == 0
+    assert [bucket["lines"] for bucket in value["buckets"]] == [7, 7]
+    _, tests, buckets = plain.out.split("\n\n")
+    assert str(worse) in tests.splitlines()[1]
+    assert len(buckets.splitlines()) == 3
+
+
+def test_a_score_below_its_limit_is_printed_and_ends_with_3(own_run, mt):
+    command = ("eval", own_run, "--on", "test_one", "--metric", "chrf", "--json")
+    assert mt(*command, "--fail-below", "chrf=0").code == 0
+    done = mt(*command, "--fail-below", "chrf=99")
+    assert done.code == 3
+    assert "chrF2" in json.loads(done.out)["test_one"]
+    assert "mt: error[SCORE-LIMIT] test_one: chrF2 is" in done.err
+    assert mt(*command, "--fail-below", "bleu=1").code == 2
+
+
+def test_a_run_starts_no_program_that_its_user_has_not_named(own_run, mt, tmp_path):
+    given = json.dumps(section(tmp_path))
+    config = own_run / "config.yaml"
+    text, plain = config.read_text(encoding="utf-8"), "metrics:\n  - bleu\n  - chrf\n  - ter\n"
+    assert plain in text
+    config.write_text(text.replace(plain, f"metrics: [{given}]\n"), encoding="utf-8")
+    command = ("eval", own_run, "--on", "test_one", "--json")
+    done = mt(*command)
+    assert (done.code, done.out, log_of(tmp_path)) == (4, "", [])
+    assert "mt: error[MODEL-TRUST] evaluation.metrics: fake: its recipe names a program" in done.err
+    assert mt(*command, "--metric", "chrf").code == 0
+    assert log_of(tmp_path) == []
+    for trusted in (["--trust"], ["--metric", given]):
+        done = mt(*command, *trusted)
+        assert list(json.loads(done.out)["test_one"]) == ["fake"]
+    assert log_of(tmp_path).count("started") == 2

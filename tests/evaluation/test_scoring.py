@@ -11,7 +11,7 @@ import sacrebleu
 
 from mt.config.schema import EvaluationConfig
 from mt.errors import ConfigError, DataError, DownloadError
-from mt.evaluation import metrics
+from mt.evaluation import scoring
 
 HYPOTHESES = ["The cat sat on the mat.", "A Dog barks , loudly", "Nothing alike here"]
 
@@ -23,7 +23,7 @@ PLAIN = EvaluationConfig()
 
 
 def test_scores_are_those_of_sacrebleu():
-    found = metrics.score_translations(HYPOTHESES, [REFERENCES], "de", PLAIN)
+    found = scoring.score_translations(HYPOTHESES, [REFERENCES], "de", PLAIN)
     bleu = sacrebleu.corpus_bleu(HYPOTHESES, [REFERENCES])
     assert found["BLEU"]["score"] == pytest.approx(bleu.score, abs=0.01)
     chrf = sacrebleu.corpus_chrf(HYPOTHESES, [REFERENCES])
@@ -32,23 +32,23 @@ def test_scores_are_those_of_sacrebleu():
     assert found["TER"]["score"] == pytest.approx(ter.score, abs=0.01)
     assert found["BLEU"]["signature"].startswith("nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|")
     assert list(found) == ["BLEU", "chrF2", "TER"]
-    assert metrics.score_translations(REFERENCES, [REFERENCES], "de", PLAIN)["BLEU"]["score"] == 100
+    assert scoring.score_translations(REFERENCES, [REFERENCES], "de", PLAIN)["BLEU"]["score"] == 100
     json.dumps(found)
 
 
 def test_several_references_are_no_worse_and_reported():
-    one = metrics.score_translations(HYPOTHESES, [REFERENCES], "de", PLAIN)
-    two = metrics.score_translations(HYPOTHESES, [REFERENCES, OTHERS], "de", PLAIN)
+    one = scoring.score_translations(HYPOTHESES, [REFERENCES], "de", PLAIN)
+    two = scoring.score_translations(HYPOTHESES, [REFERENCES, OTHERS], "de", PLAIN)
     assert two["BLEU"]["score"] > one["BLEU"]["score"]
     assert two["TER"]["score"] < one["TER"]["score"]
     assert all("nrefs:2" in metric["signature"] for metric in two.values())
 
 
 def test_lower_case_is_an_option_and_reported():
-    lower = metrics.score_translations(
+    lower = scoring.score_translations(
         HYPOTHESES, [REFERENCES], "de", EvaluationConfig(lowercase=True)
     )
-    mixed = metrics.score_translations(HYPOTHESES, [REFERENCES], "de", PLAIN)
+    mixed = scoring.score_translations(HYPOTHESES, [REFERENCES], "de", PLAIN)
     assert lower["BLEU"]["score"] > mixed["BLEU"]["score"]
     assert "case:lc" in lower["BLEU"]["signature"]
     assert "case:lc" in lower["chrF2"]["signature"]
@@ -68,11 +68,11 @@ def test_lower_case_is_an_option_and_reported():
     ],
 )  # fmt: skip
 def test_the_tokenizer_goes_by_the_target_language(language, told, expected):
-    assert metrics.pick_tokenizer(language, EvaluationConfig(tokenize=told)) == expected
+    assert scoring.pick_tokenizer(language, told) == expected
 
 
 def test_chinese_is_cut_into_characters_and_the_signature_says_so():
-    found = metrics.score_translations(["我喜欢猫。"], [["我喜欢狗。"]], "zh", PLAIN)
+    found = scoring.score_translations(["我喜欢猫。"], [["我喜欢狗。"]], "zh", PLAIN)
     assert "tok:zh" in found["BLEU"]["signature"]
     assert 0 < found["TER"]["score"] < 100
 
@@ -88,7 +88,7 @@ def test_a_tokenizer_that_is_not_installed_names_what_installs_it(
     __import__(name)
     monkeypatch.setattr(sys.modules[name], "MeCab", None)
     with pytest.raises(ConfigError) as error:
-        metrics.score_translations(["a"], [["a"]], language, PLAIN)
+        scoring.score_translations(["a"], [["a"]], language, PLAIN)
     assert f"mt[{extra}]" in str(error.value)
     assert f"{language}-mecab is not installed" in str(error.value)
 
@@ -102,41 +102,56 @@ def test_a_tokenizer_that_cannot_be_fetched_is_reported(monkeypatch, tmp_path):
     }
     monkeypatch.setattr(spm, "SPM_MODELS", models)
     with pytest.raises(DownloadError, match="flores200"):
-        metrics.make_metrics("de", EvaluationConfig(tokenize="flores200"))
+        scoring.make_metrics("de", EvaluationConfig(tokenize="flores200"))
 
 
 @pytest.mark.parametrize("hypotheses", [["", ""], ["rot Haus", "blau Tisch"], ["a b c", "d"]])
 def test_bleu_without_four_tokens_is_undefined(hypotheses):
     references = ["rot Haus", "blau Tisch"]
-    found = metrics.score_translations(hypotheses, [references], "de", PLAIN)
+    found = scoring.score_translations(hypotheses, [references], "de", PLAIN)
     assert found["BLEU"]["score"] == 0
     assert found["BLEU"]["undefined"] == "no translation has four tokens"
     assert "undefined" not in found["chrF2"]
-    bleu, chrf = metrics.bleu_and_chrf(hypotheses, references, "de", PLAIN)
+    bleu, chrf = scoring.bleu_and_chrf(hypotheses, references, "de", PLAIN)
     assert math.isnan(bleu)
     assert chrf == pytest.approx(found["chrF2"]["score"], abs=0.01)
 
 
 def test_bleu_without_a_match_is_defined_and_0():
-    found = metrics.score_translations(["x x x x"], [["a b c d"]], "de", PLAIN)
+    found = scoring.score_translations(["x x x x"], [["a b c d"]], "de", PLAIN)
     assert found["BLEU"] == {"score": 0.0, "signature": found["BLEU"]["signature"]}
 
 
 def test_only_the_metrics_of_the_recipe_are_computed():
     chosen = EvaluationConfig(metrics=("chrf",))
-    assert list(metrics.score_translations(HYPOTHESES, [REFERENCES], "de", chosen)) == ["chrF2"]
-    assert metrics.bleu_and_chrf(HYPOTHESES, REFERENCES, "de", chosen)[0] > 0
+    assert list(scoring.score_translations(HYPOTHESES, [REFERENCES], "de", chosen)) == ["chrF2"]
+    assert scoring.bleu_and_chrf(HYPOTHESES, REFERENCES, "de", chosen)[0] > 0
+
+
+def test_a_metric_may_have_settings_and_a_name_of_its_own():
+    chosen = EvaluationConfig(metrics=("bleu", {"kind": "bleu", "name": "low", "lowercase": True}))
+    found = scoring.score_translations(HYPOTHESES, [REFERENCES], "de", chosen)
+    assert list(found) == ["BLEU", "low"]
+    lower = EvaluationConfig(lowercase=True)
+    assert found["low"] == scoring.score_translations(HYPOTHESES, [REFERENCES], "de", lower)["BLEU"]
+
+
+def test_one_score_is_that_of_all():
+    full = scoring.score_translations(HYPOTHESES, [REFERENCES], "de", PLAIN)
+    for label, name in (("bleu", "BLEU"), ("chrf", "chrF2"), ("ter", "TER")):
+        score = scoring.score_by(label, (), HYPOTHESES, REFERENCES, "de", PLAIN)
+        assert score == pytest.approx(full[name]["score"], abs=0.01)
 
 
 def test_counts_that_differ_are_reported():
     with pytest.raises(DataError, match="3 hypotheses, 2 references"):
-        metrics.score_translations(HYPOTHESES, [REFERENCES, REFERENCES[:2]], "de", PLAIN)
+        scoring.score_translations(HYPOTHESES, [REFERENCES, REFERENCES[:2]], "de", PLAIN)
     with pytest.raises(DataError, match="nothing to score"):
-        metrics.score_translations([], [[]], "de", PLAIN)
+        scoring.score_translations([], [[]], "de", PLAIN)
 
 
 def test_validation_gets_the_same_figures():
-    full = metrics.score_translations(HYPOTHESES, [REFERENCES], "de", PLAIN)
-    bleu, chrf = metrics.bleu_and_chrf(HYPOTHESES, REFERENCES, "de", PLAIN)
+    full = scoring.score_translations(HYPOTHESES, [REFERENCES], "de", PLAIN)
+    bleu, chrf = scoring.bleu_and_chrf(HYPOTHESES, REFERENCES, "de", PLAIN)
     assert bleu == pytest.approx(full["BLEU"]["score"], abs=0.01)
     assert chrf == pytest.approx(full["chrF2"]["score"], abs=0.01)
