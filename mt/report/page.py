@@ -58,13 +58,15 @@ def verdict(report: dict[str, Any]) -> list[str]:
     first, *others = report["runs"]
     lines = []
     for name, test in report["tests"].items():
-        metric, score = next(iter(test["scores"][0].items()))
+        metric, score = next(iter(test["scores"].items()))
         text = f"{name}: {metric} {score['score']:.1f}"
-        if others:
-            change = score["score"] - test["scores"][1][metric]["score"]
-            word = "better" if change > 0 else "worse" if change < 0 else "the same"
-            by = f" by {abs(change):.1f}" if change else ""
-            text += f", {word}{by} than {others[0]['name']}"
+        tested = score.get("baselines", {}).get("against")
+        if others and tested and tested["difference"] is not None:
+            low, high = tested["interval"]
+            text += f", {tested['difference']:+.1f} to {others[0]['name']}: {tested['verdict']}"
+            text += (
+                f" (95 % between {low:+.1f} and {high:+.1f}, p = {tested['p_randomisation']:.3g})"
+            )
         count = len({row for rows in test["errors"].values() for row in rows[0]})
         lines.append(f"{text}; {count / max(1, test['lines']):.1%} of the lines have a fault")
     if not report["remarks"]:

@@ -16,9 +16,10 @@ from mt.checkpoints.run_list import compare_runs
 from mt.config.schema import SourceConfig
 from mt.data.scripts import writes_spaces
 from mt.errors import ConfigError, DataError, printable
+from mt.evaluation.comparison import compare_scores
 from mt.evaluation.error_panel import find_errors
 from mt.evaluation.evaluate import PARTS, hypothesis_path
-from mt.evaluation.scoring import score_translations, sentence_chrf
+from mt.evaluation.scoring import as_result, make_metrics, score_all, sentence_chrf
 from mt.runtime import files
 from mt.training.diagnosis import diagnose_run, read_history
 
@@ -125,7 +126,13 @@ def _test_facts(sides: Sequence[Side], config: SourceConfig, run: LoadedModel) -
     sources, references, _ = sides[0]
     language, evaluation = config.direction.target, run.recipe.evaluation
     outputs = [side[2] for side in sides]
-    scores = [score_translations(out, [references], language, evaluation) for out in outputs]
+    metrics = make_metrics(language, evaluation)
+    texts = sources, outputs[0], [references]
+    found = score_all(metrics, *texts)
+    scores: dict[str, Any] = {name: as_result(score) for name, score in found.items()}
+    if len(outputs) > 1:
+        others = {"against": outputs[1]}
+        scores = dict(compare_scores(evaluation, metrics, found, texts, others, ()))
     chrf = [sentence_chrf(out, references) for out in outputs]
     errors = [find_errors(sources, out) for out in outputs]
     return {

@@ -17,7 +17,7 @@ def test_a_run_alone(tmp_path):
     report = describe_run(evaluated(tmp_path / "one"), None)
     test = report["tests"]["test_one"]
     assert list(report["tests"]) == ["test_one"]  # the other has no translations
-    assert test["scores"][0]["BLEU"]["score"] == 100
+    assert test["scores"]["BLEU"]["score"] == 100
     assert test["lines"] == len(test["sentences"]) == len(ROWS)
     assert test["errors"] == {}
     assert test["ngrams"] is None
@@ -30,7 +30,9 @@ def test_two_runs_are_compared_line_by_line(tmp_path):
     one, two = evaluated(tmp_path / "one"), evaluated(tmp_path / "two", WORSE)
     report = describe_run(one, two)
     test = report["tests"]["test_one"]
-    assert test["scores"][0]["BLEU"]["score"] > test["scores"][1]["BLEU"]["score"]
+    tested = test["scores"]["BLEU"]["baselines"]["against"]
+    assert test["scores"]["BLEU"]["score"] > tested["score"]
+    assert tested["verdict"] == "better"
     assert test["errors"]["repetition"] == [[], list(range(1, len(ROWS)))]
     assert test["sentences"][0]["outputs"] == [ROWS[0][2], WORSE[0][2]]
     assert test["sentences"][0]["chrf"][0] == 100 > test["sentences"][0]["chrf"][1]
