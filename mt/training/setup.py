@@ -37,6 +37,7 @@ from mt.training.schedule import layer_rate_factors
 from mt.training.session import TrainingRun
 from mt.training.step import ModelWithLoss, set_rate_factors
 from mt.training.teacher import open_teacher
+from mt.training.time_left import TimeLeft
 from mt.training.validation_engine import ValidationEngine
 from mt.vocabulary.vocabulary import Vocabulary
 
@@ -62,6 +63,7 @@ def build_run(
     average = MovingAverage(module, recipe.training.ema) if recipe.training.ema else None
     unsharded_copy = shard_module(module, average, recipe, prepared, device, world)
     replicated = world.size > 1 and unsharded_copy is None
+    last_step = data.last_step()
     run = TrainingRun(
         recipe=recipe, folder=folder, world=world, data=data, module=module,
         gradients=FlatGradients(module.parameters()) if replicated else None,
@@ -74,7 +76,7 @@ def build_run(
             prepared.vocabulary, recipe, device, resolved["precision"]
         ),
         teacher_digest=None if teacher is None else teacher.digest,
-        last_step=data.last_step(),
+        last_step=last_step, time_left=TimeLeft(recipe.training, last_step),
     )  # fmt: skip
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)  # autotuning does not count
