@@ -178,6 +178,12 @@ class SilentReporter(Reporter):
     start = report = validation = figure = log = _ignore
 
 
+class LineReporter(SilentReporter):
+    """The reporter of a dry run: it prints lines and writes nothing."""
+
+    log = Reporter.log
+
+
 # ---------------------------------------------------------------------------- the lines
 
 

@@ -49,6 +49,18 @@ def build_run(
     last = distributed.from_main(world, lambda: open_run_folder(recipe, folder, report))
     device, threads = open_device(recipe, world)
     prepared = prepare_data(recipe, folder, stop, report, world)
+    run = assemble_run(recipe, folder, last, prepared, device, threads, stop, report, world)
+    return run, begin_run(run) if last is None else continue_run(run, last)
+
+
+def assemble_run(
+    recipe: Recipe, folder: Path, last: str | None, prepared: PreparedData, device: torch.device,
+    threads: int, stop: StopRequest, report: Reporter, world: World,
+) -> TrainingRun:  # fmt: skip
+    """Build the objects of a run from its prepared data; `last` is the checkpoint to resume from.
+
+    Nothing is written.
+    """
     data = open_training_data(recipe, prepared, device, world, report.log)
     teacher = open_teacher(recipe, prepared.vocabulary, device)  # before torch is seeded
     module = build_module(recipe, prepared.vocabulary, teacher, device)
@@ -80,7 +92,7 @@ def build_run(
     )  # fmt: skip
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)  # autotuning does not count
-    return run, begin_run(run) if last is None else continue_run(run, last)
+    return run
 
 
 def archive_run(folder: Path) -> None:
