@@ -136,7 +136,8 @@ def format_forecast(forecast: Forecast) -> Iterator[tuple[str, str]]:
     """Yield (name, value) of each figure, in a fixed order."""
     f, costs = forecast, forecast.costs
     each = " of each process" if f.processes > 1 else ""
-    yield "device", f"{f.device}, {f.processes} process(es), {f.precision}"
+    processes = f"{f.processes} process{'es' if f.processes > 1 else ''}"
+    yield "device", f"{f.device}, {processes}, {f.precision}"
     train = "streamed" if f.pairs is None else f"{f.pairs:,}"
     yield "pairs", f"{train} for training, {f.valid_pairs:,} for validation"
     yield "longest pair", f"{f.longest[0]} source, {f.longest[1]} target pieces"
