@@ -111,10 +111,16 @@ def prepare_apart(recipe: Recipe, folder: Path, log: Callable[[str], None], worl
 
 
 def check_model(recipe: Recipe, prepared: PreparedData, device: torch.device, world: World) -> None:
-    """Raise a MachineError when the weights and what goes with them do not fit in memory."""
-    with torch.device("meta"):
-        build = plugin("models", recipe.model.kind).build
-        model: nn.Module = build(recipe.model, prepared.vocabulary)
+    """Raise a MachineError when the weights and what goes with them do not fit in memory.
+
+    A model of the user's own may not allow to be built without memory; its size is then unknown.
+    """
+    build = plugin("models", recipe.model.kind).build
+    try:
+        with torch.device("meta"):
+            model: nn.Module = build(recipe.model, prepared.vocabulary)
+    except (NotImplementedError, RuntimeError):
+        return
     shares = world.size if recipe.runtime.sharding == "fsdp" else 1
     needed = autotune.state_bytes(model) / shares
     forecast.check_memory(free_memory(device, world), needed, 0.0, 0, 0)

@@ -4,9 +4,11 @@ import json
 
 import pytest
 import sound_recipe
+import torch
 
 from mt.checkpoints import run_directory
 from mt.config import recipe
+from mt.config.plugins import plugin
 from mt.errors import ConfigError, MachineError
 from mt.runtime import files, memory
 from mt.training import dry_run, loop
@@ -86,6 +88,18 @@ def test_what_does_not_fit_in_memory_ends_it_before_any_update(
         dry_run.forecast_training(load(*sets), tmp_path / "run")
     assert caught.value.problems[0][0] == where
     assert "does not fit" in str(caught.value)
+
+
+def test_a_model_that_needs_memory_to_be_built_is_tried_all_the_same(load, tmp_path, monkeypatch):
+    transformer = plugin("models", "transformer")
+    real = transformer.build
+
+    def build(config, vocabulary):
+        assert torch.ones(1).item() == 1  # which has no value without memory
+        return real(config, vocabulary)
+
+    monkeypatch.setattr(transformer, "build", build)
+    assert dry_run.forecast_training(load(), tmp_path / "run").updates == 11
 
 
 def test_checkpoints_that_do_not_fit_on_the_disk(load, tmp_path, monkeypatch):
