@@ -52,8 +52,10 @@ WINDOWS = 10
 """Windows of the first epoch that are searched for the largest micro-batches."""
 CHUNK = 5
 """Updates between two looks at the clock."""
-SECONDS = 8.0
-"""Least time of the updates that are measured."""
+SECONDS, MOST_SECONDS = 8.0, 60.0
+"""Least time of the updates that are measured, and most where they are slow."""
+UPDATES = 25
+"""Least number of updates that are measured: few of them may have much padding, or little."""
 SENTENCES = 128
 """Most validation sentences of a direction that are translated."""
 NEVER = 10**9
@@ -177,11 +179,13 @@ def measure_updates(run: TrainingRun) -> Updates:
     state = TrainState()
     for micro_batches in [first, *largest]:
         state = train_update(run, micro_batches, state, after)
+    if run.data.epochs is not None:
+        run.data.epochs(1)  # is made beside the updates, once an epoch: not beside those measured
     _wait(run)
     splits = run.meter.splits
     run.meter.clear()
     began, count, seconds = time.perf_counter(), 0, 0.0
-    while seconds < SECONDS:
+    while seconds < SECONDS or (count < UPDATES and seconds < MOST_SECONDS):
         for micro_batches, after in islice(updates, CHUNK):
             state = train_update(run, micro_batches, state, after)
         _wait(run)

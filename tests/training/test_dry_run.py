@@ -23,7 +23,8 @@ SETS = (
 @pytest.fixture
 def load(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(dry_run, "SECONDS", 0.01)
+    monkeypatch.setattr(dry_run, "SECONDS", 1e-9)
+    monkeypatch.setattr(dry_run, "UPDATES", 5)
     sound_recipe.write({**sound_recipe.DATA, "recipe.yaml": sound_recipe.RECIPE})
     return lambda *sets: recipe.load(tmp_path / "recipe.yaml", (*SETS, *sets))[0]
 
@@ -122,6 +123,20 @@ def test_a_micro_batch_that_had_to_be_cut_does_not_fit(load, tmp_path, monkeypat
     with pytest.raises(MachineError) as caught:
         dry_run.forecast_training(load(), tmp_path / "run")
     assert caught.value.problems[0][0] == "batching.micro_tokens"
+
+
+def test_slow_updates_are_measured_often_enough(load, tmp_path, monkeypatch):
+    made = []
+    real = dry_run.train_update
+    monkeypatch.setattr(dry_run, "train_update", lambda *rest: made.append(1) or real(*rest))
+    monkeypatch.setattr(dry_run, "UPDATES", 25)
+    varied = load("data.augment={typos: 0.1}")  # another thread makes the pairs of each epoch
+    dry_run.forecast_training(varied, tmp_path / "run")
+    assert len(made) >= 25 + 4
+    monkeypatch.setattr(dry_run, "MOST_SECONDS", 1e-9)
+    made.clear()
+    dry_run.forecast_training(varied, tmp_path / "run")
+    assert len(made) == 5 + 4
 
 
 def test_streamed_data_need_an_end(load, tmp_path):
