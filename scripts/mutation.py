@@ -120,7 +120,7 @@ SABOTAGES = [
     ),
     Sabotage(
         "two files are zipped whatever their lengths", "I02",
-        (("mt/data/sources/text.py", "enumerate(zip_longest(source", "enumerate(zip(source"),),
+        (("mt/data/pairs.py", "enumerate(zip_longest(*sides)", "enumerate(zip(*sides)"),),
         ("tests/data/sources/test_text.py",),
     ),
     Sabotage(

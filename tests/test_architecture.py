@@ -349,7 +349,7 @@ def test_what_connects_is_noticed(line):
 def test_a_module_without_its_test_file_is_noticed():
     assert not (TESTS / expected_tests(MT / "config" / "recipe_reader.py")).is_file()
     assert expected_tests(MT / "runtime" / "files.py") == Path("runtime/test_files.py")
-    assert expected_tests(MT / "cli/commands/train.py") == Path("cli/commands/test_commands.py")
+    assert expected_tests(MT / "cli/commands/prune.py") == Path("cli/commands/test_commands.py")
     assert expected_tests(MT / "cli/commands/eval.py") == Path("cli/commands/test_eval.py")
 
 

@@ -80,16 +80,7 @@ def save_checkpoint(
         ModelError: a weight is not finite; nothing is written.
         MachineError: the disk is full or refuses; the earlier checkpoints are intact.
     """
-    from safetensors.torch import save as serialise
-
-    weights = model_weights(model)
-    bad = [key for key, tensor in weights.items() if not bool(tensor.isfinite().all())]
-    if bad:
-        advice = "lower optimizer.learning_rate, then resume from the last good checkpoint"
-        raise ModelError("CKPT-NONFINITE", bad[0], "holds infinities or NaN", advice)
-    parts = {MODEL: serialise(weights), STATE: json.dumps(asdict(state), allow_nan=False).encode()}
-    if training is not None:
-        parts[TRAINING] = serialise(training)
+    parts = serialise_checkpoint(model, state, training)
     final = run / "checkpoints" / name
     with files.staged_folder(final) as folder:
         for part, data in parts.items():
@@ -98,6 +89,25 @@ def save_checkpoint(
         files.write_json(folder / MANIFEST, {**facts, "files": files.describe_parts(parts)})
         files.delete(final)  # one of the same step, and only now that the new one is whole
     return final
+
+
+def serialise_checkpoint(
+    model: nn.Module, state: TrainState, training: dict[str, Tensor] | None = None
+) -> dict[str, bytes]:
+    """Return the bytes of each file of a checkpoint but the manifest.
+
+    Raises:
+        ModelError: a weight is not finite.
+    """
+    from safetensors.torch import save as serialise
+
+    weights = model_weights(model)
+    bad = [key for key, tensor in weights.items() if not bool(tensor.isfinite().all())]
+    if bad:
+        advice = "lower optimizer.learning_rate, then resume from the last good checkpoint"
+        raise ModelError("CKPT-NONFINITE", bad[0], "holds infinities or NaN", advice)
+    parts = {MODEL: serialise(weights), STATE: json.dumps(asdict(state), allow_nan=False).encode()}
+    return parts if training is None else {**parts, TRAINING: serialise(training)}
 
 
 def model_weights(model: nn.Module) -> dict[str, Tensor]:

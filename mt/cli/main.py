@@ -63,11 +63,13 @@ COMMANDS = (
 )  # fmt: skip
 """Files in `commands/`, in the order of the help."""
 
+COMPLETION = "_MT_COMPLETE"
+"""The variable by which the script of `--install-completion` calls mt."""
+
 GROUPS = {"data": "Find, download, clean and describe corpora."}
 """Commands of two words, by the first: `mt data get` is `commands/data_get.py`."""
 
 app = typer.Typer(
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help=ABOUT,
@@ -165,12 +167,16 @@ def run(arguments: Sequence[str]) -> int:
     """Run a command line, report an error in one line, and return the exit code."""
     try:
         command = typer.main.get_command(app)
+        if COMPLETION in os.environ:  # a shell wants to know how a line may go on
+            command.main(list(arguments), "mt", complete_var=COMPLETION)
         with command.make_context("mt", list(arguments)) as context:
             command.invoke(context)
         _flush_output()
         return 0
     except typer.Exit as error:
         return error.exit_code
+    except SystemExit as error:  # of the completion of shells
+        return int(error.code or 0)
     except KeyboardInterrupt:
         return _report_interrupt()
     except BrokenPipeError:

@@ -193,14 +193,22 @@ def find_cpu_micro_tokens(
     room = memory.available_bytes()
     if room is None:
         return most
-    source, target = (int(n.max()) for n in (corpus.source_lengths, corpus.target_lengths))
-    one = activation_bytes(module, full_batch(1, source, target, torch.device("cpu")))
-    # Gradients, two moments, an average and passing copies; each activation's gradient, too.
-    fixed, per_token = 6 * parameter_bytes(module), 2 * one / (source + target)
+    fixed, per_token = state_bytes(module), token_bytes(module, corpus, torch.device("cpu"))
     tokens = most
     while tokens > least and fixed + per_token * tokens > (1 - RESERVE) * room:
         tokens = max(least, tokens // 2)
     return tokens
+
+
+def state_bytes(model: nn.Module) -> int:
+    """Return the bytes of gradients, two moments, an average, and passing copies of them."""
+    return 6 * parameter_bytes(model)
+
+
+def token_bytes(module: ModelWithLoss, corpus: EncodedPairs, device: torch.device) -> float:
+    """Return the bytes of a padded token of the longest sides: activations and their gradients."""
+    source, target = (int(n.max()) for n in (corpus.source_lengths, corpus.target_lengths))
+    return 2 * activation_bytes(module, full_batch(1, source, target, device)) / (source + target)
 
 
 def activation_bytes(module: ModelWithLoss, batch: Batch) -> int:

@@ -84,6 +84,7 @@ def train(
         run.tracing = trace
         run.trace = TraceWriter(folder, state.step, report) if trace and world.is_main else None
         run.started = time.monotonic() - state.seconds
+        run.time_left.begin(state.step, run.started)
         threads = run.resolved["threads"] if run.device.type == "cpu" else 1
         with contextlib.closing(CpuContention(threads, report.log)):
             for micro_batches, after in run.data.updates(state.cursor):
@@ -132,7 +133,9 @@ def train_update(
     if reporting:
         known = {**progress_figures(state), "learning_rate": rate}
         read = run.meter.start_reading(world)
-        run.late_report = lambda: run.report.report({**known, **read()})
+        run.late_report = lambda: run.report.report(
+            {**known, **read()}, run.time_left.estimate(step)
+        )
         if not run.reads_late:
             publish_report(run)
     return state
@@ -193,7 +196,8 @@ def run_due_tasks(run: TrainingRun, state: TrainState, last: bool = False) -> Tr
     if run.world.size == 1 or last or validates or saves or step % run.sync_every == 0:
         state = sync_stop_and_time(run, state)
     if validates:
-        result = run_validation(run, run.eval_module())
+        with run.time_left.measure("validation"):
+            result = run_validation(run, run.eval_module())
         if result is not None:
             state, better = record_validation(run, collect_skipped(run, state), result)
         else:  # stopped by a signal: the validation, and with it the end, is still to come
@@ -202,7 +206,8 @@ def run_due_tasks(run: TrainingRun, state: TrainState, last: bool = False) -> Tr
     may_save = step and (must_save or saves or bool(run.stop.agreed))
     if may_save and (must_save or not is_saved(run, step)):
         state = replace(collect_skipped(run, state), scaler=run.scaler.state_dict() or None)
-        save_checkpoint(run, state, better)
+        with run.time_left.measure("checkpoint"):
+            save_checkpoint(run, state, better)
     run.meter.since += time.perf_counter() - began  # does not count for the speed of training
     if run.stop.agreed:
         raise_stopped(run, step)

@@ -40,7 +40,7 @@ class Reporter:
         self.metrics = folder / "metrics.jsonl"
         self.interactive = sys.stderr.isatty() if interactive is None else interactive
         self.total_steps: int | None = None
-        self._first_step, self._started = 0, time.monotonic()
+        self._first_step = 0
         self._progress: Progress | None = None
         self._board: SummaryWriter | None = None
         self._thread_hook: Callable[[Any], Any] | None = None
@@ -49,17 +49,19 @@ class Reporter:
 
     def start(self, total_steps: int | None, step: int) -> None:
         """Begin to report at `step`; drop what was logged after it, as those updates run again."""
-        self.total_steps = total_steps
-        self._first_step, self._started = step, time.monotonic()
+        self.total_steps, self._first_step = total_steps, step
         self.attempt("metrics.jsonl", lambda: truncate_log(self.metrics, step))
         self.attempt("TensorBoard", lambda: self._open_board(step))
         if self.interactive:
             self._open_progress()
 
-    def report(self, values: Mapping[str, Any]) -> None:
-        """Log and print the figures of the last updates; `step` is one of them."""
+    def report(self, values: Mapping[str, Any], left: tuple[float, bool] | None = None) -> None:
+        """Log and print the figures of the last updates; `step` is one of them.
+
+        `left` is of `TimeLeft.estimate`.
+        """
         self._keep(values, "train")
-        line = progress_line(values, self.total_steps, self._seconds_left(values["step"]))
+        line = progress_line(values, self.total_steps, left)
         if self._progress is None:
             print_line(line)
         else:
@@ -116,12 +118,6 @@ class Reporter:
             if key != "step" and isinstance(value, (int, float)):
                 tag = f"{group}/{key.removeprefix(group + '_')}"
                 self._on_board("add_scalar", tag, value, values["step"])
-
-    def _seconds_left(self, step: int) -> float | None:
-        done = step - self._first_step
-        if self.total_steps is None or done <= 0:
-            return None
-        return (time.monotonic() - self._started) / done * (self.total_steps - step)
 
     def _open_progress(self) -> None:
         from rich.console import Console
@@ -182,11 +178,19 @@ class SilentReporter(Reporter):
     start = report = validation = figure = log = _ignore
 
 
+class LineReporter(SilentReporter):
+    """The reporter of a dry run: it prints lines and writes nothing."""
+
+    log = Reporter.log
+
+
 # ---------------------------------------------------------------------------- the lines
 
 
-def progress_line(values: Mapping[str, Any], total: int | None, seconds_left: float | None) -> str:
-    """Format step, epoch, loss, rate, speed, padding and time left as one line."""
+def progress_line(
+    values: Mapping[str, Any], total: int | None, left: tuple[float, bool] | None
+) -> str:
+    """Format step, epoch, loss, rate, speed, padding, time left and end as one line."""
     parts = [
         f"step {values['step']:,}" + (f"/{total:,}" if total else ""),
         f"epoch {values.get('epoch', 0)}",
@@ -195,8 +199,14 @@ def progress_line(values: Mapping[str, Any], total: int | None, seconds_left: fl
         f"{values.get('target_tokens_per_second', math.nan):,.0f} tokens/s",
         f"padding {100 * values.get('padding_fraction', math.nan):.1f} %",
     ]
-    if seconds_left is not None:
-        parts.append(f"left {format_duration(seconds_left)}")
+    if left is not None:
+        seconds, whole = left
+        duration = format_duration(seconds)
+        parts.append(
+            f"left {duration}, until {format_clock(time.time() + seconds)}"
+            if whole
+            else f"left {duration} and the validations"
+        )
     return " | ".join(parts)
 
 
@@ -222,6 +232,12 @@ def format_duration(seconds: float) -> str:
     """Format seconds as `h:mm:ss`."""
     whole = max(0, round(seconds))
     return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
+
+
+def format_clock(moment: float) -> str:
+    """Format a time as `17:42`, with the date when that is not today's."""
+    then, now = time.localtime(moment), time.localtime()
+    return time.strftime("%H:%M" if then[:3] == now[:3] else "%Y-%m-%d %H:%M", then)
 
 
 def escape_markdown(text: str) -> str:

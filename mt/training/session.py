@@ -24,6 +24,7 @@ from mt.training.graphed_step import GraphedStep
 from mt.training.meter import Meter
 from mt.training.reporter import Reporter
 from mt.training.step import MicroBatchRunner, ModelWithLoss, accumulate_micro_batch
+from mt.training.time_left import TimeLeft
 from mt.training.validation_engine import ValidationEngine
 
 
@@ -57,6 +58,7 @@ class TrainingRun:
     """The hash of the teacher, where the objective has one."""
     last_step: int | None
     """The step at which the run ends, when that is known beforehand."""
+    time_left: TimeLeft
     started: float = 0.0
     """The time, on the monotonic clock, when training would have begun without interruption."""
     meter: Meter = field(default_factory=Meter)

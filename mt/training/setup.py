@@ -37,6 +37,7 @@ from mt.training.schedule import layer_rate_factors
 from mt.training.session import TrainingRun
 from mt.training.step import ModelWithLoss, set_rate_factors
 from mt.training.teacher import open_teacher
+from mt.training.time_left import TimeLeft
 from mt.training.validation_engine import ValidationEngine
 from mt.vocabulary.vocabulary import Vocabulary
 
@@ -48,6 +49,18 @@ def build_run(
     last = distributed.from_main(world, lambda: open_run_folder(recipe, folder, report))
     device, threads = open_device(recipe, world)
     prepared = prepare_data(recipe, folder, stop, report, world)
+    run = assemble_run(recipe, folder, last, prepared, device, threads, stop, report, world)
+    return run, begin_run(run) if last is None else continue_run(run, last)
+
+
+def assemble_run(
+    recipe: Recipe, folder: Path, last: str | None, prepared: PreparedData, device: torch.device,
+    threads: int, stop: StopRequest, report: Reporter, world: World,
+) -> TrainingRun:  # fmt: skip
+    """Build the objects of a run from its prepared data; `last` is the checkpoint to resume from.
+
+    Nothing is written.
+    """
     data = open_training_data(recipe, prepared, device, world, report.log)
     teacher = open_teacher(recipe, prepared.vocabulary, device)  # before torch is seeded
     module = build_module(recipe, prepared.vocabulary, teacher, device)
@@ -62,6 +75,7 @@ def build_run(
     average = MovingAverage(module, recipe.training.ema) if recipe.training.ema else None
     unsharded_copy = shard_module(module, average, recipe, prepared, device, world)
     replicated = world.size > 1 and unsharded_copy is None
+    last_step = data.last_step()
     run = TrainingRun(
         recipe=recipe, folder=folder, world=world, data=data, module=module,
         gradients=FlatGradients(module.parameters()) if replicated else None,
@@ -74,11 +88,11 @@ def build_run(
             prepared.vocabulary, recipe, device, resolved["precision"]
         ),
         teacher_digest=None if teacher is None else teacher.digest,
-        last_step=data.last_step(),
+        last_step=last_step, time_left=TimeLeft(recipe.training, last_step),
     )  # fmt: skip
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)  # autotuning does not count
-    return run, begin_run(run) if last is None else continue_run(run, last)
+    return run
 
 
 def archive_run(folder: Path) -> None:

@@ -117,7 +117,7 @@ def validate(
         if train_loss is None:
             return None
         values["train_loss"] = train_loss
-    directions = _group_by_direction(prepared.valid_pairs, recipe.training.validate_sentences)
+    directions = group_by_direction(prepared.valid_pairs, recipe.training.validate_sentences)
     if not directions:  # there is nothing to translate
         return Validation(values, [], None)
     with translator.open(module.model) as engine:
@@ -159,7 +159,7 @@ def validate(
     return Validation(values, samples, heat_map, fitted, lower_is_better(recipe))
 
 
-def _group_by_direction(pairs: Sequence[Pair], limit: int) -> dict[tuple[str, str], list[Pair]]:
+def group_by_direction(pairs: Sequence[Pair], limit: int) -> dict[tuple[str, str], list[Pair]]:
     """Group the first pairs of each direction, without those of one side."""
     groups: dict[tuple[str, str], list[Pair]] = {}
     for pair in pairs:

@@ -46,6 +46,35 @@ def test_the_help_names_every_command_and_exit_code(capsys):
     assert all(f"  {code} " in shown for code in (0, 1, 2, 3, 4, 5, 6, 7, 8))
 
 
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("mt tra", {"train", "translate"}),
+        ("mt data re", {"report"}),
+        ("mt train --dry", {"--dry-run"}),
+    ],
+)
+def test_a_shell_completes_commands_and_options(line, words, capsys, monkeypatch):
+    for name, value in {
+        "_MT_COMPLETE": "complete_bash",
+        "COMP_WORDS": line,
+        "COMP_CWORD": str(line.count(" ")),
+    }.items():
+        monkeypatch.setenv(name, value)
+    assert main.run([]) == 0
+    assert set(capsys.readouterr().out.split()) == words
+
+
+def test_the_script_of_completion_calls_mt_by_the_same_variable(capsys, monkeypatch):
+    assert main.run(["--help"]) == 0
+    assert "--install-completion" in capsys.readouterr().out
+    monkeypatch.setenv("_MT_COMPLETE", "source_bash")
+    assert main.run([]) == 0
+    assert f"{main.COMPLETION}=complete_bash" in capsys.readouterr().out
+    monkeypatch.setenv("_MT_COMPLETE", "nonsense")
+    assert main.run([]) == 1
+
+
 def test_mt_alone_prints_the_help(capsys):
     assert main.run([]) == 0
     assert capsys.readouterr().out.startswith("Usage: mt ")

@@ -47,6 +47,9 @@ if arguments[0] in ("train", "prepare", "distill"):
     if "pretrain" in config or "multilingual" in config:
         sets += ["data.train.1.size=2000"]
     arguments[place:place] = [part for each in sets for part in ("--set", each)]
+if "--dry-run" in arguments:
+    from mt.training import dry_run
+    dry_run.SECONDS = 0.1
 code = run(arguments)
 """
 # The launcher, which starts the small `mt` above instead of the module.

@@ -5,12 +5,21 @@ import itertools
 import json
 import math
 import threading
+import time
 
 import numpy as np
 import pytest
+from tensorboard.summary.writer import event_file_writer
 
 from mt.runtime import console, files
-from mt.training.reporter import Reporter, format_duration, heat_map, truncate_log, validation_line
+from mt.training.reporter import (
+    Reporter,
+    format_duration,
+    heat_map,
+    progress_line,
+    truncate_log,
+    validation_line,
+)
 
 VALUES = {
     "epoch": 0, "loss": 2.5, "learning_rate": 1e-3, "grad_norm": 0.7, "target_tokens": 4096,
@@ -81,7 +90,9 @@ def test_a_number_that_is_not_finite_is_null_in_metrics(tmp_path):
     assert kept["loss"] is None
 
 
-def test_tensorboard_shows_the_metrics_and_no_step_twice(tmp_path):
+def test_tensorboard_shows_the_metrics_and_no_step_twice(tmp_path, monkeypatch):
+    # Files of one second are read by their number in this process, and 10 comes before 9.
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
     train(tmp_path, 0, 5)
     train(tmp_path, 3, 6)
     scalars = events_of(tmp_path).Tags()["scalars"]
@@ -171,7 +182,7 @@ def test_without_a_terminal_each_report_is_a_plain_line(tmp_path, capsys):
     assert out == ""
     (line,) = err.splitlines()
     assert line.startswith(
-        "step 1/10 | epoch 0 | loss 2.500 | rate 1.00e-03 | 2,000 tokens/s | padding 3.0 % | left "
+        "step 1/10 | epoch 0 | loss 2.500 | rate 1.00e-03 | 2,000 tokens/s | padding 3.0 %"
     )
     assert line.isprintable()
 
@@ -228,3 +239,16 @@ def test_a_repeated_line_is_printed_once(capsys):
             console.print_line(line)
     console.print_line("a")
     assert capsys.readouterr().err == "a\nb\na\n"
+
+
+def test_a_line_says_how_long_is_left_and_until_when(monkeypatch):
+    noon = time.mktime((2030, 5, 6, 12, 0, 0, 0, 0, -1))
+    monkeypatch.setattr(time, "time", lambda: noon)
+    monkeypatch.setattr(time, "localtime", lambda at=noon, real=time.localtime: real(at))
+    values = {"step": 5, **VALUES}
+    assert "left" not in progress_line(values, 10, None)
+    assert progress_line(values, 10, (600.0, True)).endswith("left 0:10:00, until 12:10")
+    tomorrow = progress_line(values, 10, (86400.0, True))
+    assert tomorrow.endswith("left 24:00:00, until 2030-05-07 12:00")
+    unmeasured = progress_line(values, 10, (600.0, False))
+    assert unmeasured.endswith("left 0:10:00 and the validations")
