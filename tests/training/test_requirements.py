@@ -6,6 +6,7 @@ import pytest
 import sound_recipe
 
 from mt.config import recipe
+from mt.data.language_id import langid
 from mt.training.requirements import missing_requirements
 
 
@@ -45,5 +46,6 @@ def test_a_package_that_is_not_installed(load, monkeypatch):
         return real(name, *rest, **more)
 
     monkeypatch.setattr(builtins, "__import__", without)
+    langid.cache_clear()
     settings = load("data.clean=[{kind: language}]")
     assert codes(settings) == ["CLEAN-PACKAGE"]
