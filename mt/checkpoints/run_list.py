@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mt.checkpoints import bundle, checkpoint, run_directory
+from mt.checkpoints import checkpoint, run_directory
+from mt.checkpoints.run_directory import LoadedModel
 from mt.config.recipe import dump
 from mt.errors import ModelError, MtError, printable
 
@@ -82,13 +83,8 @@ def format_runs(facts: list[RunFacts]) -> list[list[str]]:
     return rows
 
 
-def compare_runs(one: Path, other: Path) -> Iterator[str]:
-    """Yield a line for each key of the recipes, and each file of data, that differs.
-
-    Raises:
-        ModelError: one of them is no run.
-    """
-    first, second = (bundle.open_loaded_model(path) for path in (one, other))
+def compare_runs(first: LoadedModel, second: LoadedModel) -> Iterator[str]:
+    """Yield a line for each key of the recipes, and each file of data, that differs."""
     recipes = dump(first.recipe), dump(second.recipe)
     for key, a, b in run_directory.differing_keys(*recipes):
         yield f"{key}: {printable(_short(a))} -> {printable(_short(b))}"

@@ -26,11 +26,10 @@ from mt.data.corpus import SIDES, Writer, token_type
 from mt.data.encode import CHUNK_PAIRS, REASONS, EncodeOptions, HeldOut
 from mt.data.languages import base_code
 from mt.data.pairs import Pair, read_pairs
-from mt.data.process_pool import map_in_order
+from mt.data.process_pool import count_processes, map_in_order
 from mt.data.streaming import read_chunks, shard_order_seed
 from mt.errors import DataError
 from mt.runtime import files, model_files
-from mt.runtime.device import physical_cores
 from mt.runtime.distributed import SINGLE
 from mt.vocabulary import learn
 from mt.vocabulary.vocabulary import Vocabulary, language_tag
@@ -195,7 +194,7 @@ class CorpusBuilder:
             yield from chunks
             return
         kept = Counter[int]()
-        processes = self._processes()
+        processes = count_processes(self.recipe.data.processes)
         self.log(f"cleaning by {len(data.clean)} rules in {processes} processes")
         cleaners = cleaning.cleaners_for(data, cleaning.held_out_texts(data), self.log)
         items = ((number, sides, None) for number, sides in chunks)
@@ -209,11 +208,6 @@ class CorpusBuilder:
         for number, source in enumerate(self.train):
             if not kept[number]:
                 raise encode.no_pairs_error(source.where, self.cleaned[number], self.reasons)
-
-    def _processes(self) -> int:
-        """Return the number of processes that work on pairs."""
-        setting = self.recipe.data.processes
-        return physical_cores() if setting == "auto" else setting
 
     def _beginning(self) -> Iterator[tuple[int, _Sides]]:
         """Yield the beginning of the streamed corpora, enough for the sample of the vocabulary."""
@@ -300,7 +294,7 @@ class CorpusBuilder:
     def _encoded(self, encoder: _Encoder) -> Iterator[dict[str, Any]]:
         """Encode all chunks, in order; in several processes when there are many pairs."""
         chunks = range(len(self.spool.pairs))
-        processes = min(self._processes(), len(chunks))
+        processes = min(count_processes(self.recipe.data.processes), len(chunks))
         pairs = sum(self.spool.pairs)
         self.log(f"encoding {pairs:,} pairs in {processes} processes")
         if pairs < _MIN_PARALLEL_PAIRS or processes == 1:

@@ -13,11 +13,10 @@ from pydantic import TypeAdapter
 from mt.config.schema import DataConfig, Rules, SourceConfig
 from mt.data import cleaning, encode
 from mt.data.cleaning import Finding, Sides
-from mt.data.pairs import read_pairs
+from mt.data.process_pool import count_processes
 from mt.errors import ConfigError
 from mt.runtime import files, output
 from mt.runtime.console import align_columns
-from mt.runtime.device import physical_cores
 from mt.runtime.signals import raise_on_stop_signals
 
 COLUMNS = ("origin", "rule", "value", "source", "target")
@@ -64,14 +63,14 @@ def _write(
     data: DataConfig, folder: Path, rejects: IO[str] | None, log: Callable[[str], None]
 ) -> list[Counter[str]]:
     counts = [Counter[str]() for _ in data.train]
-    processes = physical_cores() if data.processes == "auto" else data.processes
+    processes = count_processes(data.processes)
     log(f"cleaning by {len(data.clean)} rules in {processes} processes")
     cleaners = cleaning.cleaners_for(data, cleaning.held_out_texts(data), log)
     if rejects is not None:
         rejects.write("\t".join(COLUMNS) + "\n")
     with ExitStack() as stack:
         writers = [_open_sides(data.train, number, folder, stack) for number in range(len(counts))]
-        chunks = cleaning.clean_chunks(_chunks(data.train), cleaners, processes)
+        chunks = cleaning.clean_chunks(encode.chunk_corpora(data.train), cleaners, processes)
         for number, sides, origins, findings in chunks:
             counts[number].update(finding.rule for finding in findings if finding)
             counts[number]["pairs"] += len(findings)
@@ -82,14 +81,6 @@ def _write(
             if rejects is not None:
                 _write_dropped(rejects, sides, origins, findings)
     return counts
-
-
-def _chunks(train: Sequence[SourceConfig]) -> Iterator[tuple[int, Sides, list[str]]]:
-    """Yield the chunks of all corpora, with the origin of each pair."""
-    for number, source in enumerate(train):
-        for pairs in encode.group_pairs(read_pairs(source)):
-            sides = [pair.source for pair in pairs], [pair.target for pair in pairs]
-            yield number, sides, [pair.origin for pair in pairs]
 
 
 def _open_sides(

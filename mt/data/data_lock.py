@@ -64,7 +64,7 @@ def read_pins(path: Path) -> dict[str, Pin]:
             entries = json.loads(stream.read(_MOST_BYTES))
         return {str(url): _pin(**entry) for url, entry in entries.items()}
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        what, advice = f"damaged ({error})", "mend it, or delete it to record what is fetched anew"
+        what, advice = f"damaged ({error})", "mend it, or delete it to record what is fetched next"
         raise DownloadError("LOCK", path, what, advice) from None
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mt.config.schema import SourceConfig
-from mt.data.pairs import Pair
+from mt.data.pairs import Pair, read_pairs
 from mt.data.text import is_blank
 from mt.errors import DataError
 from mt.special_tokens import BACK_TRANSLATED, END, MASK, UNK
@@ -100,6 +100,16 @@ def group_pairs(pairs: Iterable[Pair]) -> Iterator[list[Pair]]:
             group, characters = [], 0
     if group:
         yield group
+
+
+def chunk_corpora(
+    corpora: Sequence[SourceConfig],
+) -> Iterator[tuple[int, tuple[list[str | None], list[str | None]], list[str]]]:
+    """Yield the chunks of corpora: number of the corpus, both sides, origin of each pair."""
+    for number, source in enumerate(corpora):
+        for pairs in group_pairs(read_pairs(source)):
+            sides = [pair.source for pair in pairs], [pair.target for pair in pairs]
+            yield number, sides, [pair.origin for pair in pairs]
 
 
 def chunk_pairs(pairs: Iterable[Pair]) -> Iterator[tuple[list[str | None], list[str | None]]]:

@@ -30,7 +30,7 @@ NAMES = ("train", "valid", "test")
 
 
 class CorpusFacts(NamedTuple):
-    """What is known of a corpus after it was read."""
+    """Facts of a corpus after it was read."""
 
     pairs: int
     """All pairs."""

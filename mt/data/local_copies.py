@@ -38,7 +38,7 @@ def get_corpus(
         name: `opus:NAME`, `opus:NAME/VERSION`, `sacrebleu:NAME`, `mtdata:ID` or a URL.
         pair: the languages, source first; of a test set all that it has, if left out.
         folder: where the files are written; created if missing.
-        update: fetch anew, and replace what `data.lock` says.
+        update: fetch again, and replace what `data.lock` says.
         force: replace files that exist.
         private: allow http and private addresses for a URL.
 

@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from mt.config.recipe import Recipe
 from mt.config.schema import Languages, VocabularyConfig
 from mt.config.validation import validate
@@ -19,6 +17,7 @@ from mt.data.held_out_split import CorpusFacts, split_corpus
 from mt.data.recipe_choice import Choice, Machine, choose, measure_machine
 from mt.errors import ConfigError, printable
 from mt.runtime import files
+from mt.runtime.html_page import render_template
 from mt.special_tokens import FIRST_PIECE
 from mt.vocabulary.learn import learn_vocabulary
 
@@ -133,13 +132,9 @@ def format_recipe(
     choice: Choice, facts: CorpusFacts, machine: Machine, languages: Languages, command: str
 ) -> str:
     """Return the recipe as YAML, with reasons as comments."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined,
-        autoescape=False, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
-    )  # fmt: skip
-    environment.filters["count"] = lambda number: f"{number:,}"
-    return environment.get_template("new_recipe.yaml.jinja").render(
-        choice=choice, size=choice.size, rules=choice.rules, facts=facts, machine=machine,
+    return render_template(
+        Path(__file__).with_name("new_recipe.yaml.jinja"), choice=choice,
+        size=choice.size, rules=choice.rules, facts=facts, machine=machine,
         source=languages.source, target=languages.target, command=printable(command),
         worst=sorted(facts.suspects, key=lambda rule: -facts.suspects[rule])[:3],
     )  # fmt: skip

@@ -8,9 +8,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from mt.errors import MachineError
+from mt.runtime.device import physical_cores
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -29,6 +30,11 @@ def _start_worker(work: Callable[[Any], Any]) -> None:
 def _work_on(part: Any) -> Any:
     assert _work is not None
     return _work(part)
+
+
+def count_processes(setting: Literal["auto"] | int) -> int:
+    """Return the number of processes that `data.processes` says; `auto` is one a core."""
+    return physical_cores() if setting == "auto" else setting
 
 
 def map_in_order(

@@ -24,11 +24,10 @@ from mt.data.cleaning import Cleaner, Finding, Sides
 from mt.data.corpus import SIDES
 from mt.data.duplicates import Hashes, HashSet, hash_texts, normal_form
 from mt.data.pairs import read_pairs
-from mt.data.process_pool import map_in_order
+from mt.data.process_pool import count_processes, map_in_order
 from mt.data.sample_figures import describe_sample
 from mt.data.scripts import word_counter
 from mt.errors import printable
-from mt.runtime.device import physical_cores
 from mt.runtime.signals import raise_on_stop_signals
 
 FORMAT = 1
@@ -67,18 +66,13 @@ def describe_data(recipe: Recipe, log: Callable[[str], None]) -> dict[str, Any]:
     data = with_default_rules(recipe.data)
     log(f"reading {len(data.train)} training corpora and {1 + len(data.test)} others")
     with raise_on_stop_signals("describing the data"):
-        held_out = {name: _HeldOut(list(read_pairs(c))) for name, c in _held_out_corpora(recipe)}
-        cleaners = cleaning.cleaners_for(data, cleaning.held_out_texts(data), log)
+        texts = {name: _read_texts(source) for name, source in _held_out_corpora(recipe)}
+        held_out = {name: _HeldOut(pairs) for name, pairs in texts.items()}
+        cleaners = cleaning.cleaners_for(data, list(chain(*texts.values())), log)
         corpora = [_Corpus(source) for source in data.train]
-        seen = {side: HashSet() for side in ("pair", "source", "target")}
-        for number, sides, origins, measures in measure_chunks(data, cleaners):
-            findings = cleaners[number].compare(measures.findings, *sides)
-            corpora[number].add(sides, origins, findings, measures, seen)
-            for corpus in held_out.values():
-                corpus.compare(sides, origins, measures.hashes)
-        pairs = chain.from_iterable(read_pairs(source) for source in data.train)
-        sample = cleaning.spread_sample(((p.source or "", p.target or "") for p in pairs), SAMPLE)
-        figures = {
+        pairs = _count_pairs(data, cleaners, corpora, list(held_out.values()))
+        sample = cleaning.spread_sample(pairs, SAMPLE)
+        return {
             "format": FORMAT,
             "languages": recipe.languages.model_dump(),
             "rules": [rule.label for rule in data.clean],
@@ -86,7 +80,24 @@ def describe_data(recipe: Recipe, log: Callable[[str], None]) -> dict[str, Any]:
             "held_out": {name: corpus.figures() for name, corpus in held_out.items()},
             "sample": describe_sample(recipe, sample),
         }
-    return figures
+
+
+def _count_pairs(
+    data: DataConfig, cleaners: Sequence[Cleaner], corpora: Sequence[_Corpus],
+    held_out: Sequence[_HeldOut],
+) -> Iterator[tuple[str, str]]:  # fmt: skip
+    """Count the training pairs in `corpora` and `held_out`; yield each after it."""
+    seen = {side: HashSet() for side in ("pair", "source", "target")}
+    for number, sides, origins, measures in measure_chunks(data, cleaners):
+        findings = cleaners[number].compare(measures.findings, *sides)
+        corpora[number].add(sides, origins, findings, measures, seen)
+        for corpus in held_out:
+            corpus.compare(sides, origins, measures.hashes)
+        yield from ((a or "", b or "") for a, b in zip(*sides, strict=True))
+
+
+def _read_texts(source: SourceConfig) -> list[tuple[str, str]]:
+    return [(pair.source or "", pair.target or "") for pair in read_pairs(source)]
 
 
 def _held_out_corpora(recipe: Recipe) -> Iterator[tuple[str, SourceConfig]]:
@@ -105,20 +116,12 @@ def measure_chunks(
 
     `findings` lacks what `Cleaner.compare` adds to it.
     """
-    setting, train = data.processes, data.train
-    processes = physical_cores() if setting == "auto" else setting
-    directions = [source.direction for source in train]
+    directions = [source.direction for source in data.train]
     counters = [(word_counter(each.source), word_counter(each.target)) for each in directions]
     work = partial(_measure, list(cleaners), counters)
-    for item, measures in map_in_order(work, _chunks(train), processes, lambda item: item[:2]):
+    chunks, processes = encode.chunk_corpora(data.train), count_processes(data.processes)
+    for item, measures in map_in_order(work, chunks, processes, lambda item: item[:2]):
         yield *item, measures
-
-
-def _chunks(train: Sequence[SourceConfig]) -> Iterator[tuple[int, Sides, list[str]]]:
-    for number, source in enumerate(train):
-        for pairs in encode.group_pairs(read_pairs(source)):
-            sides = [pair.source for pair in pairs], [pair.target for pair in pairs]
-            yield number, sides, [pair.origin for pair in pairs]
 
 
 def _measure(
@@ -129,15 +132,20 @@ def _measure(
     texts = [[line or "" for line in side] for side in sides]
     words = [[*map(count, side)] for count, side in zip(counters[number], texts, strict=True)]
     characters = [sum(map(len, side)) for side in texts]
-    normal = [[*map(normal_form, side)] for side in texts]
     return Measures(
         cleaners[number].judge(*sides), np.array(words, np.int32), np.array(characters),
-        {
-            "pair": hash_texts(map("\n".join, zip(*texts, strict=True))),
-            "normal": hash_texts(map("\n".join, zip(*normal, strict=True))),
-            "source": hash_texts(normal[0]), "target": hash_texts(normal[1]),
-        },
+        _hash_pairs(*texts),
     )  # fmt: skip
+
+
+def _hash_pairs(sources: Sequence[str], targets: Sequence[str]) -> dict[str, Hashes]:
+    """Return the hashes by which pairs are compared, for each of MATCHES."""
+    a, b = ([*map(normal_form, side)] for side in (sources, targets))
+    return {
+        "pair": hash_texts(map("\n".join, zip(sources, targets, strict=True))),
+        "normal": hash_texts(map("\n".join, zip(a, b, strict=True))),
+        "source": hash_texts(a), "target": hash_texts(b),
+    }  # fmt: skip
 
 
 # ----------------------------------------------------------------------------- the counts
@@ -198,14 +206,8 @@ class _Corpus:
 class _HeldOut:
     """The pairs of a validation or test set that training pairs equal."""
 
-    def __init__(self, pairs: Sequence[Any]) -> None:
-        texts = [[pair.source or "" for pair in pairs], [pair.target or "" for pair in pairs]]
-        normal = [[*map(normal_form, side)] for side in texts]
-        self.hashes = {
-            "pair": hash_texts(map("\n".join, zip(*texts, strict=True))),
-            "normal": hash_texts(map("\n".join, zip(*normal, strict=True))),
-            "source": hash_texts(normal[0]), "target": hash_texts(normal[1]),
-        }  # fmt: skip
+    def __init__(self, pairs: Sequence[tuple[str, str]]) -> None:
+        self.hashes = _hash_pairs([a for a, _ in pairs], [b for _, b in pairs])
         self.unique = {key: np.unique(hashes) for key, hashes in self.hashes.items()}
         self.leaked = {key: np.zeros(len(unique), bool) for key, unique in self.unique.items()}
         self.examples: list[dict[str, Any]] = []

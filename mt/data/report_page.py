@@ -10,14 +10,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from mt.data.report import CELLS, LONGEST
 from mt.data.verdict import judge, shares
-from mt.errors import ConfigError
-from mt.runtime import files
 from mt.runtime.console import align_columns
-from mt.runtime.output import refuse_existing
+from mt.runtime.html_page import render_template, write_page
 
 WIDTH, HEIGHT = 600, 160
 """Of a histogram, in pixels of its drawing."""
@@ -30,15 +26,9 @@ def render(report: dict[str, Any]) -> str:
 
     Jinja2 escapes all text of the corpora; `describe_data` has escaped control characters.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters["percent"] = lambda share: f"{share:.2%}"
-    environment.filters["count"] = lambda number: f"{number:,}"
-    return environment.get_template("report.html").render(
-        report=report, remarks=judge(report), shares=shares(report),
-        histogram=histogram, scatter=scatter,
+    return render_template(
+        Path(__file__).with_name("report.html"), report=report, remarks=judge(report),
+        shares=shares(report), histogram=histogram, scatter=scatter,
         size={"width": WIDTH, "height": HEIGHT, "square": (CELLS + 1) * CELL, "longest": LONGEST},
     )  # fmt: skip
 
@@ -81,14 +71,8 @@ def write_report(report: dict[str, Any], path: Path) -> None:
         ConfigError: there is a file already.
         MachineError: they cannot be written.
     """
-    twin = path.with_suffix(".json")
-    if twin == path:
-        what, advice = "is the name of the JSON beside the page", "name the page FILE.html"
-        raise ConfigError("USAGE", path, what, advice)
-    for each in (path, twin):
-        refuse_existing(each, "name a new file, or delete this one")
-    files.write_json(twin, {**report, "shares": shares(report), "verdict": judge(report)})
-    files.write_file(path, render(report))
+    figures = {**report, "shares": shares(report), "verdict": judge(report)}
+    write_page(lambda: render(report), figures, path, "name a new file, or delete this one")
 
 
 def format_report(report: dict[str, Any]) -> Iterator[str]:

@@ -11,12 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from mt.errors import ConfigError
-from mt.runtime import files
-from mt.runtime.output import refuse_existing
+from mt.runtime.html_page import render_template, write_page
 
 WIDTH, HEIGHT, EDGE = 280, 140, 34
 """Of a chart, and of the space for its labels, in pixels of its drawing."""
@@ -29,26 +26,15 @@ def write_report(report: dict[str, Any], path: Path, force: bool = False) -> Non
         ConfigError: there is a file already, and `force` is false.
         MachineError: they cannot be written.
     """
-    twin = path.with_suffix(".json")
-    if twin == path:
-        what, advice = "is the name of the JSON beside the page", "name the page FILE.html"
-        raise ConfigError("USAGE", path, what, advice)
-    if not force:
-        for each in (path, twin):
-            refuse_existing(each, "replace it with --force, or name a new file")
-    files.write_json(twin, report)
-    files.write_file(path, render(report))
+    advice = None if force else "replace it with --force, or name a new file"
+    write_page(lambda: render(report), report, path, advice)
 
 
 def render(report: dict[str, Any]) -> str:
     """Return the page; Jinja2 escapes all text of corpora and translations."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters["count"] = lambda number: f"{number:,}"
-    return environment.get_template("page.html").render(
-        report=report, verdict=verdict(report), chart=chart, marked=marked,
+    return render_template(
+        Path(__file__).with_name("page.html"), report=report, verdict=verdict(report),
+        chart=chart, marked=marked,
         size={"width": WIDTH, "height": HEIGHT},
     )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Collect what is known of a run, and of another one beside it, as plain data for the page.
+"""Describe a run, alone or against another one, as plain data for the page.
 
 Nothing is translated: the translations are those that `mt eval` has kept.
 """
@@ -16,6 +16,7 @@ from mt.checkpoints.run_list import compare_runs
 from mt.config.schema import SourceConfig
 from mt.data.scripts import writes_spaces
 from mt.errors import ConfigError, DataError, printable
+from mt.evaluation.buckets import group_by_length
 from mt.evaluation.comparison import compare_scores
 from mt.evaluation.error_panel import find_errors
 from mt.evaluation.evaluate import PARTS, hypothesis_path
@@ -29,8 +30,6 @@ CURVES = ("valid_bleu", "valid_chrf", "valid_loss", "train_loss")
 MOST_LINES = 1_000
 """Lines of each test set that the page shows; the worst and the most changed, and a sample."""
 MOST_NGRAMS = 30
-BUCKETS = ((1, 5), (6, 10), (11, 20), (21, 30), (31, 50), (51, 10**6))
-"""Source lengths, in words, by which chrF is split."""
 Side = tuple[list[str], list[str], list[str]]
 """Sources, references and translations of a test set."""
 
@@ -53,7 +52,7 @@ def describe_run(path: Path, against: Path | None) -> dict[str, Any]:
         "runs": [_run_facts(run) for run in runs],
         "remarks": [str(remark) for remark in diagnose_run(path)],
         "curves": [_curves(run) for run in runs],
-        "differences": list(compare_runs(path, against)) if against else [],
+        "differences": list(compare_runs(*runs)) if against else [],
         "data": _data_facts(runs[0]),
         "tests": {
             name: _test_facts(sides, runs[0].recipe.data.test[name], runs[0])
@@ -135,8 +134,10 @@ def _test_facts(sides: Sequence[Side], config: SourceConfig, run: LoadedModel) -
         scores = dict(compare_scores(evaluation, metrics, found, texts, others, ()))
     chrf = [sentence_chrf(out, references) for out in outputs]
     errors = [find_errors(sources, out) for out in outputs]
+    faults = {kind: set(rows) for kind, rows in errors[0].items()}
     return {
-        "lines": len(sources), "scores": scores, "buckets": _buckets(sources, chrf),
+        "lines": len(sources), "scores": scores,
+        "buckets": _buckets(sources, config.direction.source, chrf),
         "errors": {
             kind: [found.get(kind, []) for found in errors]
             for kind in dict.fromkeys(kind for found in errors for kind in found)
@@ -148,7 +149,7 @@ def _test_facts(sides: Sequence[Side], config: SourceConfig, run: LoadedModel) -
                 "reference": printable(references[row], 2000),
                 "outputs": [printable(out[row], 2000) for out in outputs],
                 "chrf": [round(each[row], 1) for each in chrf],
-                "errors": [kind for kind, rows in errors[0].items() if row in rows],
+                "errors": [kind for kind, rows in faults.items() if row in rows],
             }
             for row in _shown(chrf)
         ],
@@ -167,16 +168,17 @@ def _shown(chrf: Sequence[Sequence[float]]) -> list[int]:
     return sorted({*worst, *changed, *spread})
 
 
-def _buckets(sources: Sequence[str], chrf: Sequence[Sequence[float]]) -> list[dict[str, Any]]:
+def _buckets(
+    sources: Sequence[str], language: str, chrf: Sequence[Sequence[float]]
+) -> list[dict[str, Any]]:
     """Return the mean chrF of the lines of each length of source."""
-    lengths = [len(source.split()) for source in sources]
-    found = []
-    for low, high in BUCKETS:
-        rows = [row for row, length in enumerate(lengths) if low <= length <= high]
-        if rows:
-            means = [sum(each[row] for row in rows) / len(rows) for each in chrf]
-            found.append({"low": low, "high": high, "lines": len(rows), "chrf": means})
-    return found
+    return [
+        {
+            "words": bucket.name, "lines": len(bucket.rows),
+            "chrf": [sum(each[row] for row in bucket.rows) / len(bucket.rows) for each in chrf],
+        }
+        for bucket in group_by_length(sources, language)
+    ]  # fmt: skip
 
 
 def _ngrams(

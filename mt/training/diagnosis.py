@@ -6,6 +6,7 @@ are loose, so that a healthy run gets no remark: `tests/training/test_diagnosis.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 
 from mt.checkpoints import run_directory
 from mt.config.recipe import Recipe
-from mt.errors import ModelError
+from mt.errors import ModelError, MtError
 from mt.runtime import files
 
 FEW_PAIRS = 20_000
@@ -102,6 +103,15 @@ def diagnose_run(path: Path) -> list[Remark]:
     pairs = sum(kept) if kept and all(isinstance(each, int) for each in kept) else None
     finished = bool(opened.state.finished)
     return diagnose(read_history(opened.run, opened.recipe, pairs, finished))
+
+
+def log_remarks(
+    folder: Path, recipe: Recipe, pairs: int | None, log: Callable[[str], None]
+) -> None:
+    """Log what is wrong with a training that has ended."""
+    with contextlib.suppress(MtError):  # metrics.jsonl could not be written
+        for remark in diagnose(read_history(folder, recipe, pairs, finished=True)):
+            log(f"mt: remark: {remark} (mt doctor {folder})")
 
 
 # --------------------------------------------------------------------------------- rules

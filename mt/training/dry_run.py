@@ -84,8 +84,7 @@ def forecast_training(recipe: Recipe, folder: Path, world: World = SINGLE) -> Fo
     check_micro_batch(run)
     from torch.utils.tensorboard import SummaryWriter  # noqa: F401  a training has it in memory
 
-    threads = run.resolved["threads"] if device.type == "cpu" else 1
-    with contextlib.closing(CpuContention(threads, report.log)):
+    with contextlib.closing(CpuContention(run.cpu_threads, report.log)):
         updates = measure_updates(run)
         validation = measure_validation(run)
         saved = measure_checkpoint(run, updates.state)

@@ -24,7 +24,7 @@ from mt.checkpoints.train_state import TrainState
 from mt.config.recipe import Recipe
 from mt.data import streaming
 from mt.data.bucketing import PairIndices
-from mt.errors import MachineError, MtError, Stopped
+from mt.errors import MachineError, Stopped
 from mt.interfaces import Batch, Cursor, Objective
 from mt.runtime import distributed
 from mt.runtime.cpu_contention import CpuContention
@@ -85,8 +85,7 @@ def train(
         run.trace = TraceWriter(folder, state.step, report) if trace and world.is_main else None
         run.started = time.monotonic() - state.seconds
         run.time_left.begin(state.step, run.started)
-        threads = run.resolved["threads"] if run.device.type == "cpu" else 1
-        with contextlib.closing(CpuContention(threads, report.log)):
+        with contextlib.closing(CpuContention(run.cpu_threads, report.log)):
             for micro_batches, after in run.data.updates(state.cursor):
                 state = run_due_tasks(run, state)
                 if stop_reason(run, state):
@@ -310,16 +309,8 @@ def finish_run(run: TrainingRun, state: TrainState) -> None:
     best = f"best {format_criterion(run, state)} at step {state.best_step}"
     run.report.log(f"finished: {reason}; {best}; the run is {run.folder}")
     if run.world.is_main:
-        log_diagnosis(run)
-
-
-def log_diagnosis(run: TrainingRun) -> None:
-    """Log what is wrong with a training that has ended."""
-    pairs = sum(run.data.prepared.corpus_sizes) or None
-    with contextlib.suppress(MtError):  # metrics.jsonl could not be written
-        history = diagnosis.read_history(run.folder, run.recipe, pairs, finished=True)
-        for remark in diagnosis.diagnose(history):
-            run.report.log(f"mt: remark: {remark} (mt doctor {run.folder})")
+        pairs = sum(run.data.prepared.corpus_sizes) or None
+        diagnosis.log_remarks(run.folder, run.recipe, pairs, run.report.log)
 
 
 def format_criterion(run: TrainingRun, state: TrainState) -> str:

@@ -84,6 +84,11 @@ class TrainingRun:
         return copy
 
     @property
+    def cpu_threads(self) -> int:
+        """Threads that an update runs in; on another device none of them matters."""
+        return int(self.resolved["threads"]) if self.device.type == "cpu" else 1
+
+    @property
     def sync_every(self) -> int:
         """Updates between two reads of the finite flags, and two talks of several processes."""
         return 1 if self.device.type == "cpu" else 10

@@ -6,6 +6,7 @@ import shutil
 import pytest
 import tiny_run
 
+from mt.checkpoints.run_directory import open_run
 from mt.checkpoints.run_list import compare_runs, format_runs, list_runs
 from mt.cli import main
 from mt.errors import ModelError
@@ -55,13 +56,13 @@ def test_a_folder_without_runs_is_an_error(tmp_path):
 def test_equal_runs_do_not_differ_and_others_name_their_keys_and_files(runs):
     one, two = runs / "one", runs / "two"
     shutil.copy(one / "config.yaml", two / "config.yaml")
-    assert list(compare_runs(one, two)) == []
+    assert list(compare_runs(open_run(one), open_run(two))) == []
     text = (two / "config.yaml").read_text()
     (two / "config.yaml").write_text(text.replace("max_length: 40", "max_length: 50"))
     report = {"corpora": {"train.0": {"files": {"source": {"path": "a", "sha256": "1" * 64}}}}}
     (one / "report.json").write_text(json.dumps(report))
     (two / "report.json").write_text(json.dumps(report).replace("1" * 64, "2" * 64))
-    assert list(compare_runs(one, two)) == [
+    assert list(compare_runs(open_run(one), open_run(two))) == [
         "data.max_length: 40 -> 50", f"train.0, source: sha256 {'1' * 16} -> {'2' * 16}"
     ]  # fmt: skip
 

@@ -15,7 +15,7 @@ needs_openmp = pytest.mark.skipif(OPENMP is None, reason="torch does not use GNU
 
 
 class RecordingTeam:
-    """Stands for the idle team; keeps what is asked of it."""
+    """Stands for the idle team; keeps its calls."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []

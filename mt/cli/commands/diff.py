@@ -22,10 +22,11 @@ def command(
     \b
     Example:  mt diff runs/first runs/second
     """
+    from mt.checkpoints.bundle import open_loaded_model
     from mt.checkpoints.run_list import compare_runs
     from mt.runtime.output import print_lines
 
-    lines = list(compare_runs(one, other))
+    lines = list(compare_runs(open_loaded_model(one), open_loaded_model(other)))
     print_lines(lines or ["recipe, data and vocabulary are equal"])
     if lines:
         raise typer.Exit(DIFFERENT)
