@@ -473,7 +473,7 @@ def refuse_one_key(source: str | int | None, target: str | int | None) -> None:
 
 
 Tokenizer = Literal[
-    "auto", "13a", "intl", "zh", "ja-mecab", "ko-mecab", "flores200", "spm", "char", "none"
+    "auto", "13a", "intl", "zh", "ja-mecab", "ko-mecab", "flores200", "spm", "char", "moses", "none"
 ]
 
 
@@ -523,7 +523,8 @@ class EvaluationConfig(Section):
     """How translations are scored."""
 
     tokenize: Tokenizer = "auto"
-    """sacreBLEU's tokenizer; `auto` goes by the target language."""
+    """sacreBLEU's tokenizer, where `auto` goes by the target language; or `moses`, that of the
+    Moses scripts, as in the tokenised BLEU of papers."""
     lowercase: bool = False
     """Compare lower-cased text."""
     metrics: Annotated[

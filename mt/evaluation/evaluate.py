@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from mt.config.plugins import dotted_kinds, plugin, plugins, trust_kinds
 from mt.config.recipe import Recipe
 from mt.config.schema import EvaluationConfig, Languages, SourceConfig
 from mt.config.validation import validate_section
-from mt.config.yaml_reader import Document, override
+from mt.config.yaml_reader import Document, Location, override
 from mt.data.text import one_line
 from mt.decoding.translate import open_engine
 from mt.decoding.types import Engine, EngineOptions
@@ -75,7 +75,7 @@ def evaluate(
     path: Path, engine: Engine, names: Iterable[str] = (), source: Path | None = None,
     references: Sequence[Path] = (), options: EngineOptions | None = None,
     metrics: Sequence[str] = (), examples: dict[str, list[tuple[str, ...]]] | None = None,
-    baselines: Sequence[Path] = (),
+    baselines: Sequence[Path] = (), changes: Mapping[str, Any] | None = None,
 ) -> dict[str, Scores]:  # fmt: skip
     """Translate test sets and score the translations, which are kept; see `hypotheses_folder`.
 
@@ -92,6 +92,7 @@ def evaluate(
         options: by default those that the engine was opened with. Their language is that of the
             file; a test set has its own.
         baselines: models, or files of translations, to compare with.
+        changes: values of `evaluation` that replace those of the recipe.
 
     Returns:
         For each test set its scores.
@@ -100,7 +101,7 @@ def evaluate(
         ConfigError: there is no such test set, or source and references are not given together.
         DataError: source and references differ in their number of lines.
     """
-    recipe, evaluation = read_any_recipe(path), read_settings(path, metrics)
+    recipe, evaluation = read_any_recipe(path), read_settings(path, metrics, changes)
     options = options or getattr(engine, "options", None) or EngineOptions()
     if source is not None or references:
         name = source.name if source else ""
@@ -131,22 +132,26 @@ def evaluate(
     return result
 
 
-def read_settings(path: Path, metrics: Sequence[str] = ()) -> EvaluationConfig:
+def read_settings(
+    path: Path, metrics: Sequence[str] = (), changes: Mapping[str, Any] | None = None
+) -> EvaluationConfig:
     """Return the settings of a model, with the metrics that the user names instead, if any.
 
-    Each is a kind, the name of a metric of the recipe, or a section as YAML.
+    Each is a kind, the name of a metric of the recipe, or a section as YAML. `changes` replaces
+    other values, for all metrics that leave them open.
     """
     evaluation = read_any_recipe(path).evaluation
-    if not metrics:
+    if not metrics and not changes:
         return evaluation
-    chosen = override(Document({}), f"metrics=[{', '.join(metrics)}]").value["metrics"]
-    trust_kinds(dotted_kinds(chosen))
-    known = {config.label: config for config in evaluation.metrics}
-    values = {
-        **evaluation.model_dump(exclude={"metrics"}),
-        "metrics": [known.get(each, each) if isinstance(each, str) else each for each in chosen],
-    }
-    settings = validate_section("evaluation", EvaluationConfig, values, {}, "--metric")
+    chosen: Sequence[Any] = evaluation.metrics
+    if metrics:
+        named = override(Document({}), f"metrics=[{', '.join(metrics)}]").value["metrics"]
+        trust_kinds(dotted_kinds(named))
+        known = {config.label: config for config in evaluation.metrics}
+        chosen = [known.get(each, each) if isinstance(each, str) else each for each in named]
+    values = {**evaluation.model_dump(exclude={"metrics"}), "metrics": chosen, **(changes or {})}
+    places: dict[Location, str] = {("evaluation", key): f"--{key}" for key in changes or ()}
+    settings = validate_section("evaluation", EvaluationConfig, values, places, "--metric")
     return cast(EvaluationConfig, settings)
 
 

@@ -15,6 +15,7 @@ from mt.config.plugins import plugin
 from mt.config.schema import EvaluationConfig, MetricConfig
 from mt.data import languages
 from mt.errors import ConfigError, DataError, DownloadError
+from mt.evaluation.moses_tokenizer import MosesTokenizer
 
 if TYPE_CHECKING:
     from sacrebleu.metrics.base import Metric as SacreBleu
@@ -30,7 +31,8 @@ TOKENIZERS = {
 languages of SPACELESS_WORDS too, but sacreBLEU must download its model."""
 UNDEFINED = "no translation has four tokens"
 """Why BLEU is undefined."""
-EXTRAS = {"ja-mecab": "japanese", "ko-mecab": "korean"}
+EXTRAS = {"ja-mecab": "japanese", "ko-mecab": "korean", "moses": "moses"}
+"""The extra of mt that a tokenizer needs."""
 
 
 @dataclass(frozen=True)
@@ -191,6 +193,8 @@ def build_metric(
 def make_bleu(tokenize: str, lowercase: bool, target_language: str) -> SacreBleuMetric:
     """Return sacreBLEU's BLEU with a tokenizer; `auto` is that of the language.
 
+    With `moses` and lower case it is the tokenised BLEU of papers (`multi-bleu.perl`).
+
     Raises:
         ConfigError: the tokenizer is not installed.
         DownloadError: its model cannot be fetched.
@@ -199,8 +203,12 @@ def make_bleu(tokenize: str, lowercase: bool, target_language: str) -> SacreBleu
 
     name = pick_tokenizer(target_language, tokenize)
     try:
-        return SacreBleuMetric(BLEU(tokenize=name, lowercase=lowercase, force=True))
-    except RuntimeError:
+        metric = BLEU(tokenize="none" if name == "moses" else name, lowercase=lowercase, force=True)
+        if name == "moses":
+            metric.tokenizer = MosesTokenizer(languages.parse_language(target_language)[0])
+            metric.tokenizer_signature = metric.tokenizer.signature()
+        return SacreBleuMetric(metric)
+    except (RuntimeError, ImportError):
         what = f"the tokenizer {name} is not installed"
         advice = f"pip install 'mt[{EXTRAS[name]}]', or set another one, such as char"
         raise ConfigError("TOKENIZER", "evaluation.tokenize", what, advice) from None

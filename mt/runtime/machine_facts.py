@@ -18,6 +18,7 @@ PURPOSES = {
     "japanese": "BLEU of Japanese",
     "korean": "BLEU of Korean",
     "mbr": "search.kind: mbr",
+    "moses": "tokenised BLEU as in papers (--tokenize moses)",
     "ctranslate2": "export to CTranslate2, and translation by it",
     "huggingface": "export to transformers, verified",
     "plot": "pictures of attention, plots of benchmarks",

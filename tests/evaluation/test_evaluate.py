@@ -173,3 +173,13 @@ def test_a_recipe_without_test_sets_is_reported(tmp_path):
     (run / "config.yaml").write_text("\n".join(lines[:start] + lines[end:]), encoding="utf-8")
     with pytest.raises(ConfigError, match="its recipe has no test sets"):
         evaluate.evaluate(run, open_engine(run, EngineOptions(threads=1)))
+
+
+def test_options_replace_values_for_metrics_that_leave_them_open(run):
+    metrics = ["bleu", "{kind: bleu, name: cased, lowercase: false}"]
+    settings = evaluate.read_settings(run, metrics, {"lowercase": True, "tokenize": "char"})
+    assert (settings.lowercase, settings.tokenize) == (True, "char")
+    assert settings.metrics[1].lowercase is False
+    assert evaluate.read_settings(run, (), {"lowercase": True}).metrics[1].kind == "chrf"
+    with pytest.raises(ConfigError, match="--tokenize"):
+        evaluate.read_settings(run, (), {"tokenize": "mosses"})

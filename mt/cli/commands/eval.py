@@ -37,6 +37,11 @@ def command(
         list[str] | None,
         Option(metavar="METRIC=VALUE", help="Exit with 3 when a score is worse than this."),
     ] = None,
+    lowercase: Annotated[bool, Option("--lowercase", help="Compare lower-cased text.")] = False,
+    tokenize: Annotated[
+        str | None,
+        Option(metavar="NAME", help="Tokenizer of BLEU: 13a, zh, char, none, ... or moses."),
+    ] = None,
     as_json: Annotated[bool, Option("--json", help="Print JSON instead of a table.")] = False,
     show: Annotated[
         int,
@@ -55,7 +60,8 @@ def command(
 ) -> None:
     """Score a model: BLEU, chrF2 and TER by sacreBLEU, or other metrics, each with its signature.
 
-    BLEU is undefined where no translation has four tokens. --baseline adds paired tests of
+    BLEU is undefined where no translation has four tokens. --lowercase with
+    --tokenize moses makes it the tokenised BLEU of many papers. --baseline adds paired tests of
     significance, and intervals for short, long and rare sentences; see docs/evaluating.md.
 
     Translates every test set of the recipe, or those named by --on, into its own language, or the
@@ -66,6 +72,7 @@ def command(
     Example:  mt eval runs/demo --on test --json
               mt eval runs/demo --source test.en --reference test.de
               mt eval runs/new --baseline runs/old --fail-below bleu=30
+              mt eval runs/demo --metric bleu --lowercase --tokenize moses
     """
     from mt.decoding.translate import open_engine
     from mt.evaluation import evaluate, limits, result_table
@@ -78,7 +85,10 @@ def command(
         ensemble_paths=tuple(runs[1:]), low_latency=False,
     )  # fmt: skip
     engine = open_engine(runs[0], options)
-    wanted = limits.parse_limits(fail_below or (), evaluate.read_settings(runs[0], metric or ()))
+    changes: dict[str, object] = {"lowercase": True} if lowercase else {}
+    changes |= {"tokenize": tokenize} if tokenize else {}
+    settings = evaluate.read_settings(runs[0], metric or (), changes)
+    wanted = limits.parse_limits(fail_below or (), settings)
     source = None if source is None else files.copy_pipe(source)
     reference = [files.copy_pipe(path) for path in reference or ()]
     examples: dict[str, list[tuple[str, ...]]] = {}
@@ -92,6 +102,7 @@ def command(
         metric or (),
         examples,
         baseline or (),
+        changes,
     )
     for name, values in scores.items():
         for label, value in values.items():
