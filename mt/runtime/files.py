@@ -135,12 +135,27 @@ def staged(final: Path, replace: bool = True) -> Iterator[Path]:
                 if not path.is_symlink():
                     sync(path)
             if hidden.is_dir() and replace:
-                delete(final)
-            if replace or not final.exists():
+                _replace_folder(hidden, final)
+            elif replace or not final.exists():
                 hidden.replace(final)
             sync(final.parent)
     finally:
         delete(hidden)
+
+
+def _replace_folder(new: Path, final: Path) -> None:
+    """Rename a folder to a name that may be taken; what has it is deleted after that, or stays."""
+    old = final.parent / f".trash-{final.name}-{os.getpid()}"
+    delete(old)
+    with contextlib.suppress(FileNotFoundError):
+        final.rename(old)
+    try:
+        new.rename(final)
+    except OSError:
+        if os.path.lexists(old):
+            old.rename(final)
+        raise
+    delete(old)
 
 
 @contextlib.contextmanager

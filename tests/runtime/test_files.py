@@ -10,6 +10,7 @@ import lzma
 import os
 import shutil
 import threading
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
@@ -45,6 +46,31 @@ def test_the_old_file_is_there_until_the_new_one_is_whole(tmp_path):
         assert path.read_text() == "old"
     assert path.read_text() == "new"
     assert [each.name for each in tmp_path.iterdir()] == ["file"]
+
+
+def test_an_old_folder_is_there_when_the_new_one_cannot_take_its_name(tmp_path, monkeypatch):
+    final, rename = tmp_path / "folder", Path.rename
+    final.mkdir()
+    (final / "old").write_text("x")
+
+    def refuse_new(path, target):
+        if path.name.startswith(".tmp-"):
+            raise OSError(errno.EIO, "Input/output error")
+        return rename(path, target)
+
+    def replace():
+        with files.staged(final) as hidden:
+            hidden.mkdir()
+            (hidden / "new").write_text("x")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", refuse_new)
+        with pytest.raises(MachineError, match="Input/output error"):
+            replace()
+    assert [each.name for each in final.iterdir()] == ["old"]
+    replace()
+    assert [each.name for each in final.iterdir()] == ["new"]
+    assert [each.name for each in tmp_path.iterdir()] == ["folder"]
 
 
 def test_a_folder_that_another_process_wrote_meanwhile_is_kept(tmp_path):
