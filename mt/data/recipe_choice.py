@@ -16,6 +16,8 @@ PIECES_A_WORD = 1.4
 """Of a subword vocabulary in a language with spaces; the end of the sentence is one more."""
 UTILISATION = 0.4
 """Training speed as a share of that of bare products of matrices, on a CPU and on a GPU."""
+PATIENCE = 4
+"""Times the usual length of a training, if the user names none, that a better model may take."""
 UPDATES_AN_EPOCH = 150
 """Aimed at when the size of a batch is chosen."""
 
@@ -71,7 +73,9 @@ class Machine:
     flops: float
     """Floating-point operations a second of products of matrices, in the best precision."""
     minutes: float
-    """How long a training may take."""
+    """How long a training should take."""
+    most_minutes: float = 0.0
+    """How long it may take rather than end before half of the epochs that suit the corpus."""
 
 
 def measure_machine(minutes: float | None) -> Machine:
@@ -86,12 +90,13 @@ def measure_machine(minutes: float | None) -> Machine:
     found = device.pick_device("auto")
     if found.type == "cuda":
         speed = _products_per_second(torch.device(found), torch.bfloat16, 1 << 15)
-        return Machine(torch.cuda.get_device_name(found), True, speed, minutes or 120.0)
+        name = torch.cuda.get_device_name(found)
+        return Machine(name, True, speed, minutes or 120.0, minutes or 120.0 * PATIENCE)
     bf16, cores = device.cpu_has_bf16(), device.physical_cores()
     torch.set_num_threads(1)
     speed = _products_per_second(found, torch.bfloat16 if bf16 else torch.float32, 3072)
     name = f"{cores} CPU cores" + (" with bf16" if bf16 else "")
-    return Machine(name, False, cores * speed, minutes or 30.0)
+    return Machine(name, False, cores * speed, minutes or 30.0, minutes or 30.0 * PATIENCE)
 
 
 def _products_per_second(device: Any, kind: Any, rows: int) -> float:
@@ -150,7 +155,8 @@ def choose(facts: CorpusFacts, machine: Machine) -> Choice:
     encoder = (4 * d * d + 2 * d * f) * size.layers * source / target
     decoder = (8 * d * d + 2 * d * f) * size.layers + rules.vocabulary * d
     seconds = tokens * 6 * (encoder + decoder) / (UTILISATION * machine.flops)  # an epoch
-    epochs = max(1, min(rules.epochs, int(60 * machine.minutes / seconds)))
+    half = min(rules.epochs // 2, int(60 * machine.most_minutes / seconds))
+    epochs = max(1, min(rules.epochs, max(half, int(60 * machine.minutes / seconds))))
     most = 16384 if machine.is_gpu else 4096
     batch = 1 << int(math.log2(min(most, max(1024, tokens / UPDATES_AN_EPOCH))))
     updates = math.ceil(tokens / batch) * epochs

@@ -11,6 +11,10 @@ _SENTENCE_END = re.compile(
     r"(?:(?<=[.!?;…])|(?<=[.!?;…][\"'”’»)\]]))(?=\s)"
     r"|(?<=[。！？；])(?![。！？；”’」』）])|(?<=[。！？；][”’」』）])"
 )
+_REPEATED = re.compile(r"(\S(?:.{0,18}\S)?)(?:\s*\1){4,}")
+"""Two to twenty characters, or one, five times in a row."""
+_SEARCHED = 2_000
+"""Characters of a text that are looked at."""
 
 
 def is_blank(line: str) -> bool:
@@ -33,3 +37,8 @@ def join_lines(text: str) -> str:
 def one_line(text: str) -> str:
     """Replace line ends by spaces."""
     return text.replace("\n", " ").replace("\r", " ")
+
+
+def repeats(text: str) -> bool:
+    """Whether a text has something five times in a row."""
+    return _REPEATED.search(text[:_SEARCHED]) is not None

@@ -25,7 +25,7 @@ from mt.data.languages import (
     sentence_separator,
 )
 from mt.data.pairs import Pair
-from mt.data.text import is_blank, one_line, split_sentences
+from mt.data.text import is_blank, one_line, repeats, split_sentences
 from mt.decoding.batching import BATCH_TOKENS, LineWarnings, growing_windows
 from mt.decoding.types import EngineOptions, Hypothesis, Score, Searcher, Sentence, Translation
 from mt.errors import ConfigError, DataError, ModelError
@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     from mt.vocabulary.vocabulary import Vocabulary
 
 
+FEWEST_REPEATED = 4
+"""What stands five times in a row has at least so many tokens that are there already."""
+RETRIED_NGRAM = 3
+"""Tokens that may not occur again when a sentence is searched again for its repetition."""
 LIKELY_END = math.log(0.5)
 """The log-probability from which on an end is likelier than any other piece."""
 
@@ -213,7 +217,10 @@ class _TranslationJob:
     ) -> Iterator[Translation]:  # fmt: skip
         """The translations of `count` lines from their sentences; waits for the search."""
         parts: list[list[Translation]] = [[] for _ in range(count)]
-        results = self._separate_prefixes(sentences, list(searched))
+        results, asked = list(searched), list(sentences)
+        self._separate_prefixes(asked, results)
+        if self.config.retry_repetition:
+            self._retry_repetition(asked, results)
         tokens = [each.tokens for hypotheses in results for each in hypotheses]
         texts = iter(self.vocabulary.decode_target(tokens))  # one call costs less than many
         for line, sentence, hypotheses in zip(rows, sentences, results, strict=True):
@@ -274,14 +281,15 @@ class _TranslationJob:
         return list(zip(self.vocabulary.encode_target(kept), ends_word, strict=True))
 
     def _separate_prefixes(
-        self, sentences: Sequence[Sentence], results: list[list[Hypothesis]]
-    ) -> list[list[Hypothesis]]:
+        self, sentences: list[Sentence], results: list[list[Hypothesis]]
+    ) -> None:
         """Search a sentence again, its prefix with a space, where the prefix must end a word.
 
-        That is where a hypothesis has gone on within the last word of the prefix.
+        That is where a hypothesis has gone on within the last word of the prefix. Both lists get
+        what is new in its place.
         """
         decode, encode = self.vocabulary.decode_target, self.vocabulary.encode_target
-        places, again = list[int](), list[Sentence]()
+        places = list[int]()
         for place, sentence in enumerate(sentences):
             if not sentence.prefix_ends_word:
                 continue
@@ -291,11 +299,35 @@ class _TranslationJob:
             longer = encode([f"{prefix} "])[0]
             if len(longer) < sentence.max_length:
                 places.append(place)
-                again.append(replace(sentence, prefix=longer))
-        found = self.engine.searcher.search(again, self.config, self.options) if again else ()
+                sentences[place] = replace(sentence, prefix=longer)
+        self._search_again(self.config, places, sentences, results)
+
+    def _retry_repetition(
+        self, sentences: Sequence[Sentence], results: list[list[Hypothesis]]
+    ) -> None:
+        """Search a sentence again without a repeated n-gram, where its translation is a loop."""
+        if getattr(self.config, "no_repeat_ngram", 1):  # there is no such setting, or it is set
+            return
+        places = []
+        for place, (sentence, (best, *_)) in enumerate(zip(sentences, results, strict=True)):
+            if len(best.tokens) - len(set(best.tokens)) < FEWEST_REPEATED:  # decides most at once
+                continue
+            (text,) = self.vocabulary.decode_target([best.tokens])
+            (source,) = self.vocabulary.source.decode([sentence.source[sentence.front : -1]])
+            if repeats(text) and not repeats(source):
+                places.append(place)
+        config = self.config.model_copy(update={"no_repeat_ngram": RETRIED_NGRAM})
+        self._search_again(config, places, sentences, results)
+
+    def _search_again(
+        self, config: SearchConfig, places: Sequence[int], sentences: Sequence[Sentence],
+        results: list[list[Hypothesis]],
+    ) -> None:  # fmt: skip
+        """Replace the results of the sentences at some places."""
+        again = [sentences[place] for place in places]
+        found = self.engine.searcher.search(again, config, self.options) if again else ()
         for place, hypotheses in zip(places, found, strict=True):
             results[place] = hypotheses
-        return results
 
     def _split(self, line: str) -> list[list[int]]:
         """The pieces of a line in parts that fit, each of as many sentences as fit."""

@@ -7,7 +7,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from mt.evaluation.output_figures import repeats
+from mt.data.text import repeats
 
 _NUMBER = re.compile(r"\d+")
 _URL = re.compile(r"(?:https?://|www\.)\S+|\b[\w.+-]+@[\w-]+\.\w+")

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
-_REPEATED = re.compile(r"(\S(?:.{0,18}\S)?)(?:\s*\1){4,}")
-"""Two to twenty characters, or one, five times in a row."""
-_LONGEST = 2_000
-"""Characters of a text that are looked at."""
+from mt.data.text import repeats
 
 
 def output_figures(
@@ -30,8 +26,3 @@ def output_figures(
     )
     length = sum(map(len, hypotheses)) / max(1, sum(map(len, references)))
     return {"copied": copied / count, "repeated": repeated / count, "length_ratio": length}
-
-
-def repeats(text: str) -> bool:
-    """Whether a text has something five times in a row."""
-    return _REPEATED.search(text[:_LONGEST]) is not None

@@ -34,7 +34,7 @@ MAX_LOSS = 0.1
 MAX_LOSS_SHARE = 0.5
 """The same as a share of the log-probability of its own, where that is more: a model that has
 learned little finds its own translations improbable, and rounding leads it anywhere."""
-GREEDY_OPTIONS = EngineOptions(search={"kind": "greedy"})
+GREEDY_OPTIONS = EngineOptions(search={"kind": "greedy", "retry_repetition": False})
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def _compare_own_search(ours: TextTranslator, theirs: Engine, sample: Sample) ->
     Raises:
         ModelError: the scores show that it is another search.
     """
-    options = EngineOptions(target_language=sample.language)
+    options = EngineOptions(search={"retry_repetition": False}, target_language=sample.language)
     config = search_config(ours.profile.search, {})
     if config.kind != "beam":  # greedy is compared above, samples differ
         return []

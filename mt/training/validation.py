@@ -174,7 +174,9 @@ def _translate_pairs(
     """Translate all sources, a share on each rank, with confidences; None when stopped."""
     own: list[tuple[str, float]] | None = []
     sources = [cast(str, pair.source) for pair in pairs[world.rank :: world.size]]
-    options = EngineOptions(target_language=target, token_scores=True)
+    options = EngineOptions(  # what the model says, and at the price of one search
+        search={"retry_repetition": False}, target_language=target, token_scores=True
+    )
     for translation in engine.translate(sources, options):
         assert own is not None
         own.append((translation.text, confidence(translation.log_probabilities)))

@@ -1,10 +1,12 @@
-"""Blank lines and the sentences of a line."""
+"""Blank lines, the sentences of a line, repetitions."""
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
-from mt.data.text import is_blank, split_sentences
+from mt.data.text import is_blank, repeats, split_sentences
 
 
 @pytest.mark.parametrize(
@@ -38,3 +40,22 @@ def test_sentences_are_split_and_nothing_is_lost(line, parts):
 def test_an_odd_line_of_a_megabyte_is_split_in_linear_time():
     for line in ("." * 1_000_000, ". " * 500_000, "。”" * 500_000, '."' * 500_000 + " "):
         assert "".join(split_sentences(line)) == line
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["no no no no no", "ein Haus ein Haus ein Haus ein Haus ein Haus", "!!!!!", "哈哈哈哈哈哈",
+     "a man in a red in a red in a red in a red in a red"],
+)  # fmt: skip
+def test_what_stands_five_times_in_a_row_repeats(text):
+    assert repeats(text)
+
+
+@pytest.mark.parametrize("text", ["", "no no no", "a man and a dog and a cat", "1, 2, 3, 4, 5, 6"])
+def test_other_text_does_not(text):
+    assert not repeats(text)
+
+
+def test_a_long_line_takes_no_long_time():
+    draw = random.Random(1)
+    assert not repeats("".join(draw.choices("abcdefghijklmnopqrstuvwxyz ", k=100_000)))

@@ -8,6 +8,7 @@ import pytest
 import tiny_run
 from native_engine import LINES, ONE, native, options, pair, texts
 
+from mt.data.text import repeats
 from mt.decoding.text_translator import TextTranslator, merge_translations, to_translation
 from mt.decoding.types import Hypothesis, Sentence, Translation
 from mt.errors import DataError
@@ -54,7 +55,7 @@ def test_output_comes_before_all_input_was_read(engine):
 def test_a_blank_line_stays_blank_and_never_meets_the_model(run, line):
     engine = native.open(run, ONE)
     engine.searcher.models = []
-    (found,) = engine.translate([line])
+    (found,) = engine.translate([line], options(search={"retry_repetition": False}))
     assert (found.text, found.score, found.tokens) == ("", 0.0, ())
     assert list(engine.translate([])) == []
 
@@ -100,7 +101,7 @@ def _parts(engine, sentences):
 def test_a_long_line_without_sentence_ends_is_cut(engine, capsys):
     line = "dogs play " * 40
     cut = engine.vocabulary.encode_source([line])[0][: engine.profile.longest - 1]
-    (found,) = engine.translate([line])
+    (found,) = engine.translate([line], options(search={"retry_repetition": False}))
     assert "lines 1\n" in capsys.readouterr().err
     sentence = Sentence([*cut, END], len(found.log_probabilities))  # it ran to its limit
     ((best, *_),) = engine.searcher.search([sentence], engine.profile.search, ONE)
@@ -182,3 +183,33 @@ def test_every_search_marks_what_it_did_not_end(engine, kind):
     few = {"kind": kind, "max_length_ratio": 0.01, "max_length_extra": 2}
     found = list(engine.translate(["Dogs.", ""], options(search=few)))
     assert [each.truncated for each in found] == [True, False]
+
+
+class Looping:
+    """Repeats a piece wherever it may, for sentences longer than three pieces."""
+
+    prefetch_windows = 0
+
+    def __init__(self, vocabulary):
+        self.good, self.again = vocabulary.encode_target(["old house"])[0], 0
+        self.piece = max(vocabulary.encode_target(["house"])[0])
+
+    def search(self, sentences, config, options):
+        self.again += config.no_repeat_ngram > 0
+        for sentence in sentences:
+            loops = len(sentence.source) > 4 and config.no_repeat_ngram == 0
+            ids = [*([self.piece] * 12 if loops else self.good), END]
+            yield [Hypothesis(ids, -1.0, [-1.0] * len(ids))]
+
+
+def test_what_repeats_itself_is_searched_again_without_repetition(engine):
+    looping = Looping(engine.vocabulary)
+    made = TextTranslator(looping, engine.vocabulary, engine.profile, ONE)
+    (loop,) = texts(made, ["THE OLD HOUSE IS GREEN"], search={"retry_repetition": False})
+    assert repeats(loop)
+    assert looping.again == 0
+    lines = ["a", "THE OLD HOUSE IS GREEN", "", "ha ha ha ha ha ha ha ha", "b"]
+    assert texts(made, lines) == ["old house", "old house", "", loop, "old house"]
+    assert looping.again == 1
+    assert texts(made, lines, search={"no_repeat_ngram": 2})[1] == "old house"
+    assert looping.again == 2  # the one search that there is

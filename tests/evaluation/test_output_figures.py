@@ -1,29 +1,6 @@
 """Copies, repetitions and lengths of translations."""
 
-import random
-
-import pytest
-
-from mt.evaluation.output_figures import output_figures, repeats
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["no no no no no", "ein Haus ein Haus ein Haus ein Haus ein Haus", "!!!!!", "哈哈哈哈哈哈",
-     "a man in a red in a red in a red in a red in a red"],
-)  # fmt: skip
-def test_what_stands_five_times_in_a_row_repeats(text):
-    assert repeats(text)
-
-
-@pytest.mark.parametrize("text", ["", "no no no", "a man and a dog and a cat", "1, 2, 3, 4, 5, 6"])
-def test_other_text_does_not(text):
-    assert not repeats(text)
-
-
-def test_a_long_line_takes_no_long_time():
-    draw = random.Random(1)
-    assert not repeats("".join(draw.choices("abcdefghijklmnopqrstuvwxyz ", k=100_000)))
+from mt.evaluation.output_figures import output_figures
 
 
 def test_figures_are_shares_and_a_ratio():

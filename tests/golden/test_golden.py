@@ -12,6 +12,7 @@ import pytest
 
 import mt
 from mt.checkpoints import checkpoint, run_directory
+from mt.data.text import repeats
 
 HERE = Path(__file__).parent
 RUNS = ["transformer", "heads", "rnn"]
@@ -25,7 +26,19 @@ def lines_of(name: str) -> list[str]:
 def test_an_old_model_translates_as_it_did(name):
     model = mt.load(HERE / name, device="cpu", precision="fp32", threads=1)
     expected = lines_of(f"{name.removesuffix('.mt')}.translations.txt")
-    assert model.translate(lines_of("source.txt")) == expected
+    once = {"retry_repetition": False}
+    assert model.translate(lines_of("source.txt"), search=once) == expected
+
+
+@pytest.mark.parametrize("name", ["transformer", "rnn"])
+def test_models_that_loop_are_searched_again(name):
+    model, lines = mt.load(HERE / name, device="cpu", threads=1), lines_of("source.txt")
+    before = model.translate(lines, search={"retry_repetition": False})
+    found = model.translate(lines)
+    loops = [repeats(text) for text in before]
+    assert any(loops)
+    assert not any(repeats(text) for text in found)
+    assert all(a == b for a, b, loop in zip(before, found, loops, strict=True) if not loop)
 
 
 @pytest.mark.parametrize("name", RUNS)

@@ -29,7 +29,8 @@ def command(
         int | None,
         Option(
             "--minutes", min=1, max=MAX_COUNT, metavar="N",
-            help="How long the training may take; default 30 on a CPU and 120 on a GPU.",
+            help="How long the training may take; default 30 on a CPU and 120 on a GPU, "
+            "longer where that is too little for the corpus.",
         ),
     ] = None,
 ) -> None:  # fmt: skip

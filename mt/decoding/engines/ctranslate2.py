@@ -211,7 +211,7 @@ SETTINGS = {
     "temperature": "sampling_temperature",
 }
 """CTranslate2's names of our search settings. (Its coverage penalty is another one.)"""
-OWN = {"kind", "max_length_ratio", "max_length_extra"}
+OWN = {"kind", "max_length_ratio", "max_length_extra", "retry_repetition"}
 """Settings that mt applies itself."""
 
 
