@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.process import BaseProcess
 from typing import Any, Literal, TypeVar
 
 from mt.errors import MachineError
@@ -54,6 +56,7 @@ def map_in_order(
     method = "fork" if "fork" in multiprocessing.get_all_start_methods() else None
     context = multiprocessing.get_context(method)
     pool = ProcessPoolExecutor(processes, context, _start_worker, (work,))
+    others = set(multiprocessing.active_children())
     waiting: deque[tuple[Item, Future[Result]]] = deque()
     try:
         for item in items:
@@ -68,7 +71,20 @@ def map_in_order(
         advice += " set data.processes=1 to see"
         raise MachineError("WORKER-DIED", "prepare", what, advice) from None
     finally:
+        _end(pool, others)
+
+
+def _end(pool: ProcessPoolExecutor, others: set[BaseProcess]) -> None:
+    """End a pool, and those of its processes that it does not know.
+
+    A signal may come between the start of its processes and that of its own thread, which would
+    have told them to end: they would wait for work forever.
+    """
+    with contextlib.suppress(RuntimeError):  # the thread was made, and not started
         pool.shutdown(cancel_futures=True)
+    for process in set(multiprocessing.active_children()) - others:
+        process.terminate()
+        process.join()
 
 
 def _submit(pool: ProcessPoolExecutor, part: Any) -> Future[Any]:

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import multiprocessing
 import os
 import signal
 
@@ -57,3 +58,17 @@ def test_a_killed_worker_is_reported():
 
 def test_no_items_start_nothing():
     assert list(map_in_order(functools.partial(square), [], 2)) == []
+
+
+@pytest.mark.parametrize("moment", ["__init__", "start"])
+def test_a_signal_while_the_pool_starts_leaves_no_process(moment, monkeypatch):
+    from concurrent.futures import process
+
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(process._ExecutorManagerThread, moment, interrupt)
+    before = set(multiprocessing.active_children())
+    with pytest.raises(KeyboardInterrupt):
+        list(map_in_order(square, range(10), 2))
+    assert set(multiprocessing.active_children()) == before
