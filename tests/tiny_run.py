@@ -43,8 +43,9 @@ search: {kind: beam, beams: 3, max_length_extra: 4}
 
 
 def make(
-    folder: Path, kind: str = "sentencepiece", seed: int = 1, model: str | None = None
-) -> Path:
+    folder: Path, kind: str = "sentencepiece", seed: int = 1, model: str | None = None,
+    quality: dict[str, float] | None = None,
+) -> Path:  # fmt: skip
     """The run directory, with one checkpoint of step 7; `model` is another model section."""
     for name, lines in (("train.en", SOURCES), ("train.de", TARGETS)):
         (folder / name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
@@ -59,6 +60,6 @@ def make(
     torch.manual_seed(seed)
     built = plugin("models", recipe.model.kind).build(recipe.model, known)
     run_directory.create_run(run, recipe, known, {"precision": "fp32", "threads": 1})
-    state = train_state.TrainState(step=7)
+    state = train_state.TrainState(step=7, quality=quality)
     checkpoint.save_checkpoint(run, checkpoint.checkpoint_name(7), built, state, metadata={})
     return run

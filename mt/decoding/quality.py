@@ -14,7 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mt.checkpoints.bundle import open_loaded_model
+from mt.checkpoints.bundle import is_bundle, open_loaded_model
+from mt.checkpoints.run_directory import is_run
+from mt.checkpoints.train_state import TrainState
 from mt.decoding.types import Translation
 from mt.errors import ModelError
 
@@ -69,9 +71,24 @@ def read_calibration(path: Path, checkpoint: str | None) -> Calibration:
     Raises:
         ModelError: it has none.
     """
-    quality = open_loaded_model(path, checkpoint).state.quality
-    if quality is None or set(quality) != set(Calibration.__dataclass_fields__):
+    calibration = as_calibration(open_loaded_model(path, checkpoint).state)
+    if calibration is None:
         what = "it has no calibration of quality"
         advice = f"a validation of {FEWEST_PAIRS} pairs or more makes one: train it for an update"
         raise ModelError("QUALITY-NONE", path, what, advice)
+    return calibration
+
+
+def find_calibration(path: Path, checkpoint: str | None) -> Calibration | None:
+    """Return the calibration of a run or a bundle; None for a model without one."""
+    if not is_run(path) and not is_bundle(path):
+        return None
+    return as_calibration(open_loaded_model(path, checkpoint).state)
+
+
+def as_calibration(state: TrainState) -> Calibration | None:
+    """Return what `TrainState.quality` keeps; None for nothing, or for other values."""
+    quality = state.quality
+    if quality is None or set(quality) != set(Calibration.__dataclass_fields__):
+        return None
     return Calibration(**quality)

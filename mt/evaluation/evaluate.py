@@ -20,8 +20,9 @@ from mt.config.schema import EvaluationConfig, Languages, SourceConfig
 from mt.config.validation import validate_section
 from mt.config.yaml_reader import Document, Location, override
 from mt.data.text import one_line
+from mt.decoding.quality import find_calibration
 from mt.decoding.translate import open_engine
-from mt.decoding.types import Engine, EngineOptions
+from mt.decoding.types import Engine, EngineOptions, Translation
 from mt.errors import ConfigError, DataError, MachineError, ModelError
 from mt.evaluation.buckets import (
     Bucket,
@@ -30,6 +31,13 @@ from mt.evaluation.buckets import (
     group_by_rarity,
 )
 from mt.evaluation.comparison import compare_scores
+from mt.evaluation.confidence import (
+    ExpectedChrf,
+    LineConfidence,
+    describe_expected,
+    rate_lines,
+    write_confidences,
+)
 from mt.evaluation.scoring import (
     Scores,
     as_result,
@@ -76,6 +84,7 @@ def evaluate(
     references: Sequence[Path] = (), options: EngineOptions | None = None,
     metrics: Sequence[str] = (), examples: dict[str, list[tuple[str, ...]]] | None = None,
     baselines: Sequence[Path] = (), changes: Mapping[str, Any] | None = None,
+    expected: dict[str, ExpectedChrf] | None = None,
 ) -> dict[str, Scores]:  # fmt: skip
     """Translate test sets and score the translations, which are kept; see `hypotheses_folder`.
 
@@ -93,6 +102,7 @@ def evaluate(
             file; a test set has its own.
         baselines: models, or files of translations, to compare with.
         changes: values of `evaluation` that replace those of the recipe.
+        expected: gets the expected chrF of each test set, where the model has a calibration.
 
     Returns:
         For each test set its scores.
@@ -114,14 +124,21 @@ def evaluate(
         for target in {each.direction.target for each in sets.values()}
     }
     buckets = _group_lines(sets, recipe) if opened else {}
+    calibration = find_calibration(path, options.checkpoint)
+    own = replace(options, token_scores=calibration is not None)
     result, can_keep = {}, True
     for name, each in sets.items():
         lines, targets, ready = each.sources, each.references, made[each.direction.target]
-        outputs = translate_texts(engine, options, lines, each.direction.target)
+        translations = translate_fully(engine, own, lines, each.direction.target)
+        outputs = [translation.text for translation in translations]
+        sure = rate_lines(calibration, translations)
         rows = [tuple(map(one_line, row)) for row in zip(lines, targets[0], outputs, strict=True)]
         if examples is not None:
             examples[name] = rows
-        can_keep = can_keep and _keep_translations(path, name, rows)
+        can_keep = can_keep and _keep_translations(path, name, rows, sure)
+        if expected is not None and sure is not None:
+            values = [line["expected_chrf"] for line in sure]
+            expected[name] = describe_expected(values, outputs, targets)
         found = score_all(ready, lines, outputs, targets)
         result[name] = {key: as_result(value) for key, value in found.items()}
         if opened:
@@ -155,13 +172,18 @@ def read_settings(
     return cast(EvaluationConfig, settings)
 
 
-def _keep_translations(path: Path, name: str, rows: Sequence[tuple[str, ...]]) -> bool:
+def _keep_translations(
+    path: Path, name: str, rows: Sequence[tuple[str, ...]], sure: Sequence[LineConfidence] | None
+) -> bool:
     """Write the files of a test set; warn and return False where that is impossible."""
     try:
         files.make_folder(hypotheses_folder(path))
+        files.delete(confidence_path(path, name))  # of other translations
         for number, part in enumerate(PARTS):
             text = "".join(f"{row[number]}\n" for row in rows)  # as the sacrebleu command reads
             files.write_file(hypothesis_path(path, name, part), text)
+        if sure is not None:
+            write_confidences(confidence_path(path, name), sure)
     except MachineError as error:
         where, what = error.problems[0]
         warning = f"mt: warning[NOT-KEPT] {where}: {what}; the translations are not kept"
@@ -223,8 +245,14 @@ def translate_texts(
     engine: Engine, options: EngineOptions, lines: Iterable[str], target_language: str
 ) -> list[str]:
     """The translations of lines to a language."""
-    options = replace(options, target_language=target_language)
-    return [translation.text for translation in engine.translate(lines, options)]
+    return [each.text for each in translate_fully(engine, options, lines, target_language)]
+
+
+def translate_fully(
+    engine: Engine, options: EngineOptions, lines: Iterable[str], target_language: str
+) -> list[Translation]:
+    """The translations of lines to a language, with all that the engine returns."""
+    return list(engine.translate(lines, replace(options, target_language=target_language)))
 
 
 def hypotheses_folder(path: Path) -> Path:
@@ -291,6 +319,11 @@ _LONGEST_NAME = 60
 def hypothesis_path(path: Path, name: str, part: str) -> Path:
     """The file of a test set's translations (part ""), its `.source` or its `.reference`."""
     return hypotheses_folder(path) / f"{_NOT_IN_NAMES.sub('_', name)[:_LONGEST_NAME]}{part}.txt"
+
+
+def confidence_path(path: Path, name: str) -> Path:
+    """The file with the confidence of each translation of a test set."""
+    return hypothesis_path(path, name, "").with_suffix(".confidence.jsonl")
 
 
 def sample_translations(path: Path, name: str, count: int) -> list[tuple[str, ...]]:

@@ -1,16 +1,19 @@
-"""The scores of `mt eval` as tables: scores, then tests against baselines, then buckets."""
+"""The scores of `mt eval` as tables: scores, expected chrF, tests against baselines, buckets."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from mt.evaluation.confidence import ExpectedChrf
 from mt.runtime import console
 
 Rows = list[tuple[str, ...]]
 
 
-def format_scores(scores: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def format_scores(
+    scores: Mapping[str, Mapping[str, Any]], expected: Mapping[str, ExpectedChrf] | None = None
+) -> list[str]:
     """Return the lines of the tables of all test sets."""
     rows: Rows = [("test set", "metric", "score", "signature")]
     for name, metrics in scores.items():
@@ -19,6 +22,7 @@ def format_scores(scores: Mapping[str, Mapping[str, Any]]) -> list[str]:
             rows.append((name, metric, score, value["signature"]))
     lines = list(console.align_columns(rows, left=(0, 1, 3)))
     for table, left in (
+        (_expected_rows(expected or {}), (0,)),
         (_baseline_rows(scores), (0, 1, 2, 8)),
         (_bucket_rows(scores), (0, 1, 2, 3)),
     ):
@@ -34,6 +38,17 @@ def format_score(score: float) -> str:
 
 def _digits(score: float) -> int:
     return 2 if round(score, 2) == score else 4
+
+
+def _expected_rows(expected: Mapping[str, ExpectedChrf]) -> Rows:
+    above = next((f"above {each['threshold']:g}" for each in expected.values()), "")
+    rows: Rows = [("test set", "lines", "expected chrF", "correlation with chrF", above)]
+    for name, each in expected.items():
+        rows.append((
+            name, f"{each['lines']:,}", _number(each["mean"], 2), _number(each["correlation"], 2),
+            f"{each['share_above']:.1%} of lines",
+        ))  # fmt: skip
+    return rows
 
 
 def _baseline_rows(scores: Mapping[str, Mapping[str, Any]]) -> Rows:

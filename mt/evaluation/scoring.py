@@ -237,10 +237,10 @@ def pick_tokenizer(target_language: str, tokenize: str = "auto") -> str:
     return TOKENIZERS.get(base, "13a")
 
 
-def sentence_chrf(hypotheses: Sequence[str], references: Sequence[str]) -> list[float]:
-    """Return the chrF2 of each translation by itself."""
+def sentence_chrf(hypotheses: Sequence[str], *references: Sequence[str]) -> list[float]:
+    """Return the chrF2 of each translation by itself; `references` are a list of lines each."""
     from sacrebleu.metrics.chrf import CHRF
 
     metric = CHRF()
-    pairs = zip(hypotheses, references, strict=True)
-    return [metric.sentence_score(a, [b]).score for a, b in pairs]
+    rows = zip(hypotheses, *references, strict=True)
+    return [metric.sentence_score(hypothesis, wanted).score for hypothesis, *wanted in rows]

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import tiny_run
 
-from mt.checkpoints import checkpoint
 from mt.cli import main
 from mt.decoding.output_formats import make_formatter
 from mt.decoding.quality import (
@@ -16,6 +15,7 @@ from mt.decoding.quality import (
     Calibration,
     as_values,
     confidence,
+    find_calibration,
     fit,
     read_calibration,
 )
@@ -68,19 +68,15 @@ def test_formats_show_it():
         make_formatter("moses", quality=LINE)
 
 
-def test_a_run_keeps_it_and_translates_with_it(tmp_path, capsys, monkeypatch):
+def test_a_run_keeps_it_and_translates_with_it(tmp_path, capsys):
     run = tiny_run.make(tmp_path)
     with pytest.raises(ModelError, match="QUALITY-NONE"):
         read_calibration(run, None)
-    (folder,) = (run / "checkpoints").glob("step-*")
-    state = json.loads((folder / "state.json").read_text())
-    state["quality"] = asdict(LINE)
-    data = json.dumps(state).encode()
-    (folder / "state.json").write_bytes(data)
-    manifest = json.loads((folder / "MANIFEST.json").read_text())
-    manifest["files"]["state.json"] = checkpoint.files.describe_parts({"s": data})["s"]
-    (folder / "MANIFEST.json").write_text(json.dumps(manifest))
-    assert read_calibration(run, None) == LINE
+    assert find_calibration(run, None) is None
+    assert find_calibration(tmp_path, None) is None  # such as an exported folder
+    (tmp_path / "sure").mkdir()
+    run = tiny_run.make(tmp_path / "sure", quality=asdict(LINE))
+    assert read_calibration(run, None) == find_calibration(run, None) == LINE
     (tmp_path / "in.txt").write_text("A man sleeps.\n\nGirls sing.\n")
     assert main.run(["translate", str(run), "--quality", "-i", str(tmp_path / "in.txt")]) == 0
     first, blank, last = capsys.readouterr().out.split("\n")[:3]

@@ -34,6 +34,18 @@ def test_baselines_and_buckets_are_tables_of_their_own():
     assert " ".join(buckets.splitlines()[1].split()) == expected
 
 
+def test_the_expected_chrf_is_a_table_with_its_threshold():
+    figures = {
+        "lines": 1200, "mean": 61.5, "correlation": 0.625, "threshold": 50.0, "share_above": 0.75,
+    }  # fmt: skip
+    table = {"news": figures, "x": {**figures, "correlation": None}}
+    _, expected = "\n".join(format_scores({"news": {"BLEU": PLAIN}}, table)).split("\n\n")
+    head, news, other = expected.splitlines()
+    assert head.split("  ")[-1].strip() == "above 50"
+    assert news.split() == ["news", "1,200", "61.50", "0.62", "75.0%", "of", "lines"]
+    assert other.split()[3] == "undefined"
+
+
 def test_what_is_undefined_is_so_called():
     other = {**COMPARED["baselines"]["old"], "difference": None, "interval": (None, None)}
     lines = format_scores({"test": {"BLEU": {**COMPARED, "baselines": {"old": other}}}})

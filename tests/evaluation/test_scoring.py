@@ -155,3 +155,9 @@ def test_validation_gets_the_same_figures():
     bleu, chrf = scoring.bleu_and_chrf(HYPOTHESES, REFERENCES, "de", PLAIN)
     assert bleu == pytest.approx(full["BLEU"]["score"], abs=0.01)
     assert chrf == pytest.approx(full["chrF2"]["score"], abs=0.01)
+
+
+def test_the_chrf_of_a_line_counts_its_best_reference():
+    one, other = ["Ein Haus."], ["Das alte Haus."]
+    alone = scoring.sentence_chrf(["Ein Haus."], other)
+    assert scoring.sentence_chrf(["Ein Haus."], other, one) == [100.0] > alone

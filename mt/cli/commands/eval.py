@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
 from mt.cli import options as cli
+
+if TYPE_CHECKING:
+    from mt.evaluation.confidence import ExpectedChrf
 
 
 def command(
@@ -60,8 +63,9 @@ def command(
 ) -> None:
     """Score a model: BLEU, chrF2 and TER by sacreBLEU, or other metrics, each with its signature.
 
-    BLEU is undefined where no translation has four tokens. --lowercase with
-    --tokenize moses makes it the tokenised BLEU of many papers. --baseline adds paired tests of
+    BLEU is undefined where no translation has four tokens. --lowercase with --tokenize moses makes
+    it the tokenised BLEU of many papers. A run that was validated on 20 pairs or more also has the
+    chrF that it expects, and how well that fits. --baseline adds paired tests of
     significance, and intervals for short, long and rare sentences; see docs/evaluating.md.
 
     Translates every test set of the recipe, or those named by --on, into its own language, or the
@@ -92,6 +96,7 @@ def command(
     source = None if source is None else files.copy_pipe(source)
     reference = [files.copy_pipe(path) for path in reference or ()]
     examples: dict[str, list[tuple[str, ...]]] = {}
+    expected: dict[str, ExpectedChrf] = {}
     scores = evaluate.evaluate(
         runs[0],
         engine,
@@ -103,6 +108,7 @@ def command(
         examples,
         baseline or (),
         changes,
+        expected,
     )
     for name, values in scores.items():
         for label, value in values.items():
@@ -116,7 +122,10 @@ def command(
     if as_json:
         import json
 
-        print_lines([json.dumps(scores, ensure_ascii=False)])
+        printed: dict[str, dict[str, Any]] = {name: {**each} for name, each in scores.items()}
+        for name, figures in expected.items():
+            printed[name]["expected_chrf"] = figures
+        print_lines([json.dumps(printed, ensure_ascii=False)])
     else:
-        print_lines(result_table.format_scores(scores))
+        print_lines(result_table.format_scores(scores, expected))
     limits.check_limits(scores, wanted)

@@ -6,6 +6,7 @@ import json
 import shutil
 
 import pytest
+import tiny_run
 from metric_programs import log_of, section
 
 
@@ -82,3 +83,15 @@ def test_a_run_starts_no_program_that_its_user_has_not_named(own_run, mt, tmp_pa
         done = mt(*command, *trusted)
         assert list(json.loads(done.out)["test_one"]) == ["fake"]
     assert log_of(tmp_path).count("started") == 2
+
+
+def test_a_calibrated_run_shows_how_well_its_expected_chrf_fits(mt, tmp_path):
+    line = {"slope": 80.0, "intercept": 10.0, "correlation": 0.7, "pairs": 500}
+    command = ("eval", tiny_run.make(tmp_path, quality=line), "--on", "test_one")
+    plain, done = mt(*command), mt(*command, "--json")
+    figures = json.loads(done.out)["test_one"]["expected_chrf"]
+    assert (figures["lines"], figures["threshold"]) == (7, 50)
+    scores, expected = plain.out.split("\n\n")
+    assert "expected_chrf" not in scores
+    assert expected.splitlines()[0].split()[-2:] == ["above", "50"]
+    assert f"{figures['mean']:.2f}" in expected.splitlines()[1]

@@ -1,0 +1,115 @@
+"""The expected chrF of the lines of a test set: its file, and how well it fits their chrF.
+
+`RUN/hypotheses/NAME.confidence.jsonl` has a line for each translation, in order: its expected chrF
+(see `mt.decoding.quality`), and the probability of each of its words where these are known.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypedDict
+
+import numpy as np
+from pydantic import Field
+
+from mt.decoding.quality import Calibration, confidence
+from mt.decoding.types import Translation
+from mt.decoding.word_alignment import to_words
+from mt.errors import DataError
+from mt.evaluation.scoring import sentence_chrf
+from mt.runtime import files, model_files
+from mt.runtime.model_files import JsonObject
+
+THRESHOLD = 50.0
+"""Expected chrF above which a line counts as likely to be usable."""
+
+
+class LineConfidence(TypedDict):
+    """How sure a model is of a translation."""
+
+    expected_chrf: float
+    """0 to 100."""
+    words: list[float]
+    """The probability of each word of the text: the geometric mean of those of its pieces, 0 to 1.
+    Empty where pieces and words of the text do not agree, such as without spaces."""
+
+
+class ExpectedChrf(TypedDict):
+    """The expected chrF of a test set."""
+
+    lines: int
+    mean: float
+    """Of the expected chrF of all lines."""
+    correlation: float | None
+    """Of expected chrF and chrF (Pearson); None where all lines have the same."""
+    threshold: float
+    share_above: float
+    """The share of the lines whose expected chrF is above the threshold."""
+
+
+class _Line(JsonObject):
+    expected_chrf: float
+    words: list[float] = Field(default_factory=list)
+
+
+def rate_lines(
+    calibration: Calibration | None, translations: Sequence[Translation]
+) -> list[LineConfidence] | None:
+    """Return the confidence of each line; None without a calibration or without probabilities."""
+    known = all(each.log_probabilities or not each.text.strip() for each in translations)
+    if calibration is None or not known:
+        return None
+    return [
+        {"expected_chrf": round(calibration.expected_chrf(each), 2), "words": _rate_words(each)}
+        for each in translations
+    ]
+
+
+def _rate_words(translation: Translation) -> list[float]:
+    values = translation.log_probabilities
+    if len(values) != len(translation.tokens) + 1:  # a line of several parts has several ends
+        return []
+    words = to_words(translation.tokens)
+    if [word for word, _ in words] != translation.text.split(" "):
+        return []
+    return [round(confidence(values[places.start : places.stop]), 2) for _, places in words]
+
+
+def describe_expected(
+    expected: Sequence[float], hypotheses: Sequence[str], references: Sequence[Sequence[str]]
+) -> ExpectedChrf:
+    """Compare the expected chrF of lines with their chrF; `references` is a list of lines each."""
+    chrf = sentence_chrf(hypotheses, *references)
+    x, y = np.asarray(expected, np.float64), np.asarray(chrf, np.float64)
+    varied = len(x) > 1 and min(x.std(), y.std()) > 1e-9
+    return {
+        "lines": len(x), "mean": round(float(x.mean()), 2),
+        "correlation": round(float(np.corrcoef(x, y)[0, 1]), 4) if varied else None,
+        "threshold": THRESHOLD, "share_above": round(float((x > THRESHOLD).mean()), 4),
+    }  # fmt: skip
+
+
+def write_confidences(path: Path, lines: Sequence[LineConfidence]) -> None:
+    """Write the file; raises a MachineError when that is impossible."""
+    files.write_file(path, "".join(f"{json.dumps(line)}\n" for line in lines))
+
+
+def read_confidences(path: Path, count: int, advice: str) -> list[LineConfidence] | None:
+    """Read the file of `count` translations; None where there is none.
+
+    Raises:
+        ModelError: it is damaged.
+        DataError: it has another number of lines.
+    """
+    if not path.exists():
+        return None
+    lines: list[LineConfidence] = [
+        {"expected_chrf": float(line["expected_chrf"]), "words": list(line.get("words", ()))}
+        for line in model_files.read_json_lines(path, _Line, advice=advice)
+    ]
+    if len(lines) != count:
+        what = f"{len(lines)} lines, there are {count} translations"
+        raise DataError("REPORT-LINES", path, what, advice)
+    return lines
