@@ -1,6 +1,6 @@
 """Checkpoints: saved whole or not at all, verified, restored.
 
-    runs/NAME/config.yaml resolved.json vocabulary* metrics.jsonl tensorboard/ .lock
+    runs/NAME/config.yaml resolved.json vocabulary* metrics.jsonl samples.jsonl tensorboard/ .lock
               checkpoints/step-00000200/{model,training}.safetensors state.json MANIFEST.json
               best: a file that names a checkpoint
 

@@ -80,7 +80,7 @@ def train(
             average_last(run, state)
             report.log(f"{folder} has finished: {reason}; nothing to do (--fresh starts over)")
             return
-        report.start(run.last_step, state.step)
+        report.start(run.last_step, state.step, state.validated)
         run.tracing = trace
         run.trace = TraceWriter(folder, state.step, report) if trace and world.is_main else None
         run.started = time.monotonic() - state.seconds

@@ -1,4 +1,4 @@
-"""Training reports: a progress line, `metrics.jsonl` and TensorBoard; rank 0 only.
+"""Training reports: a progress line, two logs in JSON lines, and TensorBoard; rank 0 only.
 
 A log that cannot be written causes one warning and is then left alone: it never ends a training.
 """
@@ -25,19 +25,24 @@ if TYPE_CHECKING:
     from rich.progress import Progress
     from torch.utils.tensorboard import SummaryWriter
 
+SAMPLES = "samples.jsonl"
+"""The log of translations: a line for each validation, with `step` and `samples`."""
 Sample = tuple[str, str, str]
 """A source, its reference and its translation."""
 
 
 class Reporter:
-    """Prints the progress of a run; writes `metrics.jsonl` and `tensorboard/` in its folder.
+    """Prints the progress of a run; writes its logs and `tensorboard/` in its folder.
 
-    With `interactive`, by default on a terminal, it draws a live line.
+    `metrics.jsonl` has the figures of each report and each validation, `samples.jsonl` some
+    translations of each validation. With `interactive`, by default on a terminal, it draws a live
+    line.
     """
 
     def __init__(self, folder: Path, interactive: bool | None = None) -> None:
         self.folder = folder
         self.metrics = folder / "metrics.jsonl"
+        self.samples = folder / SAMPLES
         self.interactive = sys.stderr.isatty() if interactive is None else interactive
         self.total_steps: int | None = None
         self._first_step = 0
@@ -47,10 +52,14 @@ class Reporter:
         """What is called when a thread fails, when there is no TensorBoard."""
         self._silent: set[str] = set()
 
-    def start(self, total_steps: int | None, step: int) -> None:
-        """Begin to report at `step`; drop what was logged after it, as those updates run again."""
+    def start(self, total_steps: int | None, step: int, validated: int | None = None) -> None:
+        """Begin to report at `step`; drop what was logged after it, as those updates run again.
+
+        `validated` is the step of the last validation, if there was one.
+        """
         self.total_steps, self._first_step = total_steps, step
         self.attempt("metrics.jsonl", lambda: truncate_log(self.metrics, step))
+        self.attempt(SAMPLES, lambda: truncate_log(self.samples, validated or 0))
         self.attempt("TensorBoard", lambda: self._open_board(step))
         if self.interactive:
             self._open_progress()
@@ -71,6 +80,9 @@ class Reporter:
         """Log and print the figures of a validation, and a few of its translations."""
         self._keep(values, "valid")
         step = values["step"]
+        if samples:
+            line = json.dumps({"step": step, "samples": samples}, ensure_ascii=False)
+            self.attempt(SAMPLES, lambda: files.append_line(self.samples, line))
         for number, sample in enumerate(samples, start=1):
             text = "  \n".join(escape_markdown(part) for part in sample)
             self._on_board("add_text", f"valid/sample_{number}", text, step)
@@ -256,7 +268,7 @@ def heat_map(matrix: ArrayLike, cell: int = 16) -> NDArray[np.uint8]:
     return np.kron(image.round(), np.ones((cell, cell, 1))).astype(np.uint8)
 
 
-# -------------------------------------------------------------------------- metrics.jsonl
+# ----------------------------------------------------------------------------------- logs
 
 
 def truncate_log(metrics: Path, step: int) -> None:
@@ -270,7 +282,7 @@ def truncate_log(metrics: Path, step: int) -> None:
 
 
 def _step_of(line: bytes) -> float:
-    """Return the step of a line of `metrics.jsonl`; infinity when the line is damaged."""
+    """Return the step of a line of a log; infinity when the line is damaged."""
     try:
         return int(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):

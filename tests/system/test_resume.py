@@ -63,6 +63,13 @@ def whole(tmp_path_factory):
     return folder / "run"
 
 
+def samples(run):
+    """The translations that were logged at each validation."""
+    data = (run / "samples.jsonl").read_bytes()
+    assert data.count(b"\n") > 1
+    return data
+
+
 def test_the_run_has_epochs_and_accumulation(whole):
     """Else the tests below would prove little."""
     last = sorted((whole / "checkpoints").glob("step-*"))[-1]
@@ -88,6 +95,7 @@ def test_the_run_has_epochs_and_accumulation(whole):
 def test_stop_and_resume_equals_uninterrupted(whole, tmp_path, monkeypatch, stops):
     run_to_the_end(written(tmp_path), tmp_path / "run", stops, monkeypatch)
     assert bits(tmp_path / "run") == bits(whole)
+    assert samples(tmp_path / "run") == samples(whole)
 
 
 def test_resume_at_an_epochs_end(whole, tmp_path, monkeypatch):
@@ -250,10 +258,11 @@ def test_a_disk_that_goes_on_failing_ends_it(tmp_path, monkeypatch):
 def test_logs_that_cannot_be_written_change_nothing(whole, tmp_path, capsys):
     run = tmp_path / "run"
     (run / "metrics.jsonl").mkdir(parents=True)
+    (run / "samples.jsonl").mkdir()
     (run / "trace.jsonl").mkdir()
     (run / "tensorboard").write_text("in the way")
     loop.train(recipe.load(written(tmp_path))[0], run, trace=True)
-    assert capsys.readouterr().err.count("cannot be written") == 3
+    assert capsys.readouterr().err.count("cannot be written") == 4
     assert bits(run) == bits(whole)
 
 
@@ -273,6 +282,7 @@ def test_a_signal_in_the_last_validation_loses_nothing(whole, tmp_path, monkeypa
         loop.train(settled, tmp_path / "run")
     loop.train(settled, tmp_path / "run")
     assert bits(tmp_path / "run") == bits(whole)
+    assert samples(tmp_path / "run") == samples(whole)
 
 
 def test_a_run_whose_validation_loss_is_no_number_still_ends(tmp_path, monkeypatch):

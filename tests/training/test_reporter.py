@@ -101,6 +101,29 @@ def test_tensorboard_shows_the_metrics_and_no_step_twice(tmp_path, monkeypatch):
     assert steps == [1, 2, 3, 4, 5, 6]
 
 
+def test_the_samples_of_each_validation_are_a_line_which_a_resumed_run_writes_once(tmp_path):
+    def validate(first, validated, *steps):
+        reporter = Reporter(tmp_path, interactive=False)
+        reporter.start(10, first, validated)
+        for step in steps:
+            values = {"step": step, "valid_loss": 2.0, "valid_perplexity": 7.4}
+            reporter.validation(values, [("A house.", "Ein Haus.", f"Häuser {step}")])
+        reporter.close()
+
+    path = tmp_path / "samples.jsonl"
+    validate(0, None, 2, 4, 6)
+    first = path.read_bytes()
+    assert json.loads(first.split(b"\n")[1]) == {
+        "step": 4, "samples": [["A house.", "Ein Haus.", "Häuser 4"]],
+    }  # fmt: skip
+    validate(3, 2, 4, 6)
+    assert path.read_bytes() == first
+    validate(4, 2, 4, 6)  # a signal came in the validation at step 4, and saved a checkpoint
+    assert path.read_bytes() == first
+    validate(0, None, 2)
+    assert path.read_bytes() == first.split(b"\n")[0] + b"\n"
+
+
 def test_a_validation_is_kept_with_samples_and_a_heat_map(tmp_path, capsys):
     reporter = Reporter(tmp_path, interactive=False)
     reporter.start(10, 0)
