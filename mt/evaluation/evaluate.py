@@ -43,6 +43,7 @@ from mt.evaluation.scoring import (
     as_result,
     make_metrics,
     score_all,
+    sentence_chrf,
 )
 from mt.runtime import console, files
 
@@ -138,7 +139,7 @@ def evaluate(
         can_keep = can_keep and _keep_translations(path, name, rows, sure)
         if expected is not None and sure is not None:
             values = [line["expected_chrf"] for line in sure]
-            expected[name] = describe_expected(values, outputs, targets)
+            expected[name] = describe_expected(values, sentence_chrf(outputs, *targets))
         found = score_all(ready, lines, outputs, targets)
         result[name] = {key: as_result(value) for key, value in found.items()}
         if opened:

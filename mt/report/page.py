@@ -13,10 +13,22 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+from mt.report.attention import draw_map
 from mt.runtime.html_page import render_template, write_page
 
-WIDTH, HEIGHT, EDGE = 280, 140, 34
+WIDTH, HEIGHT, EDGE = 256, 140, 34
 """Of a chart, and of the space for its labels, in pixels of its drawing."""
+SIDE, ABOVE = 260, 14
+"""Of the plot of the calibration without its labels, and of the space above it, in pixels."""
+NAMES = {
+    "valid_bleu": "validation BLEU", "valid_chrf": "validation chrF",
+    "valid_loss": "validation loss", "train_loss": "loss of training pairs",
+}  # fmt: skip
+"""Titles of the curves."""
+SURE, UNSURE = 0.6, 0.3
+"""Probabilities below which a word is underlined, and underlined as unlikely."""
+GRADES = (70, 50, 30)
+"""Expected chrF at which a line is good, fair and poor; below the last it is bad."""
 
 
 def write_report(report: dict[str, Any], path: Path, force: bool = False) -> None:
@@ -34,8 +46,9 @@ def render(report: dict[str, Any]) -> str:
     """Return the page; Jinja2 escapes all text of corpora and translations."""
     return render_template(
         Path(__file__).with_name("page.html"), report=report, verdict=verdict(report),
-        chart=chart, marked=marked,
-        size={"width": WIDTH, "height": HEIGHT},
+        chart=chart, marked=marked, draw_map=draw_map, dots=dots, grade=grade,
+        size={"width": WIDTH, "height": HEIGHT, "edge": EDGE, "side": SIDE, "above": ABOVE},
+        names=NAMES,
     )  # fmt: skip
 
 
@@ -55,6 +68,15 @@ def verdict(report: dict[str, Any]) -> list[str]:
             )
         count = len({row for rows in test["errors"].values() for row in rows[0]})
         lines.append(f"{text}; {count / max(1, test['lines']):.1%} of the lines have a fault")
+        sure = test["expected_chrf"][0]
+        if sure is not None:
+            correlation = (
+                "undefined" if sure["correlation"] is None else f"{sure['correlation']:.2f}"
+            )
+            lines.append(
+                f"{name}: {sure['share_above']:.0%} of the lines have an expected chrF above"
+                f" {sure['threshold']:g}; its correlation with chrF is {correlation}"
+            )
     if not report["remarks"]:
         lines.append(f"The training of {first['name']} shows nothing that looks wrong")
     return lines
@@ -76,16 +98,45 @@ def chart(curves: Sequence[Sequence[Sequence[float]]]) -> dict[str, Any] | None:
     return {"paths": paths, "low": f"{low:.3g}", "high": f"{high:.3g}", "last": f"{max(xs):,.0f}"}
 
 
-def marked(reference: str, output: str) -> Markup:
-    """Return a translation with the words marked that its reference has not."""
+def dots(bins: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the dots of a plot of expected and real chrF: their places and radii in pixels."""
+    total, scale = max(1, sum(each["lines"] for each in bins)), SIDE / 100
+    return [
+        {
+            "x": round(EDGE + each["expected"] * scale, 1),
+            "y": round(SIDE + ABOVE - each["chrf"] * scale, 1),
+            "radius": round(2 + 12 * (each["lines"] / total) ** 0.5, 1), "lines": each["lines"],
+        }
+        for each in bins
+    ]  # fmt: skip
+
+
+def grade(expected: float) -> int:
+    """Return the grade of an expected chrF, from 0 (good) to 3 (bad)."""
+    return sum(expected < limit for limit in GRADES)
+
+
+def marked(reference: str, output: str, words: Sequence[float] = ()) -> Markup:
+    """Return a translation with the words marked that its reference has not.
+
+    Where the probability of each word is known, the unlikely ones are underlined, too.
+    """
     a, b = reference.split(), output.split()
     spaced = len(b) > 1
     if not spaced:
         a, b = list(reference), list(output)
     gap = " " if spaced else ""
+    sure = words if spaced and len(words) == len(b) else [1.0] * len(b)
+    units = [_underline(word, p) for word, p in zip(b, sure, strict=True)]
     parts = []
     for tag, _, _, start, end in difflib.SequenceMatcher(None, a, b, autojunk=False).get_opcodes():
-        text = escape(gap.join(b[start:end]))
+        text = Markup(gap).join(units[start:end])
         if start < end:
             parts.append(text if tag == "equal" else Markup("<mark>{}</mark>").format(text))
     return Markup(gap).join(parts)
+
+
+def _underline(word: str, probability: float) -> Markup:
+    if probability >= SURE:
+        return escape(word)
+    return Markup('<u class="{}">{}</u>').format("un" if probability < UNSURE else "so", word)

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from markupsafe import escape
 
 from mt.checkpoints import run_directory
 from mt.checkpoints.run_directory import LoadedModel
@@ -18,24 +21,47 @@ from mt.data.scripts import writes_spaces
 from mt.errors import ConfigError, DataError, printable
 from mt.evaluation.buckets import group_by_length
 from mt.evaluation.comparison import compare_scores
+from mt.evaluation.confidence import LineConfidence, describe_expected, read_confidences
 from mt.evaluation.error_panel import find_errors
-from mt.evaluation.evaluate import PARTS, hypothesis_path
+from mt.evaluation.evaluate import PARTS, confidence_path, hypothesis_path
 from mt.evaluation.scoring import as_result, make_metrics, score_all, sentence_chrf
+from mt.report.attention import collect_maps, draw_map
+from mt.report.row_selection import select_rows
+from mt.report.samples import read_samples
 from mt.runtime import files
 from mt.training.diagnosis import diagnose_run, read_history
 
-FORMAT = 1
+FORMAT = 2
 CURVES = ("valid_bleu", "valid_chrf", "valid_loss", "train_loss")
 """Of validations, in this order on the page."""
 MOST_LINES = 1_000
 """Lines of each test set that the page shows; the worst and the most changed, and a sample."""
+MOST_BYTES = 1_400_000
+"""Of the shown lines of all test sets on the page, which stays below 2 MB."""
+LONGEST = 2_000
+"""Characters of a text that are shown."""
 MOST_NGRAMS = 30
-Side = tuple[list[str], list[str], list[str]]
-"""Sources, references and translations of a test set."""
+MOST_MAPS, MOST_MAP_BYTES = 50, 300_000
+"""Lines of all test sets with a map of the attention, half of them the worst, half at even
+distance; and the bytes of all maps on the page."""
+BIN = 10
+"""Width of a bin of expected chrF."""
 
 
-def describe_run(path: Path, against: Path | None) -> dict[str, Any]:
+class Side(NamedTuple):
+    """A test set, as a run has translated it."""
+
+    sources: list[str]
+    references: list[str]
+    outputs: list[str]
+    sure: list[LineConfidence] | None
+    """How sure the run is of each translation; None: unknown."""
+
+
+def describe_run(path: Path, against: Path | None, attention: bool = True) -> dict[str, Any]:
     """Describe a run, and what another one does better or worse.
+
+    With `attention` the model of the run is opened, and reads some of its translations.
 
     Raises:
         ModelError: one of them is no run.
@@ -47,6 +73,13 @@ def describe_run(path: Path, against: Path | None) -> dict[str, Any]:
     if not tests:
         advice = f"translate them first: mt eval {path}"
         raise ConfigError("REPORT-NONE", path, "there are no translations of a test set", advice)
+    described = {
+        name: _test_facts(sides, runs[0].recipe.data.test[name], runs[0], MOST_BYTES // len(tests))
+        for name, sides in tests.items()
+    }
+    for name, test in described.items() if attention else ():
+        target = runs[0].recipe.data.test[name].direction.target
+        _add_maps(test["sentences"], path, tests[name][0], target, len(tests))
     return {
         "format": FORMAT,
         "runs": [_run_facts(run) for run in runs],
@@ -54,10 +87,8 @@ def describe_run(path: Path, against: Path | None) -> dict[str, Any]:
         "curves": [_curves(run) for run in runs],
         "differences": list(compare_runs(*runs)) if against else [],
         "data": _data_facts(runs[0]),
-        "tests": {
-            name: _test_facts(sides, runs[0].recipe.data.test[name], runs[0])
-            for name, sides in tests.items()
-        },
+        "samples": [read_samples(run.run) for run in runs],
+        "tests": described,
     }
 
 
@@ -81,8 +112,10 @@ def _sides(runs: Sequence[LoadedModel], name: str) -> Iterator[Side]:
         if first is not None and (source, reference) != first[:2]:
             what = "of other source or reference text than that of the first run"
             raise DataError("REPORT-LINES", where, what, advice)
-        first = first or (source, reference, output)
-        yield source, reference, output
+        sure = read_confidences(confidence_path(run.run, name), len(output), advice)
+        side = Side(source, reference, output, sure)
+        first = first or side
+        yield side
 
 
 def _run_facts(run: LoadedModel) -> dict[str, Any]:
@@ -121,10 +154,13 @@ def _data_facts(run: LoadedModel) -> list[dict[str, Any]]:
 # ------------------------------------------------------------------------------ a test set
 
 
-def _test_facts(sides: Sequence[Side], config: SourceConfig, run: LoadedModel) -> dict[str, Any]:
-    sources, references, _ = sides[0]
+def _test_facts(
+    sides: Sequence[Side], config: SourceConfig, run: LoadedModel, budget: int
+) -> dict[str, Any]:
+    """Describe a test set; its sentences take at most `budget` bytes of the page."""
+    sources, references, *_ = sides[0]
     language, evaluation = config.direction.target, run.recipe.evaluation
-    outputs = [side[2] for side in sides]
+    outputs = [side.outputs for side in sides]
     metrics = make_metrics(language, evaluation)
     texts = sources, outputs[0], [references]
     found = score_all(metrics, *texts)
@@ -143,29 +179,70 @@ def _test_facts(sides: Sequence[Side], config: SourceConfig, run: LoadedModel) -
             for kind in dict.fromkeys(kind for found in errors for kind in found)
         },
         "ngrams": _ngrams(references, outputs, writes_spaces(language)) if len(sides) > 1 else None,
+        "expected_chrf": [_expected(side, each) for side, each in zip(sides, chrf, strict=True)],
         "sentences": [
             {
-                "line": row + 1, "source": printable(sources[row], 2000),
-                "reference": printable(references[row], 2000),
-                "outputs": [printable(out[row], 2000) for out in outputs],
+                "line": row + 1, "source": printable(sources[row], LONGEST),
+                "reference": printable(references[row], LONGEST),
+                "outputs": [printable(out[row], LONGEST) for out in outputs],
                 "chrf": [round(each[row], 1) for each in chrf],
                 "errors": [kind for kind, rows in faults.items() if row in rows],
+                "sure": [side.sure and side.sure[row] for side in sides],
+                "attention": None,
             }
-            for row in _shown(chrf)
+            for row in select_rows(chrf, partial(_page_bytes, sides), MOST_LINES, budget)
         ],
     }  # fmt: skip
 
 
-def _shown(chrf: Sequence[Sequence[float]]) -> list[int]:
-    """Return the rows to show: all, or the worst, the most changed and some between."""
-    count = len(chrf[0])
-    if count <= MOST_LINES:
-        return list(range(count))
-    part = MOST_LINES // 3
-    worst = sorted(range(count), key=lambda row: chrf[0][row])[:part]
-    changed = sorted(range(count), key=lambda row: -abs(chrf[0][row] - chrf[-1][row]))[:part]
-    spread = range(0, count, count // part + 1)
-    return sorted({*worst, *changed, *spread})
+def _page_bytes(sides: Sequence[Side], row: int) -> int:
+    """Return an upper bound of the bytes of a row of the table of sentences."""
+    outputs = [side.outputs[row][:LONGEST] for side in sides]
+    texts = [sides[0].sources[row][:LONGEST], sides[0].references[row][:LONGEST], *outputs]
+    words = [text.split() if " " in text else text for text in outputs]
+    unsure = sum(len(side.sure[row]["words"]) for side in sides if side.sure)
+    # At most every other word begins a `<mark></mark>`; each unsure one is in a `<u class="un">`.
+    marks = sum(7 * (len(each) + 1) for each in words) + 18 * unsure
+    return 600 + marks + sum(len(escape(printable(each, LONGEST)).encode()) for each in texts)
+
+
+def _expected(side: Side, chrf: Sequence[float]) -> dict[str, Any] | None:
+    """Return the expected chrF of a test set, and its bins; None where it is unknown."""
+    if side.sure is None:
+        return None
+    expected = [line["expected_chrf"] for line in side.sure]
+    bins: dict[int, list[int]] = {}
+    for row, value in enumerate(expected):
+        bins.setdefault(min(99, int(value)) // BIN * BIN, []).append(row)
+    return {
+        **describe_expected(expected, chrf),
+        "bins": [
+            {
+                "from": begin, "lines": len(rows),
+                "expected": round(sum(expected[row] for row in rows) / len(rows), 1),
+                "chrf": round(sum(chrf[row] for row in rows) / len(rows), 1),
+            }
+            for begin, rows in sorted(bins.items())
+        ],
+    }  # fmt: skip
+
+
+def _add_maps(
+    sentences: list[dict[str, Any]], path: Path, side: Side, target: str, tests: int
+) -> None:
+    """Add the attention of the first run to some sentences: the worst, and some between.
+
+    The number of `tests` shares what the page has room for.
+    """
+    most, budget = max(2, MOST_MAPS // tests), MOST_MAP_BYTES // tests
+    worst = sorted(range(len(sentences)), key=lambda place: sentences[place]["chrf"][0])
+    spread = range(0, len(sentences), max(1, -(-2 * len(sentences) // most)))
+    chosen = list(dict.fromkeys([*worst[: most // 2], *spread, *worst]))[:most]
+    rows = [sentences[place]["line"] - 1 for place in chosen]
+    maps = collect_maps(path, [(side.sources[row], side.outputs[row]) for row in rows], target)
+    for place, found in zip(chosen, maps, strict=True):
+        budget -= len(draw_map(found).encode()) if found else 0
+        sentences[place]["attention"] = found if budget >= 0 else None
 
 
 def _buckets(

@@ -9,17 +9,32 @@ from lxml import html
 
 from mt.cli import main
 from mt.errors import ConfigError
-from mt.report.page import EDGE, HEIGHT, WIDTH, chart, marked, render, verdict, write_report
+from mt.report.page import (
+    ABOVE,
+    EDGE,
+    HEIGHT,
+    SIDE,
+    WIDTH,
+    chart,
+    dots,
+    grade,
+    marked,
+    render,
+    verdict,
+    write_report,
+)
 from mt.report.run_report import describe_run
 
 EVIL = '</td><img src=x onerror=alert(1)> {{ 7*7 }} <script>"'
 
 
-@pytest.fixture
-def report(tmp_path):
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
     rows = [(EVIL, EVIL, f"{EVIL} {EVIL}"), *ROWS[1:]]
-    one = evaluated(tmp_path / "one", rows)
-    two = evaluated(tmp_path / "two", [(EVIL, EVIL, EVIL), *ROWS[1:]])
+    expected = [20.0, *[80.0] * (len(rows) - 1)]
+    one = evaluated(folder / "one", rows, expected=expected, samples=(5, 10))
+    two = evaluated(folder / "two", [(EVIL, EVIL, EVIL), *ROWS[1:]])
     return describe_run(one, two)
 
 
@@ -62,6 +77,58 @@ def test_words_that_the_reference_has_not_are_marked():
     assert str(marked("a b", "")) == ""
 
 
+def test_unlikely_words_are_underlined_where_the_probability_of_each_is_known():
+    found = str(marked("a b c", "a x <c>", [0.9, 0.2, 0.5]))
+    assert found == 'a <mark><u class="un">x</u> <u class="so">&lt;c&gt;</u></mark>'
+    assert str(marked("a b c", "a x c", [0.1, 0.1])) == "a <mark>x</mark> c"
+
+
+def test_a_dot_lies_where_its_bin_is_and_is_as_large_as_its_lines():
+    few, many = dots([
+        {"expected": 0.0, "chrf": 100.0, "lines": 1}, {"expected": 100.0, "chrf": 0.0, "lines": 99},
+    ])  # fmt: skip
+    assert (few["x"], few["y"]) == (EDGE, ABOVE)
+    assert (many["x"], many["y"]) == (EDGE + SIDE, SIDE + ABOVE)
+    assert few["radius"] < many["radius"] <= ABOVE
+    assert dots([]) == []
+    assert [grade(value) for value in (0, 30, 50, 69.9, 70, 100)] == [3, 2, 1, 1, 0, 0]
+
+
+def test_the_page_shows_how_sure_the_run_is(report):
+    tree = html.fromstring(render(report))
+    (table,) = tree.xpath("//table[@class='sentences']")
+    head = [cell.text_content() for cell in table.xpath("thead//th")]
+    cells = [row.xpath("td")[head.index("expected")] for row in table.xpath("tbody/tr")]
+    assert [cell.text_content() for cell in cells[:2]] == ["20.0", "80.0"]
+    assert [cell.get("class") for cell in cells[:2]] == ["n g3", "n g0"]
+    assert table.xpath("tbody/tr[1]//u[@class='un']") != []
+    assert table.xpath("tbody/tr[2]//u") == []
+    assert [dot.xpath("title")[0].text for dot in tree.xpath("//circle")] == ["1 lines", "6 lines"]
+    assert "expected chrF above 50" in verdict(report)[1]
+
+
+def test_the_page_shows_the_outputs_over_the_training(report):
+    tree = html.fromstring(render(report))
+    (first, *_) = tree.xpath("//details[summary/span[text()='A house.']]")
+    rows = [[cell.text_content() for cell in row.xpath("td")] for row in first.xpath(".//tr[td]")]
+    assert rows == [["reference", "Ein Haus."], ["5", "Ein Haus. 5"], ["10", "Ein Haus. 10"]]
+
+
+def test_a_run_of_an_earlier_version_has_a_page_without_these(tmp_path):
+    tree = html.fromstring(render(describe_run(evaluated(tmp_path / "one"), None, attention=False)))
+    assert tree.xpath("//circle") == tree.xpath("//u") == tree.xpath("//path") == []
+    assert "Outputs over training" not in tree.text_content()
+
+
+def test_the_page_of_many_long_lines_has_at_most_2_mb(tmp_path):
+    worst = ["<&> " * 500, "你好" * 1500, "a" * 4000, "<b> " * 90, "\x1b" * 3000]
+    texts = [worst[n % len(worst)] for n in range(400)]
+    rows = [(text, text[::-1], f"x {text}" if n % 3 else text[1:]) for n, text in enumerate(texts)]
+    run = evaluated(tmp_path / "one", rows, expected=[20.0] * len(rows))
+    page = render(describe_run(run, None))
+    assert 500_000 < len(page.encode()) <= 2_000_000
+
+
 def test_the_command_writes_the_page_and_its_twin(tmp_path, capsys):
     run = evaluated(tmp_path / "one")
     assert main.run(["report", str(run)]) == 0
@@ -69,5 +136,8 @@ def test_the_command_writes_the_page_and_its_twin(tmp_path, capsys):
     assert json.loads((run / "page.json").read_text())["runs"][0]["step"] == 7
     assert main.run(["report", str(run)]) == 2
     assert main.run(["report", str(run), "--force"]) == 0
+    assert 'class="map"' in (run / "page.html").read_text()
+    assert main.run(["report", str(run), "--force", "--no-attention"]) == 0
+    assert 'class="map"' not in (run / "page.html").read_text()
     with pytest.raises(ConfigError, match="JSON"):
         write_report({}, tmp_path / "x.json")

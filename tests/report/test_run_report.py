@@ -70,3 +70,43 @@ def test_other_text_is_not_compared(tmp_path):
     (one / "hypotheses" / "test_one.txt").write_text("x\n")
     with pytest.raises(DataError, match="differ in length"):
         describe_run(one, None)
+
+
+def test_the_expected_chrf_is_in_bins_and_beside_each_line(tmp_path):
+    expected = [95.0, 91.0, 100.0, 12.0, 35.0, 39.9, 60.0]
+    run = evaluated(tmp_path / "one", expected=expected, samples=(5, 10))
+    other = evaluated(tmp_path / "two")
+    report = describe_run(run, other)
+    test = report["tests"]["test_one"]
+    mine, none = test["expected_chrf"]
+    assert none is None
+    assert (mine["threshold"], mine["lines"]) == (50, len(ROWS))
+    assert mine["share_above"] == pytest.approx(4 / 7, abs=1e-4)
+    assert [(each["from"], each["lines"]) for each in mine["bins"]] == [
+        (10, 1), (30, 2), (60, 1), (90, 3),
+    ]  # fmt: skip
+    assert mine["bins"][1]["expected"] == pytest.approx(37.5, abs=0.1)
+    assert mine["bins"][1]["chrf"] == 100
+    assert [line["sure"][0]["expected_chrf"] for line in test["sentences"]] == expected
+    assert all(line["sure"][1] is None for line in test["sentences"])
+    steps = [[one["outputs"][-1]["step"] for one in each] for each in report["samples"]]
+    assert steps == [[10, 10], []]
+
+
+def test_a_calibration_of_other_lines_is_refused(tmp_path):
+    run = evaluated(tmp_path / "one", expected=[50.0] * len(ROWS))
+    path = run / "hypotheses" / "test_one.confidence.jsonl"
+    path.write_text(path.read_text().split("\n")[0] + "\n")
+    with pytest.raises(DataError, match="1 lines, there are 7 translations"):
+        describe_run(run, None)
+
+
+def test_some_lines_have_a_map_of_the_attention(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_report, "MOST_MAPS", 4)
+    rows = [*ROWS[:5], (ROWS[5][0], ROWS[5][1], "Nein"), (*ROWS[6][:2], "")]
+    run = evaluated(tmp_path / "one", rows)
+    shown = describe_run(run, None)["tests"]["test_one"]["sentences"]
+    assert 2 <= sum(line["attention"] is not None for line in shown) <= 4
+    assert shown[5]["attention"] is not None  # the second worst; the worst is blank
+    shown = describe_run(run, None, attention=False)["tests"]["test_one"]["sentences"]
+    assert not any(line["attention"] for line in shown)

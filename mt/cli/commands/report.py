@@ -19,14 +19,18 @@ def command(
         Path | None,
         Option("-o", "--to", metavar="FILE", help="The page; default RUN/page.html."),
     ] = None,
+    no_attention: Annotated[
+        bool, Option("--no-attention", help="Leave out the maps of attention; no model is opened.")
+    ] = False,
     force: cli.Force = False,
 ) -> None:
     """Write one HTML page on a run, or on a run against another one.
 
-    It has a verdict in words, scores with signatures, curves of the validations, what differs
-    between the runs, faults that need no reference, chrF by length, and a table of sentences that
-    sorts and filters. The page loads nothing, and FILE.json beside it has the same figures. The
-    translations are those that mt eval has kept.
+    It has a verdict in words, scores with signatures, curves of the validations, outputs over the
+    training, what differs between the runs, expected and real chrF, faults that need no reference,
+    chrF by length, and a table of sentences that sorts and filters, with maps of the attention of
+    some. The page loads nothing and has at most 2 MB, and FILE.json beside it has the same
+    figures. The translations are those that mt eval has kept.
 
     \b
     Example:  mt eval runs/new
@@ -37,6 +41,6 @@ def command(
     from mt.runtime.output import print_lines
 
     page = to or run / "page.html"
-    report = describe_run(run, against)
+    report = describe_run(run, against, attention=not no_attention)
     write_report(report, page, force)
     print_lines([*verdict(report), *report["remarks"], f"wrote {page}"])
