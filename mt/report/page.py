@@ -77,6 +77,8 @@ def verdict(report: dict[str, Any]) -> list[str]:
                 f"{name}: {sure['share_above']:.0%} of the lines have an expected chrF above"
                 f" {sure['threshold']:g}; its correlation with chrF is {correlation}"
             )
+    if report["usual"] is not None:
+        lines.append(f"Compared: {report['usual']}")
     if not report["remarks"]:
         lines.append(f"The training of {first['name']} shows nothing that looks wrong")
     return lines

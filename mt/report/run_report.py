@@ -29,7 +29,7 @@ from mt.report.attention import collect_maps, draw_map
 from mt.report.row_selection import select_rows
 from mt.report.samples import read_samples
 from mt.runtime import files
-from mt.training.diagnosis import diagnose_run, read_history
+from mt.training.diagnosis import compare_history, diagnose, read_history, read_run_history
 
 FORMAT = 2
 CURVES = ("valid_bleu", "valid_chrf", "valid_loss", "train_loss")
@@ -80,10 +80,12 @@ def describe_run(path: Path, against: Path | None, attention: bool = True) -> di
     for name, test in described.items() if attention else ():
         target = runs[0].recipe.data.test[name].direction.target
         _add_maps(test["sentences"], path, tests[name][0], target, len(tests))
+    history = read_run_history(path)
     return {
         "format": FORMAT,
         "runs": [_run_facts(run) for run in runs],
-        "remarks": [str(remark) for remark in diagnose_run(path)],
+        "remarks": [str(remark) for remark in diagnose(history)],
+        "usual": compare_history(history),
         "curves": [_curves(run) for run in runs],
         "differences": list(compare_runs(*runs)) if against else [],
         "data": _data_facts(runs[0]),

@@ -18,6 +18,7 @@ from mt.checkpoints import run_directory
 from mt.config.recipe import Recipe
 from mt.errors import ModelError, MtError
 from mt.runtime import files
+from mt.training.usual_results import compare_with_usual
 
 FEW_PAIRS = 20_000
 """Training pairs below which a model that overfits has too few of them."""
@@ -91,8 +92,8 @@ def read_history(folder: Path, recipe: Recipe, pairs: int | None, finished: bool
     return History(recipe, reports, validations, pairs, finished)
 
 
-def diagnose_run(path: Path) -> list[Remark]:
-    """Diagnose a run.
+def read_run_history(path: Path) -> History:
+    """Read the records of a run.
 
     Raises:
         ModelError: it is no run, or has no metrics.
@@ -102,16 +103,30 @@ def diagnose_run(path: Path) -> list[Remark]:
     kept = [corpus.get("kept") for name, corpus in corpora if name.startswith("train.")]
     pairs = sum(kept) if kept and all(isinstance(each, int) for each in kept) else None
     finished = bool(opened.state.finished)
-    return diagnose(read_history(opened.run, opened.recipe, pairs, finished))
+    return read_history(opened.run, opened.recipe, pairs, finished)
+
+
+def diagnose_run(path: Path) -> list[Remark]:
+    """Diagnose a run; raises as `read_run_history` does."""
+    return diagnose(read_run_history(path))
 
 
 def log_remarks(
     folder: Path, recipe: Recipe, pairs: int | None, log: Callable[[str], None]
 ) -> None:
-    """Log what is wrong with a training that has ended."""
+    """Log what is wrong with a training that has ended, and what similar ones reached."""
     with contextlib.suppress(MtError):  # metrics.jsonl could not be written
-        for remark in diagnose(read_history(folder, recipe, pairs, finished=True)):
+        history = read_history(folder, recipe, pairs, finished=True)
+        for remark in diagnose(history):
             log(f"mt: remark: {remark} (mt doctor {folder})")
+        comparison = compare_history(history)
+        if comparison is not None:
+            log(f"mt: compared: {comparison}")
+
+
+def compare_history(history: History) -> str | None:
+    """Return the best validation of a run beside what is usual; see `compare_with_usual`."""
+    return compare_with_usual(history.recipe, history.pairs, history.validations)
 
 
 # --------------------------------------------------------------------------------- rules

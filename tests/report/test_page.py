@@ -59,6 +59,13 @@ def test_the_verdict_says_which_is_better(report):
     assert re.search(pattern, verdict(report)[0])
 
 
+def test_the_verdict_compares_the_run_with_what_is_usual(report):
+    assert not any(line.startswith("Compared") for line in verdict(report))  # of unknown pairs
+    usual = {**report, "usual": "validation BLEU 3; runs of mt on <b>: 5"}
+    assert "Compared: validation BLEU 3; runs of mt on <b>: 5" in verdict(usual)
+    assert "<b>" not in render(usual)
+
+
 def test_a_chart_spans_its_points():
     drawn = chart([[[0, 1.0], [100, 3.0]], [[50, 2.0]]])
     first, second = drawn["paths"]

@@ -25,7 +25,8 @@ def command(
     reading a corpus or fetching anything: each thing that is missing is an error, and the exit
     code is not 0. Put the output into a report of a fault.
 
-    With RUN its metrics.jsonl is read: each line names a fault, its evidence, and what to do.
+    With RUN its metrics.jsonl is read: each line names a fault, its evidence, and what to do. A
+    last line compares its best validation with those of measured runs on about as many pairs.
 
     \b
     Example:  mt doctor
@@ -38,10 +39,11 @@ def command(
     from mt.runtime.machine_facts import list_facts
 
     if config is not None and is_run(config):
-        from mt.training.diagnosis import diagnose_run
+        from mt.training.diagnosis import compare_history, diagnose, read_run_history
 
-        remarks = diagnose_run(config)
-        output.print_lines(remarks or [f"{config}: nothing that looks wrong"])
+        history = read_run_history(config)
+        output.print_lines(diagnose(history) or [f"{config}: nothing that looks wrong"])
+        output.print_lines(filter(None, [compare_history(history)]))
         return
     output.print_lines(console.align_columns(list(list_facts()), left=(0, 1)))
     if config is None:
