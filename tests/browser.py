@@ -78,6 +78,19 @@ class Browser:
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self.do("Emulation.setEmulatedMedia", features=features)
 
+    def scripts(self, allowed: bool) -> None:
+        """Allow or forbid the scripts of pages."""
+        self.do("Emulation.setScriptExecutionDisabled", value=not allowed)
+
+    def first_paint(self) -> float:
+        """Milliseconds from the navigation to the first contents on the screen."""
+        entries = "performance.getEntriesByName('first-contentful-paint')"
+        frame = "new Promise((done) => requestAnimationFrame(() => setTimeout(done)))"
+        for _ in range(100):  # the entry follows some frames after the load
+            if self.value(f"{frame}.then(() => {entries}.length)"):
+                return float(str(self.value(f"{entries}[0].startTime")))
+        raise AssertionError("nothing is painted")
+
     def open(self, path: Path) -> None:
         """Open a file, and wait until it is loaded."""
         self.events.clear()
@@ -96,7 +109,8 @@ class Browser:
 
     def key(self, name: str) -> None:
         """Press a key."""
-        text = {"text": name} if len(name) == 1 else {}
+        typed = {"Enter": "\r"}.get(name, name if len(name) == 1 else "")
+        text = {"text": typed} if typed else {}
         self.do("Input.dispatchKeyEvent", type="keyDown", key=name, **text)
         self.do("Input.dispatchKeyEvent", type="keyUp", key=name)
 

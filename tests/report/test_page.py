@@ -2,7 +2,9 @@
 
 import json
 import re
+import shutil
 
+import browser
 import pytest
 from evaluated_runs import ROWS, evaluated
 from lxml import html
@@ -148,3 +150,60 @@ def test_the_command_writes_the_page_and_its_twin(tmp_path, capsys):
     assert 'class="map"' not in (run / "page.html").read_text()
     with pytest.raises(ConfigError, match="JSON"):
         write_report({}, tmp_path / "x.json")
+
+
+# ------------------------------------------------------------------------------ a browser
+
+
+@pytest.fixture
+def window(tmp_path):
+    window = browser.Browser(tmp_path / "profile")
+    yield window
+    window.close()
+    shutil.rmtree(tmp_path / "profile", ignore_errors=True)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(browser.found() is None, reason="there is no Chromium")
+@pytest.mark.parametrize("count", [1_000, 20_000])
+def test_a_browser_paints_the_page_at_once_and_it_works(tmp_path, window, figure, count):
+    rows = [
+        (f"{n} {source}", f"{n} {target}", f"{n} {' '.join(output.split()[n % 3 :])}")
+        for n, (source, target, output) in ((n, ROWS[n % len(ROWS)]) for n in range(count))
+    ]
+    expected = [float(n * 37 % 101) for n in range(count)]
+    run = evaluated(tmp_path / "one", rows, expected=expected, samples=(5, 10, 15))
+    page = tmp_path / "page.html"
+    write_report(describe_run(run, None), page)
+    assert page.stat().st_size <= 2_000_000
+    paints, backs = [], []
+    for scheme in ("light", "dark"):
+        window.look(1200, 900, scheme)
+        window.open(page)
+        paints.append(window.first_paint())
+        backs.append(window.value("getComputedStyle(document.body).backgroundColor"))
+        assert window.wrong() == []
+    figure(f"{count:,} lines: {page.stat().st_size:,} bytes, first paint {min(paints):.0f} ms")
+    assert min(paints) < 1000  # the first one also starts the browser
+    assert backs[0] != backs[1]
+
+    def cells(column):
+        row = f"[...document.querySelectorAll('.sentences tbody tr')].map(r => r.cells[{column}])"
+        return window.value(f"{row}.map(c => Number(c.textContent))")
+
+    assert len(cells(0)) == 1000
+    window.value("document.querySelectorAll('.sentences thead button')[2].focus(); 0")
+    for order in (sorted, lambda values: sorted(values, reverse=True)):
+        window.key("Enter")
+        assert cells(2) == order(cells(2))
+    window.value("document.querySelector('td details summary').focus(); 0")
+    window.key("Enter")
+    assert window.value("document.querySelector('td details').open") is True
+    window.look(390, 800, "light")
+    assert window.value("document.documentElement.scrollWidth - innerWidth") <= 0
+    window.scripts(allowed=False)
+    window.open(page)
+    window.scripts(allowed=True)
+    assert len(cells(0)) == 1000
+    assert window.value("document.querySelector('.script').checkVisibility()") is False
+    assert window.wrong() == []
