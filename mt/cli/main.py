@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from mt.errors import (
     ConfigError,
@@ -56,12 +57,18 @@ MT_CACHE names the folder of encoded corpora and downloads; MT_OFFLINE=1 forbids
 MT_MIRROR names a mirror of https://; MT_DEBUG=1 shows the trace of a bug.
 """
 
-COMMANDS = (
-    "init", "doctor", "prepare", "train", "translate", "score", "eval", "attention", "export",
-    "average", "shortlist", "prune", "distill", "backtranslate", "data_list", "data_get",
-    "data_clean", "data_report", "report", "runs", "diff", "diff_trace", "config", "cache",
-)  # fmt: skip
-"""Files in `commands/`, in the order of the help."""
+PANELS = {
+    "Data": (
+        "init", "prepare", "data_list", "data_get", "data_clean", "data_report", "backtranslate",
+    ),
+    "Training": ("train", "average", "diff_trace"),
+    "Using a model": ("translate", "score", "attention", "export", "shortlist"),
+    "Judging": ("eval", "report", "runs", "diff"),
+    "Smaller models": ("distill", "prune"),
+    "Housekeeping": ("doctor", "config", "cache"),
+}  # fmt: skip
+"""Files in `commands/` under the headings of the help, in its order."""
+COMMANDS = tuple(name for names in PANELS.values() for name in names)
 
 COMPLETION = "_MT_COMPLETE"
 """The variable by which the script of `--install-completion` calls mt."""
@@ -69,7 +76,31 @@ COMPLETION = "_MT_COMPLETE"
 GROUPS = {"data": "Find, download, clean and describe corpora."}
 """Commands of two words, by the first: `mt data get` is `commands/data_get.py`."""
 
+
+class PanelGroup(TyperGroup):
+    """The commands of the app, whose help lists them in `PANELS`."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write a section for each panel."""
+        width = max(map(len, self.commands))
+        for panel, names in PANELS.items():
+            shown = dict.fromkeys(_command_name(name) for name in names)
+            limit = formatter.width - 6 - width
+            with formatter.section(panel):
+                formatter.write_dl([
+                    (name.ljust(width), self.commands[name].get_short_help_str(limit))
+                    for name in shown
+                ])  # fmt: skip
+
+
+def _command_name(name: str) -> str:
+    """Return the first word of the command in a file of `commands/`."""
+    first = name.partition("_")[0]
+    return first if first in GROUPS else name.replace("_", "-")
+
+
 app = typer.Typer(
+    cls=PanelGroup,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help=ABOUT,

@@ -1,6 +1,7 @@
 """Laws of the commands: data on standard output, all else on standard error, honest exit codes."""
 
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -44,6 +45,27 @@ def test_the_help_names_every_command_and_exit_code(capsys):
     shown = capsys.readouterr().out
     assert all(f"  {command} " in shown for command in COMMANDS)
     assert all(f"  {code} " in shown for code in (0, 1, 2, 3, 4, 5, 6, 7, 8))
+
+
+def test_the_help_lists_each_command_once_under_its_heading(capsys):
+    assert main.run(["--help"]) == 0
+    listed = capsys.readouterr().out.partition("Show this message and exit.\n")[2]
+    panels, places = {}, set()
+    for line in listed.splitlines():
+        if line.endswith(":") and not line.startswith(" "):
+            panels[line[:-1]] = names = []
+        elif match := re.match(r"  ([a-z-]+) +(\S)", line):
+            names.append(match[1])
+            places.add(match.start(2))
+    assert list(panels) == list(main.PANELS)
+    names = [name for each in panels.values() for name in each]
+    assert len(names) == len(set(names))
+    wanted = {re.sub("^data_.*", "data", name).replace("_", "-") for name in main.COMMANDS}
+    assert set(names) == wanted
+    assert len(places) == 1  # aligned over all panels
+    files = {path.stem for path in Path(main.__file__).with_name("commands").glob("[a-z]*.py")}
+    assert files == set(main.COMMANDS)
+    assert "eval" in panels["Judging"]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""`mt report`: write a page on a run: verdict, scores, curves, faults and sentences."""
+"""`mt report`: write a page on a run: verdict, scores, curves, outputs."""
 
 from __future__ import annotations
 
