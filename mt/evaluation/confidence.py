@@ -76,9 +76,10 @@ def _rate_words(translation: Translation) -> list[float]:
     return [round(confidence(values[places.start : places.stop]), 2) for _, places in words]
 
 
-def describe_expected(expected: Sequence[float], chrf: Sequence[float]) -> ExpectedChrf:
+def describe_expected(lines: Sequence[LineConfidence], chrf: Sequence[float]) -> ExpectedChrf:
     """Compare the expected chrF of lines with their chrF."""
-    x, y = np.asarray(expected, np.float64), np.asarray(chrf, np.float64)
+    x = np.array([line["expected_chrf"] for line in lines], np.float64)
+    y = np.asarray(chrf, np.float64)
     varied = len(x) > 1 and min(x.std(), y.std()) > 1e-9
     return {
         "lines": len(x), "mean": round(float(x.mean()), 2),

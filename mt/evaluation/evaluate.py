@@ -87,9 +87,9 @@ def evaluate(
     baselines: Sequence[Path] = (), changes: Mapping[str, Any] | None = None,
     expected: dict[str, ExpectedChrf] | None = None,
 ) -> dict[str, Scores]:  # fmt: skip
-    """Translate test sets and score the translations, which are kept; see `hypotheses_folder`.
+    """Translate test sets and score the translations.
 
-    Where they cannot be written there is one warning.
+    They are kept in `hypotheses_folder`; where that cannot be written there is one warning.
 
     Args:
         path: what the engine has opened: a run, a checkpoint, a bundle or an exported folder.
@@ -114,11 +114,8 @@ def evaluate(
     """
     recipe, evaluation = read_any_recipe(path), read_settings(path, metrics, changes)
     options = options or getattr(engine, "options", None) or EngineOptions()
-    if source is not None or references:
-        name = source.name if source else ""
-        sets = {name: _read_files(source, references, recipe, options.target_language)}
-    else:
-        sets = _read_test_sets(recipe.data.test, names, path)
+    given = _read_files(source, references, recipe, options.target_language)
+    sets = given or _read_test_sets(recipe.data.test, names, path)
     opened = [_open_baseline(each, options, sets) for each in baselines]
     made = {  # reports a missing tokenizer before the work
         target: make_metrics(target, evaluation)
@@ -138,8 +135,7 @@ def evaluate(
             examples[name] = rows
         can_keep = can_keep and _keep_translations(path, name, rows, sure)
         if expected is not None and sure is not None:
-            values = [line["expected_chrf"] for line in sure]
-            expected[name] = describe_expected(values, sentence_chrf(outputs, *targets))
+            expected[name] = describe_expected(sure, sentence_chrf(outputs, *targets))
         found = score_all(ready, lines, outputs, targets)
         result[name] = {key: as_result(value) for key, value in found.items()}
         if opened:
@@ -295,8 +291,13 @@ def read_test_set(config: SourceConfig) -> Texts:
 
 def _read_files(
     source: Path | None, references: Sequence[Path], recipe: Recipe, target: str | None
-) -> TestSet:
-    """Read a text and its translations, whose language is by default that of the recipe."""
+) -> dict[str, TestSet]:
+    """Read a text and its translations, whose language is by default that of the recipe.
+
+    Without both there is no test set.
+    """
+    if source is None and not references:
+        return {}
     if source is None or not references:
         given, missing = ("--source", "--reference") if source else ("--reference", "--source")
         what = f"there is no {missing} to go with it"
@@ -308,7 +309,8 @@ def _read_files(
             what = f"{len(each)} lines, {source} has {len(lines)}"
             raise DataError("TEST-LINES", path, what, "line n of one must translate line n")
     to = target or recipe.direction.target
-    return TestSet(lines, targets, Languages(source=recipe.direction.source, target=to))
+    direction = Languages(source=recipe.direction.source, target=to)
+    return {source.name: TestSet(lines, targets, direction)}
 
 
 _NOT_IN_NAMES = re.compile(r'[\\/:*?"<>|\x00-\x1f\x7f]')

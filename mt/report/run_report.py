@@ -217,7 +217,7 @@ def _expected(side: Side, chrf: Sequence[float]) -> dict[str, Any] | None:
     for row, value in enumerate(expected):
         bins.setdefault(min(99, int(value)) // BIN * BIN, []).append(row)
     return {
-        **describe_expected(expected, chrf),
+        **describe_expected(side.sure, chrf),
         "bins": [
             {
                 "from": begin, "lines": len(rows),

@@ -43,16 +43,20 @@ def test_without_calibration_or_probabilities_there_is_none():
     assert rate_lines(LINE, [Translation("")]) == [{"expected_chrf": 0.0, "words": []}]
 
 
+def lines(*values):
+    return [{"expected_chrf": value, "words": []} for value in values]
+
+
 def test_the_correlation_is_that_of_expected_chrf_and_chrf():
     chrf = [100.0, 40.0, 0.0]
-    figures = describe_expected([90.0, 50.0, 20.0], chrf)
+    figures = describe_expected(lines(90.0, 50.0, 20.0), chrf)
     assert figures["correlation"] == pytest.approx(
         np.corrcoef([90.0, 50.0, 20.0], chrf)[0, 1], abs=1e-4
     )
     assert figures["mean"] == pytest.approx(160 / 3, abs=0.01)
     assert figures["share_above"] == pytest.approx(1 / 3, abs=1e-4)  # 50 is not above 50
-    assert describe_expected([7.0] * 3, chrf)["correlation"] is None
-    assert describe_expected([7.0], chrf[:1])["correlation"] is None
+    assert describe_expected(lines(7.0, 7.0, 7.0), chrf)["correlation"] is None
+    assert describe_expected(lines(7.0), chrf[:1])["correlation"] is None
 
 
 @pytest.fixture
