@@ -64,6 +64,17 @@ class TestSet:
 
 
 @dataclass(frozen=True)
+class EvaluatedSet:
+    """What was found on a test set."""
+
+    scores: Scores
+    rows: list[tuple[str, ...]]
+    """Of source, first reference and translation, one line each."""
+    expected: ExpectedChrf | None
+    """None where the model has no calibration."""
+
+
+@dataclass(frozen=True)
 class OtherSystem:
     """What a system is compared with: another model, or a file of translations."""
 
@@ -83,10 +94,8 @@ class OtherSystem:
 def evaluate(
     path: Path, engine: Engine, names: Iterable[str] = (), source: Path | None = None,
     references: Sequence[Path] = (), options: EngineOptions | None = None,
-    metrics: Sequence[str] = (), examples: dict[str, list[tuple[str, ...]]] | None = None,
-    baselines: Sequence[Path] = (), changes: Mapping[str, Any] | None = None,
-    expected: dict[str, ExpectedChrf] | None = None,
-) -> dict[str, Scores]:  # fmt: skip
+    settings: EvaluationConfig | None = None, baselines: Sequence[Path] = (),
+) -> dict[str, EvaluatedSet]:  # fmt: skip
     """Translate test sets and score the translations.
 
     They are kept in `hypotheses_folder`; where that cannot be written there is one warning.
@@ -96,23 +105,19 @@ def evaluate(
         names: test sets of the recipe; by default all.
         source: a file to translate instead.
         references: its translations, one file a reference.
-        metrics: kinds, names of metrics of the recipe, or sections as YAML; by default those of
-            the recipe.
-        examples: gets, for each test set, its rows of source, reference and translation.
         options: by default those that the engine was opened with. Their language is that of the
             file; a test set has its own.
+        settings: what is computed and how; by default as the recipe says, see `read_settings`.
         baselines: models, or files of translations, to compare with.
-        changes: values of `evaluation` that replace those of the recipe.
-        expected: gets the expected chrF of each test set, where the model has a calibration.
 
     Returns:
-        For each test set its scores.
+        What was found, by the names of the test sets.
 
     Raises:
         ConfigError: there is no such test set, or source and references are not given together.
         DataError: source and references differ in their number of lines.
     """
-    recipe, evaluation = read_any_recipe(path), read_settings(path, metrics, changes)
+    recipe, evaluation = read_any_recipe(path), settings or read_settings(path)
     options = options or getattr(engine, "options", None) or EngineOptions()
     given = _read_files(source, references, recipe, options.target_language)
     sets = given or _read_test_sets(recipe.data.test, names, path)
@@ -131,18 +136,16 @@ def evaluate(
         outputs = [translation.text for translation in translations]
         sure = rate_lines(calibration, translations)
         rows = [tuple(map(one_line, row)) for row in zip(lines, targets[0], outputs, strict=True)]
-        if examples is not None:
-            examples[name] = rows
         can_keep = can_keep and _keep_translations(path, name, rows, sure)
-        if expected is not None and sure is not None:
-            expected[name] = describe_expected(sure, sentence_chrf(outputs, *targets))
+        expected = sure and describe_expected(sure, sentence_chrf(outputs, *targets))
         found = score_all(ready, lines, outputs, targets)
-        result[name] = {key: as_result(value) for key, value in found.items()}
+        scores = {key: as_result(value) for key, value in found.items()}
         if opened:
             others = {str(one.path): one.translate(each, options) for one in opened}
-            result[name] = compare_scores(
+            scores = compare_scores(
                 evaluation, ready, found, (lines, outputs, targets), others, buckets[name]
             )
+        result[name] = EvaluatedSet(scores, rows, expected or None)
     return result
 
 

@@ -149,8 +149,8 @@ def tests_of(run: Path) -> dict[str, float]:
     """Return the BLEU by test set of the recipe."""
     if not bundle.read_any_recipe(run).data.test:
         return {}
-    scores = evaluate.evaluate(run, engine_of(run))
-    return {name: each["BLEU"]["score"] for name, each in scores.items()}
+    found = evaluate.evaluate(run, engine_of(run))
+    return {name: each.scores["BLEU"]["score"] for name, each in found.items()}
 
 
 def loss(engine: Engine, pairs: Iterable[Pair]) -> float:

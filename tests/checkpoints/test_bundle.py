@@ -87,8 +87,8 @@ def test_known_scores_and_data_are_on_the_card(tmp_path):
 def test_it_is_evaluated_beside_itself(made, tmp_path):
     path = tmp_path / "x.mt"
     shutil.copy(made, path)
-    scores = evaluate.evaluate(path, open_engine(path, ONE), ["test_one"])
-    assert scores["test_one"]["BLEU"]["score"] >= 0
+    found = evaluate.evaluate(path, open_engine(path, ONE), ["test_one"])
+    assert found["test_one"].scores["BLEU"]["score"] >= 0
     kept = tmp_path / "x.mt.hypotheses"
     assert len((kept / "test_one.txt").read_text().splitlines()) == len(tiny_run.SOURCES)
     assert len(evaluate.sample_translations(path, "test_one", 2)) == 2

@@ -65,14 +65,14 @@ def sure(tmp_path):
 
 
 def test_an_evaluation_keeps_a_line_for_each_translation(sure):
-    engine, found = open_engine(sure, ONE), {}
-    evaluate.evaluate(sure, engine, ["test_one"], expected=found)
+    engine = open_engine(sure, ONE)
+    found = evaluate.evaluate(sure, engine, ["test_one"])["test_one"].expected
     path = evaluate.confidence_path(sure, "test_one")
     kept = read_confidences(path, len(tiny_run.SOURCES), "")
     expected = [round(LINE.expected_chrf(each), 2) for each in engine.translate(tiny_run.SOURCES)]
     assert [line["expected_chrf"] for line in kept] == expected
-    assert found["test_one"]["mean"] == pytest.approx(np.mean(expected), abs=0.01)
-    assert found["test_one"]["lines"] == len(expected)
+    assert found["mean"] == pytest.approx(np.mean(expected), abs=0.01)
+    assert found["lines"] == len(expected)
 
 
 def test_that_of_earlier_translations_goes_with_them(sure, tmp_path):
@@ -80,12 +80,12 @@ def test_that_of_earlier_translations_goes_with_them(sure, tmp_path):
     evaluate.evaluate(sure, open_engine(sure, ONE), ["test_one"])
     assert path.is_file()
     (tmp_path / "unsure").mkdir()
-    other, found = tiny_run.make(tmp_path / "unsure"), {}
+    other = tiny_run.make(tmp_path / "unsure")
     path = evaluate.confidence_path(other, "test_one")
     path.parent.mkdir()
     path.write_text("{}")
-    evaluate.evaluate(other, open_engine(other, ONE), ["test_one"], expected=found)
-    assert (path.exists(), found) == (False, {})
+    found = evaluate.evaluate(other, open_engine(other, ONE), ["test_one"])
+    assert (path.exists(), found["test_one"].expected) == (False, None)
 
 
 def test_a_file_that_is_damaged_or_of_other_lines_is_refused(tmp_path):

@@ -30,7 +30,7 @@ def test_every_test_set_is_translated_scored_and_kept(run, engine):
     kept = (run / "hypotheses" / "test_one.txt").read_text(encoding="utf-8").split("\n")[:-1]
     assert kept == [each.text for each in engine.translate(tiny_run.SOURCES)]
     again = sacrebleu.corpus_chrf(kept, [tiny_run.TARGETS])
-    assert found["test_one"]["chrF2"]["score"] == pytest.approx(again.score, abs=0.01)
+    assert found["test_one"].scores["chrF2"]["score"] == pytest.approx(again.score, abs=0.01)
     reference = (run / "hypotheses" / "test_one.reference.txt").read_text(encoding="utf-8")
     assert reference.split("\n")[:-1] == tiny_run.TARGETS
 
@@ -69,7 +69,7 @@ def test_files_are_evaluated_instead(run, engine, tmp_path):
     (tmp_path / "b.de").write_text("Die Hunde.\n\nEs singen Mädchen.\n", encoding="utf-8")
     both = [tmp_path / "a.de", tmp_path / "b.de"]
     found = evaluate.evaluate(run, engine, source=tmp_path / "some.en", references=both)
-    assert "nrefs:2" in found["some.en"]["BLEU"]["signature"]
+    assert "nrefs:2" in found["some.en"].scores["BLEU"]["signature"]
     kept = (run / "hypotheses" / "some.en.txt").read_text(encoding="utf-8").split("\n")[:-1]
     assert len(kept) == 3
     assert kept[1] == ""
@@ -95,15 +95,15 @@ def other(tmp_path):
 def test_a_baseline_is_another_model_or_a_file_of_its_translations(run, engine, other, tmp_path):
     theirs = evaluate.evaluate(other, open_engine(other, engine.options), ["test_one"])
     kept = tmp_path / "run" / "hypotheses" / "test_one.txt"
-    both = evaluate.evaluate(
-        run, engine, ["test_one"], metrics=["chrf", "ter"], baselines=[other, kept]
-    )["test_one"]
+    settings = evaluate.read_settings(run, ["chrf", "ter"])
+    found = evaluate.evaluate(run, engine, ["test_one"], settings=settings, baselines=[other, kept])
+    both = found["test_one"].scores
     for name in ("chrF2", "TER"):
         model, file = (both[name]["baselines"][str(path)] for path in (other, kept))
         assert model == file
-        assert model["score"] == pytest.approx(theirs["test_one"][name]["score"], abs=0.01)
+        assert model["score"] == pytest.approx(theirs["test_one"].scores[name]["score"], abs=0.01)
         assert {"seed:12345", "ar:10000", "bs:1000"} <= set(model["tests"].split("|"))
-    alone = evaluate.evaluate(run, engine, ["test_one"], metrics=["chrf", "ter"])["test_one"]
+    alone = evaluate.evaluate(run, engine, ["test_one"], settings=settings)["test_one"].scores
     assert {name: {key: both[name][key] for key in alone[name]} for name in alone} == alone
 
 
@@ -113,8 +113,9 @@ def test_the_checkpoint_and_the_ensemble_are_those_of_the_model_alone():
 
 
 def test_the_model_itself_is_no_better(run, engine):
-    found = evaluate.evaluate(run, engine, ["test_one"], metrics=["chrf"], baselines=[run])
-    (tested,) = found["test_one"]["chrF2"]["baselines"].values()
+    chrf = evaluate.read_settings(run, ["chrf"])
+    found = evaluate.evaluate(run, engine, ["test_one"], settings=chrf, baselines=[run])
+    (tested,) = found["test_one"].scores["chrF2"]["baselines"].values()
     assert (tested["difference"], tested["p_randomisation"], tested["p_bootstrap"]) == (0, 1, 1)
     assert tested["verdict"] == "within chance"
 

@@ -11,7 +11,7 @@ from typer import Option
 from mt.cli import options as cli
 
 if TYPE_CHECKING:
-    from mt.evaluation.confidence import ExpectedChrf
+    pass
 
 
 def command(
@@ -95,27 +95,17 @@ def command(
     wanted = limits.parse_limits(fail_below or (), settings)
     source = None if source is None else files.copy_pipe(source)
     reference = [files.copy_pipe(path) for path in reference or ()]
-    examples: dict[str, list[tuple[str, ...]]] = {}
-    expected: dict[str, ExpectedChrf] = {}
-    scores = evaluate.evaluate(
-        runs[0],
-        engine,
-        on or (),
-        source,
-        reference,
-        options,
-        metric or (),
-        examples,
-        baseline or (),
-        changes,
-        expected,
+    found = evaluate.evaluate(
+        runs[0], engine, on or (), source, reference, options, settings, baseline or ()
     )
-    for name, values in scores.items():
-        for label, value in values.items():
+    scores = {name: each.scores for name, each in found.items()}
+    expected = {name: each.expected for name, each in found.items() if each.expected is not None}
+    for name, each in found.items():
+        for label, value in each.scores.items():
             if "undefined" in value:
                 what = f"{name}: {label} is undefined: {value['undefined']}"
                 print_line(f"mt: warning[METRIC] {what}; chrF2 tells translations apart")
-        for example in evaluate.spread(examples[name], show):
+        for example in evaluate.spread(each.rows, show):
             for label, text in zip(("source", "reference", "translation"), example, strict=True):
                 print_line(f"{label:11}  {text}")
             print_line("")
