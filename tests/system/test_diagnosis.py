@@ -7,7 +7,7 @@ import pytest
 from mt.checkpoints import run_directory
 from mt.config import recipe
 from mt.data.pairs import read_pairs
-from mt.training.diagnosis import diagnose_run
+from mt.training.diagnosis import diagnose_run, read_run_history
 from mt.training.loop import train
 
 pytestmark = pytest.mark.slow
@@ -66,6 +66,52 @@ def test_a_sound_training_gets_no_remark(pairs, tmp_path):
         "training.validate_every=150", "optimizer.learning_rate=2e-3", "schedule.warmup_steps=100",
     ]  # fmt: skip
     assert diagnosed(tmp_path, *pairs, *sets) == []
+
+
+def simple_pairs(count, seed):
+    """Pairs of a small grammar, which a tiny model learns in seconds."""
+    draw = random.Random(seed)
+    nouns = ["house Haus", "tree Baum", "river Fluss", "bridge Brücke", "market Markt",
+             "garden Garten", "window Fenster", "table Tisch", "book Buch", "dog Hund",
+             "cat Katze", "horse Pferd", "child Kind", "woman Frau", "man Mann"]  # fmt: skip
+    verbs = ["sees sieht", "paints malt", "sells verkauft", "finds findet", "loves liebt",
+             "buys kauft", "needs braucht", "knows kennt"]  # fmt: skip
+    adjectives = ["small klein", "old alt", "green grün", "quiet still", "new neu", "red rot"]
+    made = []
+    for _ in range(count):
+        words = [draw.choice(each).split() for each in (adjectives, nouns, verbs, nouns, nouns)]
+        (a, x), (b, y), (c, z), (d, u), (e, v) = words
+        made.append((f"The {b} is {a} and {c} the {d} or the {e}.",
+                     f"Das {y} ist {x} und {z} das {u} oder das {v}."))  # fmt: skip
+    return made
+
+
+@pytest.mark.parametrize(
+    "sets",
+    [
+        ["training.max_steps=400"],
+        ["model.norm=pre"],
+        ["model.dropout=0.2", "model.n_heads=2"],
+        ["model.encoder_layers=2", "model.decoder_layers=2", "model.positions=rotary"],
+        ["model={kind: rnn, d_model: 64, units: 64}", "optimizer.learning_rate=5e-3"],
+        ["vocabulary.model=bpe", "vocabulary.size=440"],
+        ["optimizer.kind=muon"],
+        ["schedule.kind=inverse_sqrt"],
+        ["training.ema=0.98", "objective.label_smoothing=0.0"],
+        ["batching.tokens=2048", "search.kind=beam"],
+    ],
+    ids=lambda sets: sets[0].partition(":")[0],
+)
+def test_sound_trainings_of_ten_kinds_get_no_remark(tmp_path, sets):
+    plan = [
+        "model.d_model=64", "model.d_ff=128", "model.encoder_layers=1", "model.decoder_layers=1",
+        "vocabulary.size=400", "batching.tokens=1024", "training.max_steps=400",
+        "training.validate_every=80",
+    ]  # fmt: skip
+    text = simple_pairs(25_000, 1), simple_pairs(100, 2)
+    assert diagnosed(tmp_path, *text, *plan, *sets) == []
+    (chrf,) = [each["valid_chrf"] for each in read_run_history(tmp_path / "run").validations[-1:]]
+    assert chrf > 80  # else it is no sound training
 
 
 @pytest.mark.parametrize(
