@@ -114,13 +114,13 @@ build._Encoder.encode = wait
 """
 
 
-def test_a_signal_to_all_processes_of_a_group_ends_it_cleanly(folder, tmp_path):
-    """As of a scheduler; no process is left."""
+def waiting_group(folder):
+    """A process, leader of its group, whose two workers wait for ever."""
     made = recipe_of(folder, processes=2).model_dump(
         mode="json", include={"languages", "data", "vocabulary"}
     )
     (folder / "recipe.yaml").write_text(json.dumps({**made, "training": {"max_steps": 10_000}}))
-    mark = tmp_path / "mark"
+    mark = folder / "mark"
     environment = faults.environment("", str(Path(__file__).parents[2])) | {"MARK": str(mark)}
     process = subprocess.Popen(
         [sys.executable, "-c", WAITING_WORKERS + PREPARE, str(folder / "recipe.yaml")],
@@ -129,13 +129,25 @@ def test_a_signal_to_all_processes_of_a_group_ends_it_cleanly(folder, tmp_path):
     )  # fmt: skip
     while not mark.exists():
         assert process.poll() is None, process.stderr.read()
+    return process
+
+
+def test_a_signal_to_all_processes_of_a_group_ends_it_cleanly(folder):
+    """As of a scheduler; no process is left."""
+    process = waiting_group(folder)
     os.killpg(process.pid, signal.SIGTERM)
-    code, _, told = ended(process)  # its streams end when the last of the group has
-    assert code == 143, told
-    assert "Traceback" not in told
+    code, _, said = ended(process)  # its streams end when the last of the group has
+    assert code == 143, said
+    assert "Traceback" not in said
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)
     assert not [name for name in cached(folder) if not name.endswith(".lock")]
+
+
+def test_workers_end_with_a_process_that_is_killed(folder):
+    process = waiting_group(folder)
+    process.kill()
+    process.communicate(timeout=60)  # its streams end when the last of the group has
 
 
 @pytest.mark.parametrize(("fault", "code"), [
