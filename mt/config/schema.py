@@ -464,7 +464,7 @@ class SearchConfig(Variant):
     lower; at 0 the translation of a line with text may be empty."""
     shortlist: bool = False
     """Search only the target pieces that the source's may become, as `mt shortlist` learned."""
-    retry_repetition: bool = True
+    retry_repetition: bool = False
     """Search a sentence again with `no_repeat_ngram: 3` where its translation has something five
     times in a row and its source has not. `mbr` does not."""
 

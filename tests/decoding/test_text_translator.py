@@ -55,7 +55,7 @@ def test_output_comes_before_all_input_was_read(engine):
 def test_a_blank_line_stays_blank_and_never_meets_the_model(run, line):
     engine = native.open(run, ONE)
     engine.searcher.models = []
-    (found,) = engine.translate([line], options(search={"retry_repetition": False}))
+    (found,) = engine.translate([line])
     assert (found.text, found.score, found.tokens) == ("", 0.0, ())
     assert list(engine.translate([])) == []
 
@@ -101,7 +101,7 @@ def _parts(engine, sentences):
 def test_a_long_line_without_sentence_ends_is_cut(engine, capsys):
     line = "dogs play " * 40
     cut = engine.vocabulary.encode_source([line])[0][: engine.profile.longest - 1]
-    (found,) = engine.translate([line], options(search={"retry_repetition": False}))
+    (found,) = engine.translate([line])
     assert "lines 1\n" in capsys.readouterr().err
     sentence = Sentence([*cut, END], len(found.log_probabilities))  # it ran to its limit
     ((best, *_),) = engine.searcher.search([sentence], engine.profile.search, ONE)
@@ -205,11 +205,12 @@ class Looping:
 def test_what_repeats_itself_is_searched_again_without_repetition(engine):
     looping = Looping(engine.vocabulary)
     made = TextTranslator(looping, engine.vocabulary, engine.profile, ONE)
-    (loop,) = texts(made, ["THE OLD HOUSE IS GREEN"], search={"retry_repetition": False})
+    (loop,) = texts(made, ["THE OLD HOUSE IS GREEN"])
     assert repeats(loop)
     assert looping.again == 0
     lines = ["a", "THE OLD HOUSE IS GREEN", "", "ha ha ha ha ha ha ha ha", "b"]
-    assert texts(made, lines) == ["old house", "old house", "", loop, "old house"]
+    retry = {"retry_repetition": True}
+    assert texts(made, lines, search=retry) == ["old house", "old house", "", loop, "old house"]
     assert looping.again == 1
-    assert texts(made, lines, search={"no_repeat_ngram": 2})[1] == "old house"
+    assert texts(made, lines, search={**retry, "no_repeat_ngram": 2})[1] == "old house"
     assert looping.again == 2  # the one search that there is

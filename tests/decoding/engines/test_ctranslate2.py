@@ -123,8 +123,7 @@ def test_a_score_is_its_tokens_over_their_length(theirs, penalty):
 
 def test_a_forced_prefix_begins_the_translation_and_counts(ours, theirs):
     prefixes = ["Zwei Hunde", "", "ein Haus"]
-    search = {"beams": 1, "retry_repetition": False}
-    more = {"prefixes": prefixes, "search": search, "token_scores": True}
+    more = {"prefixes": prefixes, "search": {"beams": 1}, "token_scores": True}
     found = list(theirs.translate(tiny_run.SOURCES[:3], options(**more)))
     for each, prefix in zip(found, prefixes, strict=True):
         assert each.text.startswith(prefix)

@@ -68,7 +68,6 @@ def test_transformers_translates_raw_text_as_we_do(norm, subwords, tmp_path):
     theirs = huggingface.open(tmp_path / "hf", opened)
     assert scores(theirs) == pytest.approx(scores(ours), rel=1e-4)
     for options in (GREEDY, BEAM):
-        options = replace(options, search={**options.search, "retry_repetition": False})
         assert texts(theirs, options) == texts(ours, options)
 
 
@@ -76,7 +75,7 @@ def test_transformers_translates_raw_text_as_we_do(norm, subwords, tmp_path):
 def test_transformers_ends_the_longest_sentences_where_we_do(beams, subwords, tmp_path):
     """A model that has learned nothing goes on until the limit, of a source as long as may be."""
     model, opened = opened_with(tmp_path, subwords, steps=0)
-    search = {"max_length_ratio": 0.3, "beams": beams, "retry_repetition": False}
+    search = {"max_length_ratio": 0.3, "beams": beams}
     recipe = opened.recipe
     recipe = recipe.model_copy(update={"search": recipe.search.model_copy(update=search)})
     opened = replace(opened, recipe=recipe)
