@@ -63,7 +63,7 @@ PANELS = {
     ),
     "Training": ("train", "average", "diff_trace"),
     "Using a model": ("translate", "score", "attention", "export", "shortlist"),
-    "Judging": ("eval", "report", "runs", "diff"),
+    "Evaluating": ("eval", "report", "runs", "diff"),
     "Smaller models": ("distill", "prune"),
     "Housekeeping": ("doctor", "config", "cache"),
 }  # fmt: skip

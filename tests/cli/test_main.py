@@ -65,7 +65,7 @@ def test_the_help_lists_each_command_once_under_its_heading(capsys):
     assert len(places) == 1  # aligned over all panels
     files = {path.stem for path in Path(main.__file__).with_name("commands").glob("[a-z]*.py")}
     assert files == set(main.COMMANDS)
-    assert "eval" in panels["Judging"]
+    assert "eval" in panels["Evaluating"]
 
 
 @pytest.mark.parametrize(
