@@ -5,7 +5,8 @@
 Each variant changes every source line in one way: capitals, lower case, no end mark, typing
 errors, or something at its end that a translation must keep: a number, an address, a placeholder,
 a word in a script that the model does not know. BLEU and chrF2 compare lower-cased text, so that
-the answer to a shout may be in the usual case; the reference gets the same end as its source.
+the answer to a shout may be in the usual case; the reference gets the same end as its source, and
+an end mark does not count where the source has none.
 `kept` is the share of lines in which what must be kept is there once, letter for letter, and
 `repeated` that of translations with something five times in a row that their references have not.
 """
@@ -104,6 +105,8 @@ def measure(run: Path, test: str | None, seed: int, threads: int | None) -> list
     for variant in (*SOURCE_CHANGES, *ENDS):
         changed, wanted, ends = vary(variant, sources, references, seed)
         lines = evaluate.translate_texts(engine, options, changed, target)
+        if variant == "no end mark":  # with or without one, a translation is right
+            lines = [line.rstrip(END_MARKS) for line in lines]
         bleu, chrf = scoring.bleu_and_chrf(lines, wanted, target, lower)
         kept = sum(a.count(b) == 1 for a, b in zip(lines, ends, strict=True)) if ends else None
         repeated = output_figures(changed, lines, wanted)["repeated"]
