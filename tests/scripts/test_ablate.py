@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
-import sys
-from pathlib import Path
 
 import pytest
 import yaml
+from script_module import load_script
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "ablate.py"
 RECIPE = """
 languages: {source: en, target: de}
 data:
@@ -27,11 +24,7 @@ search: {kind: greedy, max_length_ratio: 1.0, max_length_extra: 2}
 
 @pytest.fixture(scope="module")
 def ablate():
-    spec = importlib.util.spec_from_file_location("ablate", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["ablate"] = module  # where dataclasses look for it
-    spec.loader.exec_module(module)
-    return module
+    return load_script("ablate")
 
 
 def test_rows_are_trained_once_and_a_failure_stops_no_other(ablate, tmp_path, capsys):

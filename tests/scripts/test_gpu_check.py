@@ -2,10 +2,10 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from script_module import load_script
 
 ROOT = Path(__file__).parents[2]
 
@@ -53,14 +53,9 @@ def test_a_wrong_option_of_the_check_is_named(python, arguments, message):
 
 def test_the_recipe_of_its_training_is_one(tmp_path):
     """With real files; what it says of them is not run here."""
-    import importlib.util
-
     from mt.config import recipe
 
-    spec = importlib.util.spec_from_file_location("gpu_check", ROOT / "scripts" / "gpu_check.py")
-    script = importlib.util.module_from_spec(spec)
-    sys.modules["gpu_check"] = script  # dataclasses look their module up
-    spec.loader.exec_module(script)
+    script = load_script("gpu_check")
     for name in ("train", "val"):
         for side in ("en", "de"):
             (tmp_path / f"{name}.{side}.gz").touch()

@@ -1,21 +1,16 @@
 """The sabotages of scripts/mutation.py fit the code as it is."""
 
-import importlib.util
-import sys
 from pathlib import Path
 
 import pytest
+from script_module import load_script
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def mutation():
-    spec = importlib.util.spec_from_file_location("mutation", ROOT / "scripts" / "mutation.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["mutation"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return load_script("mutation")
 
 
 def test_each_sabotage_applies_once_to_code_that_still_compiles(mutation, tmp_path):

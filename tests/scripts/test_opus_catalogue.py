@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import gzip
-import importlib.util
 import lzma
 import sqlite3
 import zipfile
 from pathlib import Path
 
 import pytest
+from script_module import load_script
 
 ROOT = Path(__file__).parents[2]
 COLUMNS = "source, target, corpus, preprocessing, version, url, size, alignment_pairs, latest"
@@ -17,10 +17,7 @@ COLUMNS = "source, target, corpus, preprocessing, version, url, size, alignment_
 
 @pytest.fixture
 def script():
-    spec = importlib.util.spec_from_file_location("made", ROOT / "scripts" / "opus_catalogue.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("opus_catalogue")
 
 
 def test_the_newest_archives_in_the_format_of_moses_are_kept(script, tmp_path):

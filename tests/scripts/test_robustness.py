@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import random
-import sys
-from pathlib import Path
 
 import pytest
+from script_module import load_script
 
-ROOT = Path(__file__).parents[2]
 SOURCES = ["A man sits.", "Two dogs are playing outside!"]
 REFERENCES = ["Ein Mann sitzt.", "Zwei Hunde spielen draußen!"]
 
 
 @pytest.fixture(scope="module")
 def script():
-    path = ROOT / "scripts" / "robustness.py"
-    spec = importlib.util.spec_from_file_location("robustness", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["robustness"] = module  # where dataclasses look for it
-    spec.loader.exec_module(module)
-    return module
+    return load_script("robustness")
 
 
 def test_only_the_source_changes_but_for_its_end_mark(script):
