@@ -43,6 +43,7 @@ from mt.decoding.translate import open_engine  # noqa: E402
 from mt.decoding.types import EngineOptions  # noqa: E402
 from mt.evaluation import evaluate, scoring  # noqa: E402
 from mt.runtime import files  # noqa: E402
+from mt.runtime.device import physical_cores  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--test", action="append", default=[], metavar="NAME")
     given = parser.parse_args(arguments)
     folder = (given.to or Path("runs/ablate") / given.recipe.stem).absolute()
-    threads = given.threads or max(1, (os.cpu_count() or 1) // given.jobs)
+    threads = given.threads or max(1, physical_cores() // given.jobs)
     trials = read_grid(given.grid, folder)
     folder.mkdir(parents=True, exist_ok=True)
 

@@ -145,7 +145,7 @@ def staged(final: Path, replace: bool = True) -> Iterator[Path]:
 
 def _replace_folder(new: Path, final: Path) -> None:
     """Rename a folder to a name that may be taken; what has it is deleted after that, or stays."""
-    old = final.parent / f".trash-{final.name}-{os.getpid()}"
+    old = _trash(final)
     delete(old)
     with contextlib.suppress(FileNotFoundError):
         final.rename(old)
@@ -215,6 +215,11 @@ def rename_path(path: Path, to: Path) -> None:
         sync(to.parent)
 
 
+def _trash(path: Path) -> Path:
+    """Return the hidden name of what is deleted next; see `delete_leftovers`."""
+    return path.parent / f".trash-{path.name}-{os.getpid()}"
+
+
 def delete(path: Path) -> None:
     """Delete a file or folder if it exists; a folder is renamed first, so never half deleted."""
     if not path.exists() and not path.is_symlink():
@@ -224,7 +229,7 @@ def delete(path: Path) -> None:
             path.unlink()
             return
         if not path.name.startswith("."):
-            trash = path.parent / f".trash-{path.name}-{os.getpid()}"
+            trash = _trash(path)
             shutil.rmtree(trash, ignore_errors=True)
             path.rename(trash)
             path = trash

@@ -76,7 +76,7 @@ class Validation:
 
 
 def lower_is_better(recipe: Recipe) -> frozenset[str]:
-    """Return of which criteria of a recipe less is better."""
+    """Return the criteria of a recipe that are better when they are lower."""
     monitor = recipe.training.monitor
     if monitor == "loss" or recipe.evaluation.metric(monitor).higher_is_better:
         return frozenset({"loss"})

@@ -55,7 +55,7 @@ def test_lower_case_is_an_option_and_reported():
 
 
 @pytest.mark.parametrize(
-    ("language", "told", "expected"),
+    ("language", "setting", "expected"),
     [
         ("de", "auto", "13a"), ("zh", "auto", "zh"), ("zh-Hans", "auto", "zh"),
         ("zh_TW", "auto", "zh"), ("ja", "auto", "ja-mecab"), ("ko", "auto", "ko-mecab"),
@@ -67,8 +67,8 @@ def test_lower_case_is_an_option_and_reported():
         ("jpn", "auto", "ja-mecab"), ("vi", "auto", "13a"), ("mn", "auto", "13a"),
     ],
 )  # fmt: skip
-def test_the_tokenizer_goes_by_the_target_language(language, told, expected):
-    assert scoring.pick_tokenizer(language, told) == expected
+def test_the_tokenizer_goes_by_the_target_language(language, setting, expected):
+    assert scoring.pick_tokenizer(language, setting) == expected
 
 
 def test_chinese_is_cut_into_characters_and_the_signature_says_so():
