@@ -14,7 +14,7 @@ CONFIGS = sorted(FOLDER.glob("*.yaml"))
 def test_the_promised_configs_are_there():
     assert {path.stem for path in CONFIGS} >= {
         "demo", "demo_multilingual", "demo_pretrain", "demo_finetune", "low_resource",
-        "multi30k_en_de", "iwslt14_de_en", "small",
+        "multi30k_en_de", "multi30k_en_fr", "iwslt14_de_en", "small",
         "transformer_base_wmt14_en_de", "transformer_big_wmt14_en_de",
     }  # fmt: skip
 

@@ -28,7 +28,8 @@ class Config(DownloadedConfig):
 
     kind: Literal["url"] = "url"
     url: str | None = None
-    """URL of an archive, or of a file of another kind; left out: `source` and `target` are URLs."""
+    """URL of an archive, or of a file of another kind; with `{language}` in it the URLs of two text
+    files, by the code of each side; left out: `source` and `target` are URLs."""
     source: str | Column | None = None
     """URL of the source sentences; with `url` the member of the archive, else the only one that
     ends in the language; with `format: tsv` or `jsonl` the column."""
@@ -54,6 +55,11 @@ class Config(DownloadedConfig):
                 raise ValueError("format and sha256 are of the file at url, which is missing")
             if not any(sides) or not all(isinstance(side, str | None) for side in sides):
                 raise ValueError("give url, or the URLs of source and target")
+        one_file = any(sides) or self.format is not None or self.sha256 is not None
+        if self.url is not None and "{language}" in self.url and one_file:
+            raise ValueError(
+                "url: {language} names two text files: leave out source, target, format and sha256"
+            )
         if self.format is not None:
             fields = plugin("sources", self.format).Config.model_fields
             if "file" not in fields:
@@ -73,11 +79,21 @@ class Config(DownloadedConfig):
             return self.only
         return "target" if self.source is None else "source"
 
+    @property
+    def text_urls(self) -> tuple[str | None, str | None] | None:
+        """URLs of two text files, or of one; None: `url` is an archive or of another kind."""
+        if self.url is None:
+            return self.source, self.target  # type: ignore[return-value]  # no columns without url
+        if "{language}" not in self.url:
+            return None
+        source, target = self.direction.source, self.direction.target
+        return self.url.replace("{language}", source), self.url.replace("{language}", target)
+
 
 def fetch(config: Config, update: bool = False) -> Sequence[Download]:
     """Download the files of a corpus; with `update` again."""
-    urls = [config.url] if config.url is not None else [config.source, config.target]
-    remotes = [Remote(str(u), sha256=config.sha256, private=config.private) for u in urls if u]
+    urls = config.text_urls or (config.url,)
+    remotes = [Remote(url, sha256=config.sha256, private=config.private) for url in urls if url]
     for remote in remotes:
         if config.private:
             check_private_url(remote.url, remote.url)
@@ -96,24 +112,26 @@ def read(config: Config) -> Iterable[Pair]:
 
 def _pairs(config: Config) -> Iterator[Pair]:
     paths = [each.path for each in fetch(config)]
-    if config.format is not None:
+    if config.text_urls is not None:
+        yield from _text_files(config, paths, [url for url in config.text_urls if url])
+    elif config.format is not None:
         yield from _other_format(config, paths[0])
-    elif config.url is not None:
-        members: Any = config.source, config.target
-        yield from moses.read_sides(paths[0], config.direction, config.url, members)
-    elif config.source is not None and config.target is not None:
-        names = str(config.source), str(config.target)
-        source, target = (
-            archives.read_lines(partial(archives.open_text, path), name)
-            for path, name in zip(paths, names, strict=True)
-        )
-        where = " and ".join(names)
-        yield from pair_lines(source, target, config.direction, names[0], where)
     else:
-        side = "source" if config.source is not None else "target"
-        name = str(config.source or config.target)
-        lines = archives.read_lines(partial(archives.open_text, paths[0]), name)
-        yield from single_lines(lines, side, config.direction, name)
+        members: Any = config.source, config.target
+        yield from moses.read_sides(paths[0], config.direction, str(config.url), members)
+
+
+def _text_files(config: Config, paths: list[Path], urls: list[str]) -> Iterator[Pair]:
+    texts = [
+        archives.read_lines(partial(archives.open_text, path), url)
+        for path, url in zip(paths, urls, strict=True)
+    ]
+    if len(texts) == 2:
+        source, target = texts
+        yield from pair_lines(source, target, config.direction, urls[0], " and ".join(urls))
+    else:
+        side: Any = "source" if config.source is not None else "target"
+        yield from single_lines(texts[0], side, config.direction, urls[0])
 
 
 def _other_format(config: Config, path: Path) -> Iterator[Pair]:

@@ -35,6 +35,22 @@ def test_two_files(site, tmp_path, pack):
     assert len(site.requests) == 2
 
 
+@pytest.mark.parametrize(
+    ("languages", "expected"),
+    [
+        ({"source": "en", "target": "de"}, PAIRS),
+        ({"source": "de", "target": "en"}, [(b, a) for a, b in PAIRS]),
+    ],
+)
+def test_a_url_for_every_language(site, tmp_path, languages, expected):
+    for code, text in (("en", EN), ("de", DE)):
+        site.mirror(f"{BASE}/a.{code}.gz", gzip.compress(text))
+    url = f"{BASE}/a.{{language}}.gz"
+    assert read(tmp_path, url=url, languages=languages) == expected
+    with pytest.raises(DownloadError, match=r"a\.fr\.gz"):
+        read(tmp_path, url=url, languages={"source": "en", "target": "fr"})
+
+
 def test_members_of_an_archive(site, tmp_path):
     for name, path in (
         ("a.zip", zipped(tmp_path / "a", {"x/t.en": EN, "x/t.de": DE})),
@@ -116,6 +132,9 @@ def test_a_page_to_log_in_is_no_corpus(site, tmp_path):
         {"url": "https://a/b", "sha256": "zz"}, {"source": "https://a/b", "only": "target"},
         {"url": "https://a/b", "lock": "recipe.yaml"},
         {"url": "https://a/b?token=planted0123456789"}, {"source": "https://u:planted@a/b"},
+        {"url": "https://a/{language}", "source": "https://a/b"},
+        {"url": "https://a/{language}", "sha256": "0" * 64},
+        {"url": "https://a/{language}", "format": "tsv"},
     ],
 )  # fmt: skip
 def test_a_form_that_does_not_fit_is_refused_before_anything_is_fetched(tmp_path, section):
