@@ -16,6 +16,7 @@ USUAL = ("This is a sentence of usual length.", "Das ist ein Satz von üblicher 
         ("address lost", "Write to me@b.com now.", "Schreib mir."),
         ("tag or placeholder lost", "Press <b>OK</b> now.", "Drücke OK</b> jetzt."),
         ("tag or placeholder lost", "Hello {name}, hi!", "Hallo, hi!"),
+        ("tag or placeholder lost", "Hello %(name)s.", "Hallo."),
         ("bracket lost", "The end (of it).", "Das Ende davon."),
         ("emoji lost", "Nice ☃ day.", "Schöner Tag."),
         ("empty", "Not empty.", " "),
@@ -35,6 +36,7 @@ def test_each_fault_is_found(kind, source, output):
     ("source", "output"),
     [
         USUAL, ("", "x"), ("1,234 people", "1.234 Menschen"), ("5 men", "fünf Männer"),
+        ("See https://a.org/x/.", "Siehe www.a.org/x!"), ("100 % sure", "sicher zu 100 %"),
         ("See [1] (here) {x}", "Siehe [1] (hier) {x}"), ("OK", "OK"),
         ("Ha ha ha ha ha ha", "Ha ha ha ha ha ha!"),
     ],
