@@ -36,7 +36,7 @@ def evaluated(
         hypothesis_path(run, name, part).write_text(text)
     if expected is not None:
         lines = [
-            {"expected_chrf": value, "words": [value / 100] * len(row[2].split())}
+            {"expected_chrf": value, "words": [(word, value / 100) for word in row[2].split()]}
             for value, row in zip(expected, rows, strict=True)
         ]
         text = "".join(f"{json.dumps(line)}\n" for line in lines)

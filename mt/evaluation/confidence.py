@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
-from typing import TypedDict
+from typing import Annotated, TypedDict
 
 import numpy as np
 from pydantic import Field
@@ -30,9 +31,10 @@ class LineConfidence(TypedDict):
 
     expected_chrf: float
     """0 to 100."""
-    words: list[float]
-    """The probability of each word of the text: the geometric mean of those of its pieces, 0 to 1.
-    Empty where pieces and words of the text do not agree, such as without spaces."""
+    words: list[tuple[str, float]]
+    """The words of the text, or its pieces where the script puts no spaces between words, each with
+    its probability: the geometric mean of those of its pieces, 0 to 1. Empty where the pieces do
+    not spell the text."""
 
 
 class ExpectedChrf(TypedDict):
@@ -48,9 +50,12 @@ class ExpectedChrf(TypedDict):
     """The share of the lines whose expected chrF is above the threshold."""
 
 
+_Word = Annotated[tuple[str, float], Field(strict=False)]  # JSON has lists only
+
+
 class _Line(JsonObject):
     expected_chrf: float = Field(ge=0, le=100)
-    words: list[float] = Field(default_factory=list)
+    words: list[_Word] = Field(default_factory=list)
 
 
 def rate_lines(
@@ -66,14 +71,30 @@ def rate_lines(
     ]
 
 
-def _rate_words(translation: Translation) -> list[float]:
+def _rate_words(translation: Translation) -> list[tuple[str, float]]:
     values = translation.log_probabilities
     if len(values) != len(translation.tokens) + 1:  # a line of several parts has several ends
         return []
     words = to_words(translation.tokens)
-    if [word for word, _ in words] != translation.text.split(" "):
+    if "".join(word for word, _ in words) != translation.text.replace(" ", ""):
         return []
-    return [round(confidence(values[places.start : places.stop]), 2) for _, places in words]
+    return [
+        (word, round(confidence(values[places.start : places.stop]), 2))
+        for word, places in words if word
+    ]  # fmt: skip
+
+
+def rate_units(words: Sequence[tuple[str, float]], units: Sequence[str]) -> list[float]:
+    """Return the probability of each unit of a text, its words or its characters, without spaces.
+
+    A unit is as likely as the least likely word that it is a part of, or has a part of. All are 1
+    where the words spell another text.
+    """
+    by_character = [probability for word, probability in words for _ in word]
+    if "".join(word for word, _ in words) != "".join(units):
+        return [1.0] * len(units)
+    ends = [*accumulate(map(len, units))]
+    return [min(by_character[end - len(unit) : end]) for unit, end in zip(units, ends, strict=True)]
 
 
 def describe_expected(lines: Sequence[LineConfidence], chrf: Sequence[float]) -> ExpectedChrf:

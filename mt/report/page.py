@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup, escape
 
+from mt.evaluation.confidence import rate_units
 from mt.report.attention import draw_map
 from mt.runtime.html_page import render_template, write_page
 
@@ -118,27 +120,28 @@ def grade(expected: float) -> int:
     return sum(expected < limit for limit in GRADES)
 
 
-def marked(reference: str, output: str, words: Sequence[float] = ()) -> Markup:
-    """Return a translation with the words marked that its reference has not.
+def marked(reference: str, output: str, words: Sequence[tuple[str, float]] = ()) -> Markup:
+    """Return a translation with the words marked that its reference has not, without spaces the
+    characters.
 
-    Where the probability of each word is known, the unlikely ones are underlined, too.
+    Where probabilities are known, the unlikely ones are underlined, too.
     """
     a, b = reference.split(), output.split()
-    spaced = len(b) > 1
-    if not spaced:
+    gap = " " if len(b) > 1 else ""
+    if not gap:
         a, b = list(reference), list(output)
-    gap = " " if spaced else ""
-    sure = words if spaced and len(words) == len(b) else [1.0] * len(b)
-    units = [_underline(word, p) for word, p in zip(b, sure, strict=True)]
+    grades = [(p < SURE) + (p < UNSURE) for p in rate_units(words, b)]
     parts = []
     for tag, _, _, start, end in difflib.SequenceMatcher(None, a, b, autojunk=False).get_opcodes():
-        text = Markup(gap).join(units[start:end])
+        runs = groupby(range(start, end), grades.__getitem__)
+        texts = [_underline(gap.join(b[i] for i in run), grade) for grade, run in runs]
+        text = Markup(gap).join(texts)
         if start < end:
             parts.append(text if tag == "equal" else Markup("<mark>{}</mark>").format(text))
     return Markup(gap).join(parts)
 
 
-def _underline(word: str, probability: float) -> Markup:
-    if probability >= SURE:
-        return escape(word)
-    return Markup('<u class="{}">{}</u>').format("un" if probability < UNSURE else "so", word)
+def _underline(text: str, grade: int) -> Markup:
+    if grade == 0:
+        return escape(text)
+    return Markup('<u class="{}">{}</u>').format("un" if grade == 2 else "so", text)

@@ -201,10 +201,9 @@ def _page_bytes(sides: Sequence[Side], row: int) -> int:
     """Return an upper bound of the bytes of a row of the table of sentences."""
     outputs = [side.outputs[row][:LONGEST] for side in sides]
     texts = [sides[0].sources[row][:LONGEST], sides[0].references[row][:LONGEST], *outputs]
-    words = [text.split() if " " in text else text for text in outputs]
-    unsure = sum(len(side.sure[row]["words"]) for side in sides if side.sure)
-    # At most every other word begins a `<mark></mark>`; each unsure one is in a `<u class="un">`.
-    marks = sum(7 * (len(each) + 1) for each in words) + 18 * unsure
+    units = [len(text.split() if " " in text else text) + 1 for text in outputs]
+    # At most every other unit begins a `<mark></mark>`; each unsure one is in a `<u class="un">`.
+    marks = sum((25 if side.sure else 7) * count for side, count in zip(sides, units, strict=True))
     return 600 + marks + sum(len(escape(printable(each, LONGEST)).encode()) for each in texts)
 
 

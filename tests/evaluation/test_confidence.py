@@ -12,7 +12,7 @@ from mt.decoding.translate import open_engine
 from mt.decoding.types import EngineOptions, Translation
 from mt.errors import DataError, ModelError
 from mt.evaluation import evaluate
-from mt.evaluation.confidence import describe_expected, rate_lines, read_confidences
+from mt.evaluation.confidence import describe_expected, rate_lines, rate_units, read_confidences
 
 LINE = Calibration(80.0, 10.0, 0.7, 500)
 ONE = EngineOptions(threads=1, precision="fp32")
@@ -26,13 +26,29 @@ def test_a_line_has_its_expected_chrf_and_the_probability_of_each_word():
     (rated,) = rate_lines(LINE, [translation(0.9, 0.2, 0.8, 0.9)])
     mean = math.prod((0.9, 0.2, 0.8, 0.9)) ** 0.25
     assert rated["expected_chrf"] == pytest.approx(10 + 80 * mean, abs=0.01)
-    assert rated["words"] == [0.9, 0.4]
+    assert rated["words"] == [("Ein", 0.9), ("Haus", 0.4)]
+
+
+def test_without_spaces_each_piece_is_a_word():
+    line = translation(0.9, 0.2, 0.5, 0.9, text="你好吗。", tokens=("▁你好", "吗", "。"))
+    (rated,) = rate_lines(LINE, [line])
+    assert rated["words"] == [("你好", 0.9), ("吗", 0.2), ("。", 0.5)]
+
+
+def test_a_unit_is_as_likely_as_the_least_likely_word_in_it():
+    words = [("ab", 0.9), ("c", 0.2)]
+    assert rate_units(words, "abc") == [0.9, 0.9, 0.2]
+    assert rate_units(words, ["abc"]) == [0.2]
+    assert rate_units(words, ["a", "bc"]) == [0.9, 0.2]
+    assert rate_units(words, ["a", "bd"]) == [1.0, 1.0]
+    assert rate_units([], ["a"]) == [1.0]
+    assert rate_units([], []) == []
 
 
 def test_words_that_are_not_those_of_the_text_have_no_probability():
     several = translation(0.9, 0.2, 0.8, 0.9, 0.5)  # the ends of two parts
     (one,) = rate_lines(LINE, [several])
-    (other,) = rate_lines(LINE, [translation(0.9, 0.2, 0.8, 0.9, text="EinHaus")])
+    (other,) = rate_lines(LINE, [translation(0.9, 0.2, 0.8, 0.9, text="Ein Hau")])
     assert one["words"] == other["words"] == []
 
 

@@ -87,9 +87,14 @@ def test_words_that_the_reference_has_not_are_marked():
 
 
 def test_unlikely_words_are_underlined_where_the_probability_of_each_is_known():
-    found = str(marked("a b c", "a x <c>", [0.9, 0.2, 0.5]))
+    found = str(marked("a b c", "a x <c>", [("a", 0.9), ("x", 0.2), ("<c>", 0.5)]))
     assert found == 'a <mark><u class="un">x</u> <u class="so">&lt;c&gt;</u></mark>'
-    assert str(marked("a b c", "a x c", [0.1, 0.1])) == "a <mark>x</mark> c"
+    assert str(marked("a b c", "a x c", [("a", 0.1), ("c", 0.1)])) == "a <mark>x</mark> c"
+    chinese = [("你好", 0.9), ("吗", 0.2), ("。", 0.5)]
+    assert str(marked("你好。", "你好吗。", chinese)) == (
+        '你好<mark><u class="un">吗</u></mark><u class="so">。</u>'
+    )
+    assert str(marked("你好", "你 好", [("你好", 0.2)])) == ('<mark><u class="un">你 好</u></mark>')
 
 
 def test_a_dot_lies_where_its_bin_is_and_is_as_large_as_its_lines():
