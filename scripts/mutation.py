@@ -110,7 +110,7 @@ SABOTAGES = [
         "lines end wherever str.splitlines ends them", "I06",
         (
             (
-                "mt/runtime/files.py",
+                "mt/runtime/text_files.py",
                 'in enumerate(iter(partial(stream.readline, MAX_LINE), b""), start=1)',
                 'in enumerate((x.encode("utf-8", "surrogateescape") for x in stream.read().decode('
                 '"utf-8", "surrogateescape").splitlines(True)), start=1)',

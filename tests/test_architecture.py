@@ -236,8 +236,8 @@ class TestEachFile:
     def test_only_attention_names_a_kernel(self, path):
         assert path.name == "attention.py" or kernels(tree_of(path)) == []
 
-    def test_only_files_output_and_lock_touch_the_disk(self, path):
-        own = ("files.py", "output.py", "lock.py")
+    def test_only_the_modules_of_files_touch_the_disk(self, path):
+        own = ("files.py", "text_files.py", "output.py", "lock.py")
         assert path.name in own or disk_calls(tree_of(path)) == []
 
     def test_nothing_is_unpickled_or_evaluated(self, path):

@@ -106,10 +106,10 @@ NewRun = Annotated[
 
 def open_input(path: Path | None) -> contextlib.AbstractContextManager[BinaryIO]:
     """Open a file or pipe for reading bytes; standard input if there is no path, or `-`."""
-    from mt.runtime import files
+    from mt.runtime import text_files
 
     if path is not None and path != Path("-"):
-        return files.open_bytes(path, or_pipe=True)
+        return text_files.open_bytes(path, or_pipe=True)
     if sys.stdin is None:
         advice = "give it something to read, or a file with -i"
         raise ConfigError("USAGE", "standard input", "it is closed", advice)

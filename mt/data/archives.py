@@ -28,7 +28,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
 
 from mt.errors import DataError, DownloadError, printable
-from mt.runtime import files
+from mt.runtime import text_files
 
 MAX_MEMBERS = 10_000
 MAX_RATIO = 200
@@ -97,9 +97,9 @@ def open_text(path: Path) -> BinaryIO:
 
 
 def read_lines(open_stream: Callable[[], BinaryIO], name: str) -> Iterator[str]:
-    """Open a file, yield its lines, and close it; raises as `files.decode_lines` does."""
+    """Open a file, yield its lines, and close it; raises as `text_files.decode_lines` does."""
     with open_stream() as stream:
-        yield from files.decode_lines(stream, name, check=True)
+        yield from text_files.decode_lines(stream, name, check=True)
 
 
 # ---------------------------------------------------------------------------------- names

@@ -19,7 +19,7 @@ from mt.data.data_lock import DownloadedConfig
 from mt.data.encode import HeldOut
 from mt.data.pairs import Pair
 from mt.errors import DataError, MachineError, ModelError, MtError
-from mt.runtime import files, model_files
+from mt.runtime import files, model_files, text_files
 from mt.runtime.lock import lock
 from mt.vocabulary import vocabulary
 from mt.vocabulary.vocabulary import Vocabulary
@@ -103,7 +103,7 @@ def _input_sizes(section: Section) -> dict[str, dict[str, str]]:
     """Return path and size of the input files of a section."""
     facts = {}
     for key, path in input_files(section).items():
-        files.open_bytes(Path(path)).close()  # raises when the path is wrong
+        text_files.open_bytes(Path(path)).close()  # raises when the path is wrong
         facts[key] = {"path": path, "bytes": str(Path(path).stat().st_size)}
     return facts | _downloads(section)
 
@@ -117,7 +117,7 @@ def _hash_inputs(section: Section) -> dict[str, dict[str, str]]:
             if not file.is_file():
                 advice = "see vocabulary.path: a SentencePiece .model, or a run directory"
                 raise ModelError("VOCAB-NONE", path, "there is no vocabulary there", advice)
-        files.open_bytes(file).close()  # raises when the path is wrong
+        text_files.open_bytes(file).close()  # raises when the path is wrong
         facts[key] = {"path": path, "sha256": files.sha256(file)}
     return facts | _downloads(section)
 
@@ -210,7 +210,7 @@ def open_prepared(
         for source in sources:  # the same content may have been read from another place
             part = "held_out" if source.name.startswith("test.") else "corpora"
             report[part][source.name]["files"] = source.files
-        lines = files.read_lines(folder / "valid.pairs.jsonl")
+        lines = text_files.read_lines(folder / "valid.pairs.jsonl")
         pairs = [Pair(**json.loads(line)) for line in lines]
         texts = (
             model_files.read_json(folder / "held.json", limit=model_files.MAX_VOCABULARY)

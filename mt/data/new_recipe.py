@@ -16,7 +16,7 @@ from mt.data.data_lock import FILE_NAME
 from mt.data.held_out_split import CorpusFacts, split_corpus
 from mt.data.recipe_choice import Choice, Machine, choose, measure_machine
 from mt.errors import ConfigError, printable
-from mt.runtime import files
+from mt.runtime import files, text_files
 from mt.runtime.html_page import render_template
 from mt.special_tokens import FIRST_PIECE
 from mt.vocabulary.learn import learn_vocabulary
@@ -86,7 +86,7 @@ def _languages(paths: Sequence[Path], pair: str | None) -> Languages:
 def _check_sources(paths: Sequence[Path], origin: str | None) -> None:
     """Refuse a command line that names no corpus, or two."""
     for path in paths:
-        files.open_bytes(path).close()  # raises when there is none
+        text_files.open_bytes(path).close()  # raises when there is none
     lonely = len(paths) == 1 and local_copies.file_section(paths[0])["kind"] == "text"
     if (len(paths) in (1, 2)) == (origin is not None) or len(paths) > 2 or lonely:
         what = "what is the text?"
@@ -115,7 +115,7 @@ def _with_possible_vocabulary(choice: Choice, folder: Path, languages: Languages
     if size > LARGEST_TRIED:
         return choice
     codes = languages.source, languages.target
-    source, target = ([*files.read_lines(folder / f"train.{code}")] for code in codes)
+    source, target = ([*text_files.read_lines(folder / f"train.{code}")] for code in codes)
     while True:
         config = VocabularyConfig(size=size, model="bpe")
         try:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mt.errors import DataError
-from mt.runtime import files
+from mt.runtime import text_files
 
 SEPARATORS = (",", ";", "\t", "|")
 MAX_FIELD = 10 << 20
@@ -34,9 +34,9 @@ def read_csv(path: Path, columns: Sequence[str], separator: str | None) -> Itera
     csv.field_size_limit(MAX_FIELD)
     names: list[str] = []
     if separator is None:
-        first = next(iter(files.read_lines(path)), "")
+        first = next(iter(text_files.read_lines(path)), "")
         separator = max(SEPARATORS, key=lambda each: _rate(first, each, columns))
-    lines = (f"{line}\n" for line in files.read_lines(path))
+    lines = (f"{line}\n" for line in text_files.read_lines(path))
     reader = csv.reader(lines, delimiter=separator, strict=True)
     number = 1
     try:
@@ -70,7 +70,7 @@ def read_json(path: Path) -> Iterator[dict[str, Any]]:
     Raises:
         DataError: not UTF-8, or not JSON.
     """
-    lines = files.read_lines(path)
+    lines = text_files.read_lines(path)
     for number, line in enumerate(lines, start=1):
         if number == 1 and line.lstrip().startswith("["):
             text = "\n".join([line, *lines])

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 
 from mt.data import archives
 from mt.errors import DataError, printable
-from mt.runtime import files
+from mt.runtime import text_files
 
 XML_LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"
 _ADVICE = "export it again, from the program that it comes from"
@@ -27,7 +27,7 @@ def read_elements(path: Path, units: Collection[str], heads: Collection[str] = (
     """
     from lxml import etree
 
-    files.open_bytes(path).close()  # raises when the path is wrong
+    text_files.open_bytes(path).close()  # raises when the path is wrong
     with archives.open_text(path) as stream:
         try:
             for event, element in etree.iterparse(

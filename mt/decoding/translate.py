@@ -19,9 +19,9 @@ from mt.decoding.batching import LineWarnings
 from mt.decoding.output_formats import Formatter
 from mt.decoding.types import Engine, EngineOptions, Score, Translation
 from mt.errors import DataError, ModelError
-from mt.runtime import console, files
+from mt.runtime import console, text_files
 from mt.runtime.device import physical_cores
-from mt.runtime.files import decode_lines
+from mt.runtime.text_files import decode_lines
 
 MAX_PROCESSES = 8
 """Most processes by default."""
@@ -150,7 +150,7 @@ def check_equal_lines(source: Path, target: Path) -> None:
     Raises:
         DataError: one is missing or not UTF-8, or they differ in their number of lines.
     """
-    counts = [sum(1 for _ in files.read_lines(path)) for path in (source, target)]
+    counts = [sum(1 for _ in text_files.read_lines(path)) for path in (source, target)]
     if counts[0] != counts[1]:
         what = f"{counts[0]} lines against {counts[1]}"
         advice = "line n of one must translate line n of the other; mend the files"
@@ -166,7 +166,9 @@ def score_files(
     The files have equally many lines (`check_equal_lines`). A summary goes to standard error.
     """
     rendering = output_formats.format_score_json if as_json else output_formats.format_score
-    ours, theirs = tee(zip(files.read_lines(source), files.read_lines(target), strict=True))
+    ours, theirs = tee(
+        zip(text_files.read_lines(source), text_files.read_lines(target), strict=True)
+    )
     pairs, tokens, total = 0, 0, 0.0
     for (line, other), score in zip(ours, engine.score(to_pairs(theirs)), strict=True):
         out.write(rendering(normalise, line, other, score) + "\n")

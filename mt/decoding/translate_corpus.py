@@ -24,7 +24,7 @@ from mt.decoding.translate import engine_kind, open_engine
 from mt.decoding.types import Engine, EngineOptions
 from mt.decoding.worker_pool import Part, WorkerPoolSearcher, open_pool
 from mt.errors import ConfigError, ModelError
-from mt.runtime import files, model_files
+from mt.runtime import files, model_files, text_files
 from mt.runtime.lock import lock
 from mt.runtime.model_files import JsonObject
 from mt.runtime.output import open_output
@@ -195,7 +195,7 @@ def _read_metadata(out: Path) -> dict[str, Any] | None:
 
 def _write_sides(job: CorpusJob, parts: Path, names: list[str]) -> dict[str, Any]:
     """Write both sides, line by line; a pair with a blank side is left out."""
-    texts = chain.from_iterable(files.read_lines(parts / name) for name in names)
+    texts = chain.from_iterable(text_files.read_lines(parts / name) for name in names)
     other = "target" if job.side == "source" else "source"
     paths = {side: job.out / f"{side}.txt" for side in ("source", "target")}
     pairs = left_out = 0

@@ -45,7 +45,7 @@ from mt.evaluation.scoring import (
     score_all,
     sentence_chrf,
 )
-from mt.runtime import console, files
+from mt.runtime import console, files, text_files
 
 PARTS = (".source", ".reference", "")
 """Ends of the names of a test set's files: source, reference and translation."""
@@ -209,7 +209,7 @@ def _open_baseline(path: Path, options: EngineOptions, sets: dict[str, TestSet])
     if len(sets) > 1:
         what = f"a file of translations, and there are {len(sets)} test sets"
         raise ConfigError("USAGE", f"--baseline {path}", what, "choose one with --on NAME")
-    lines, wanted = list(files.read_lines(path)), len(next(iter(sets.values())).sources)
+    lines, wanted = list(text_files.read_lines(path)), len(next(iter(sets.values())).sources)
     if len(lines) != wanted:
         what = f"{len(lines)} lines, the test set has {wanted}"
         raise DataError("TEST-LINES", path, what, "line n of one must translate line n")
@@ -305,8 +305,8 @@ def _read_files(
         given, missing = ("--source", "--reference") if source else ("--reference", "--source")
         what = f"there is no {missing} to go with it"
         raise ConfigError("USAGE", given, what, "give both --source FILE and --reference FILE")
-    lines = list(files.read_lines(source))
-    targets = [list(files.read_lines(path)) for path in references]
+    lines = list(text_files.read_lines(source))
+    targets = [list(text_files.read_lines(path)) for path in references]
     for path, each in zip(references, targets, strict=True):
         if len(each) != len(lines):
             what = f"{len(each)} lines, {source} has {len(lines)}"
@@ -334,7 +334,7 @@ def confidence_path(path: Path, name: str) -> Path:
 
 def sample_translations(path: Path, name: str, count: int) -> list[tuple[str, ...]]:
     """(source, reference, translation) of lines spread over an evaluated test set."""
-    texts = [list(files.read_lines(hypothesis_path(path, name, part))) for part in PARTS]
+    texts = [list(text_files.read_lines(hypothesis_path(path, name, part))) for part in PARTS]
     return spread(list(zip(*texts, strict=True)), count)
 
 

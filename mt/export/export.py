@@ -30,7 +30,7 @@ from mt.export.verify import (
     measure_engine,
     pick_sample,
 )
-from mt.runtime import files, model_files
+from mt.runtime import files, model_files, text_files
 from mt.runtime.model_files import JsonObject
 
 
@@ -157,7 +157,7 @@ def _known_scores(opened: LoadedModel) -> dict[str, Any]:
             continue
         if min(part.stat().st_mtime for part in parts) < weights.stat().st_mtime:
             continue
-        texts, references = (list(files.read_lines(part)) for part in parts)
+        texts, references = (list(text_files.read_lines(part)) for part in parts)
         scores[name] = scoring.score_translations(
             texts, [references], config.direction.target, opened.recipe.evaluation
         )

@@ -22,7 +22,7 @@ from mt.errors import ConfigError, ModelError, MtError
 from mt.evaluation import scoring
 from mt.evaluation.compare import ModelRow, weight_bytes
 from mt.evaluation.evaluate import translate_texts
-from mt.runtime import files
+from mt.runtime import text_files
 from mt.special_tokens import END
 
 SAMPLE_LINES = 200
@@ -81,7 +81,7 @@ def pick_sample(opened: LoadedModel, file: Path | None) -> Sample:
     """
     data, target = opened.recipe.data, opened.recipe.direction.target
     if file is not None:
-        rows = [(line, "") for line in islice(files.read_lines(file), SAMPLE_LINES)]
+        rows = [(line, "") for line in islice(text_files.read_lines(file), SAMPLE_LINES)]
         if lines := [source for source, _ in _fits_model(rows, opened)]:
             return Sample(file.name, lines, None, target)
         what = "there is no text in it that fits the model"

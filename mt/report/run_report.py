@@ -28,7 +28,7 @@ from mt.evaluation.scoring import as_result, make_metrics, score_all, sentence_c
 from mt.report.attention import collect_maps, draw_map
 from mt.report.row_selection import select_rows
 from mt.report.samples import read_samples
-from mt.runtime import files
+from mt.runtime import text_files
 from mt.training.diagnosis import compare_history, diagnose, read_history, read_run_history
 
 FORMAT = 2
@@ -105,7 +105,9 @@ def _evaluated(runs: Sequence[LoadedModel]) -> list[str]:
 def _sides(runs: Sequence[LoadedModel], name: str) -> Iterator[Side]:
     first: Side | None = None
     for run in runs:
-        texts = [list(files.read_lines(hypothesis_path(run.run, name, part))) for part in PARTS]
+        texts = [
+            list(text_files.read_lines(hypothesis_path(run.run, name, part))) for part in PARTS
+        ]
         source, reference, output = texts
         where = hypothesis_path(run.run, name, "")
         advice = f"translate it again: mt eval {run.run}"

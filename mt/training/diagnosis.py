@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from mt.checkpoints import run_directory
 from mt.config.recipe import Recipe
 from mt.errors import ModelError, MtError
-from mt.runtime import files
+from mt.runtime import text_files
 from mt.training.usual_results import compare_with_usual
 
 FEW_PAIRS = 20_000
@@ -81,7 +81,7 @@ def read_history(folder: Path, recipe: Recipe, pairs: int | None, finished: bool
     if not path.is_file():
         raise ModelError("METRICS-NONE", path, "no such file", advice)
     records: list[dict[str, Any]] = []
-    for number, line in enumerate(files.read_lines(path), start=1):
+    for number, line in enumerate(text_files.read_lines(path), start=1):
         try:
             records.append({**json.loads(line)})
         except (ValueError, TypeError, RecursionError):

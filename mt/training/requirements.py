@@ -13,7 +13,7 @@ from mt.config.section import input_files
 from mt.data.cleaning import Cleaner
 from mt.errors import MtError
 from mt.evaluation.scoring import make_metrics
-from mt.runtime import files
+from mt.runtime import text_files
 from mt.runtime.device import pick_device
 
 
@@ -51,4 +51,4 @@ def _source_checks(source: SourceConfig) -> Iterator[Callable[[], object]]:
 
 
 def _open(path: Path) -> None:
-    files.open_bytes(path).close()
+    text_files.open_bytes(path).close()

@@ -318,14 +318,14 @@ def measure_planted(folder: Path, given: argparse.Namespace) -> bool:
 
 def measure_sound(folder: Path, given: argparse.Namespace) -> bool:
     """Print which share of sound pairs the default rules drop; return whether it is small."""
-    from mt.runtime import files
+    from mt.runtime import text_files
 
     held_out = list(islice(sound_pairs("valid", 100), 100))
     for name in ("valid", "test"):
         write_pairs(folder, name, iter(held_out))
     train, left = [], given.most
     for number, paths in enumerate(given.sound):
-        sides = (files.read_lines(Path(path)) for path in paths)
+        sides = (text_files.read_lines(Path(path)) for path in paths)
         pairs = list(islice(zip(*sides, strict=True), left))
         left -= len(pairs)
         write_pairs(folder, f"sound{number}", iter(pairs))

@@ -26,7 +26,7 @@ import harness
 def translate_with_mt(given: argparse.Namespace) -> float:
     from mt.decoding import translate
     from mt.decoding.types import EngineOptions
-    from mt.runtime import files, output
+    from mt.runtime import output, text_files
 
     search = {"kind": "greedy"} if given.beams == 1 else {"kind": "beam", "beams": given.beams}
     options = EngineOptions(  # as mt translate -i FILE -o FILE
@@ -35,7 +35,7 @@ def translate_with_mt(given: argparse.Namespace) -> float:
     )  # fmt: skip
     engine = translate.open_engine(given.model, options)
     ready = time.perf_counter()
-    with files.open_bytes(given.source) as stream, output.open_output(given.out) as out:
+    with text_files.open_bytes(given.source) as stream, output.open_output(given.out) as out:
         translate.translate_lines(engine, stream, out)
     return ready
 

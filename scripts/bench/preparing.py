@@ -66,12 +66,12 @@ def encode_bare(folder: str, part: int, parts: int, ready: Any, start: Any, resu
     """Encode both sides of a share of the lines, a thousand at a time, in one process."""
     import sentencepiece
 
-    from mt.runtime import files
+    from mt.runtime import text_files
 
     model = sentencepiece.SentencePieceProcessor(model_file=f"{folder}/vocabulary.model")
     shares = []
     for side in SIDES:
-        lines = list(files.read_lines(Path(folder) / f"{side}.txt"))
+        lines = list(text_files.read_lines(Path(folder) / f"{side}.txt"))
         shares.append(lines[len(lines) * part // parts : len(lines) * (part + 1) // parts])
         del lines
     ready.wait()

@@ -6,7 +6,7 @@ from distilled_runs import distil, weights
 
 from mt.checkpoints.run_directory import read_recipe
 from mt.cli import main
-from mt.runtime import files
+from mt.runtime import text_files
 from mt.vocabulary.vocabulary import Vocabulary
 
 
@@ -16,7 +16,10 @@ def test_the_student_trains_on_the_teachers_words_with_its_vocabulary(distillati
     run = distillation / "runs" / "student"
     assert Vocabulary.load(run).digest == Vocabulary.load(distillation / "run").digest
     (corpus,) = read_recipe(run).data.train
-    assert list(files.read_lines(distillation / "runs/student/distilled/train-0/target.txt")) != []
+    assert (
+        list(text_files.read_lines(distillation / "runs/student/distilled/train-0/target.txt"))
+        != []
+    )
     assert corpus.target == str(run / "distilled" / "train-0" / "target.txt")
     header, first, second = out.splitlines()
     assert "some" in header

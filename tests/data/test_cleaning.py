@@ -16,7 +16,7 @@ from mt.config.section import Section
 from mt.data import cleaning
 from mt.data.cleaning import Cleaner, Finding, clean_chunks, spread_sample
 from mt.errors import ConfigError, DataError
-from mt.runtime import files
+from mt.runtime import text_files
 
 ENGLISH_GERMAN = Languages(source="en", target="de")
 
@@ -114,7 +114,7 @@ def test_a_cleaner_can_be_sent_to_another_process():
 @pytest.mark.shared_data
 def test_of_sound_text_the_default_rules_drop_at_most_one_pair_in_a_thousand(shared_data):
     folder = shared_data / "multi30k"
-    sides = [files.read_lines(folder / f"train.{code}.gz") for code in ("en", "de")]
+    sides = [text_files.read_lines(folder / f"train.{code}.gz") for code in ("en", "de")]
     pairs = list(zip(*sides, strict=True))
     with tarfile.open(shared_data / "tatoeba-deu-eng-2018.tar.xz") as archive:
         names = [f"tatoeba-deu-eng-2018/split/train.{code}" for code in ("en", "de")]

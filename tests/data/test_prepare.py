@@ -26,7 +26,7 @@ from mt.config import recipe, validation, yaml_reader
 from mt.data.encode import REASONS, encode, is_blank
 from mt.data.prepare import prepare
 from mt.errors import ConfigError, DataError
-from mt.runtime import files
+from mt.runtime import files, text_files
 from mt.special_tokens import END
 
 KNOWN = []
@@ -210,7 +210,7 @@ def test_all_of_multi30k_is_kept_and_its_text_comes_back(folder, shared_data):
     corpus = prepared.report["corpora"]["train.0"]
     assert (corpus["pairs"], corpus["kept"]) == (29_000, 29_000)
     assert len(prepared.train) == 29_000
-    texts = list(files.read_lines(data / "val.de.gz"))
+    texts = list(text_files.read_lines(data / "val.de.gz"))
     assert len(texts) == len(prepared.valid) == 1_014
     known = prepared.vocabulary
     assert [known.decode_target([prepared.valid.target(row)])[0] for row in range(1_014)] == texts

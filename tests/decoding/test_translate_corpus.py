@@ -12,7 +12,7 @@ from mt.decoding import translate_corpus
 from mt.decoding.translate import open_engine
 from mt.decoding.types import EngineOptions
 from mt.errors import ConfigError
-from mt.runtime import files
+from mt.runtime import files, text_files
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +49,9 @@ def test_the_corpus_is_what_the_engine_translates_blank_lines_left_out(run, tmp_
     ]
     both = [(a, b) for a, b in zip(LINES, wanted, strict=True) if a.strip() and b.strip()]
     for side, number in (("source", 0), ("target", 1)):
-        assert list(files.read_lines(tmp_path / "out" / f"{side}.txt")) == [p[number] for p in both]
+        assert list(text_files.read_lines(tmp_path / "out" / f"{side}.txt")) == [
+            p[number] for p in both
+        ]
     assert (about["pairs"], about["left_out"]) == (len(both), len(LINES) - len(both))
     assert not (tmp_path / "out" / "parts").exists()
 
@@ -114,7 +116,7 @@ def test_samples_depend_on_the_seed_and_no_two_parts_have_the_same(run, tmp_path
         translate_corpus.translate_corpus(
             job(run, out, lines, "source", search=SAMPLED, seed=seed), lambda _: None
         )
-        texts.append(list(files.read_lines(out / "source.txt")))
+        texts.append(list(text_files.read_lines(out / "source.txt")))
     assert texts[0] != texts[1]
     assert texts[0][:5] != texts[0][5:]
 

@@ -23,7 +23,7 @@ from mt.decoding.translate import open_engine
 from mt.decoding.types import EngineOptions
 from mt.errors import ConfigError
 from mt.evaluation import evaluate
-from mt.runtime import files
+from mt.runtime import files, text_files
 from mt.special_tokens import BACK_TRANSLATED, END
 from mt.vocabulary.vocabulary import Vocabulary
 
@@ -185,7 +185,7 @@ def test_what_cannot_be_drawn_is_refused(tmp_path):
 
 
 def test_each_direction_is_validated(run):
-    rows = [json.loads(line) for line in files.read_lines(run / "metrics.jsonl")]
+    rows = [json.loads(line) for line in text_files.read_lines(run / "metrics.jsonl")]
     scores = [row for row in rows if "valid_bleu" in row]
     assert scores
     for row in scores:
@@ -236,7 +236,7 @@ def test_a_test_set_is_translated_to_its_own_language(run):
     engine = open_engine(run, EngineOptions())
     evaluate.evaluate(run, engine)
     for name, language in (("german", "de"), ("french", "fr")):
-        kept = list(files.read_lines(evaluate.hypothesis_path(run, name, "")))
+        kept = list(text_files.read_lines(evaluate.hypothesis_path(run, name, "")))
         asked = EngineOptions(target_language=language)
         assert kept == [each.text for each in engine.translate(tiny_run.SOURCES, asked)]
 

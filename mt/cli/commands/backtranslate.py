@@ -52,7 +52,7 @@ def command(
     from mt.decoding.translate import default_processes
     from mt.decoding.translate_corpus import CorpusJob, translate_corpus
     from mt.runtime.console import print_line
-    from mt.runtime.files import LineReader
+    from mt.runtime.text_files import LineReader
 
     cli.refuse((seed != 1 and not sampling, "--seed", "only --sampling draws anything"))
     options = cli.engine_options(sets, checkpoint, device, precision, threads, to=to)

@@ -80,7 +80,7 @@ def command(
     """
     from mt.decoding.translate import open_engine
     from mt.evaluation import evaluate, limits, result_table
-    from mt.runtime import files
+    from mt.runtime import text_files
     from mt.runtime.console import print_line
     from mt.runtime.output import print_lines
 
@@ -93,8 +93,8 @@ def command(
     changes |= {"tokenize": tokenize} if tokenize else {}
     settings = evaluate.read_settings(runs[0], metric or (), changes)
     wanted = limits.parse_limits(fail_below or (), settings)
-    source = None if source is None else files.copy_pipe(source)
-    reference = [files.copy_pipe(path) for path in reference or ()]
+    source = None if source is None else text_files.copy_pipe(source)
+    reference = [text_files.copy_pipe(path) for path in reference or ()]
     found = evaluate.evaluate(
         runs[0], engine, on or (), source, reference, options, settings, baseline or ()
     )

@@ -45,12 +45,12 @@ def command(
               mt score runs/demo --source test.en --target test.de --format json
     """
     from mt.decoding import translate as translating
-    from mt.runtime import files, output
+    from mt.runtime import output, text_files
 
     options = cli.engine_options(
         sets, checkpoint, device, precision, threads, processes, ("runtime",), to
     )
-    source, target = files.copy_pipe(source), files.copy_pipe(target)
+    source, target = text_files.copy_pipe(source), text_files.copy_pipe(target)
     translating.check_equal_lines(source, target)  # before a model is opened
     options = replace(options, strict=strict, ensemble_paths=tuple(runs[1:]))
     engine = translating.open_engine(runs[0], options)

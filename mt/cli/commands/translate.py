@@ -113,7 +113,7 @@ def command(
     from mt.decoding import output_formats
     from mt.decoding import translate as translating
     from mt.decoding.quality import read_calibration
-    from mt.runtime import files, output
+    from mt.runtime import output, text_files
 
     several = (processes or 1) > 1
     target = None if target == output.STANDARD_OUTPUT else target
@@ -130,7 +130,7 @@ def command(
         cli.engine_options(sets, checkpoint, device, precision, threads, processes or 1, to=to),
         ensemble_paths=tuple(runs[1:]), n_best=n_best, alignments=alignments, seed=seed,
         strict=strict,
-        prefixes=files.read_lines(files.copy_pipe(prefix)) if prefix else None,
+        prefixes=text_files.read_lines(text_files.copy_pipe(prefix)) if prefix else None,
         line_buffered=line_buffered,
         low_latency=target is None,  # a file appears when it is complete
         token_scores=quality or n_best > 1 or form in ("moses", "json"),

@@ -20,7 +20,7 @@ from mt.config.schema import FilterConfig
 from mt.config.section import InputFile
 from mt.data.cleaning import Context, Filter, Texts, Value
 from mt.errors import DataError
-from mt.runtime import files
+from mt.runtime import text_files
 
 _ADVICE = "score the training pairs, all of them in their order, in both directions again"
 
@@ -82,7 +82,7 @@ def _read_scores(path: str) -> NDArray[np.float32]:
 
 
 def _numbers(path: str) -> Iterator[float]:
-    for number, line in enumerate(files.read_lines(Path(path)), start=1):
+    for number, line in enumerate(text_files.read_lines(Path(path)), start=1):
         try:
             score = float(line)
         except ValueError:

@@ -22,7 +22,7 @@ from mt.data.cleaning import Context, EachSide, Filter, Judge
 from mt.data.language_id import langid
 from mt.data.scripts import count_letters, plain_language
 from mt.errors import DataError, MachineError
-from mt.runtime import files
+from mt.runtime import text_files
 
 ALIKE = 15
 """Distance of CLDR below which languages are not told apart, such as Norwegian and Danish (12)."""
@@ -97,7 +97,7 @@ def _identify_by_langid(text: str, expected: str) -> tuple[str, float]:
 
 
 def _fasttext(path: str, where: str) -> tuple[frozenset[str], Identify]:
-    files.open_bytes(Path(path)).close()  # raises when the path is wrong
+    text_files.open_bytes(Path(path)).close()  # raises when the path is wrong
     try:
         labels = _fasttext_model(path).get_labels()
     except ImportError:

@@ -22,7 +22,7 @@ from mt.data.pairs import Chunk, Pair, Pairs
 from mt.data.rows import read_csv, read_json
 from mt.data.text import join_lines
 from mt.errors import DataError, DownloadError, MtError
-from mt.runtime import files
+from mt.runtime import files, text_files
 
 _BATCH, _STREAM_BATCH = 1000, 250
 _BUILDERS = {"parquet": "parquet", "json": "json", "jsonl": "json", "csv": "csv"}
@@ -132,7 +132,7 @@ def _local(config: Config) -> Any:
     import datasets
 
     for path in config.files:
-        files.open_bytes(Path(path)).close()  # raises when the path is wrong
+        text_files.open_bytes(Path(path)).close()  # raises when the path is wrong
     datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # no message to the hub for a local read
     if _builder(config.files[0]) != "parquet":  # its own types; in others `datasets` guesses them
         return datasets.IterableDataset.from_generator(

@@ -17,7 +17,7 @@ from mt.data.pairs import Pair, Pairs
 from mt.data.rows import parse_object
 from mt.data.text import join_lines
 from mt.errors import DataError, printable
-from mt.runtime import files
+from mt.runtime import text_files
 
 
 class Config(SourceConfig):
@@ -47,7 +47,7 @@ def read(config: Config) -> Iterable[Pair]:
 
 def _pairs(config: Config) -> Iterator[Pair]:
     direction = config.direction
-    for number, line in enumerate(files.read_lines(Path(config.file)), start=1):
+    for number, line in enumerate(text_files.read_lines(Path(config.file)), start=1):
         origin = f"{config.file}:{number}"
         if not line.strip():
             continue

@@ -14,7 +14,7 @@ from mt.data.languages import same_language
 from mt.data.pairs import Pair, Pairs
 from mt.data.text import join_lines
 from mt.errors import ConfigError, DataError, printable
-from mt.runtime import files
+from mt.runtime import text_files
 
 _MO_MAGIC = (b"\xde\x12\x04\x95", b"\x95\x04\x12\xde")
 
@@ -77,7 +77,7 @@ def _open(path: Path) -> Any:
     except ImportError:
         what = "polib, which reads PO and MO files, is not installed"
         raise ConfigError("PO", path, what, "pip install 'mt[data]'") from None
-    files.open_bytes(path).close()  # raises when the path is wrong
+    text_files.open_bytes(path).close()  # raises when the path is wrong
     try:
         with open(path, "rb") as stream:
             is_binary = stream.read(4) in _MO_MAGIC

@@ -12,7 +12,7 @@ from pydantic import model_validator
 from mt.config.schema import SourceConfig
 from mt.config.section import InputFile
 from mt.data.pairs import Pair, Pairs, pair_lines, single_lines
-from mt.runtime import files
+from mt.runtime import text_files
 
 
 class Config(SourceConfig):
@@ -53,10 +53,10 @@ def read(config: Config) -> Iterable[Pair]:
 
 
 def _pairs(config: Config) -> Iterator[Pair]:
-    sides = [path and files.read_lines(Path(path)) for path in (config.source, config.target)]
+    sides = [path and text_files.read_lines(Path(path)) for path in (config.source, config.target)]
     if sides[0] and sides[1]:
         where = f"{config.source} and {config.target}"
         return pair_lines(sides[0], sides[1], config.direction, str(config.source), where)
     path = config.source or config.target
     side = "source" if config.source else "target"
-    return single_lines(files.read_lines(Path(str(path))), side, config.direction, str(path))
+    return single_lines(text_files.read_lines(Path(str(path))), side, config.direction, str(path))

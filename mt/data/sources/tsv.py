@@ -13,7 +13,7 @@ from mt.config.schema import SourceConfig, refuse_one_key
 from mt.config.section import InputFile
 from mt.data.pairs import Pair, Pairs
 from mt.errors import DataError
-from mt.runtime import files
+from mt.runtime import text_files
 
 Column = Annotated[int, Field(ge=1, le=10**6)] | str
 _ADVICE = "each line holds the same number of fields, parted by tabs; mend the file"
@@ -45,7 +45,7 @@ def _pairs(config: Config) -> Iterator[Pair]:
     direction = config.direction
     columns = (config.source, config.target)
     width = source = target = 0
-    for number, line in enumerate(files.read_lines(Path(config.file)), start=1):
+    for number, line in enumerate(text_files.read_lines(Path(config.file)), start=1):
         fields = line.split("\t")
         if number == 1:
             width = len(fields)

@@ -9,7 +9,7 @@ from mt.cli import main
 from mt.config import recipe, validation, yaml_reader
 from mt.data.prepare import prepare
 from mt.decoding import translate_corpus
-from mt.runtime import files
+from mt.runtime import text_files
 from mt.special_tokens import BACK_TRANSLATED
 
 
@@ -28,7 +28,8 @@ def test_back_translation_makes_a_corpus_that_a_recipe_takes(run, tmp_path, caps
     assert out == ""
     assert "tag: bt" in err
     sides = [
-        list(files.read_lines(tmp_path / "bt" / f"{side}.txt")) for side in ("source", "target")
+        list(text_files.read_lines(tmp_path / "bt" / f"{side}.txt"))
+        for side in ("source", "target")
     ]
     assert len(sides[0]) == len(sides[1]) > 0
     assert set(sides[1]) <= set(LINES)  # the text itself is what is to be written
