@@ -10,7 +10,7 @@ from pathlib import Path
 _MESSAGES = (
     "CUDA error: out of memory", "CUDA out of memory", "can't allocate memory",
     "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED", "failed to map segment",
-    "can't start new thread", "Cannot allocate memory",
+    "can't start new thread", "Cannot allocate memory", "std::bad_alloc",
 )  # fmt: skip
 
 

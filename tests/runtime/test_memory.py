@@ -40,6 +40,7 @@ def test_nothing_larger_than_the_limit_is_tried():
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), True),
         (RuntimeError("DefaultCPUAllocator: not enough memory: you tried"), True),
         (RuntimeError("can't start new thread"), True),
+        (RuntimeError("std::bad_alloc"), True),
         (ImportError("libtorch_cpu.so: failed to map segment from shared object"), True),
         (OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)), True),
         (RuntimeError("size mismatch"), False),
