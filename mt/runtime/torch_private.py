@@ -53,6 +53,23 @@ def packed_linear(x: Tensor, weight: Tensor, bias: Tensor | None, activation: st
     return F.relu(product) if activation == "relu" else product
 
 
+@contextlib.contextmanager
+def without_onednn() -> Iterator[None]:
+    """Compute without oneDNN's kernels, of which it keeps one for each of 1,024 sizes.
+
+    `torch.backends.mkldnn.flags` also sets the precision of products, with a warning.
+    """
+    enabled = getattr(torch._C, "_get_mkldnn_enabled", bool)()
+    if not enabled:
+        yield
+        return
+    torch._C._set_mkldnn_enabled(False)
+    try:
+        yield
+    finally:
+        torch._C._set_mkldnn_enabled(True)
+
+
 def gnu_openmp() -> Any:
     """Return the library in which torch finds GNU OpenMP; None if it uses another OpenMP.
 

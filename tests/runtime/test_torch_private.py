@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 
 import pytest
@@ -91,3 +92,11 @@ def test_compilations_are_counted():
     before = torch_private.num_compilations()
     torch.compile(lambda x: x + 1, backend="eager")(torch.ones(2))
     assert torch_private.num_compilations() == before + 1
+
+
+def test_without_onednn_its_kernels_are_off_until_the_block_ends():
+    assert torch._C._get_mkldnn_enabled()
+    with contextlib.suppress(KeyError), torch_private.without_onednn():
+        assert not torch._C._get_mkldnn_enabled()
+        raise KeyError
+    assert torch._C._get_mkldnn_enabled()

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import functools
 import math
-from contextlib import nullcontext
+from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
 
 from mt.models.modules.linear import Linear, trains_in_bf16
+from mt.runtime.torch_private import without_onednn
 
 ROWS = 32
 """In bf16 training on a CPU the rows are padded to a multiple of this; see `linear`."""
@@ -79,8 +80,12 @@ class LSTM(nn.Module):
         elif not cpu_has_bf16_lstm():
             x = x.to(wide(x))
         states = hidden.to(x.dtype)[None], cell.to(x.dtype)[None]
-        own_type = by_cudnn or not cpu_has_bf16_lstm()
-        with torch.autocast(device, enabled=False) if own_type else nullcontext():
+        with ExitStack() as stack:
+            if by_cudnn or not cpu_has_bf16_lstm():
+                stack.enter_context(torch.autocast(device, enabled=False))
+            if device == "cpu" and not torch.is_autocast_enabled("cpu"):
+                # oneDNN is no faster in fp32, and keeps memory for each size of a batch.
+                stack.enter_context(without_onednn())
             outputs, hidden, last = torch.lstm(
                 x, states, weights, True, 1, 0.0, self.training, False, False
             )

@@ -89,3 +89,14 @@ def test_a_bidirectional_layer_is_torchs_over_packed_sequences(way, monkeypatch)
     each = zip(gradients(ours[real], mine), gradients(theirs[real], its), strict=True)
     for one, other in each:
         close(one, other)
+
+
+def test_in_fp32_no_kernel_is_kept_for_each_size_of_a_batch():
+    """oneDNN keeps those of 1,024 sizes: a training in fp32 grew by 600 MB in 500 updates."""
+    layer = lstm.LSTM(8, 8)
+    with torch.profiler.profile() as profile:
+        outputs, _, _ = layer(torch.randn(3, 2, 8), torch.zeros(2, 8), torch.zeros(2, 8))
+        outputs.sum().backward()
+    names = {event.name for event in profile.events()}
+    assert "aten::lstm" in names
+    assert [name for name in names if "mkldnn_rnn" in name] == []
