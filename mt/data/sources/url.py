@@ -92,11 +92,12 @@ class Config(DownloadedConfig):
 
 def fetch(config: Config, update: bool = False) -> Sequence[Download]:
     """Download the files of a corpus; with `update` again."""
+    if config.private:  # the user has named them as they are written
+        for url in (config.url,) if config.url else (config.source, config.target):
+            if url is not None:
+                check_private_url(str(url), url)
     urls = config.text_urls or (config.url,)
     remotes = [Remote(url, sha256=config.sha256, private=config.private) for url in urls if url]
-    for remote in remotes:
-        if config.private:
-            check_private_url(remote.url, remote.url)
     return [download.fetch(remote, Path(config.lock), update) for remote in remotes]
 
 

@@ -84,6 +84,11 @@ def test_an_intranet_needs_a_word(site, tmp_path):
     assert read(tmp_path, **urls, private=True) == PAIRS
     with pytest.raises(DownloadError, match="URL-SCHEME"):
         read(tmp_path, **urls)
+    both = {"url": site.url("/a.{language}"), "private": True}
+    with pytest.raises(ModelError, match="MODEL-TRUST"):
+        read(tmp_path, **both)
+    trust_kinds(dotted_kinds({"kind": "url", **both}))
+    assert read(tmp_path, **both) == PAIRS
 
 
 def test_the_hash_in_a_recipe_must_be_right(site, tmp_path):
