@@ -243,6 +243,7 @@ def test_each_signal_to_stop_unwinds_the_program_and_has_its_code(name):
         + f"""
 from mt.cli import main
 from mt.config import recipe
+signal.signal(signal.{name}, signal.SIG_DFL)  # these tests may run under nohup
 def load(*arguments):
     try:
         signal.raise_signal(signal.{name})
