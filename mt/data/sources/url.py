@@ -27,7 +27,7 @@ class Config(DownloadedConfig):
     """
 
     kind: Literal["url"] = "url"
-    url: str | None = None
+    url: str | None = Field(None, min_length=1)
     """URL of an archive, or of a file of another kind; with `{language}` in it the URLs of two text
     files, by the code of each side; left out: `source` and `target` are URLs."""
     source: str | Column | None = None

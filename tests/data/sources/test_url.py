@@ -131,7 +131,8 @@ def test_a_page_to_log_in_is_no_corpus(site, tmp_path):
 @pytest.mark.parametrize(
     "section",
     [
-        {}, {"format": "tsv"}, {"sha256": "0" * 64, "source": "https://a/b"}, {"source": 1},
+        {}, {"url": ""},
+        {"format": "tsv"}, {"sha256": "0" * 64, "source": "https://a/b"}, {"source": 1},
         {"url": "https://a/b", "format": "demo"}, {"url": "https://a/b", "format": "tmz"},
         {"url": "https://a/b", "format": "tmx", "source": "x"}, {"url": "https://a/b", "source": 1},
         {"url": "https://a/b", "sha256": "zz"}, {"source": "https://a/b", "only": "target"},
