@@ -33,14 +33,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from mt.checkpoints import checkpoint, run_directory  # noqa: E402
+from mt.config import yaml_reader  # noqa: E402
 from mt.decoding.translate import open_engine  # noqa: E402
 from mt.decoding.types import EngineOptions  # noqa: E402
+from mt.errors import MtError  # noqa: E402
 from mt.evaluation import evaluate, scoring  # noqa: E402
 from mt.runtime import files  # noqa: E402
 from mt.runtime.device import physical_cores  # noqa: E402
@@ -63,9 +63,11 @@ class Trial:
 
 def read_grid(path: Path, folder: Path) -> list[Trial]:
     """Return the trials of a grid, seed by seed: each row has a result before any has two."""
-    grid = yaml.safe_load(path.read_text(encoding="utf-8"))
-    known = {"seeds", "common", "rows"}
-    if not isinstance(grid, dict) or not isinstance(grid.get("rows"), dict) or set(grid) - known:
+    try:
+        grid = yaml_reader.read(path).value
+    except MtError as error:
+        raise SystemExit(str(error)) from None
+    if not isinstance(grid.get("rows"), dict) or set(grid) - {"seeds", "common", "rows"}:
         raise SystemExit(f"{path}: expected the keys rows and, if wanted, seeds and common")
     names = [re.sub(r"[^\w.]+", "-", str(row)).strip("-") for row in grid["rows"]]
     if twice := [name for name in names if names.count(name) > 1]:

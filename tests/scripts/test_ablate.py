@@ -64,7 +64,7 @@ def test_seeds_of_a_row_are_averaged(ablate):
 
 def test_each_row_has_a_result_before_any_has_two(ablate, tmp_path):
     (tmp_path / "grid.yaml").write_text(
-        "{seeds: [3, 4], common: {model.dropout: 0.1}, rows: {a: {}, b: {model.dropout: 0.3}}}"
+        "{seeds: [3, 4], common: {model.dropout: 1e-1}, rows: {a: {}, b: {model.dropout: 3e-1}}}"
     )
     trials = ablate.read_grid(tmp_path / "grid.yaml", tmp_path)
     assert [trial.run.name for trial in trials] == ["a.seed3", "b.seed3", "a.seed4", "b.seed4"]
@@ -72,7 +72,7 @@ def test_each_row_has_a_result_before_any_has_two(ablate, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "rows: [a]", "{rows: {a: {}}, seed: 1}", "rows: {'a b': {}, a-b: {}}"]
+    "text", ["", "rows: [a]", "{rows: {a: {}}, seed: 1}", "rows: {'a b': {}, a-b: {}}", "rows: {"]
 )
 def test_a_grid_that_cannot_be_meant_is_refused(ablate, tmp_path, text):
     grid = tmp_path / "grid.yaml"
