@@ -49,23 +49,27 @@ class CorpusFacts(NamedTuple):
         return self.pairs - sum(self.suspects.values()) - 2 * self.held_out
 
 
-def split_corpus(data: DataConfig, folder: Path, log: Callable[[str], None]) -> CorpusFacts:
+def split_corpus(
+    data: DataConfig, folder: Path, name: str, log: Callable[[str], None]
+) -> CorpusFacts:
     """Write `train`, `valid` and `test` of the first training corpus, a file a language.
+
+    Args:
+        name: what errors call the corpus.
 
     Raises:
         DataError: there are too few pairs, or too few that can be held out.
     """
     log(f"reading the pairs, with {len(data.clean)} rules of cleaning")
-    facts, candidates = _survey(data, log)
-    source = data.train[0]
+    facts, candidates = _survey(data, name, log)
     if facts.pairs < FEWEST_PAIRS:
-        what, advice = f"{facts.pairs} pairs are too few to learn from", "give more text"
-        raise DataError("DATA-FEW", source.kind, what, advice)
+        what, advice = f"too few pairs to learn from: {facts.pairs}", "give more text"
+        raise DataError("DATA-FEW", name, what, advice)
     wanted = 2 * min(MOST_HELD_OUT, facts.pairs // SMALLEST_SHARE)
     if len(candidates) < wanted:
         what = f"{len(candidates)} pairs occur once and pass the rules, and {wanted} are needed"
         advice = "run mt data report; give other text, or valid and test sets of your own"
-        raise DataError("DATA-FEW", source.kind, what, advice)
+        raise DataError("DATA-FEW", name, what, advice)
     places = candidates[np.arange(wanted) * len(candidates) // wanted]
     part = np.zeros(facts.pairs, np.int8)  # 0 train, 1 valid, 2 test
     part[places[::2]], part[places[1::2]] = 1, 2
@@ -73,7 +77,9 @@ def split_corpus(data: DataConfig, folder: Path, log: Callable[[str], None]) -> 
     return facts._replace(held_out=wanted // 2)
 
 
-def _survey(data: DataConfig, log: Callable[[str], None]) -> tuple[CorpusFacts, NDArray[np.int64]]:
+def _survey(
+    data: DataConfig, name: str, log: Callable[[str], None]
+) -> tuple[CorpusFacts, NDArray[np.int64]]:
     """Read all pairs; return the facts, and the rows that may be held out."""
     rules = tuple(rule for rule in data.clean if not rule.needs_held_out)
     data = data.model_copy(update={"clean": rules})
@@ -91,7 +97,7 @@ def _survey(data: DataConfig, log: Callable[[str], None]) -> tuple[CorpusFacts, 
         for side, parts in hashes.items():
             parts.append(measures.hashes[side])
     if not sound:
-        raise DataError("DATA-EMPTY", "the corpus", "there are no pairs in it", "name other files")
+        raise DataError("DATA-EMPTY", name, "there are no pairs in it", "name other files")
     lengths = np.concatenate(words, axis=1)
     once = np.concatenate(sound)
     for parts in hashes.values():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -62,16 +63,16 @@ def write_new_recipe(
             "training": {"max_epochs": 1},
         }
         recipe = validate(Recipe, Document(document, folder=Path.cwd(), name="the command line"))
-        facts = split_corpus(recipe.data, hidden, log)
+        named = [str(path) for path in paths] or [f"--from {origin}"]
+        facts = split_corpus(recipe.data, hidden, " and ".join(named), log)
         machine = measure_machine(minutes)
         choice = _with_possible_vocabulary(choose(facts, machine), hidden, languages)
-        named = [str(path) for path in paths] or [f"--from {origin}"]
         command = f"mt init {' '.join(named)} --pair {pair}"
         text = format_recipe(choice, facts, machine, languages, command)
         files.write_file(hidden / f"{pair}.yaml", text)
     yield f"{facts.pairs:,} pairs: {facts.kept:,} to train on, {facts.held_out:,} each held out"
     yield f"wrote {folder / f'{pair}.yaml'}, in which each choice has its reason"
-    yield f"{choice.epochs} epochs, {choice.minutes:.0f} minutes or so; go on with"
+    yield f"{choice.epochs} epochs, about {math.ceil(choice.minutes)} min; go on with"
     yield f"  mt train {folder / f'{pair}.yaml'}"
 
 

@@ -18,7 +18,7 @@ def split(folder, pairs, **data):
     out = folder / "out"
     out.mkdir()
     recipe = recipe_of(folder, train=("all",), clean="default", **data)
-    facts = split_corpus(recipe.data, out, lambda line: None)
+    facts = split_corpus(recipe.data, out, "all.en and all.de", lambda line: None)
     parts = {}
     for name in NAMES:
         sides = [(out / f"{name}.{code}").read_text().split("\n")[:-1] for code in ("en", "de")]
@@ -60,9 +60,11 @@ def test_facts_are_those_of_the_text(folder):
 
 
 @pytest.mark.parametrize(
-    ("pairs", "message"), [(GOOD[:99], "99 pairs are too few"), (GOOD[:1] * 120, "occur once")]
+    ("pairs", "message"),
+    [(GOOD[:99], "too few .*: 99"), (GOOD[:1] * 120, "occur once")],
 )
 def test_too_little_text_is_refused(folder, pairs, message):
     with pytest.raises(DataError, match=message) as caught:
         split(folder, pairs)
+    assert "all.en and all.de:" in str(caught.value)
     assert caught.value.exit_code == 3
