@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -72,7 +71,7 @@ def write_new_recipe(
         files.write_file(hidden / f"{pair}.yaml", text)
     yield f"{facts.pairs:,} pairs: {facts.kept:,} to train on, {facts.held_out:,} each held out"
     yield f"wrote {folder / f'{pair}.yaml'}, in which each choice has its reason"
-    yield f"{choice.epochs} epochs, about {math.ceil(choice.minutes)} min; go on with"
+    yield f"{choice.epochs} epochs, about {choice.minutes} min; go on with"
     yield f"  mt train {folder / f'{pair}.yaml'}"
 
 

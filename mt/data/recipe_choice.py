@@ -123,8 +123,8 @@ class Choice(NamedTuple):
     """Target tokens an update."""
     epochs: int
     updates: int
-    minutes: float
-    """How long it is likely to take."""
+    minutes: int
+    """How long it is likely to take, rounded up."""
     max_length: int
     """Of a sentence, in pieces."""
 
@@ -162,5 +162,6 @@ def choose(facts: CorpusFacts, machine: Machine) -> Choice:
     updates = math.ceil(tokens / batch) * epochs
     longest = 1 << math.ceil(math.log2(2 * PIECES_A_WORD * facts.longest + 2))
     return Choice(
-        size, rules, batch, epochs, updates, seconds * epochs / 60, min(256, max(64, longest))
-    )
+        size, rules, batch, epochs, updates, math.ceil(seconds * epochs / 60),
+        min(256, max(64, longest)),
+    )  # fmt: skip
