@@ -86,42 +86,6 @@ def gnu_openmp() -> Any:
     return library
 
 
-def muon(
-    weights: list[Tensor], gradients: list[Tensor], means: list[Tensor], *, lr: float,
-    weight_decay: float, momentum: float,
-) -> None:  # fmt: skip
-    """One update of torch.optim.Muon, for matrices that may be views of parameters.
-
-    Updates the weights and the running means of the gradients in place. The scale is that of
-    AdamW's updates (Liu et al. 2025).
-    """
-    settings: dict[str, Any] = {
-        "lr": lr, "weight_decay": weight_decay, "momentum": momentum, "nesterov": True,
-        "ns_coefficients": (3.4445, -4.7750, 2.0315), "ns_steps": 5, "eps": 1e-7,
-        "adjust_lr_fn": "match_rms_adamw",
-    }  # fmt: skip
-    try:
-        from torch.optim._muon import muon as update
-    except ImportError:
-        muon_by_optimizer(weights, gradients, means, settings)
-    else:
-        update(weights, gradients, means, **settings, has_complex=False)
-
-
-def muon_by_optimizer(
-    weights: list[Tensor], gradients: list[Tensor], means: list[Tensor], settings: dict[str, Any]
-) -> None:
-    """The fallback of `muon`, by a new torch.optim.Muon."""
-    if not weights:
-        return
-    parameters = [torch.nn.Parameter(weight.detach()) for weight in weights]
-    optimizer = torch.optim.Muon(parameters, **settings)
-    for parameter, gradient, mean in zip(parameters, gradients, means, strict=True):
-        parameter.grad = gradient
-        optimizer.state[parameter]["momentum_buffer"] = mean
-    optimizer.step()
-
-
 def skips_by_found_inf(optimizer: torch.optim.Optimizer) -> bool:
     """Whether an optimizer skips its update on the device where its `found_inf` is 1."""
     return bool(getattr(optimizer, "_step_supports_amp_scaling", False))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 
 import pytest
 import torch
@@ -29,12 +28,6 @@ def test_a_packed_product_is_that_of_torch(private, activation, with_bias, monke
     torch.testing.assert_close(product, plain.relu() if activation == "relu" else plain)
 
 
-def matrices():
-    torch.manual_seed(3)
-    shapes = [(6, 4), (4, 4), (3, 8)]
-    return [[torch.randn(shape) for shape in shapes] for _ in range(3)]
-
-
 def test_a_type_without_a_kernel_stays_unpacked(monkeypatch):
     """An x86 CPU without AVX-512 packs fp32 only; bf16 is then multiplied by torch."""
 
@@ -47,21 +40,6 @@ def test_a_type_without_a_kernel_stays_unpacked(monkeypatch):
     x = torch.randn(2, 8, dtype=torch.bfloat16)
     product = torch_private.packed_linear(x, packed, None, "none")
     torch.testing.assert_close(product, torch.nn.functional.linear(x, weight))
-
-
-def test_muon_and_its_fallback_are_the_same_update(monkeypatch):
-    results = []
-    for private in (True, False):
-        weights, gradients, means = matrices()
-        if not private:
-            monkeypatch.setitem(sys.modules, "torch.optim._muon", None)
-        for _ in range(2):
-            torch_private.muon(weights, gradients, means, lr=0.02, weight_decay=0.1, momentum=0.95)
-        results.append([*weights, *means])
-    before, gradients, _ = matrices()
-    for private, fallback in zip(*results, strict=True):
-        assert torch.equal(private, fallback)
-    assert not any(torch.equal(a, b) for a, b in zip(before, results[0], strict=False))
 
 
 def test_fused_optimizers_skip_an_update_by_found_inf():

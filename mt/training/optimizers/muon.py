@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import defaultdict
 from collections.abc import Iterable
 from typing import Annotated, Any
 
@@ -11,7 +13,6 @@ from torch import Tensor
 
 from mt.config.schema import OptimizerConfig
 from mt.config.section import MAX_FACTOR
-from mt.runtime.torch_private import muon
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
@@ -72,21 +73,39 @@ class Muon(torch.optim.Optimizer):
         self.adamw.step()
 
     def _step_muon(self, group: dict[str, Any]) -> None:
-        weights, gradients, means = [], [], []
+        rate, momentum = group["lr"], group["momentum"]
+        of_shape: dict[torch.Size, list[tuple[Tensor, Tensor]]] = defaultdict(list)
         for parameter in group["params"]:
             if parameter.grad is None:
                 continue
             state = self.state[parameter]
             if "momentum" not in state:
                 state["momentum"] = torch.zeros_like(parameter)
+            state["momentum"].lerp_(parameter.grad, 1 - momentum)
+            update = parameter.grad.lerp(state["momentum"], momentum).bfloat16()  # Nesterov's
             parts = self.parts[parameter]
-            weights += parameter.chunk(parts)
-            gradients += parameter.grad.chunk(parts)
-            means += state["momentum"].chunk(parts)
-        muon(
-            weights, gradients, means,
-            lr=group["lr"], weight_decay=group["weight_decay"], momentum=group["momentum"],
-        )  # fmt: skip
+            for weight, change in zip(parameter.chunk(parts), update.chunk(parts), strict=True):
+                of_shape[weight.shape].append((weight, change))
+        for shape, pairs in of_shape.items():
+            changes = orthogonalise(torch.stack([change for _, change in pairs]))
+            for (weight, _), change in zip(pairs, changes, strict=True):
+                weight.mul_(1 - rate * group["weight_decay"])
+                weight.add_(change, alpha=-rate * 0.2 * math.sqrt(max(shape)))
+
+
+def orthogonalise(matrices: Tensor) -> Tensor:
+    """Move the singular values of matrices [N, A, B] in bf16 to about one, by Newton-Schulz.
+
+    Jordan et al. 2024: five steps of a polynomial of degree five, all matrices in one product.
+    """
+    a, b, c = 3.4445, -4.7750, 2.0315
+    is_tall = matrices.size(1) > matrices.size(2)
+    x = matrices.mT if is_tall else matrices
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    for _ in range(5):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.mT if is_tall else x
 
 
 def build(config: Config, named_parameters: Iterable[tuple[str, Tensor]]) -> Muon:
