@@ -25,7 +25,7 @@ from mt.data.languages import (
     sentence_separator,
 )
 from mt.data.pairs import Pair
-from mt.data.text import is_blank, one_line, repeats, split_sentences
+from mt.data.text import halve, is_blank, one_line, repeats, split_sentences
 from mt.decoding.batching import BATCH_TOKENS, LineWarnings, growing_windows
 from mt.decoding.types import EngineOptions, Hypothesis, Score, Searcher, Sentence, Translation
 from mt.errors import ConfigError, DataError, ModelError
@@ -91,7 +91,7 @@ class TextTranslator:
         """A translation for each line, in order, lazily."""
         job = _TranslationJob(self, options or self.options)
         yield from job.translate(lines)
-        job.long.warn("split at sentence ends, or cut where there are none")
+        job.long.warn("split at sentence ends, or clauses or words where there are none")
 
     def sentence(self, line: str, options: EngineOptions | None = None) -> Sentence:
         """A line in ids, as it is searched.
@@ -332,17 +332,30 @@ class _TranslationJob:
     def _split(self, line: str) -> list[list[int]]:
         """The pieces of a line in parts that fit, each of as many sentences as fit."""
         encode, room = self.vocabulary.encode_source, self.long.room
-        sentences = split_sentences(line)
         parts: list[str] = []
         length = room + 1  # of the last part, so that the first sentence begins one
-        for text, ids in zip(sentences, encode(sentences), strict=True):
-            if length + len(ids) <= room:
-                parts[-1] += text
-                length += len(ids)
-            else:
-                parts.append(text)
-                length = len(ids)
+        sentences = split_sentences(line)
+        for sentence, encoded in zip(sentences, encode(sentences), strict=True):
+            for text, pieces in self._fitting(sentence, len(encoded)):
+                if length + pieces <= room:
+                    parts[-1] += text
+                    length += pieces
+                else:
+                    parts.append(text)
+                    length = pieces
         return [ids[:room] for ids in encode(parts)]
+
+    def _fitting(self, text: str, pieces: int) -> Iterator[tuple[str, int]]:
+        """A sentence, halved until each part fits, and the number of pieces of each part.
+
+        Only a word that does not fit is a part that is too long.
+        """
+        parts = halve(text) if pieces > self.long.room else [text]
+        if len(parts) == 1:
+            yield text, pieces
+            return
+        for part, ids in zip(parts, self.vocabulary.encode_source(parts), strict=True):
+            yield from self._fitting(part, len(ids))
 
 
 def to_translation(

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from mt.data.text import is_blank, repeats, split_sentences
+from mt.data.text import halve, is_blank, repeats, split_sentences
 
 
 @pytest.mark.parametrize(
@@ -40,6 +40,25 @@ def test_sentences_are_split_and_nothing_is_lost(line, parts):
 def test_an_odd_line_of_a_megabyte_is_split_in_linear_time():
     for line in ("." * 1_000_000, ". " * 500_000, "。”" * 500_000, '."' * 500_000 + " "):
         assert "".join(split_sentences(line)) == line
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("a man, who runs, and a dog", ["a man, who runs,", " and a dog"]),
+        ("a, man who runs and has a dog", ["a, man who runs", " and has a dog"]),
+        ("一个男人在跑步，还有一只狗在跑", ["一个男人在跑步，", "还有一只狗在跑"]),
+        ("一个男人在跑步", ["一个男", "人在跑步"]),
+        ("คนวิ่ง", ["คน", "วิ่ง"]),
+        ("x" * 9 + " y", ["x" * 9, " y"]),
+        ("x" * 9, ["x" * 9]),
+        (" ", [" "]),
+        ("", [""]),
+    ],
+)
+def test_a_text_is_halved_at_a_clause_else_a_word_else_a_letter(text, parts):
+    assert halve(text) == parts
+    assert "".join(parts) == text
 
 
 @pytest.mark.parametrize(

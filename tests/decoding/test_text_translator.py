@@ -78,7 +78,7 @@ def test_a_long_line_is_split_at_its_sentences(engine, capsys):
     found = texts(engine, ["Dogs.", line, "Girls."])
     assert capsys.readouterr().err == (
         "mt: warning[LINE-LONG] 1 lines of more than 39 pieces were split at sentence ends, "
-        "or cut where there are none: lines 2\n"
+        "or clauses or words where there are none: lines 2\n"
     )
     assert found[0] == texts(engine, ["Dogs."])[0]
     assert found[1] == " ".join(_parts(engine, short))
@@ -98,14 +98,34 @@ def _parts(engine, sentences):
     return texts(engine, parts)
 
 
-def test_a_long_line_without_sentence_ends_is_cut(engine, capsys):
-    line = "dogs play " * 40
-    cut = engine.vocabulary.encode_source([line])[0][: engine.profile.longest - 1]
+@pytest.mark.parametrize(
+    "line",
+    ["dogs play " * 40, "the dogs play, " * 30, "the dogs play, and a very old man " * 30],
+    ids=["words", "clauses", "both"],
+)
+def test_nothing_is_lost_of_a_long_sentence(engine, line, capsys):
     (found,) = engine.translate([line])
     assert "lines 1\n" in capsys.readouterr().err
-    sentence = Sentence([*cut, END], len(found.log_probabilities))  # it ran to its limit
-    ((best, *_),) = engine.searcher.search([sentence], engine.profile.search, ONE)
-    assert found.score == best.score
+    assert "".join(found.source_tokens) == "".join(
+        engine.vocabulary.pieces_source(engine.vocabulary.encode_source([line])[0])
+    )
+
+
+def test_a_word_that_does_not_fit_is_cut(engine, capsys):
+    words = ["dogs", "x" * 500, "play"]
+    room = engine.profile.longest - 1
+    cut = engine.vocabulary.encode_source(["x" * 500])[0][:room]
+    (found,) = engine.translate([" ".join(words)])
+    assert "lines 1\n" in capsys.readouterr().err
+    expected = [
+        engine.vocabulary.pieces_source(ids)
+        for ids in (
+            engine.vocabulary.encode_source(["dogs"])[0],
+            cut,
+            engine.vocabulary.encode_source(["play"])[0],
+        )
+    ]
+    assert found.source_tokens == tuple(piece for part in expected for piece in part)
 
 
 def test_the_warning_names_ten_lines_and_counts_all(engine, capsys):
