@@ -462,6 +462,9 @@ class SearchConfig(Variant):
     min_length: int = Field(1, ge=0, le=MAX_LENGTH)
     """A hypothesis has at least this many pieces, those of a prefix included, unless the limit is
     lower; at 0 the translation of a line with text may be empty."""
+    split_sentences: bool = True
+    """Translate the sentences of a line one by one, or in smaller groups, where fewer than one
+    training line in a hundred has several sentences and is as long. Validations do not."""
     shortlist: bool = False
     """Search only the target pieces that the source's may become, as `mt shortlist` learned."""
     retry_repetition: bool = False

@@ -24,7 +24,7 @@ from mt.runtime.lock import lock
 from mt.vocabulary import vocabulary
 from mt.vocabulary.vocabulary import Vocabulary
 
-FORMAT = 1
+FORMAT = 2
 """Part of the cache key: a new number rebuilds every cache."""
 
 

@@ -25,7 +25,8 @@ from mt.data.languages import (
     sentence_separator,
 )
 from mt.data.pairs import Pair
-from mt.data.text import halve, is_blank, one_line, repeats, split_sentences
+from mt.data.sentences import halve, split_sentences
+from mt.data.text import is_blank, one_line, repeats
 from mt.decoding.batching import BATCH_TOKENS, LineWarnings, growing_windows
 from mt.decoding.types import EngineOptions, Hypothesis, Score, Searcher, Sentence, Translation
 from mt.errors import ConfigError, DataError, ModelError
@@ -55,6 +56,8 @@ class Profile:
     """Most positions of the model; None: no limit."""
     search: SearchConfig
     """The search of its recipe."""
+    usual: int | None
+    """Pieces up to which a source of several sentences is usual in its training text; None: any."""
 
 
 class TextTranslator:
@@ -100,6 +103,7 @@ class TextTranslator:
             DataError: it is blank, or too long for the model.
         """
         job = _TranslationJob(self, options or self.options)
+        job.usual = None
         sentences = job.sentences([line])[1]
         if not sentences:
             what = "there is nothing in it to translate"
@@ -192,6 +196,9 @@ class _TranslationJob:
         self.prefixes = None if options.prefixes is None else iter(options.prefixes)
         self.num_read = options.line_offset
         self.long = _LongLines(engine.profile.longest - 1 - len(self.front), options.strict)
+        # A prefix may go beyond the first sentence.
+        splits = self.config.split_sentences and self.prefixes is None
+        self.usual = engine.profile.usual if splits else None
 
     def translate(self, lines: Iterable[str]) -> Iterator[Translation]:
         """The translations of lines, in order."""
@@ -242,7 +249,8 @@ class _TranslationJob:
         lines, sentences = list[int](), list[Sentence]()
         for i, ids in zip(texts, encoded, strict=True):
             is_long = self.long.check(self.num_read + i + 1, len(ids))
-            parts = self._split(window[i]) if is_long else [ids]
+            is_unusual = self.usual is not None and len(ids) > self.usual
+            parts = self._split(window[i]) if is_long or is_unusual else [ids]
             for number, part in enumerate(filter(None, parts)):
                 lines.append(i)
                 prefix, ends_word = prefixes[i] if number == 0 else ([], False)
@@ -330,14 +338,15 @@ class _TranslationJob:
             results[place] = hypotheses
 
     def _split(self, line: str) -> list[list[int]]:
-        """The pieces of a line in parts that fit, each of as many sentences as fit."""
+        """The pieces of a line in parts that fit, of as many sentences as fit and are usual."""
         encode, room = self.vocabulary.encode_source, self.long.room
-        parts: list[str] = []
-        length = room + 1  # of the last part, so that the first sentence begins one
+        most = room if self.usual is None else min(room, self.usual)
         sentences = split_sentences(line)
+        parts: list[str] = []
+        length = math.inf  # of the last part, so that the first sentence begins one
         for sentence, encoded in zip(sentences, encode(sentences), strict=True):
             for text, pieces in self._fitting(sentence, len(encoded)):
-                if length + pieces <= room:
+                if length + pieces <= most:
                     parts[-1] += text
                     length += pieces
                 else:

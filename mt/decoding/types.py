@@ -215,6 +215,10 @@ class Score:
     """The tokens scored; the last is `</s>`."""
 
 
+ONE_SEARCH = {"retry_repetition": False, "split_sentences": False}
+"""Search settings for what the model itself says of a line, at the price of one search."""
+
+
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
     """Options of an engine; None leaves a choice to the run's recipe."""

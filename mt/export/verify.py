@@ -17,7 +17,7 @@ from mt.data.pairs import Pair
 from mt.data.text import is_blank
 from mt.decoding.candidates import RankingConfig, length_divisor
 from mt.decoding.text_translator import TextTranslator, search_config
-from mt.decoding.types import Engine, EngineOptions
+from mt.decoding.types import ONE_SEARCH, Engine, EngineOptions
 from mt.errors import ConfigError, ModelError, MtError
 from mt.evaluation import scoring
 from mt.evaluation.compare import ModelRow, weight_bytes
@@ -34,7 +34,7 @@ MAX_LOSS = 0.1
 MAX_LOSS_SHARE = 0.5
 """The same as a share of the log-probability of its own, where that is more: a model that has
 learned little finds its own translations improbable, and rounding leads it anywhere."""
-GREEDY_OPTIONS = EngineOptions(search={"kind": "greedy", "retry_repetition": False})
+GREEDY_OPTIONS = EngineOptions(search={"kind": "greedy", **ONE_SEARCH})
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def _compare_own_search(ours: TextTranslator, theirs: Engine, sample: Sample) ->
     Raises:
         ModelError: the scores show that it is another search.
     """
-    options = EngineOptions(search={"retry_repetition": False}, target_language=sample.language)
+    options = EngineOptions(search=ONE_SEARCH, target_language=sample.language)
     config = search_config(ours.profile.search, {})
     if config.kind != "beam":  # greedy is compared above, samples differ
         return []

@@ -22,7 +22,7 @@ from mt.data.cache import PreparedData
 from mt.data.corpus import EncodedPairs
 from mt.data.pairs import Pair
 from mt.decoding.quality import as_values, confidence, fit
-from mt.decoding.types import Engine, EngineOptions
+from mt.decoding.types import ONE_SEARCH, Engine, EngineOptions
 from mt.errors import ConfigError
 from mt.evaluation.output_figures import output_figures
 from mt.evaluation.scoring import score_by, sentence_chrf
@@ -174,9 +174,7 @@ def _translate_pairs(
     """Translate all sources, a share on each rank, with confidences; None when stopped."""
     own: list[tuple[str, float]] | None = []
     sources = [cast(str, pair.source) for pair in pairs[world.rank :: world.size]]
-    options = EngineOptions(  # what the model says, and at the price of one search
-        search={"retry_repetition": False}, target_language=target, token_scores=True
-    )
+    options = EngineOptions(search=ONE_SEARCH, target_language=target, token_scores=True)
     for translation in engine.translate(sources, options):
         assert own is not None
         own.append((translation.text, confidence(translation.log_probabilities)))

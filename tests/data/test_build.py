@@ -45,6 +45,19 @@ def test_several_processes_give_what_one_gives(folder):
     assert sum(one.report["corpora"]["train.0"]["dropped"].values()) > 100
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+def test_the_report_says_up_to_which_length_several_sentences_are_usual(folder, streaming):
+    several = [(f"{a} {b}", f"{c} {d}") for (a, c), (b, d) in itertools.pairwise(GOOD[:8])]
+    for name, pairs in (("plain", GOOD), ("some", [*GOOD, *several])):
+        write_pairs(folder, name, pairs)
+    plain, some = (
+        quietly(recipe_of(folder, train=(name,), streaming=streaming)) for name in ("plain", "some")
+    )
+    assert plain.report["usual_length"] == 0
+    lengths = sorted(map(len, some.vocabulary.encode_source([line for line, _ in several])))
+    assert some.report["usual_length"] == lengths[0]  # 7 of 655 lines: all of these are needed
+
+
 def test_what_a_killed_process_left_is_swept(folder):
     first = quietly(recipe_of(folder))
     corpora = first.folder.parent

@@ -1,4 +1,4 @@
-"""Blank lines, the sentences of a line, repetitions."""
+"""Blank lines and repetitions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from mt.data.text import halve, is_blank, repeats, split_sentences
+from mt.data.text import is_blank, repeats
 
 
 @pytest.mark.parametrize(
@@ -19,46 +19,6 @@ def test_spaces_controls_and_format_characters_are_blank(line):
 @pytest.mark.parametrize("line", ["a", " a", "\u200b.", "日", "\U0001f600", "\ue000"])
 def test_a_line_with_anything_visible_is_not_blank(line):
     assert not is_blank(line)
-
-
-@pytest.mark.parametrize(
-    ("line", "parts"),
-    [
-        ("A b. C d! E", ["A b.", " C d!", " E"]),
-        ("3.14 is pi", ["3.14 is pi"]),
-        ('He said "No." Then?', ['He said "No."', " Then?"]),
-        ("你好。他说：“好！”再见？好", ["你好。", "他说：“好！”", "再见？", "好"]),
-        ("。。。！", ["。。。！"]),
-        ("", []),
-    ],
-)
-def test_sentences_are_split_and_nothing_is_lost(line, parts):
-    assert split_sentences(line) == parts
-    assert "".join(parts) == line
-
-
-def test_an_odd_line_of_a_megabyte_is_split_in_linear_time():
-    for line in ("." * 1_000_000, ". " * 500_000, "。”" * 500_000, '."' * 500_000 + " "):
-        assert "".join(split_sentences(line)) == line
-
-
-@pytest.mark.parametrize(
-    ("text", "parts"),
-    [
-        ("a man, who runs, and a dog", ["a man, who runs,", " and a dog"]),
-        ("a, man who runs and has a dog", ["a, man who runs", " and has a dog"]),
-        ("一个男人在跑步，还有一只狗在跑", ["一个男人在跑步，", "还有一只狗在跑"]),
-        ("一个男人在跑步", ["一个男", "人在跑步"]),
-        ("คนวิ่ง", ["คน", "วิ่ง"]),
-        ("x" * 9 + " y", ["x" * 9, " y"]),
-        ("x" * 9, ["x" * 9]),
-        (" ", [" "]),
-        ("", [""]),
-    ],
-)
-def test_a_text_is_halved_at_a_clause_else_a_word_else_a_letter(text, parts):
-    assert halve(text) == parts
-    assert "".join(parts) == text
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,35 @@ def test_nothing_is_lost_of_a_long_sentence(engine, line, capsys):
     assert "".join(found.source_tokens) == "".join(
         engine.vocabulary.pieces_source(engine.vocabulary.encode_source([line])[0])
     )
+
+
+def as_trained_on(engine, usual):
+    """The same engine as if the training text had other lines."""
+    profile = replace(engine.profile, usual=usual)
+    return TextTranslator(engine.searcher, engine.vocabulary, profile, engine.options)
+
+
+def test_a_line_of_more_sentences_than_usual_is_translated_in_parts(engine, capsys):
+    first, second, third = "Dogs play.", "Girls sing.", "The house is red."
+    line = f"{first} {second} {third}"
+    two = len(engine.vocabulary.encode_source([f"{first} {second}"])[0])
+    alone = texts(engine, [first, second, third])
+    assert texts(as_trained_on(engine, 0), [line, first]) == [" ".join(alone), alone[0]]
+    joined = texts(engine, [f"{first} {second}", third])
+    assert texts(as_trained_on(engine, two), [line]) == [" ".join(joined)]
+    whole = texts(engine, [line])
+    assert texts(as_trained_on(engine, None), [line]) == whole
+    assert texts(as_trained_on(engine, 99), [line]) == whole
+    assert capsys.readouterr().err == ""
+
+
+def test_a_line_stays_whole_when_asked_for_and_where_a_prefix_or_a_heat_map_needs_it(engine):
+    line = "Dogs play. Girls sing."
+    splitting = as_trained_on(engine, 0)
+    assert texts(splitting, [line]) != texts(engine, [line])
+    for more in ({"search": {"split_sentences": False}}, {"prefixes": ["Hunde"]}):
+        assert texts(splitting, [line], **more) == texts(engine, [line], **more)
+    assert splitting.sentence(line) == engine.sentence(line)
 
 
 def test_a_word_that_does_not_fit_is_cut(engine, capsys):

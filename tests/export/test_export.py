@@ -5,9 +5,13 @@ from __future__ import annotations
 import shutil
 
 import pytest
+import tiny_run
 
+from mt.decoding.translate import open_engine
+from mt.decoding.types import EngineOptions
 from mt.errors import ConfigError
 from mt.export import export
+from mt.runtime import files
 
 
 def test_nothing_is_written_where_it_is_refused(run, tmp_path):
@@ -50,3 +54,15 @@ def test_an_export_is_called_after_its_run(run, tmp_path):
         assert done.worst < 1e-4
         lines = list(export.format_result(done))
         assert lines[-1] == f"written: {done.path}"
+
+
+def test_a_line_of_more_sentences_than_usual_is_translated_in_parts_by_every_engine(run, tmp_path):
+    run = shutil.copytree(run, tmp_path / "run", symlinks=True)
+    lines = [" ".join(tiny_run.SOURCES[:2]), *tiny_run.SOURCES[:2]]
+    whole = [each.text for each in open_engine(run, EngineOptions()).translate(lines)]
+    assert whole[0] != " ".join(whole[1:])
+    files.write_json(run / "report.json", {"usual_length": 0})
+    exports = [export.export_model(run, kind).path for kind in ("bundle", "ctranslate2")]
+    for path in (run, *exports):
+        found = [each.text for each in open_engine(path, EngineOptions()).translate(lines)]
+        assert found[0] == " ".join(found[1:]), path

@@ -65,6 +65,7 @@ class About(JsonObject):
     languages: dict[str, str]
     longest: Annotated[int, Field(ge=2)]
     positions: Annotated[int, Field(ge=2)]
+    usual: Annotated[int, Field(ge=0)] | None = None
     search: Search
     vocabulary: str
     sha256: str
@@ -106,6 +107,7 @@ def open(path: Path, options: EngineOptions) -> Engine:
             languages=Languages.model_validate(metadata["languages"]),
             longest=metadata["longest"],
             positions=metadata["positions"],
+            usual=metadata.get("usual"),
             search=SEARCH.validate_python(metadata["search"], context={"name": path / ABOUT}),
         )
     except ValueError as error:
@@ -211,7 +213,7 @@ SETTINGS = {
     "temperature": "sampling_temperature",
 }
 """CTranslate2's names of our search settings. (Its coverage penalty is another one.)"""
-OWN = {"kind", "max_length_ratio", "max_length_extra", "retry_repetition"}
+OWN = {"kind", "max_length_ratio", "max_length_extra", "retry_repetition", "split_sentences"}
 """Settings that mt applies itself."""
 
 

@@ -61,7 +61,15 @@ def open(path: Path, options: EngineOptions) -> Engine:
     precision = pick_precision(options.precision or "auto", device)
     more = [(other, each.recipe) for other, each in zip(others, opened[1:], strict=True)]
     return native_engine(
-        model, first.vocabulary, first.recipe, device, precision, options, more, first.run
+        model,
+        first.vocabulary,
+        first.recipe,
+        device,
+        precision,
+        options,
+        more,
+        first.run,
+        first.report.get("usual_length"),
     )
 
 
@@ -85,11 +93,13 @@ def native_engine(
     model: nn.Module, vocabulary: Vocabulary, recipe: Recipe, device: torch.device,
     precision: Precision, options: EngineOptions | None = None,
     others: Sequence[tuple[nn.Module, Recipe]] = (), run: Path | None = None,
+    usual: int | None = None,
 ) -> TextTranslator:  # fmt: skip
     """The engine of a model on its device, or of an ensemble of it and `others`.
 
     On a CPU it packs the present weights into the models, until `linear.pack(model, None)`.
-    A shortlist is read from `run`; without one, as in training, there is none.
+    A shortlist is read from `run`; without one, as in training, there is none. `usual`: see
+    `Profile`.
     """
     from mt.decoding.torch_searcher import TorchSearcher
 
@@ -100,6 +110,7 @@ def native_engine(
         longest=min(each.data.max_length for each in recipes),
         positions=min((each for each in positions if each), default=None),
         search=recipe.search,
+        usual=usual,
     )
     models = [model, *(other for other, _ in others)]
     searcher = TorchSearcher(models, vocabulary, device, precision, run)

@@ -1,0 +1,82 @@
+"""Sentences of a line, halves of a sentence, and which lines are usual."""
+
+from __future__ import annotations
+
+import pytest
+
+from mt.data.sentences import halve, split_sentences, usual_length
+
+
+@pytest.mark.parametrize(
+    ("line", "parts"),
+    [
+        ("An ox. Two pigs! Go", ["An ox.", " Two pigs!", " Go"]),
+        ("So am I. See?", ["So am I.", " See?"]),
+        ("3.14 is pi", ["3.14 is pi"]),
+        ('He said "No." Then?', ['He said "No."', " Then?"]),
+        ("你好。他说：“好！”再见？好", ["你好。", "他说：“好！”", "再见？", "好"]),
+        ("。。。！", ["。。。！"]),
+        ("Mr. Smith met Dr. B. Jones. He left.", ["Mr. Smith met Dr. B. Jones.", " He left."]),
+        ("Am 3. Oktober ist frei. Ja.", ["Am 3. Oktober ist frei.", " Ja."]),
+        ("It was in 1999. Then it ended.", ["It was in 1999.", " Then it ended."]),
+        ("At 3 p.m. in the park. Run! he said.", ["At 3 p.m. in the park.", " Run! he said."]),
+        ("Он пришёл. Она ушла.", ["Он пришёл.", " Она ушла."]),
+        ("", []),
+    ],
+)
+def test_sentences_are_split_and_nothing_is_lost(line, parts):
+    assert split_sentences(line) == parts
+    assert "".join(parts) == line
+
+
+def test_an_odd_line_of_a_megabyte_is_split_in_linear_time():
+    for line in ("." * 1_000_000, ". " * 500_000, "。”" * 500_000, '."' * 500_000 + " "):
+        assert "".join(split_sentences(line)) == line
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("a man, who runs, and a dog", ["a man, who runs,", " and a dog"]),
+        ("a, man who runs and has a dog", ["a, man who runs", " and has a dog"]),
+        ("一个男人在跑步，还有一只狗在跑", ["一个男人在跑步，", "还有一只狗在跑"]),
+        ("一个男人在跑步", ["一个男", "人在跑步"]),
+        ("คนวิ่ง", ["คน", "วิ่ง"]),
+        ("x" * 9 + " y", ["x" * 9, " y"]),
+        ("x" * 9, ["x" * 9]),
+        (" ", [" "]),
+        ("", [""]),
+    ],
+)
+def test_a_text_is_halved_at_a_clause_else_a_word_else_a_letter(text, parts):
+    assert halve(text) == parts
+    assert "".join(parts) == text
+
+
+def test_a_megabyte_is_halved_to_words_in_a_bounded_number_of_steps():
+    """Words of ever larger sizes are the worst case."""
+    text = " ".join("x" * 2**power for power in range(18))
+    todo, steps = [text], 0
+    while todo:
+        steps += 1
+        parts = halve(todo.pop())
+        todo += parts if len(parts) > 1 else []
+    assert steps < 100
+
+
+ONE, TWO = "A dog.", "A dog. A cat."
+
+
+@pytest.mark.parametrize(
+    ("lines", "usual"),
+    [
+        ([(ONE, 3)] * 1000, 0),
+        ([(ONE, 3)] * 991 + [(TWO, 6)] * 9, 0),
+        ([(ONE, 3)] * 990 + [(TWO, 6)] * 10, 6),
+        ([(ONE, 30)] * 900 + [(TWO, 6 + i) for i in range(100)], 96),
+        ([(TWO, 6)] * 10, 6),
+        ([], 0),
+    ],
+)
+def test_a_length_is_usual_that_one_line_in_a_hundred_has_with_several_sentences(lines, usual):
+    assert usual_length(lines) == usual
