@@ -73,8 +73,8 @@ class Report(JsonObject):
 
     corpora: dict[str, _CorpusFacts] | None = None
     held_out: dict[str, _CorpusFacts] | None = None
-    usual_length: Annotated[int, Field(ge=0)] | None = None
-    """Pieces up to which a source of several sentences is usual in the training text."""
+    usual_lengths: dict[str, Annotated[int, Field(ge=0)]] | None = None
+    """`mt.data.sentences.UsualLengths`."""
 
 
 def delete_old_checkpoints(

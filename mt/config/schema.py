@@ -463,8 +463,9 @@ class SearchConfig(Variant):
     """A hypothesis has at least this many pieces, those of a prefix included, unless the limit is
     lower; at 0 the translation of a line with text may be empty."""
     split_sentences: bool = True
-    """Translate the sentences of a line one by one, or in smaller groups, where fewer than one
-    training line in a hundred has several sentences and is as long. Validations do not."""
+    """Translate a line in parts where it is unlike the training text: at its sentences where fewer
+    than one training line in a hundred has several and is as long, at clauses where a sentence is
+    longer than all but one in a thousand. Validations do not."""
     shortlist: bool = False
     """Search only the target pieces that the source's may become, as `mt shortlist` learned."""
     retry_repetition: bool = False

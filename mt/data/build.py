@@ -27,7 +27,7 @@ from mt.data.encode import CHUNK_PAIRS, REASONS, EncodeOptions, HeldOut
 from mt.data.languages import base_code
 from mt.data.pairs import Pair, read_pairs
 from mt.data.process_pool import count_processes, map_in_order
-from mt.data.sentences import usual_length
+from mt.data.sentences import UsualLengths, usual_lengths
 from mt.data.streaming import read_chunks, shard_order_seed
 from mt.errors import DataError
 from mt.runtime import files, model_files
@@ -39,7 +39,7 @@ _MIN_PARALLEL_PAIRS = 5_000
 UNKNOWN_COUNTS = [f"{side}_{count}" for side in SIDES for count in ("pieces", "unknown")]
 """Counts of the pieces of each side, and of the unknown ones."""
 _SAMPLED_LINES = 10_000
-"""Training lines whose sentences are counted."""
+"""Training lines of which the usual lengths are taken."""
 MOST_UNKNOWN = 0.9
 """A corpus with a larger unknown share is refused."""
 MANY_UNKNOWN = 0.05
@@ -151,7 +151,7 @@ class CorpusBuilder:
             advice = "run the command again when nothing writes to them"
             raise DataError("DATA-CHANGED", "data", "a file changed while it was read", advice)
         report = self._report(counts, valid_counts, vocabulary)
-        report["usual_length"] = self._usual_length(vocabulary)
+        report["usual_lengths"] = self._usual_lengths(vocabulary).model_dump()
         if streaming:
             report["stream"] = self._save_held_out(held_out)
         files.write_json(self.folder / "report.json", report)
@@ -260,13 +260,11 @@ class CorpusBuilder:
         tagged = self.recipe.targets if vocabulary.languages else self.recipe.tagged_languages
         return vocabulary.naming([language_tag(language) for language in tagged])
 
-    def _usual_length(self, vocabulary: Vocabulary) -> int:
-        """Return up to which length a source of several sentences is usual in the training text."""
+    def _usual_lengths(self, vocabulary: Vocabulary) -> UsualLengths:
         pairs = sum(self.spool.pairs)
         rows = np.unique(np.linspace(0, pairs - 1, min(pairs, _SAMPLED_LINES), dtype=np.int64))
         lines = list(self.spool.sample("source", rows))
-        ids = vocabulary.encode_source(lines)
-        return usual_length(zip(lines, map(len, ids), strict=True))
+        return usual_lengths(lines, [*map(len, vocabulary.encode_source(lines))])
 
     def _held_out(self, valid: list[Pair], vocabulary: Vocabulary) -> HeldOut:
         if not self.recipe.data.drop_overlap:

@@ -1,11 +1,16 @@
-"""Split lines into sentences, and these into halves; which lines are usual in a corpus."""
+"""Split lines into sentences, and these into halves; which lengths are usual in a corpus."""
 
 from __future__ import annotations
 
 import math
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from mt.runtime.model_files import JsonObject
 
 # Fixed-width look-behinds, so that no line takes more than linear time.
 _SENTENCE_END = re.compile(
@@ -24,62 +29,79 @@ _TITLES = frozenset((
 """Abbreviations that stand before a name or a number, not at the end of a sentence."""
 _LONGEST_ORDINAL = 2
 """Digits of the number before a full stop that may be an ordinal, as in `3. Oktober`."""
-_UNUSUAL = 0.01
-"""Share of the lines of a corpus from which on a kind of line is usual in it."""
+_ANY = 1 << 30
+"""More pieces than any line has."""
 
 
 def split_sentences(line: str) -> list[str]:
     """Split a line after its sentences and keep every character."""
-    parts = [part for part in _SENTENCE_END.split(line) if part]
-    sentences = parts[:1]
-    for part in parts[1:]:
-        if part.lstrip()[:1].islower() or _ends_in_abbreviation(sentences[-1]):
-            sentences[-1] += part
+    sentences: list[list[str]] = []
+    for part in filter(None, _SENTENCE_END.split(line)):
+        goes_on = part.lstrip()[:1].islower()
+        if sentences and (goes_on or _ends_in_abbreviation(sentences[-1][-1])):
+            sentences[-1].append(part)
         else:
-            sentences.append(part)
-    return sentences
+            sentences.append([part])
+    return ["".join(parts) for parts in sentences]
 
 
 def _ends_in_abbreviation(text: str) -> bool:
     """Whether a text ends in a title, an initial, letters with full stops, or an ordinal."""
     if not text.endswith("."):
         return False
-    word = text[:-1][-20:].rpartition(" ")[2].lstrip("(\"'“‘«[")
+    word = text[-21:-1].rpartition(" ")[2].lstrip("(\"'“‘«[")
     if word.isdigit():
         return len(word) <= _LONGEST_ORDINAL
     is_initial = len(word) == 1 and word.isalpha() and word != "I"
     return word in _TITLES or is_initial or "." in word.strip(".")
 
 
-def usual_length(lines: Iterable[tuple[str, int]]) -> int:
-    """Return up to which length a line of several sentences is usual in a corpus.
+class UsualLengths(JsonObject):
+    """Lengths of the source lines of a training text, in pieces."""
 
-    One line in a hundred has several sentences and at least that length.
+    sentence: Annotated[int, Field(ge=0)] = _ANY
+    """All but one line in a thousand have at most so many."""
+    several: Annotated[int, Field(ge=0)] = _ANY
+    """One line in a hundred has several sentences and at least so many; 0: fewer lines have."""
 
-    Args:
-        lines: a sample of the corpus, with the number of pieces of each.
+    @property
+    def shortest(self) -> int:
+        """A line of at most so many is usual, whatever is in it."""
+        return min(self.sentence, self.several)
 
-    Returns:
-        A number of pieces; 0 where fewer lines have several sentences.
-    """
-    count, several = 0, list[int]()
-    for text, length in lines:
-        count += 1
-        if len(split_sentences(text)) > 1:
-            several.append(length)
-    rank = max(1, math.ceil(_UNUSUAL * count))
-    return sorted(several, reverse=True)[rank - 1] if len(several) >= rank else 0
+    @classmethod
+    def of(cls, facts: dict[str, Any]) -> UsualLengths | None:
+        """Return those in a report, or in the facts of an export; earlier ones have none."""
+        given = facts.get("usual_lengths")
+        return None if given is None else cls.model_validate(given)
 
 
-def halve(text: str) -> list[str]:
+def usual_lengths(lines: Sequence[str], lengths: Sequence[int]) -> UsualLengths:
+    """Return the usual lengths of lines, a sample of a training text, whose lengths are given."""
+    both = zip(lines, lengths, strict=True)
+    several = [length for text, length in both if len(split_sentences(text)) > 1]
+    return UsualLengths(
+        sentence=_exceeded(lengths, len(lines) / 1000),
+        several=_exceeded(several, len(lines) / 100),
+    )
+
+
+def _exceeded(lengths: Sequence[int], count: float) -> int:
+    """Return the length that so many of the lengths have or exceed; 0: there are fewer."""
+    rank = max(1, math.ceil(count))
+    return sorted(lengths, reverse=True)[rank - 1] if len(lengths) >= rank else 0
+
+
+def halve(text: str, *, at_words: bool = True) -> list[str]:
     """Split a text near its middle and keep every character.
 
-    At the end of a clause; else of the nearest word; else between letters of a script without
-    spaces. A text without such a place is one part.
+    At the end of a clause; with `at_words` else of the nearest word, else between letters of a
+    script without spaces. A text without such a place is one part.
     """
     middle = len(text) / 2
-    clauses = [place for place in _places(_CLAUSE_END, text) if abs(place - middle) < middle / 2]
-    places = clauses or _places(_WORD_END, text) or _letters_of_spaceless_scripts(text)
+    places = [place for place in _places(_CLAUSE_END, text) if abs(place - middle) < middle / 2]
+    if at_words and not places:
+        places = _places(_WORD_END, text) or _letters_of_spaceless_scripts(text)
     if not places:
         return [text]
     place = min(places, key=lambda place: abs(place - middle))

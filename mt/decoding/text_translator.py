@@ -25,7 +25,7 @@ from mt.data.languages import (
     sentence_separator,
 )
 from mt.data.pairs import Pair
-from mt.data.sentences import halve, split_sentences
+from mt.data.sentences import UsualLengths, halve, split_sentences
 from mt.data.text import is_blank, one_line, repeats
 from mt.decoding.batching import BATCH_TOKENS, LineWarnings, growing_windows
 from mt.decoding.types import EngineOptions, Hypothesis, Score, Searcher, Sentence, Translation
@@ -56,8 +56,8 @@ class Profile:
     """Most positions of the model; None: no limit."""
     search: SearchConfig
     """The search of its recipe."""
-    usual: int | None
-    """Pieces up to which a source of several sentences is usual in its training text; None: any."""
+    usual: UsualLengths | None
+    """What its training text has; None: unknown, or anything."""
 
 
 class TextTranslator:
@@ -249,7 +249,7 @@ class _TranslationJob:
         lines, sentences = list[int](), list[Sentence]()
         for i, ids in zip(texts, encoded, strict=True):
             is_long = self.long.check(self.num_read + i + 1, len(ids))
-            is_unusual = self.usual is not None and len(ids) > self.usual
+            is_unusual = self.usual is not None and len(ids) > self.usual.shortest
             parts = self._split(window[i]) if is_long or is_unusual else [ids]
             for number, part in enumerate(filter(None, parts)):
                 lines.append(i)
@@ -340,7 +340,7 @@ class _TranslationJob:
     def _split(self, line: str) -> list[list[int]]:
         """The pieces of a line in parts that fit, of as many sentences as fit and are usual."""
         encode, room = self.vocabulary.encode_source, self.long.room
-        most = room if self.usual is None else min(room, self.usual)
+        most = room if self.usual is None else min(room, self.usual.several)
         sentences = split_sentences(line)
         parts: list[str] = []
         length = math.inf  # of the last part, so that the first sentence begins one
@@ -359,7 +359,11 @@ class _TranslationJob:
 
         Only a word that does not fit is a part that is too long.
         """
-        parts = halve(text) if pieces > self.long.room else [text]
+        parts = [text]
+        if pieces > self.long.room:
+            parts = halve(text)
+        elif self.usual is not None and pieces > self.usual.sentence:
+            parts = halve(text, at_words=False)
         if len(parts) == 1:
             yield text, pieces
             return

@@ -46,16 +46,18 @@ def test_several_processes_give_what_one_gives(folder):
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_the_report_says_up_to_which_length_several_sentences_are_usual(folder, streaming):
+def test_the_report_has_the_usual_lengths(folder, streaming):
     several = [(f"{a} {b}", f"{c} {d}") for (a, c), (b, d) in itertools.pairwise(GOOD[:8])]
     for name, pairs in (("plain", GOOD), ("some", [*GOOD, *several])):
         write_pairs(folder, name, pairs)
     plain, some = (
         quietly(recipe_of(folder, train=(name,), streaming=streaming)) for name in ("plain", "some")
     )
-    assert plain.report["usual_length"] == 0
+    pieces = sorted(map(len, plain.vocabulary.encode_source([line for line, _ in GOOD])))
+    assert plain.report["usual_lengths"] == {"sentence": pieces[-1], "several": 0}
     lengths = sorted(map(len, some.vocabulary.encode_source([line for line, _ in several])))
-    assert some.report["usual_length"] == lengths[0]  # 7 of 655 lines: all of these are needed
+    # One line in a hundred: 7 of 655.
+    assert some.report["usual_lengths"] == {"sentence": lengths[-1], "several": lengths[0]}
 
 
 def test_what_a_killed_process_left_is_swept(folder):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mt.data.sentences import halve, split_sentences, usual_length
+from mt.data.sentences import UsualLengths, halve, split_sentences, usual_lengths
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,13 @@ def test_sentences_are_split_and_nothing_is_lost(line, parts):
 
 
 def test_an_odd_line_of_a_megabyte_is_split_in_linear_time():
-    for line in ("." * 1_000_000, ". " * 500_000, "。”" * 500_000, '."' * 500_000 + " "):
+    for line in (
+        "." * 1_000_000,
+        ". " * 500_000,
+        "。”" * 500_000,
+        "a. " * 300_000,
+        '."' * 500_000 + " ",
+    ):
         assert "".join(split_sentences(line)) == line
 
 
@@ -68,15 +74,24 @@ ONE, TWO = "A dog.", "A dog. A cat."
 
 
 @pytest.mark.parametrize(
-    ("lines", "usual"),
+    ("lines", "sentence", "several"),
     [
-        ([(ONE, 3)] * 1000, 0),
-        ([(ONE, 3)] * 991 + [(TWO, 6)] * 9, 0),
-        ([(ONE, 3)] * 990 + [(TWO, 6)] * 10, 6),
-        ([(ONE, 30)] * 900 + [(TWO, 6 + i) for i in range(100)], 96),
-        ([(TWO, 6)] * 10, 6),
-        ([], 0),
+        ([(ONE, 3)] * 1000, 3, 0),
+        ([(ONE, 3)] * 991 + [(TWO, 6)] * 9, 6, 0),
+        ([(ONE, 3)] * 990 + [(TWO, 6)] * 10, 6, 6),
+        ([(ONE, 30)] * 900 + [(TWO, 6 + i) for i in range(100)], 105, 96),
+        ([(ONE, i) for i in range(2000)], 1998, 0),
+        ([(TWO, 6)] * 10, 6, 6),
+        ([], 0, 0),
     ],
 )
-def test_a_length_is_usual_that_one_line_in_a_hundred_has_with_several_sentences(lines, usual):
-    assert usual_length(lines) == usual
+def test_a_length_is_usual_up_to_the_one_that_some_lines_have_or_exceed(lines, sentence, several):
+    found = usual_lengths(*zip(*lines, strict=True)) if lines else usual_lengths([], [])
+    assert (found.sentence, found.several) == (sentence, several)
+    assert found.shortest == min(sentence, several)
+    assert UsualLengths.of({"usual_lengths": found.model_dump()}) == found
+
+
+def test_a_clause_alone_may_be_asked_for():
+    assert halve("a man who runs and a dog", at_words=False) == ["a man who runs and a dog"]
+    assert halve("a man who runs, and a dog", at_words=False) == ["a man who runs,", " and a dog"]

@@ -9,6 +9,7 @@ import pytest
 import tiny_run
 from native_engine import LINES, ONE, native, options, pair, texts
 
+from mt.data.sentences import UsualLengths
 from mt.data.text import repeats
 from mt.decoding.text_translator import TextTranslator, merge_translations, to_translation
 from mt.decoding.types import Hypothesis, Sentence, Translation
@@ -112,8 +113,9 @@ def test_nothing_is_lost_of_a_long_sentence(engine, line, capsys):
     )
 
 
-def as_trained_on(engine, usual):
-    """The same engine as if the training text had other lines."""
+def as_trained_on(engine, several=99, sentence=99):
+    """The same engine as if its training text had these usual lengths."""
+    usual = UsualLengths(sentence=sentence, several=several)
     profile = replace(engine.profile, usual=usual)
     return TextTranslator(engine.searcher, engine.vocabulary, profile, engine.options)
 
@@ -127,8 +129,19 @@ def test_a_line_of_more_sentences_than_usual_is_translated_in_parts(engine, caps
     joined = texts(engine, [f"{first} {second}", third])
     assert texts(as_trained_on(engine, two), [line]) == [" ".join(joined)]
     whole = texts(engine, [line])
-    assert texts(as_trained_on(engine, None), [line]) == whole
-    assert texts(as_trained_on(engine, 99), [line]) == whole
+    assert texts(as_trained_on(engine), [line]) == whole
+    assert capsys.readouterr().err == ""
+
+
+def test_a_sentence_longer_than_usual_is_translated_in_clauses(engine, capsys):
+    clauses = ["The dogs play in the grass,", " and the old house is red."]
+    line = "".join(clauses)
+    longest = max(map(len, engine.vocabulary.encode_source(clauses)))
+    splitting = as_trained_on(engine, several=0, sentence=longest)
+    assert texts(splitting, [line]) == [" ".join(texts(engine, [each.strip() for each in clauses]))]
+    without = line.replace(",", "")
+    assert texts(splitting, [without]) == texts(engine, [without])
+    assert texts(as_trained_on(engine), [line]) == texts(engine, [line])
     assert capsys.readouterr().err == ""
 
 

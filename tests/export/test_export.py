@@ -61,7 +61,7 @@ def test_a_line_of_more_sentences_than_usual_is_translated_in_parts_by_every_eng
     lines = [" ".join(tiny_run.SOURCES[:2]), *tiny_run.SOURCES[:2]]
     whole = [each.text for each in open_engine(run, EngineOptions()).translate(lines)]
     assert whole[0] != " ".join(whole[1:])
-    files.write_json(run / "report.json", {"usual_length": 0})
+    files.write_json(run / "report.json", {"usual_lengths": {"sentence": 99, "several": 0}})
     exports = [export.export_model(run, kind).path for kind in ("bundle", "ctranslate2")]
     for path in (run, *exports):
         found = [each.text for each in open_engine(path, EngineOptions()).translate(lines)]

@@ -29,9 +29,8 @@ def test_an_old_model_translates_as_it_did(name):
     assert model.translate(lines_of("source.txt")) == expected
 
 
-@pytest.mark.parametrize("name", ["transformer", "rnn"])
-def test_models_that_loop_are_searched_again(name):
-    model, lines = mt.load(HERE / name, device="cpu", threads=1), lines_of("source.txt")
+def test_a_model_that_loops_is_searched_again():
+    model, lines = mt.load(HERE / "transformer", device="cpu", threads=1), lines_of("source.txt")
     before = model.translate(lines)
     found = model.translate(lines, search={"retry_repetition": True})
     loops = [repeats(text) for text in before]

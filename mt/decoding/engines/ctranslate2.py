@@ -17,6 +17,7 @@ from pydantic import Field, TypeAdapter
 
 from mt.config.plugins import Plugin, trust_recipe
 from mt.config.schema import Languages, SearchConfig
+from mt.data.sentences import UsualLengths
 from mt.decoding.batching import BATCH_TOKENS, length_batches
 from mt.decoding.text_translator import Profile, TextTranslator
 from mt.decoding.types import Engine, EngineOptions, Hypothesis, Sentence
@@ -65,7 +66,7 @@ class About(JsonObject):
     languages: dict[str, str]
     longest: Annotated[int, Field(ge=2)]
     positions: Annotated[int, Field(ge=2)]
-    usual: Annotated[int, Field(ge=0)] | None = None
+    usual_lengths: UsualLengths | None = None
     search: Search
     vocabulary: str
     sha256: str
@@ -107,7 +108,7 @@ def open(path: Path, options: EngineOptions) -> Engine:
             languages=Languages.model_validate(metadata["languages"]),
             longest=metadata["longest"],
             positions=metadata["positions"],
-            usual=metadata.get("usual"),
+            usual=UsualLengths.of(metadata),
             search=SEARCH.validate_python(metadata["search"], context={"name": path / ABOUT}),
         )
     except ValueError as error:

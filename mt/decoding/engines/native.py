@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mt.checkpoints import bundle, run_directory
+from mt.data.sentences import UsualLengths
 from mt.decoding.shortlist import load_shortlist
 from mt.decoding.text_translator import Profile, TextTranslator, search_config
 from mt.decoding.types import Engine, EngineOptions
@@ -69,7 +70,7 @@ def open(path: Path, options: EngineOptions) -> Engine:
         options,
         more,
         first.run,
-        first.report.get("usual_length"),
+        UsualLengths.of(first.report),
     )
 
 
@@ -93,7 +94,7 @@ def native_engine(
     model: nn.Module, vocabulary: Vocabulary, recipe: Recipe, device: torch.device,
     precision: Precision, options: EngineOptions | None = None,
     others: Sequence[tuple[nn.Module, Recipe]] = (), run: Path | None = None,
-    usual: int | None = None,
+    usual: UsualLengths | None = None,
 ) -> TextTranslator:  # fmt: skip
     """The engine of a model on its device, or of an ensemble of it and `others`.
 

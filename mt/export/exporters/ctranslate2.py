@@ -89,7 +89,7 @@ def export(model: Seq2Seq, opened: run_directory.LoadedModel, path: Path, config
         "format": FORMAT,
         "languages": recipe.direction.model_dump(),
         "longest": recipe.data.max_length,
-        "usual": opened.report.get("usual_length"),
+        "usual_lengths": opened.report.get("usual_lengths"),
         "positions": num_positions,
         "search": recipe.search.model_dump(mode="json") | {"shortlist": False},  # unsupported
         "vocabulary": vocabulary.digest,
