@@ -12,12 +12,14 @@ from pydantic import Field
 
 from mt.runtime.model_files import JsonObject
 
+_MARKS = ".!?;…؟۔।॥։።။។"
+"""End a sentence before white space; those of Chinese and Japanese need none."""
 # Fixed-width look-behinds, so that no line takes more than linear time.
 _SENTENCE_END = re.compile(
-    r"(?:(?<=[.!?;…])|(?<=[.!?;…][\"'”’»)\]]))(?=\s)"
+    rf"(?:(?<=[{_MARKS}])|(?<=[{_MARKS}][\"'”’»)\]]))(?=\s)"
     r"|(?<=[。！？；])(?![。！？；”’」』）])|(?<=[。！？；][”’」』）])"
 )
-_CLAUSE_END = re.compile(r"(?<=[,;:،؛–—])(?=\s)|(?<=[，、：])")
+_CLAUSE_END = re.compile(r"(?<=[,;:،؛፣–—])(?=\s)|(?<=[，、：])")
 _WORD_END = re.compile(r"(?<=\S)(?=\s)")
 _FIRST_SPACELESS = "\u0e00"
 """From Thai on: scripts without spaces, and some with spaces."""

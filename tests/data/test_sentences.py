@@ -20,6 +20,8 @@ from mt.data.sentences import UsualLengths, halve, split_sentences, usual_length
         ("Am 3. Oktober ist frei. Ja.", ["Am 3. Oktober ist frei.", " Ja."]),
         ("It was in 1999. Then it ended.", ["It was in 1999.", " Then it ended."]),
         ("At 3 p.m. in the park. Run! he said.", ["At 3 p.m. in the park.", " Run! he said."]),
+        ("वह आया। वह गई।", ["वह आया।", " वह गई।"]),
+        ("هل جاء؟ نعم.", ["هل جاء؟", " نعم."]),
         ("Он пришёл. Она ушла.", ["Он пришёл.", " Она ушла."]),
         ("", []),
     ],
