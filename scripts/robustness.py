@@ -3,10 +3,10 @@
     python scripts/robustness.py RUN [--on TEST] [--seed N] [--json]
 
 Each variant changes every source line in one way: capitals, lower case, no end mark, typing
-errors, or something at its end that a translation must keep: a number, an address, a placeholder,
-a word in a script that the model does not know. BLEU and chrF2 compare lower-cased text, so that
-the answer to a shout may be in the usual case; the reference gets the same end as its source, and
-an end mark does not count where the source has none.
+errors, two lines joined to one, or something at its end that a translation must keep: a number,
+an address, a placeholder, a word in a script that the model does not know. BLEU and chrF2 compare
+lower-cased text, so that the answer to a shout may be in the usual case; the reference gets the
+same end as its source, and an end mark does not count where the source has none.
 `kept` is the share of lines in which what must be kept is there once, letter for letter, and
 `repeated` that of translations with something five times in a row that their references have not.
 """
@@ -45,12 +45,11 @@ PLACEHOLDERS = ("{{{}}}", "%({})s", "<{}>", "__{}__")
 ENDS: dict[str, Callable[[random.Random], str]] = {
     "number": lambda draw: f"{draw.randrange(1000, 100_000)}",
     "address": lambda draw: f"https://{word(draw)}.org/{word(draw)}?id={draw.randrange(100)}",
-    "placeholder": lambda draw: draw.choice(["{{{}}}", "%({})s", "<{}>", "__{}__"]).format(
-        word(draw)
-    ),
+    "placeholder": lambda draw: draw.choice(PLACEHOLDERS).format(word(draw)),
     "unknown script": lambda draw: "".join(chr(draw.randrange(0x1200, 0x1240)) for _ in range(4)),
 }
 """What is added to both sides of a pair."""
+TWO = "two lines in one"
 
 
 @dataclass(frozen=True)
@@ -74,6 +73,12 @@ def vary(
     variant: str, sources: list[str], references: list[str], seed: int
 ) -> tuple[list[str], list[str], list[str]]:
     """Return the changed sources and references, and what each translation must keep."""
+    if variant == TWO:
+        joined = [
+            [" ".join(pair) for pair in zip(lines[::2], lines[1::2], strict=False)]
+            for lines in (sources, references)
+        ]
+        return joined[0], joined[1], []
     draws = [random.Random(f"{seed} {variant} {number}") for number in range(len(sources))]
     if variant in ENDS:
         ends = [ENDS[variant](draw) for draw in draws]
@@ -102,7 +107,7 @@ def measure(run: Path, test: str | None, seed: int, threads: int | None) -> list
     engine = open_engine(run, options)
     lower = EvaluationConfig(tokenize=recipe.evaluation.tokenize, lowercase=True)
     rows = []
-    for variant in (*SOURCE_CHANGES, *ENDS):
+    for variant in (*SOURCE_CHANGES, *([TWO] if len(sources) > 1 else []), *ENDS):
         changed, wanted, ends = vary(variant, sources, references, seed)
         lines = evaluate.translate_texts(engine, options, changed, target)
         if variant == "no end mark":  # with or without one, a translation is right

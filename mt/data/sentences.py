@@ -21,8 +21,10 @@ _SENTENCE_END = re.compile(
 )
 _CLAUSE_END = re.compile(r"(?<=[,;:،؛፣–—])(?=\s)|(?<=[，、：])")
 _WORD_END = re.compile(r"(?<=\S)(?=\s)")
-_FIRST_SPACELESS = "\u0e00"
-"""From Thai on: scripts without spaces, and some with spaces."""
+_SPACELESS = re.compile(
+    "[\u0e00-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
+)
+"""A character of a script without spaces: Thai to Burmese, Khmer, Japanese, Chinese."""
 _TITLES = frozenset((
     *("Mr", "Mrs", "Ms", "Dr", "Prof", "St", "Gen", "Col", "Capt", "Lt", "Sgt", "Sen", "Rep"),
     *("Gov", "Rev", "Hon", "Hr", "Fr", "Nr", "Mme", "Mlle", "Sr", "Sra"),
@@ -36,15 +38,28 @@ _ANY = 1 << 30
 
 
 def split_sentences(line: str) -> list[str]:
-    """Split a line after its sentences and keep every character."""
+    """Split a line after its sentences and keep every character.
+
+    A single word, a number or an address is no sentence: it stays with the one before it, or at
+    the beginning of a line with the one after it.
+    """
     sentences: list[list[str]] = []
     for part in filter(None, _SENTENCE_END.split(line)):
-        goes_on = part.lstrip()[:1].islower()
-        if sentences and (goes_on or _ends_in_abbreviation(sentences[-1][-1])):
+        goes_on = part.lstrip()[:1].islower() or _is_word(part)
+        if sentences and (goes_on or _needs_more(sentences[-1])):
             sentences[-1].append(part)
         else:
             sentences.append([part])
     return ["".join(parts) for parts in sentences]
+
+
+def _is_word(text: str) -> bool:
+    return len(text.split(maxsplit=1)) < 2 and _SPACELESS.search(text) is None
+
+
+def _needs_more(parts: list[str]) -> bool:
+    """Whether what follows belongs to the same sentence as `parts`."""
+    return _ends_in_abbreviation(parts[-1]) or (len(parts) == 1 and _is_word(parts[0]))
 
 
 def _ends_in_abbreviation(text: str) -> bool:
@@ -118,5 +133,5 @@ def _places(pattern: re.Pattern[str], text: str) -> list[int]:
 def _letters_of_spaceless_scripts(text: str) -> list[int]:
     return [
         place for place, letter in enumerate(text)
-        if place and letter >= _FIRST_SPACELESS and unicodedata.category(letter) == "Lo"
+        if place and _SPACELESS.match(letter) and unicodedata.category(letter) == "Lo"
     ]  # fmt: skip

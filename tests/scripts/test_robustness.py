@@ -29,6 +29,12 @@ def test_only_the_source_changes_but_for_its_end_mark(script):
     )
 
 
+def test_two_lines_become_one_on_both_sides(script):
+    three = ([*lines, "x"] for lines in (SOURCES, REFERENCES))
+    joined = [" ".join(SOURCES)], [" ".join(REFERENCES)], []
+    assert script.vary(script.TWO, *three, 1) == joined
+
+
 @pytest.mark.parametrize("variant", ["number", "address", "placeholder", "unknown script"])
 def test_both_sides_end_in_what_must_be_kept(script, variant):
     changed, wanted, ends = script.vary(variant, SOURCES, REFERENCES, 1)
@@ -43,8 +49,8 @@ def test_both_sides_end_in_what_must_be_kept(script, variant):
 def test_a_model_has_a_row_for_each_variant(script, run, capsys):
     assert script.main([str(run), "--json", "--threads", "1"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert [row["variant"] for row in rows] == [*script.SOURCE_CHANGES, *script.ENDS]
-    assert [row["kept"] is None for row in rows] == [True] * 5 + [False] * 4
+    assert [row["variant"] for row in rows] == [*script.SOURCE_CHANGES, script.TWO, *script.ENDS]
+    assert [row["kept"] is None for row in rows] == [True] * 6 + [False] * 4
     assert all(0 <= row["repeated"] <= 1 for row in rows)
 
 
