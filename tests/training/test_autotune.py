@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from mt.models import transformer
-from mt.runtime import memory
+from mt.runtime import files, memory
+from mt.runtime.distributed import SINGLE
 from mt.training import autotune
 from mt.training.objectives import cross_entropy
 from mt.training.step import ModelWithLoss
@@ -26,6 +27,7 @@ def step(vocabulary):
 
 CORPUS = SimpleNamespace(source_lengths=np.array([3, 5, 20]), target_lengths=np.array([4, 30, 6]))
 CPU = torch.device("cpu")
+ALONE = {"processes": 1, "sharding": "none", "shapes": []}
 
 
 def test_what_a_pass_keeps_grows_with_its_rows(step):
@@ -50,6 +52,30 @@ def test_micro_batches_shrink_where_memory_is_short_but_fit_a_pair(step, monkeyp
     assert found[:2] == [6144, 6144]
     assert 100 < found[2] < 6144
     assert found[3] == 100
+
+
+@pytest.mark.parametrize(
+    ("asked", "threads", "told"),
+    [
+        ("auto", 1, []),
+        (1, 1, []),
+        (2, 2, ["threads 1 -> 2: the same data in the same order, other rounding"]),
+    ],
+)
+def test_a_resume_keeps_the_threads_unless_others_are_asked_for(asked, threads, told, tmp_path):
+    earlier = {
+        "device": "cpu", "threads": 1, "micro_tokens": 100, "compile": False, "precision": "fp32",
+        "torch": torch.__version__,
+    }  # fmt: skip
+    files.write_json(tmp_path / "resolved.json", earlier)
+    recipe = SimpleNamespace(runtime=SimpleNamespace(threads=asked, sharding="none"))
+    lines = []
+    found = autotune.autotune(
+        recipe, tmp_path, None, None, CPU, 2 if asked == "auto" else asked,
+        SimpleNamespace(log=lines.append), SINGLE,
+    )  # fmt: skip
+    assert found == {**earlier, "threads": threads, **ALONE}
+    assert lines == told
 
 
 @pytest.mark.parametrize(
