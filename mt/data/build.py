@@ -39,7 +39,7 @@ _MIN_PARALLEL_PAIRS = 5_000
 UNKNOWN_COUNTS = [f"{side}_{count}" for side in SIDES for count in ("pieces", "unknown")]
 """Counts of the pieces of each side, and of the unknown ones."""
 _SAMPLED_LINES = 10_000
-"""Training lines of which the usual lengths are taken."""
+"""Training lines that the usual lengths are measured on."""
 MOST_UNKNOWN = 0.9
 """A corpus with a larger unknown share is refused."""
 MANY_UNKNOWN = 0.05

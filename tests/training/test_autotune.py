@@ -55,14 +55,14 @@ def test_micro_batches_shrink_where_memory_is_short_but_fit_a_pair(step, monkeyp
 
 
 @pytest.mark.parametrize(
-    ("asked", "threads", "told"),
+    ("asked", "threads", "expected"),
     [
         ("auto", 1, []),
         (1, 1, []),
         (2, 2, ["threads 1 -> 2: the same data in the same order, other rounding"]),
     ],
 )
-def test_a_resume_keeps_the_threads_unless_others_are_asked_for(asked, threads, told, tmp_path):
+def test_a_resume_keeps_the_threads_unless_others_are_asked_for(asked, threads, expected, tmp_path):
     earlier = {
         "device": "cpu", "threads": 1, "micro_tokens": 100, "compile": False, "precision": "fp32",
         "torch": torch.__version__,
@@ -75,7 +75,7 @@ def test_a_resume_keeps_the_threads_unless_others_are_asked_for(asked, threads, 
         SimpleNamespace(log=lines.append), SINGLE,
     )  # fmt: skip
     assert found == {**earlier, "threads": threads, **ALONE}
-    assert lines == told
+    assert lines == expected
 
 
 @pytest.mark.parametrize(
