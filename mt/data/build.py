@@ -151,7 +151,6 @@ class CorpusBuilder:
             advice = "run the command again when nothing writes to them"
             raise DataError("DATA-CHANGED", "data", "a file changed while it was read", advice)
         report = self._report(counts, valid_counts, vocabulary)
-        report["usual_lengths"] = self._usual_lengths(vocabulary).model_dump()
         if streaming:
             report["stream"] = self._save_held_out(held_out)
         files.write_json(self.folder / "report.json", report)
@@ -262,8 +261,8 @@ class CorpusBuilder:
 
     def _usual_lengths(self, vocabulary: Vocabulary) -> UsualLengths:
         pairs = sum(self.spool.pairs)
-        rows = np.unique(np.linspace(0, pairs - 1, min(pairs, _SAMPLED_LINES), dtype=np.int64))
-        lines = list(self.spool.sample("source", rows))
+        count = min(pairs, _SAMPLED_LINES)
+        lines = list(self.spool.sample("source", np.arange(count) * pairs // count))
         return usual_lengths(lines, [*map(len, vocabulary.encode_source(lines))])
 
     def _held_out(self, valid: list[Pair], vocabulary: Vocabulary) -> HeldOut:
@@ -339,6 +338,7 @@ class CorpusBuilder:
                 name: {"kind": source.config.kind, "files": source.files}
                 for name, source in self.sources.items() if name.startswith("test.")
             },
+            "usual_lengths": self._usual_lengths(vocabulary).model_dump(),
             "tokens": {name: header["tokens"] for name, header in headers.items()},
             "vocabulary": {
                 name: getattr(vocabulary, name)

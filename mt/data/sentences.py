@@ -87,10 +87,13 @@ class UsualLengths(JsonObject):
         return min(self.sentence, self.several)
 
     @classmethod
-    def of(cls, facts: dict[str, Any]) -> UsualLengths | None:
+    def of(cls, facts: dict[str, Any]) -> UsualLengths:
         """Return those in a report, or in the facts of an export; earlier ones have none."""
-        given = facts.get("usual_lengths")
-        return None if given is None else cls.model_validate(given)
+        return cls.model_validate(facts.get("usual_lengths") or {})
+
+
+ANY_LENGTHS = UsualLengths()
+"""Nothing is too long to be usual."""
 
 
 def usual_lengths(lines: Sequence[str], lengths: Sequence[int]) -> UsualLengths:

@@ -25,7 +25,7 @@ from mt.data.languages import (
     sentence_separator,
 )
 from mt.data.pairs import Pair
-from mt.data.sentences import UsualLengths, halve, split_sentences
+from mt.data.sentences import ANY_LENGTHS, UsualLengths, halve, split_sentences
 from mt.data.text import is_blank, one_line, repeats
 from mt.decoding.batching import BATCH_TOKENS, LineWarnings, growing_windows
 from mt.decoding.types import EngineOptions, Hypothesis, Score, Searcher, Sentence, Translation
@@ -56,8 +56,8 @@ class Profile:
     """Most positions of the model; None: no limit."""
     search: SearchConfig
     """The search of its recipe."""
-    usual: UsualLengths | None
-    """What its training text has; None: unknown, or anything."""
+    usual: UsualLengths
+    """What its training text has."""
 
 
 class TextTranslator:
@@ -103,7 +103,7 @@ class TextTranslator:
             DataError: it is blank, or too long for the model.
         """
         job = _TranslationJob(self, options or self.options)
-        job.usual = None
+        job.usual = ANY_LENGTHS
         sentences = job.sentences([line])[1]
         if not sentences:
             what = "there is nothing in it to translate"
@@ -198,7 +198,7 @@ class _TranslationJob:
         self.long = _LongLines(engine.profile.longest - 1 - len(self.front), options.strict)
         # A prefix may go beyond the first sentence.
         splits = self.config.split_sentences and self.prefixes is None
-        self.usual = engine.profile.usual if splits else None
+        self.usual = engine.profile.usual if splits else ANY_LENGTHS
 
     def translate(self, lines: Iterable[str]) -> Iterator[Translation]:
         """The translations of lines, in order."""
@@ -249,8 +249,8 @@ class _TranslationJob:
         lines, sentences = list[int](), list[Sentence]()
         for i, ids in zip(texts, encoded, strict=True):
             is_long = self.long.check(self.num_read + i + 1, len(ids))
-            is_unusual = self.usual is not None and len(ids) > self.usual.shortest
-            parts = self._split(window[i]) if is_long or is_unusual else [ids]
+            is_unusual = len(ids) > self.usual.shortest
+            parts = self._split(window[i], ids) if is_long or is_unusual else [ids]
             for number, part in enumerate(filter(None, parts)):
                 lines.append(i)
                 prefix, ends_word = prefixes[i] if number == 0 else ([], False)
@@ -337,11 +337,13 @@ class _TranslationJob:
         for place, hypotheses in zip(places, found, strict=True):
             results[place] = hypotheses
 
-    def _split(self, line: str) -> list[list[int]]:
+    def _split(self, line: str, ids: list[int]) -> list[list[int]]:
         """The pieces of a line in parts that fit, of as many sentences as fit and are usual."""
         encode, room = self.vocabulary.encode_source, self.long.room
-        most = room if self.usual is None else min(room, self.usual.several)
+        most = min(room, self.usual.several)
         sentences = split_sentences(line)
+        if len(sentences) == 1 and len(ids) <= min(room, self.usual.sentence):
+            return [ids]  # most lines of most corpora
         parts: list[str] = []
         length = math.inf  # of the last part, so that the first sentence begins one
         for sentence, encoded in zip(sentences, encode(sentences), strict=True):
@@ -352,7 +354,7 @@ class _TranslationJob:
                 else:
                     parts.append(text)
                     length = pieces
-        return [ids[:room] for ids in encode(parts)]
+        return [part[:room] for part in encode(parts)]
 
     def _fitting(self, text: str, pieces: int) -> Iterator[tuple[str, int]]:
         """A sentence, halved until each part fits, and the number of pieces of each part.
@@ -362,7 +364,7 @@ class _TranslationJob:
         parts = [text]
         if pieces > self.long.room:
             parts = halve(text)
-        elif self.usual is not None and pieces > self.usual.sentence:
+        elif pieces > self.usual.sentence:
             parts = halve(text, at_words=False)
         if len(parts) == 1:
             yield text, pieces

@@ -62,8 +62,8 @@ def autotune(
     }
     if (run / "resolved.json").exists():
         earlier = model_files.read_json(run / "resolved.json", Chosen)
-        asked = {} if recipe.runtime.threads == "auto" else {"threads": threads}
-        return _reuse(earlier, sharing, asked, threads, report)
+        asked = sharing if recipe.runtime.threads == "auto" else sharing | {"threads": threads}
+        return _reuse(earlier, asked, threads, report)
     compiled, precision = recipe.runtime.compile, recipe.runtime.precision
     if device.type == "cuda":  # the memory that a micro-batch needs depends on it
         if precision == "auto":
@@ -94,22 +94,20 @@ def pays_to_compile(recipe: Recipe, data: TrainingData, device: torch.device) ->
 
 
 def _reuse(
-    resolved: dict[str, Any], sharing: dict[str, Any], asked: dict[str, Any], threads: int,
-    report: Reporter,
-) -> dict[str, Any]:  # fmt: skip
+    resolved: dict[str, Any], asked: dict[str, Any], threads: int, report: Reporter
+) -> dict[str, Any]:
     """Return the earlier choices but for those `asked` for; warn where something differs."""
     resolved = {"processes": 1, "sharding": "none", "shapes": [], **resolved}
     if resolved.get("torch", torch.__version__) != torch.__version__:
         what = f"the run began with torch {resolved['torch']}, this is {torch.__version__}"
         report.log(f"mt: warning[TORCH] {what}: the last bits of its weights may differ")
-    new = {**sharing, **asked}
-    changed = [key for key in new if resolved[key] != new[key]]
+    changed = [key for key in asked if resolved[key] != asked[key]]
     if not changed:
         return resolved
-    what = ", ".join(f"{key} {resolved[key]} -> {new[key]}" for key in changed)
+    what = ", ".join(f"{key} {resolved[key]} -> {asked[key]}" for key in changed)
     other = "other rounding" if changed == ["threads"] else "other dropout and rounding"
     report.log(f"{what}: the same data in the same order, {other}")
-    return resolved | {"threads": threads, **new}
+    return resolved | {"threads": threads, **asked}
 
 
 def find_micro_tokens(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mt.checkpoints import bundle, run_directory
-from mt.data.sentences import UsualLengths
+from mt.data.sentences import ANY_LENGTHS, UsualLengths
 from mt.decoding.shortlist import load_shortlist
 from mt.decoding.text_translator import Profile, TextTranslator, search_config
 from mt.decoding.types import Engine, EngineOptions
@@ -62,16 +62,9 @@ def open(path: Path, options: EngineOptions) -> Engine:
     precision = pick_precision(options.precision or "auto", device)
     more = [(other, each.recipe) for other, each in zip(others, opened[1:], strict=True)]
     return native_engine(
-        model,
-        first.vocabulary,
-        first.recipe,
-        device,
-        precision,
-        options,
-        more,
-        first.run,
+        model, first.vocabulary, first.recipe, device, precision, options, more, first.run,
         UsualLengths.of(first.report),
-    )
+    )  # fmt: skip
 
 
 def _open_models(paths: Sequence[Path], choice: str | None) -> list[LoadedModel]:
@@ -94,7 +87,7 @@ def native_engine(
     model: nn.Module, vocabulary: Vocabulary, recipe: Recipe, device: torch.device,
     precision: Precision, options: EngineOptions | None = None,
     others: Sequence[tuple[nn.Module, Recipe]] = (), run: Path | None = None,
-    usual: UsualLengths | None = None,
+    usual: UsualLengths = ANY_LENGTHS,
 ) -> TextTranslator:  # fmt: skip
     """The engine of a model on its device, or of an ensemble of it and `others`.
 

@@ -23,7 +23,7 @@ def test_hidden_matrices_and_nothing_else_are_muons(vocabulary):
 
 
 def test_muon_equals_torchs_own():
-    """One product for all matrices of a shape gives the bits of one product a matrix."""
+    """One product for all matrices of a shape is one product a matrix, to rounding."""
     sizes = [(16, 24), (24, 16), (16, 16), (24, 16), (16, 24), (32, 8)]
     ours, theirs = (
         torch.nn.ModuleList(torch.nn.Linear(*size, bias=False) for size in sizes) for _ in range(2)
