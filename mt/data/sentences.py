@@ -33,6 +33,8 @@ _TITLES = frozenset((
 """Abbreviations that stand before a name or a number, not at the end of a sentence."""
 _LONGEST_ORDINAL = 2
 """Digits of the number before a full stop that may be an ordinal, as in `3. Oktober`."""
+_LIST_NUMBER = re.compile(rf"\s*[0-9]{{1,{_LONGEST_ORDINAL}}}\.")
+"""What begins an item of a list, as in `1. Open it. 2. Close it.`"""
 _ANY = 1 << 30
 """More pieces than any line has."""
 
@@ -41,11 +43,13 @@ def split_sentences(line: str) -> list[str]:
     """Split a line after its sentences and keep every character.
 
     A single word, a number or an address is no sentence: it stays with the one before it, or at
-    the beginning of a line with the one after it.
+    the beginning of a line with the one after it. The number of an item of a list begins one.
     """
     sentences: list[list[str]] = []
-    for part in filter(None, _SENTENCE_END.split(line)):
-        goes_on = part.lstrip()[:1].islower() or _is_word(part)
+    parts = [part for part in _SENTENCE_END.split(line) if part]
+    for number, part in enumerate(parts, start=1):
+        is_item = _LIST_NUMBER.fullmatch(part) is not None and number < len(parts)
+        goes_on = part.lstrip()[:1].islower() or (_is_word(part) and not is_item)
         if sentences and (goes_on or _needs_more(sentences[-1])):
             sentences[-1].append(part)
         else:

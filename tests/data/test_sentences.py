@@ -20,6 +20,8 @@ from mt.data.sentences import UsualLengths, halve, split_sentences, usual_length
         ("。。。！", ["。。。！"]),
         ("Mr. Smith met Dr. B. Jones. He left.", ["Mr. Smith met Dr. B. Jones.", " He left."]),
         ("Am 3. Oktober ist frei. Ja, ja.", ["Am 3. Oktober ist frei.", " Ja, ja."]),
+        ("1. Open it. 2. Close it. 3.", ["1. Open it.", " 2. Close it. 3."]),
+        ("Am 3. 10. 1990 begann es. 12. Mai", ["Am 3. 10. 1990 begann es.", " 12. Mai"]),
         ("It was in 1999. Then it ended.", ["It was in 1999.", " Then it ended."]),
         (
             "At 3 p.m. in the park. Run now! he said.",
