@@ -466,6 +466,12 @@ class SearchConfig(Variant):
     """Translate a line in parts where it is unlike the training text: at its sentences where fewer
     than one training line in a hundred has several and is as long, at clauses where a sentence is
     longer than all but one in a thousand. Validations do not."""
+    restore_case: bool = True
+    """Translate a line in capitals in the usual spelling, where the vocabulary has few pieces in
+    capitals, and write its translation in capitals. Validations do not."""
+    keep_untranslatable: bool = True
+    """Where a translation has lost an address, a placeholder, a tag, a long number or an unknown
+    word, translate the rest of its sentence and put them back. Validations do not."""
     shortlist: bool = False
     """Search only the target pieces that the source's may become, as `mt shortlist` learned."""
     retry_repetition: bool = False

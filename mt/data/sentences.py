@@ -21,7 +21,7 @@ _SENTENCE_END = re.compile(
 )
 _CLAUSE_END = re.compile(r"(?<=[,;:،؛፣–—])(?=\s)|(?<=[，、：])")
 _WORD_END = re.compile(r"(?<=\S)(?=\s)")
-_SPACELESS = re.compile(
+SPACELESS_LETTER = re.compile(
     "[\u0e00-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
 )
 """A character of a script without spaces: Thai to Burmese, Khmer, Japanese, Chinese."""
@@ -58,7 +58,7 @@ def split_sentences(line: str) -> list[str]:
 
 
 def _is_word(text: str) -> bool:
-    return len(text.split(maxsplit=1)) < 2 and _SPACELESS.search(text) is None
+    return len(text.split(maxsplit=1)) < 2 and SPACELESS_LETTER.search(text) is None
 
 
 def _needs_more(parts: list[str]) -> bool:
@@ -140,5 +140,5 @@ def _places(pattern: re.Pattern[str], text: str) -> list[int]:
 def _letters_of_spaceless_scripts(text: str) -> list[int]:
     return [
         place for place, letter in enumerate(text)
-        if place and _SPACELESS.match(letter) and unicodedata.category(letter) == "Lo"
+        if place and SPACELESS_LETTER.match(letter) and unicodedata.category(letter) == "Lo"
     ]  # fmt: skip

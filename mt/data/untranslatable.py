@@ -1,8 +1,11 @@
-"""What a translation keeps as it is: addresses and placeholders."""
+"""What a translation keeps as it is: addresses, placeholders, tags, names of accounts, numbers."""
 
 from __future__ import annotations
 
 import re
+import unicodedata
+from collections.abc import Iterable
+from typing import NamedTuple
 
 # An address has ASCII characters only: the Chinese that follows one without a space is no part.
 _ADDRESS = re.compile(
@@ -15,6 +18,23 @@ _PLACEHOLDER = re.compile(
     r"|</?(?:x|g|bx|ex|ph)\b[^<>]{0,80}>"
 )
 _SIGNS = re.compile(r"[{%<]")
+_SIGN_OR_DIGIT = re.compile(r"[{%<@#_/\d]|www")
+_TAG = re.compile(r"</?\w[^<>]{0,80}>")
+_NAME = re.compile(r"(?<![\w@#])(?:[@#]\w+|\w*_\w+)")
+"""`@name`, `#topic`, `some_name`."""
+_NUMBER = re.compile(r"\d(?:[\d.,:'’\u00a0\u202f-]*\d)?")
+_GLUED = r"[^\W\u0e00-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3]|-"
+_GLUED_BEFORE, _GLUED_AFTER = (
+    re.compile(rf"(?:{_GLUED}){{0,40}}\Z"),
+    re.compile(rf"(?:{_GLUED}){{0,40}}"),
+)
+"""Letters, digits and hyphens of a word in a script with spaces, at most 40."""
+_ENDS = ".,;:!?'\")]}>"
+"""Marks that are no part of an address that they end."""
+NUMERAL = re.compile("[〇零一二三四五六七八九十百千万萬亿億两兩半]")
+"""A number in words of Chinese and Japanese."""
+_FEWEST_DIGITS = 3
+"""Of a number that is not written in words, zeros at its ends not counted."""
 
 
 def addresses(text: str) -> list[str]:
@@ -28,3 +48,78 @@ def addresses(text: str) -> list[str]:
 def placeholders(text: str) -> list[str]:
     """Return the placeholders of software texts: `{0}`, `%s`, `${name}`, `<x/>`."""
     return _PLACEHOLDER.findall(text) if _SIGNS.search(text) else []
+
+
+def tags(text: str) -> list[str]:
+    """Return the tags of marked-up text, such as `<b>` and `</b>`."""
+    return _TAG.findall(text) if "<" in text else []
+
+
+class Unit(NamedTuple):
+    """A part of a text that its translation keeps."""
+
+    start: int
+    stop: int
+    digits: str = ""
+    """Of a number, without zeros at the ends; a translation may write their signs otherwise."""
+
+
+def find_units(text: str) -> list[Unit]:
+    """Return what a translation of a text keeps, in its order; no two parts overlap.
+
+    A placeholder or a number includes the letters around it, as in `{0}s` and `B12345`.
+    """
+    if not _SIGN_OR_DIGIT.search(text):  # decides most texts at once
+        return []
+    found = [Unit(*span) for span in _spans(text)]
+    for match in _NUMBER.finditer(text):
+        digits = ascii_digits(match[0]).strip("0")
+        if len(digits) >= _FEWEST_DIGITS:
+            found.append(Unit(*_with_neighbours(text, *match.span()), digits))
+    return join_units(found)
+
+
+def join_units(found: Iterable[Unit]) -> list[Unit]:
+    """Return parts in their order, those that overlap as one."""
+    units: list[Unit] = []
+    for unit in sorted(found, key=lambda unit: (unit.start, -unit.stop)):
+        if not units or unit.start >= units[-1].stop:
+            units.append(unit)
+        elif unit.stop > units[-1].stop:
+            units[-1] = Unit(units[-1].start, unit.stop)
+    return units
+
+
+def _spans(text: str) -> list[tuple[int, int]]:
+    """Where addresses, placeholders, tags and names are."""
+    spans = []
+    if "." in text and ("//" in text or "www" in text or "@" in text):
+        for match in _ADDRESS.finditer(text):
+            spans.append((match.start(), match.start() + len(match[0].rstrip(_ENDS))))
+    if _SIGNS.search(text):
+        spans += [match.span() for match in _TAG.finditer(text)]
+        spans += [_with_neighbours(text, *match.span()) for match in _PLACEHOLDER.finditer(text)]
+    if "_" in text or "@" in text or "#" in text:
+        spans += [match.span() for match in _NAME.finditer(text)]
+    return spans
+
+
+def _with_neighbours(text: str, start: int, stop: int) -> tuple[int, int]:
+    """Extend a part of a text over the letters around it; a tag has none."""
+    if text[start] == "<":
+        return start, stop
+    before = _GLUED_BEFORE.search(text, max(0, start - 40), start)
+    after = _GLUED_AFTER.match(text, stop)
+    return (before.start() if before else start), (after.end() if after else stop)
+
+
+def is_lost(text: str, unit: Unit, translation: str) -> bool:
+    """Whether a translation of a text has not kept a part of it."""
+    if unit.digits:
+        return unit.digits not in ascii_digits(translation) and not NUMERAL.search(translation)
+    return text[unit.start : unit.stop] not in translation
+
+
+def ascii_digits(text: str) -> str:
+    """Return the digits of a text, those of all scripts as those of ASCII."""
+    return "".join(str(unicodedata.digit(c)) for c in text if c.isdecimal())

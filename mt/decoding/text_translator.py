@@ -26,9 +26,20 @@ from mt.data.languages import (
 )
 from mt.data.pairs import Pair
 from mt.data.sentences import ANY_LENGTHS, UsualLengths, halve, split_sentences
-from mt.data.text import is_blank, one_line, repeats
+from mt.data.text import is_blank, one_line
 from mt.decoding.batching import BATCH_TOKENS, LineWarnings, growing_windows
-from mt.decoding.types import EngineOptions, Hypothesis, Score, Searcher, Sentence, Translation
+from mt.decoding.kept_text import Rest
+from mt.decoding.letter_case import capitalise, restore_case
+from mt.decoding.second_search import SecondSearch
+from mt.decoding.types import (
+    ONE_SEARCH,
+    EngineOptions,
+    Hypothesis,
+    Score,
+    Searcher,
+    Sentence,
+    Translation,
+)
 from mt.errors import ConfigError, DataError, ModelError
 from mt.runtime import console
 from mt.special_tokens import END
@@ -37,10 +48,6 @@ if TYPE_CHECKING:
     from mt.vocabulary.vocabulary import Vocabulary
 
 
-FEWEST_REPEATED = 4
-"""What stands five times in a row has at least so many tokens that are there already."""
-RETRIED_NGRAM = 3
-"""Tokens that may not occur again when a sentence is searched again for its repetition."""
 LIKELY_END = math.log(0.5)
 """The log-probability from which on an end is likelier than any other piece."""
 
@@ -102,9 +109,9 @@ class TextTranslator:
         Raises:
             DataError: it is blank, or too long for the model.
         """
-        job = _TranslationJob(self, options or self.options)
-        job.usual = ANY_LENGTHS
-        sentences = job.sentences([line])[1]
+        options = options or self.options
+        job = _TranslationJob(self, replace(options, search={**options.search, **ONE_SEARCH}))
+        sentences = job.window([line]).sentences
         if not sentences:
             what = "there is nothing in it to translate"
             raise DataError("LINE-BLANK", "the source", what, "give it some text")
@@ -183,33 +190,51 @@ class _LongLines(LineWarnings):
             console.print_line(f"mt: warning[LINE-LONG] {what}")
 
 
+@dataclass(frozen=True)
+class _Window:
+    """Some lines that are translated together."""
+
+    count: int
+    rows: list[int]
+    """The line of each sentence."""
+    sentences: list[Sentence]
+    capitals: set[int]
+    """Lines in capitals, whose sentences are in the usual spelling."""
+
+
 class _TranslationJob:
     """One call of `translate`."""
 
     def __init__(self, engine: TextTranslator, options: EngineOptions) -> None:
         self.engine, self.vocabulary = engine, engine.vocabulary
         target = engine.target(options.target_language)
-        self.front, self.space = self.vocabulary.front(target), sentence_separator(target)
+        self.language, self.front = target, self.vocabulary.front(target)
+        self.space = sentence_separator(target)
         self.has_spaces = base_code(target) not in SPACELESS | SPACELESS_WORDS
         self.options = replace(options, prefixes=None)  # the sentences contain them
-        self.config = search_config(engine.profile.search, options.search)
+        self.config = config = search_config(engine.profile.search, options.search)
+        self.again = SecondSearch(
+            engine.searcher, self.vocabulary, config, self.options, has_spaces=self.has_spaces
+        )
         self.prefixes = None if options.prefixes is None else iter(options.prefixes)
         self.num_read = options.line_offset
         self.long = _LongLines(engine.profile.longest - 1 - len(self.front), options.strict)
-        # A prefix may go beyond the first sentence.
-        splits = self.config.split_sentences and self.prefixes is None
-        self.usual = engine.profile.usual if splits else ANY_LENGTHS
+        # A prefix may go beyond the first sentence, and is written as the user wants it.
+        is_free = self.prefixes is None
+        self.usual = engine.profile.usual if is_free and config.split_sentences else ANY_LENGTHS
+        self.restores_case = is_free and config.restore_case
+        self.keeps_untranslatable = is_free and config.keep_untranslatable
 
     def translate(self, lines: Iterable[str]) -> Iterator[Translation]:
         """The translations of lines, in order."""
         options, searcher = self.options, self.engine.searcher
         prefetch = 0 if options.line_buffered else searcher.prefetch_windows
         pending: deque[Iterator[Translation]] = deque()
-        for window in growing_windows(lines, options.line_buffered, options.low_latency):
-            rows, sentences = self.sentences(window)
-            self.num_read += len(window)
-            results = searcher.search(sentences, self.config, options)
-            pending.append(self._finish(len(window), rows, sentences, results))
+        for read in growing_windows(lines, options.line_buffered, options.low_latency):
+            window = self.window(read)
+            self.num_read += len(read)
+            results = searcher.search(window.sentences, self.config, options)
+            pending.append(self._finish(window, results))
             while len(pending) > prefetch:
                 yield from pending.popleft()
         while pending:
@@ -219,44 +244,59 @@ class _TranslationJob:
             raise DataError("PREFIX-LINES", "the prefixes", what, "give one for each line")
 
     def _finish(
-        self, count: int, rows: Sequence[int], sentences: Sequence[Sentence],
-        searched: Iterator[list[Hypothesis]],
-    ) -> Iterator[Translation]:  # fmt: skip
-        """The translations of `count` lines from their sentences; waits for the search."""
-        parts: list[list[Translation]] = [[] for _ in range(count)]
-        results, asked = list(searched), list(sentences)
-        self._separate_prefixes(asked, results)
+        self, window: _Window, searched: Iterator[list[Hypothesis]]
+    ) -> Iterator[Translation]:
+        """The translations of a window from those of its sentences; waits for the search."""
+        parts: list[list[Translation]] = [[] for _ in range(window.count)]
+        results, asked, rests = list(searched), list(window.sentences), dict[int, Rest]()
+        self.again.separate_prefixes(asked, results)
+        if self.keeps_untranslatable:
+            rests = self.again.without_untranslatable(asked, results)
         if self.config.retry_repetition:
-            self._retry_repetition(asked, results)
+            self.again.without_repetition(asked, results)
         tokens = [each.tokens for hypotheses in results for each in hypotheses]
         texts = iter(self.vocabulary.decode_target(tokens))  # one call costs less than many
-        for line, sentence, hypotheses in zip(rows, sentences, results, strict=True):
-            pieces = tuple(self.vocabulary.pieces_source(sentence.source[sentence.front : -1]))
+        every = zip(window.rows, asked, results, strict=True)
+        for place, (row, sentence, hypotheses) in enumerate(every):
+            named = zip(hypotheses, islice(texts, len(hypotheses)), strict=True)
             n_best = [
-                to_translation(self.vocabulary, pieces, hypothesis, text, sentence)
-                for hypothesis, text in zip(hypotheses, islice(texts, len(hypotheses)), strict=True)
+                self._translation(each, text, sentence, rests.get(place)) for each, text in named
             ]
             alternatives = tuple(n_best) if self.options.n_best > 1 else ()
-            parts[line].append(replace(n_best[0], alternatives=alternatives))
-        for each in parts:
-            yield each[0] if len(each) == 1 else merge_translations(each, self.space)
+            parts[row].append(replace(n_best[0], alternatives=alternatives))
+        for row, each in enumerate(parts):
+            whole = each[0] if len(each) == 1 else merge_translations(each, self.space)
+            yield in_capitals(whole, self.language) if row in window.capitals else whole
 
-    def sentences(self, window: Sequence[str]) -> tuple[list[int], list[Sentence]]:
-        """The sentences of a window, and for each its line in the window."""
-        texts = [i for i, line in enumerate(window) if not is_blank(line)]
-        encoded = self.vocabulary.encode_source([window[i] for i in texts])
-        prefixes = self._prefixes(len(window))
-        lines, sentences = list[int](), list[Sentence]()
-        for i, ids in zip(texts, encoded, strict=True):
-            is_long = self.long.check(self.num_read + i + 1, len(ids))
+    def _translation(
+        self, hypothesis: Hypothesis, text: str, sentence: Sentence, rest: Rest | None
+    ) -> Translation:
+        pieces = tuple(self.vocabulary.pieces_source(sentence.source[sentence.front : -1]))
+        found = to_translation(self.vocabulary, pieces, hypothesis, text, sentence)
+        if rest is not None:
+            found = self.again.put_back(found, hypothesis, rest)
+        return found if self.options.alignments else replace(found, alignment=None)
+
+    def window(self, read: Sequence[str]) -> _Window:
+        """The sentences of some lines."""
+        rows = [row for row, line in enumerate(read) if not is_blank(line)]
+        lines, encode = [read[row] for row in rows], self.vocabulary.encode_source
+        if self.restores_case:
+            lines = restore_case(lines, encode, self.engine.profile.languages.source)
+        prefixes = self._prefixes(len(read))
+        window = _Window(len(read), [], [], {
+            row for row, line in zip(rows, lines, strict=True) if line is not read[row]
+        })  # fmt: skip
+        for row, line, ids in zip(rows, lines, encode(lines), strict=True):
+            is_long = self.long.check(self.num_read + row + 1, len(ids))
             is_unusual = len(ids) > self.usual.shortest
-            parts = self._split(window[i], ids) if is_long or is_unusual else [ids]
-            for number, part in enumerate(filter(None, parts)):
-                lines.append(i)
-                prefix, ends_word = prefixes[i] if number == 0 else ([], False)
-                sentence = self._sentence(part, prefix, self.num_read + i)
-                sentences.append(replace(sentence, prefix_ends_word=ends_word))
-        return lines, sentences
+            parts = self._split(line, ids) if is_long or is_unusual else [(line, ids)]
+            for number, (text, part) in enumerate(each for each in parts if each[1]):
+                prefix, ends_word = prefixes[row] if number == 0 else ([], False)
+                sentence = self._sentence(part, prefix, self.num_read + row)
+                window.rows.append(row)
+                window.sentences.append(replace(sentence, prefix_ends_word=ends_word, text=text))
+        return window
 
     def _sentence(self, ids: Sequence[int], prefix: Sequence[int], line: int) -> Sentence:
         config, positions = self.config, self.engine.profile.positions or 1 << 30
@@ -288,62 +328,13 @@ class _TranslationJob:
         ]
         return list(zip(self.vocabulary.encode_target(kept), ends_word, strict=True))
 
-    def _separate_prefixes(
-        self, sentences: list[Sentence], results: list[list[Hypothesis]]
-    ) -> None:
-        """Search a sentence again, its prefix with a space, where the prefix must end a word.
-
-        That is where a hypothesis has gone on within the last word of the prefix. Both lists get
-        what is new in its place.
-        """
-        decode, encode = self.vocabulary.decode_target, self.vocabulary.encode_target
-        places = list[int]()
-        for place, sentence in enumerate(sentences):
-            if not sentence.prefix_ends_word:
-                continue
-            prefix, *texts = decode([sentence.prefix, *(each.tokens for each in results[place])])
-            if all(text[len(prefix) :][:1] in ("", " ") for text in texts):
-                continue
-            longer = encode([f"{prefix} "])[0]
-            if len(longer) < sentence.max_length:
-                places.append(place)
-                sentences[place] = replace(sentence, prefix=longer)
-        self._search_again(self.config, places, sentences, results)
-
-    def _retry_repetition(
-        self, sentences: Sequence[Sentence], results: list[list[Hypothesis]]
-    ) -> None:
-        """Search a sentence again without a repeated n-gram, where its translation is a loop."""
-        if getattr(self.config, "no_repeat_ngram", 1):  # there is no such setting, or it is set
-            return
-        places = []
-        for place, (sentence, (best, *_)) in enumerate(zip(sentences, results, strict=True)):
-            if len(best.tokens) - len(set(best.tokens)) < FEWEST_REPEATED:  # decides most at once
-                continue
-            (text,) = self.vocabulary.decode_target([best.tokens])
-            (source,) = self.vocabulary.source.decode([sentence.source[sentence.front : -1]])
-            if repeats(text) and not repeats(source):
-                places.append(place)
-        config = self.config.model_copy(update={"no_repeat_ngram": RETRIED_NGRAM})
-        self._search_again(config, places, sentences, results)
-
-    def _search_again(
-        self, config: SearchConfig, places: Sequence[int], sentences: Sequence[Sentence],
-        results: list[list[Hypothesis]],
-    ) -> None:  # fmt: skip
-        """Replace the results of the sentences at some places."""
-        again = [sentences[place] for place in places]
-        found = self.engine.searcher.search(again, config, self.options) if again else ()
-        for place, hypotheses in zip(places, found, strict=True):
-            results[place] = hypotheses
-
-    def _split(self, line: str, ids: list[int]) -> list[list[int]]:
-        """The pieces of a line in parts that fit, of as many sentences as fit and are usual."""
+    def _split(self, line: str, ids: list[int]) -> list[tuple[str, list[int]]]:
+        """The parts of a line that fit, of as many sentences as fit and are usual."""
         encode, room = self.vocabulary.encode_source, self.long.room
         most = min(room, self.usual.several)
         sentences = split_sentences(line)
         if len(sentences) == 1 and len(ids) <= min(room, self.usual.sentence):
-            return [ids]  # most lines of most corpora
+            return [(line, ids)]  # most lines of most corpora
         parts: list[str] = []
         length = math.inf  # of the last part, so that the first sentence begins one
         for sentence, encoded in zip(sentences, encode(sentences), strict=True):
@@ -354,7 +345,7 @@ class _TranslationJob:
                 else:
                     parts.append(text)
                     length = pieces
-        return [part[:room] for part in encode(parts)]
+        return [(text, part[:room]) for text, part in zip(parts, encode(parts), strict=True)]
 
     def _fitting(self, text: str, pieces: int) -> Iterator[tuple[str, int]]:
         """A sentence, halved until each part fits, and the number of pieces of each part.
@@ -425,6 +416,15 @@ def batch_token_budget(
 ) -> int:
     """Padded source positions of a batch: `batch_tokens`, else `tokens`, by beams or samples."""
     return (options.batch_tokens or tokens) // max(options.n_best, getattr(config, "beams", 1))
+
+
+def in_capitals(translation: Translation, language: str) -> Translation:
+    """A translation with its text, and that of its alternatives, in capitals."""
+    return replace(
+        translation,
+        text=capitalise(translation.text, language),
+        alternatives=tuple(in_capitals(each, language) for each in translation.alternatives),
+    )
 
 
 def merge_translations(parts: Sequence[Translation], space: str) -> Translation:

@@ -103,6 +103,8 @@ class Sentence:
     """Of searches that sample."""
     prefix_ends_word: bool = False
     """Whether a word may not go on after the prefix."""
+    text: str = ""
+    """What its ids spell, as the user wrote it."""
 
     @property
     def front(self) -> int:
@@ -215,7 +217,10 @@ class Score:
     """The tokens scored; the last is `</s>`."""
 
 
-ONE_SEARCH = {"retry_repetition": False, "split_sentences": False}
+ONE_SEARCH = {
+    "keep_untranslatable": False, "restore_case": False, "retry_repetition": False,
+    "split_sentences": False,
+}  # fmt: skip
 """Search settings for what the model itself says of a line, at the price of one search."""
 
 

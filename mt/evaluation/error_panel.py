@@ -8,10 +8,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from mt.data.text import repeats
-from mt.data.untranslatable import addresses, placeholders
+from mt.data.untranslatable import addresses, placeholders, tags
 
 _NUMBER = re.compile(r"\d+")
-_TAG = re.compile(r"</?\w[^<>]{0,80}>")
 _BRACKETS = "()[]{}"
 SHORT, LONG = 0.4, 2.5
 """Characters of a translation over those of its source, as multiples of the usual ratio."""
@@ -50,7 +49,7 @@ def _emoji(text: str) -> list[str]:
 _KEPT: dict[str, Callable[[str], list[str]]] = {
     "number lost": _numbers,
     "address lost": addresses,
-    "tag or placeholder lost": lambda text: _TAG.findall(text) + placeholders(text),
+    "tag or placeholder lost": lambda text: tags(text) + placeholders(text),
     "bracket lost": lambda text: [c for c in text if c in _BRACKETS],
     "emoji lost": _emoji,
 }

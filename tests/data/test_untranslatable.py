@@ -2,7 +2,7 @@
 
 import pytest
 
-from mt.data.untranslatable import addresses, placeholders
+from mt.data.untranslatable import Unit, addresses, find_units, is_lost, join_units, placeholders
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,54 @@ def test_addresses(text, found):
 )
 def test_placeholders(text, found):
     assert placeholders(text) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("See https://x.org/a_b?c=1, or me@x.org!", ["https://x.org/a_b?c=1", "me@x.org"]),
+        ("看https://x.org/a网站。", ["https://x.org/a"]),
+        ("{count}s of {0}{1}, %s, 50 % so", ["{count}s", "{0}", "{1}", "%s"]),
+        ("<b>Hello</b> world<br/>, a < b > c", ["<b>", "</b>", "<br/>"]),
+        ("@user, #topic and some_name; a @ b # c _", ["@user", "#topic", "some_name"]),
+        ("1999, 12,345.67, B12345, 10:30", ["1999", "12,345.67", "B12345", "10:30"]),
+        ("１２３ und १२३", ["１２３", "१२३"]),
+        ("7, 42, 100 or 2,000,000", []),
+        ("Nothing at all.", []),
+        ("", []),
+    ],
+)
+def test_what_a_translation_keeps(text, found):
+    units = find_units(text)
+    assert [text[unit.start : unit.stop] for unit in units] == found
+    assert units == sorted(units)
+
+
+@pytest.mark.parametrize(
+    ("text", "translation", "lost"),
+    [
+        ("See {0}", "Siehe {0}", False),
+        ("See {0}", "Siehe {1}", True),
+        ("in 1,234.5 m", "in 1.234,5 m", False),
+        ("in 1250000", "1,25 Millionen", False),
+        ("in 1999", "in 1998", True),
+        ("in 1999", "一九九九年", False),
+        ("in 1999", "१९९९ में", False),
+    ],
+)
+def test_what_is_lost(text, translation, lost):
+    (unit,) = find_units(text)
+    assert is_lost(text, unit, translation) == lost
+
+
+def test_parts_that_overlap_are_one():
+    assert join_units([Unit(5, 9), Unit(0, 3), Unit(2, 4, "1"), Unit(6, 7)]) == [
+        Unit(0, 4), Unit(5, 9),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "part", ["1", "1,", "_", "a_", "@", "{", "<a", "%(a", "a-", "www.", "x1234"]
+)
+def test_an_odd_line_takes_linear_time(part):
+    assert len(find_units(part * (200_000 // len(part)))) <= 20_000

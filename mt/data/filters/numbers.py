@@ -17,10 +17,10 @@ from pydantic import Field
 from mt.config.schema import FilterConfig
 from mt.config.section import MAX_LENGTH
 from mt.data.cleaning import Context, EachPair, Filter
+from mt.data.untranslatable import NUMERAL, ascii_digits
 
 _NUMBER = re.compile(r"\d{1,3}(?:[.,'’\u00a0\u202f ]\d{3})+(?!\d)|\d+")
 _DIGIT = re.compile(r"\d")
-_NUMERAL = re.compile("[〇零一二三四五六七八九十百千万萬亿億两兩半]")
 
 
 class Config(FilterConfig):
@@ -49,21 +49,17 @@ def _judge(config: Config, source: str, target: str) -> str | None:
     if not a or not b:
         silent = target if a else source
         digits = sum(map(len, (a or b).elements()))
-        if digits <= config.spared or _NUMERAL.search(silent):
+        if digits <= config.spared or NUMERAL.search(silent):
             return None
     return next(iter((a - b) or (b - a)))
 
 
 def _digits(text: str) -> str:
     """Return the digits of a text without zeros: 25 of 2.5 million and of 250."""
-    return _ascii_digits(text).replace("0", "")
-
-
-def _ascii_digits(text: str) -> str:
-    return "".join(str(int(digit)) for digit in _DIGIT.findall(text))
+    return ascii_digits(text).replace("0", "")
 
 
 def _numbers(text: str) -> Counter[str]:
     """Return the numbers of a text: their digits, without the zeros at both ends."""
-    found = (_ascii_digits(number) for number in _NUMBER.findall(text))
+    found = (ascii_digits(number) for number in _NUMBER.findall(text))
     return Counter(digits.strip("0") or "0" for digits in found)

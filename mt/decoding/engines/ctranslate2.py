@@ -20,7 +20,7 @@ from mt.config.schema import Languages, SearchConfig
 from mt.data.sentences import UsualLengths
 from mt.decoding.batching import BATCH_TOKENS, length_batches
 from mt.decoding.text_translator import Profile, TextTranslator
-from mt.decoding.types import Engine, EngineOptions, Hypothesis, Sentence
+from mt.decoding.types import ONE_SEARCH, Engine, EngineOptions, Hypothesis, Sentence
 from mt.errors import ConfigError, MachineError, ModelError
 from mt.runtime import files, memory, model_files
 from mt.runtime.device import available_cpus, import_ctranslate2
@@ -214,7 +214,7 @@ SETTINGS = {
     "temperature": "sampling_temperature",
 }
 """CTranslate2's names of our search settings. (Its coverage penalty is another one.)"""
-OWN = {"kind", "max_length_ratio", "max_length_extra", "retry_repetition", "split_sentences"}
+OWN = {"kind", "max_length_ratio", "max_length_extra", *ONE_SEARCH}
 """Settings that mt applies itself."""
 
 

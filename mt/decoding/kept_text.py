@@ -1,0 +1,200 @@
+"""What a translation must keep, taken out of a source and put back into its translation.
+
+An address, a placeholder, a tag, a long number or a word that the vocabulary cannot spell is no
+text to translate, and a model that has seen few of them loses them. Where it does, the rest of the
+sentence is translated alone, and each of them is put back where the attention says that the words
+before it end and those after it begin.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from mt.data.sentences import SPACELESS_LETTER
+from mt.data.untranslatable import Unit
+from mt.decoding.types import Translation
+from mt.decoding.word_alignment import BYTE, WORD_START, to_words
+
+if TYPE_CHECKING:
+    from mt.vocabulary.vocabulary import Vocabulary
+
+_LETTER = re.compile(r"[^\W_]")
+"""A letter or a digit."""
+_WORDS = re.compile(r"\w+|[^\w\s]+")
+"""Words, and runs of other signs."""
+
+
+_PAIRS = frozenset(
+    ("()", "[]", "{}", "<>", '""', "''", "“”", "‘’", "«»", "»«", "„“", "（）", "「」", "『』")
+)
+_MARKS = ".,;:!?…。，、；：！？"
+
+
+class Kept(NamedTuple):
+    """A part that was taken out."""
+
+    text: str
+    place: int
+    """The characters of the rest before it."""
+    joins_left: bool
+    joins_right: bool
+    """Whether there is no space on this side where words have spaces."""
+
+
+@dataclass(frozen=True)
+class Rest:
+    """A source without some parts that its translation keeps."""
+
+    text: str
+    kept: tuple[Kept, ...]
+
+
+def unknown_words(text: str, vocabulary: Vocabulary) -> list[Unit]:
+    """Return the words and symbols that the vocabulary spells in bytes, or not at all."""
+    found = [word for word in _WORDS.finditer(text) if _is_symbol_or_letter(word[0][0])]
+    ids = vocabulary.encode_source([word[0] for word in found])
+    return [
+        Unit(*word.span()) for word, own in zip(found, ids, strict=True)
+        if all(map(is_unknown, vocabulary.pieces_source(own)))
+    ]  # fmt: skip
+
+
+def _is_symbol_or_letter(character: str) -> bool:
+    return unicodedata.category(character)[0] in "LMNS"
+
+
+def is_unknown(piece: str) -> bool:
+    """Whether a piece stands for no text that the model has learned; the space before it does."""
+    return piece in ("<unk>", WORD_START) or BYTE.fullmatch(piece) is not None
+
+
+def take_out(text: str, units: Sequence[Unit]) -> Rest:
+    """Take parts out of a text, each with the brackets or quotes around it alone.
+
+    Where no letter is left, all of the text is one part.
+    """
+    rest, kept, end = "", list[Kept](), 0
+    for start, stop in (_with_brackets(text, unit) for unit in units):
+        rest = (rest + text[end:start]) if rest else text[end:start].lstrip()
+        before, after = text[:start][-1:], text[stop : stop + 1]
+        if not _LETTER.match(after):
+            rest = rest.rstrip()  # of two spaces one stays, and none before a mark
+        kept.append(Kept(text[start:stop], len(rest), _joins(before), _joins(after)))
+        end = stop
+    rest = (rest + text[end:] if rest else text[end:].lstrip()).rstrip()
+    if _LETTER.search(rest):
+        return Rest(rest, tuple(kept))
+    return Rest("", (Kept(text.strip(), 0, False, False),))
+
+
+def _with_brackets(text: str, unit: Unit) -> tuple[int, int]:
+    start, stop = unit.start, unit.stop
+    while start and text[start - 1] + text[stop : stop + 1] in _PAIRS:
+        start, stop = start - 1, stop + 1
+    return start, stop
+
+
+def _joins(neighbour: str) -> bool:
+    if not neighbour or neighbour.isspace() or neighbour in _MARKS:
+        return False
+    return SPACELESS_LETTER.match(neighbour) is None
+
+
+def put_back(
+    translation: Translation, rest: Rest, columns: Sequence[int], decode: Callable[[int], str],
+    *, has_spaces: bool,
+) -> Translation:  # fmt: skip
+    """Put the parts into the translation of the rest.
+
+    Args:
+        columns: for each part the number of source pieces before it.
+        decode: the text of so many first tokens of the translation.
+        has_spaces: whether the target language separates words by spaces.
+    """
+    places = [
+        _target_place(translation, rest, kept, column)
+        for kept, column in zip(rest.kept, columns, strict=True)
+    ]
+    order = sorted(range(len(places)), key=lambda number: (places[number], number))
+    text = _put_text(
+        translation.text, [rest.kept[number] for number in order],
+        [decode(places[number]) for number in order], has_spaces,
+    )  # fmt: skip
+    translation = _widen(replace(translation, text=text), rest.kept, columns)
+    for number in reversed(order):  # from right to left, so that no place moves
+        place, rows = places[number], translation.alignment
+        column = columns[number] + number  # those before it have got theirs
+        one_hot = tuple(float(i == column) for i in range(len(translation.source_tokens)))
+        translation = replace(
+            translation,
+            tokens=_insert(translation.tokens, place, WORD_START + rest.kept[number].text),
+            log_probabilities=_insert(translation.log_probabilities, place, 0.0),
+            alignment=None if rows is None else _insert(rows, place, one_hot),
+        )
+    return translation
+
+
+def _put_text(text: str, parts: Sequence[Kept], before: Sequence[str], has_spaces: bool) -> str:
+    """Put parts into a text, in their order; `before` is what stands before each."""
+    # Tokens that are bytes of one character have no text of their own.
+    lengths = [len(_shared_beginning(text, each).rstrip()) for each in before]
+    starts = list(accumulate(lengths, max))
+    put = text[: starts[0]]
+    for kept, start, end in zip(parts, starts, [*starts[1:], len(text)], strict=True):
+        right = text[start:end]
+        put = _join(put, kept, right) if has_spaces else f"{put}{kept.text}{right}"
+    return put
+
+
+def _shared_beginning(text: str, other: str) -> str:
+    lengths = range(min(len(text), len(other)), -1, -1)
+    return text[: next(n for n in lengths if text.startswith(other[:n]))]
+
+
+def _widen(translation: Translation, parts: Sequence[Kept], columns: Sequence[int]) -> Translation:
+    """Give the parts their places among the pieces of the source."""
+    sources, rows = translation.source_tokens, translation.alignment
+    for kept, column in reversed(list(zip(parts, columns, strict=True))):
+        sources = _insert(sources, column, WORD_START + kept.text)
+        rows = None if rows is None else tuple(_insert(row, column, 0.0) for row in rows)
+    return replace(translation, source_tokens=sources, alignment=rows)
+
+
+def _insert(values: tuple[Any, ...], place: int, value: Any) -> tuple[Any, ...]:
+    return (*values[:place], value, *values[place:])
+
+
+def _join(left: str, kept: Kept, right: str) -> str:
+    """A part between two texts, with spaces where words have them."""
+    before = " " if left.strip() and not kept.joins_left else ""
+    is_apart = right[:1].isspace() or _LETTER.match(right) is not None
+    after = " " if is_apart and right.strip() and not kept.joins_right else ""
+    return f"{left.rstrip()}{before}{kept.text}{after}{right.lstrip()}"
+
+
+def _target_place(translation: Translation, rest: Rest, kept: Kept, column: int) -> int:
+    """The number of target tokens before a part: where the fewest links cross its place.
+
+    A part at the beginning or the end of the source, but for marks, is there in the translation.
+    """
+    tokens, rows = translation.tokens, translation.alignment
+    has_text = [place for place, token in enumerate(tokens) if _LETTER.search(token)]
+    before, after = rest.text[: kept.place], rest.text[kept.place :]
+    if not has_text or not after:
+        return len(tokens)
+    if not _LETTER.search(after):
+        return has_text[-1] + 1
+    if not _LETTER.search(before):
+        return has_text[0] if before else 0
+    words, marks = to_words(tokens), set(range(len(tokens))).difference(has_text)
+    places = sorted({pieces.start for _, pieces in words} | marks | {len(tokens)})
+    if rows is None:
+        wanted = len(tokens) * column / max(1, len(translation.source_tokens))
+        return min(places, key=lambda place: abs(place - wanted))
+    early, late = [sum(row[:column]) for row in rows], [sum(row[column:]) for row in rows]
+    return min(places, key=lambda place: sum(late[:place]) + sum(early[place:]))
