@@ -2,11 +2,11 @@
 
     python scripts/robustness.py RUN [--on TEST] [--seed N] [--json]
 
-Each variant changes every source line in one way: capitals, lower case, no end mark, typing
-errors, two lines joined to one, or something at its end that a translation must keep: a number,
-an address, a placeholder, a word in a script that the model does not know. BLEU and chrF2 compare
-lower-cased text, so that the answer to a shout may be in the usual case; the reference gets the
-same end as its source, and an end mark does not count where the source has none.
+Each variant changes every source line in one way: capitals, title case, lower case, no end mark,
+typing errors, two lines joined to one, or something at its end that a translation must keep: a
+number, an address, a placeholder, a word in a script that the model does not know. BLEU and chrF2
+compare lower-cased text, so that the answer to a shout may be in the usual case; the reference
+gets the same end as its source, and an end mark does not count where the source has none.
 `kept` is the share of lines in which what must be kept is there once, letter for letter, and
 `repeated` that of translations with something five times in a row that their references have not.
 """
@@ -36,6 +36,7 @@ Change = Callable[[str, random.Random], str]
 SOURCE_CHANGES: dict[str, Change] = {
     "as it is": lambda line, draw: line,
     "capitals": lambda line, draw: line.upper(),
+    "title case": lambda line, draw: " ".join(w[:1].upper() + w[1:] for w in line.split(" ")),
     "lower case": lambda line, draw: line.lower(),
     "no end mark": lambda line, draw: line.rstrip(END_MARKS) or line,
     "typing errors": make_typos,

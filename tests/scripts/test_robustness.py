@@ -20,6 +20,7 @@ def script():
 def test_only_the_source_changes_but_for_its_end_mark(script):
     assert script.vary("as it is", SOURCES, REFERENCES, 1) == (SOURCES, REFERENCES, [])
     assert script.vary("capitals", SOURCES, REFERENCES, 1)[0][0] == "A MAN SITS."
+    assert script.vary("title case", SOURCES, REFERENCES, 1)[0][0] == "A Man Sits."
     typed, wanted, _ = script.vary("typing errors", SOURCES, REFERENCES, 1)
     assert wanted == REFERENCES
     assert all(a != b for a, b in zip(typed, SOURCES, strict=True))
@@ -50,7 +51,7 @@ def test_a_model_has_a_row_for_each_variant(script, run, capsys):
     assert script.main([str(run), "--json", "--threads", "1"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert [row["variant"] for row in rows] == [*script.SOURCE_CHANGES, script.TWO, *script.ENDS]
-    assert [row["kept"] is None for row in rows] == [True] * 6 + [False] * 4
+    assert [row["kept"] is None for row in rows] == [True] * 7 + [False] * 4
     assert all(0 <= row["repeated"] <= 1 for row in rows)
 
 
