@@ -44,7 +44,7 @@ slow: $(READY) ## The tests that take minutes
 	$(BIN)/python -m pytest -m "slow and not gpu"
 
 torture: $(READY) ## Crash and resume, many times (SEED=N replays)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist load --maxschedchunk 1 \
 		-m torture $(if $(SEED),--seed $(SEED))
 
 mutation: $(READY) ## Break what the tests guard, and see that they notice

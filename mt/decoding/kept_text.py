@@ -32,6 +32,8 @@ _WORDS = re.compile(r"\w+|[^\w\s]+")
 _PAIRS = frozenset(
     ("()", "[]", "{}", "<>", '""', "''", "“”", "‘’", "«»", "»«", "„“", "（）", "「」", "『』")
 )
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+"""What ends a line or commands a terminal."""
 _MARKS = ".,;:!?…。，、；：！？"
 
 
@@ -78,6 +80,7 @@ def take_out(text: str, units: Sequence[Unit]) -> Rest:
 
     Where no letter is left, all of the text is one part.
     """
+    text = _CONTROL.sub(" ", text)
     rest, kept, end = "", list[Kept](), 0
     for start, stop in (_with_brackets(text, unit) for unit in units):
         rest = (rest + text[end:start]) if rest else text[end:start].lstrip()

@@ -19,6 +19,8 @@ from mt.decoding.types import Translation
         ("看https://x.org/网站。", "看网站。", [("https://x.org/", 1, False, False)]),
         ("a {0} {1} b", "a b", [("{0}", 1, False, False), ("{1}", 1, False, False)]),
         ("{0}!", "", [("{0}!", 0, False, False)]),
+        ("a <b\r\x1bc>\u2028b", "a b", [("<b  c>", 1, False, False)]),
+        ("\x07{0}\r.\x1b", "", [("{0} .", 0, False, False)]),
     ],
 )
 def test_parts_are_taken_out_with_the_spaces_that_they_need(text, rest, kept):
