@@ -12,7 +12,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mt.data.sentences import SPACELESS_LETTER
@@ -27,14 +27,16 @@ _LETTER = re.compile(r"[^\W_]")
 """A letter or a digit."""
 _WORDS = re.compile(r"\w+|[^\w\s]+")
 """Words, and runs of other signs."""
-
-
+_TAG = re.compile(r"<(/?)(\w+)[^<>]*>")
+_OPENING = frozenset("([{„“«‚‘¿¡")
+"""Marks that no space follows."""
 _PAIRS = frozenset(
     ("()", "[]", "{}", "<>", '""', "''", "“”", "‘’", "«»", "»«", "„“", "（）", "「」", "『』")
 )
+_MARK_COST = 0.5
+"""Attention that a mark at the edge of a range must have inside it."""
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 """What ends a line or commands a terminal."""
-_MARKS = ".,;:!?…。，、；：！？"
 
 
 class Kept(NamedTuple):
@@ -45,7 +47,9 @@ class Kept(NamedTuple):
     """The characters of the rest before it."""
     joins_left: bool
     joins_right: bool
-    """Whether there is no space on this side where words have spaces."""
+    """Whether it touches a word on this side, parts between them left out."""
+    follows: bool = False
+    """Whether it touches the part before it."""
 
 
 @dataclass(frozen=True)
@@ -81,18 +85,31 @@ def take_out(text: str, units: Sequence[Unit]) -> Rest:
     Where no letter is left, all of the text is one part.
     """
     text = _CONTROL.sub(" ", text)
+    spans = [_with_brackets(text, unit) for unit in units]
+    stops = dict(spans)
+    starts = {stop: start for start, stop in spans}
     rest, kept, end = "", list[Kept](), 0
-    for start, stop in (_with_brackets(text, unit) for unit in units):
+    for start, stop in spans:
         rest = (rest + text[end:start]) if rest else text[end:start].lstrip()
-        before, after = text[:start][-1:], text[stop : stop + 1]
-        if not _LETTER.match(after):
+        if not _LETTER.match(text[stop : stop + 1]):
             rest = rest.rstrip()  # of two spaces one stays, and none before a mark
-        kept.append(Kept(text[start:stop], len(rest), _joins(before), _joins(after)))
+        first, last = _beyond(start, starts), _beyond(stop, stops)
+        before, after = text[max(0, first - 1) : first], text[last : last + 1]
+        kept.append(Kept(
+            text[start:stop], len(rest), _is_word(before), _is_word(after), start in starts
+        ))  # fmt: skip
         end = stop
     rest = (rest + text[end:] if rest else text[end:].lstrip()).rstrip()
     if _LETTER.search(rest):
         return Rest(rest, tuple(kept))
     return Rest("", (Kept(text.strip(), 0, False, False),))
+
+
+def _beyond(place: int, others: dict[int, int]) -> int:
+    """The place at the other end of the parts that touch one another from `place` on."""
+    while place in others:
+        place = others[place]
+    return place
 
 
 def _with_brackets(text: str, unit: Unit) -> tuple[int, int]:
@@ -102,10 +119,9 @@ def _with_brackets(text: str, unit: Unit) -> tuple[int, int]:
     return start, stop
 
 
-def _joins(neighbour: str) -> bool:
-    if not neighbour or neighbour.isspace() or neighbour in _MARKS:
-        return False
-    return SPACELESS_LETTER.match(neighbour) is None
+def _is_word(neighbour: str) -> bool:
+    """Whether a character belongs to a word of a script with spaces."""
+    return _LETTER.match(neighbour) is not None and SPACELESS_LETTER.match(neighbour) is None
 
 
 def put_back(
@@ -119,10 +135,7 @@ def put_back(
         decode: the text of so many first tokens of the translation.
         has_spaces: whether the target language separates words by spaces.
     """
-    places = [
-        _target_place(translation, rest, kept, column)
-        for kept, column in zip(rest.kept, columns, strict=True)
-    ]
+    places = _target_places(translation, rest, columns)
     order = sorted(range(len(places)), key=lambda number: (places[number], number))
     text = _put_text(
         translation.text, [rest.kept[number] for number in order],
@@ -147,11 +160,24 @@ def _put_text(text: str, parts: Sequence[Kept], before: Sequence[str], has_space
     # Tokens that are bytes of one character have no text of their own.
     lengths = [len(_shared_beginning(text, each).rstrip()) for each in before]
     starts = list(accumulate(lengths, max))
-    put = text[: starts[0]]
+    put, last = text[: starts[0]], -1
     for kept, start, end in zip(parts, starts, [*starts[1:], len(text)], strict=True):
-        right = text[start:end]
-        put = _join(put, kept, right) if has_spaces else f"{put}{kept.text}{right}"
+        left, right = put, text[start:end]
+        if has_spaces:
+            left += _space_between(left, kept, touches=kept.follows and start == last)
+            right = _space_after(kept, right) + right.lstrip()
+        put, last = left + kept.text + right, start
     return put
+
+
+def _space_between(left: str, kept: Kept, *, touches: bool) -> str:
+    joins = touches or kept.joins_left or not left or left[-1] in _OPENING
+    return "" if joins else " "
+
+
+def _space_after(kept: Kept, right: str) -> str:
+    is_apart = right[:1].isspace() or _LETTER.match(right) is not None
+    return " " if is_apart and right.strip() and not kept.joins_right else ""
 
 
 def _shared_beginning(text: str, other: str) -> str:
@@ -172,12 +198,62 @@ def _insert(values: tuple[Any, ...], place: int, value: Any) -> tuple[Any, ...]:
     return (*values[:place], value, *values[place:])
 
 
-def _join(left: str, kept: Kept, right: str) -> str:
-    """A part between two texts, with spaces where words have them."""
-    before = " " if left.strip() and not kept.joins_left else ""
-    is_apart = right[:1].isspace() or _LETTER.match(right) is not None
-    after = " " if is_apart and right.strip() and not kept.joins_right else ""
-    return f"{left.rstrip()}{before}{kept.text}{after}{right.lstrip()}"
+def _target_places(translation: Translation, rest: Rest, columns: Sequence[int]) -> list[int]:
+    """The number of target tokens before each part."""
+    places = [
+        _target_place(translation, rest, kept, column)
+        for kept, column in zip(rest.kept, columns, strict=True)
+    ]
+    for first, last in _tag_pairs(rest.kept):
+        inside = rest.text[rest.kept[first].place : rest.kept[last].place]
+        outside = rest.text[: rest.kept[first].place] + rest.text[rest.kept[last].place :]
+        if translation.alignment and _LETTER.search(inside) and _LETTER.search(outside):
+            pair = _target_range(translation, columns[first], columns[last])
+            places[first], places[last] = pair
+        places[last] = max(places[first], places[last])
+    return places
+
+
+def _tag_pairs(parts: Sequence[Kept]) -> list[tuple[int, int]]:
+    """The tags that begin and end an element, inner elements first."""
+    pairs, open_tags = [], list[tuple[str, int]]()
+    for number, kept in enumerate(parts):
+        tag = _TAG.fullmatch(kept.text)
+        if tag is None or kept.text.endswith("/>"):
+            continue
+        if not tag[1]:
+            open_tags.append((tag[2], number))
+        elif open_tags and open_tags[-1][0] == tag[2]:
+            pairs.append((open_tags.pop()[1], number))
+    return pairs
+
+
+def _target_range(translation: Translation, first: int, last: int) -> tuple[int, int]:
+    """The range of target tokens that look at source pieces from `first` to `last`, not at others.
+
+    It has the largest sum of attention inside less attention outside; marks count little.
+    """
+    tokens, rows = translation.tokens, translation.alignment or ()
+    best, begin, total, found = 0.0, 0, 0.0, (0, 0)
+    for pieces in _words(tokens):
+        inside = sum(sum(rows[place][first:last]) for place in pieces)
+        every = sum(sum(rows[place]) for place in pieces)
+        if not _LETTER.search("".join(tokens[place] for place in pieces)):
+            every += _MARK_COST
+        if total <= 0:
+            begin, total = pieces.start, 0.0
+        total += 2 * inside - every
+        if total > best:
+            best, found = total, (begin, pieces.stop)
+    return found
+
+
+def _words(tokens: Sequence[str]) -> list[range]:
+    """The places of the tokens of each word, marks by themselves."""
+    marks = [place for place, token in enumerate(tokens) if not _LETTER.search(token)]
+    starts = {pieces.start for _, pieces in to_words(tokens)}.union(marks, [m + 1 for m in marks])
+    edges = sorted({0, len(tokens), *starts})
+    return [range(start, end) for start, end in pairwise(edges)]
 
 
 def _target_place(translation: Translation, rest: Rest, kept: Kept, column: int) -> int:
@@ -194,8 +270,7 @@ def _target_place(translation: Translation, rest: Rest, kept: Kept, column: int)
         return has_text[-1] + 1
     if not _LETTER.search(before):
         return has_text[0] if before else 0
-    words, marks = to_words(tokens), set(range(len(tokens))).difference(has_text)
-    places = sorted({pieces.start for _, pieces in words} | marks | {len(tokens)})
+    places = [pieces.start for pieces in _words(tokens)] + [len(tokens)]
     if rows is None:
         wanted = len(tokens) * column / max(1, len(translation.source_tokens))
         return min(places, key=lambda place: abs(place - wanted))

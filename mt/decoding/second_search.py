@@ -24,6 +24,8 @@ FEWEST_REPEATED = 4
 """What stands five times in a row has at least so many tokens that are there already."""
 RETRIED_NGRAM = 3
 """Tokens that may not occur again when a sentence is searched again for its repetition."""
+MOST_UNITS = 100
+"""What has more parts to keep is no sentence."""
 
 
 class SecondSearch:
@@ -83,7 +85,7 @@ class SecondSearch:
         rests = dict[int, Rest]()
         for place, (sentence, (best, *_)) in enumerate(zip(sentences, results, strict=True)):
             units = self._units(sentence)
-            if units:
+            if 0 < len(units) <= MOST_UNITS:
                 (text,) = self.vocabulary.decode_target([best.tokens])
                 lost = {unit for unit in units if is_lost(sentence.text, unit, text)}
                 # A number that is not lost has a part in the grammar.

@@ -89,3 +89,11 @@ def test_a_model_without_attention_keeps_it_too(tmp_path):
     model = "{kind: rnn, attention: none, d_model: 16, units: 8}"
     engine = native.open(tiny_run.make(tmp_path, model=model), ONE)
     assert "{0}" in texts(engine, ["Two {0} dogs play"])[0]
+
+
+def test_a_line_of_very_many_parts_is_translated_as_it_is(engine):
+    """Its time would grow with the square of their number."""
+    most, more = ("{0}," * count + "dogs" for count in (100, 101))
+    (kept,), (lost,) = texts(engine, [most]), texts(engine, [more])
+    assert kept.count("{0}") == 100
+    assert [lost] == texts(engine, [more], search={"keep_untranslatable": False})
