@@ -467,8 +467,8 @@ class SearchConfig(Variant):
     than one training line in a hundred has several and is as long, at clauses where a sentence is
     longer than all but one in a thousand. Validations do not."""
     restore_case: bool = True
-    """Translate a line in capitals in the usual spelling, where the vocabulary has few pieces in
-    capitals, and write its translation in capitals. Validations do not."""
+    """Translate a line in capitals or in title case in the usual spelling, where that takes fewer
+    pieces, and write the translation of capitals in capitals. Validations do not."""
     keep_untranslatable: bool = True
     """Where a translation has lost an address, a placeholder, a tag, a long number or an unknown
     word, translate the rest of its sentence and put them back. Validations do not."""

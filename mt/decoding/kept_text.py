@@ -94,10 +94,13 @@ def take_out(text: str, units: Sequence[Unit]) -> Rest:
         if not _LETTER.match(text[stop : stop + 1]):
             rest = rest.rstrip()  # of two spaces one stays, and none before a mark
         first, last = _beyond(start, starts), _beyond(stop, stops)
-        before, after = text[max(0, first - 1) : first], text[last : last + 1]
-        kept.append(Kept(
-            text[start:stop], len(rest), _is_word(before), _is_word(after), start in starts
-        ))  # fmt: skip
+        own, before, after = (
+            text[start:stop],
+            text[max(0, first - 1) : first],
+            text[last : last + 1],
+        )
+        joins = _joins(own, before), _joins(own, after)
+        kept.append(Kept(own, len(rest), *joins, follows=start in starts))
         end = stop
     rest = (rest + text[end:] if rest else text[end:].lstrip()).rstrip()
     if _LETTER.search(rest):
@@ -119,9 +122,14 @@ def _with_brackets(text: str, unit: Unit) -> tuple[int, int]:
     return start, stop
 
 
-def _is_word(neighbour: str) -> bool:
-    """Whether a character belongs to a word of a script with spaces."""
-    return _LETTER.match(neighbour) is not None and SPACELESS_LETTER.match(neighbour) is None
+def _joins(part: str, neighbour: str) -> bool:
+    """Whether no space may come between a part and the character that it touches in the source.
+
+    That is a letter of a script with spaces; of a tag, any such character.
+    """
+    is_text = _TAG.fullmatch(part) or _LETTER.match(neighbour)
+    is_apart = not neighbour or neighbour.isspace() or SPACELESS_LETTER.match(neighbour)
+    return is_text is not None and not is_apart
 
 
 def put_back(

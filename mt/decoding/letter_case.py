@@ -1,4 +1,4 @@
-"""Lines in capitals: the usual spelling of a source, and capitals for its translation.
+"""Lines in capitals or in title case: the usual spelling of a source.
 
 A model that has seen few capitals spells them letter by letter, and repeats a syllable or invents
 something. The vocabulary knows which spelling of a word is usual in its training text: the one
@@ -15,8 +15,12 @@ from mt.data.sentences import split_sentences
 from mt.data.untranslatable import find_units
 from mt.special_tokens import UNK
 
-MOST_PIECES = 0.75
-"""Of those of the capitals, in the usual spelling: else capitals are usual, too."""
+MOST_PIECES = 0.9
+"""Of those of a line as it is, in the usual spelling: else this one is usual, too."""
+FEWEST_WORDS = 4
+"""Of a line in title case."""
+_SHORT_WORD = 3
+"""Letters of a word that title case may leave as it is."""
 UNKNOWN_COST = 4
 """Pieces that an unknown one counts for."""
 _DOTLESS_I = {"tr", "az", "crh", "tt"}
@@ -34,16 +38,16 @@ Encode = Callable[[Sequence[str]], list[list[int]]]
 
 
 def restore_case(lines: Sequence[str], encode: Encode, language: str) -> list[str]:
-    """Return the lines, those in capitals in the usual spelling where that takes fewer pieces."""
-    shouts = {row: line for row, line in enumerate(lines) if is_capitals(line)}
-    if not shouts:
+    """Return lines, those in capitals or in title case in a spelling of fewer pieces, if any."""
+    odd = {row: line for row, line in enumerate(lines) if is_capitals(line) or is_title(line)}
+    if not odd:
         return list(lines)
-    spellings = _usual_spellings(shouts.values(), encode, language)
-    usual = [_respell(line, spellings, language) for line in shouts.values()]
+    spellings = _usual_spellings(odd.values(), encode, language)
+    usual = [_respell(line, spellings, language) for line in odd.values()]
     restored = list(lines)
-    each = ([_text_alone(line) for line in lines] for lines in (shouts.values(), usual))
+    each = ([_text_alone(line) for line in lines] for lines in (odd.values(), usual))
     costs = zip(*(_costs(encode, texts) for texts in each), strict=True)
-    for row, line, (before, after) in zip(shouts, usual, costs, strict=True):
+    for row, line, (before, after) in zip(odd, usual, costs, strict=True):
         if after <= MOST_PIECES * before:
             restored[row] = line
     return restored
@@ -57,6 +61,18 @@ def is_capitals(line: str) -> bool:
     if line.isupper() or not _SIGNS.search(line):  # decides most lines at once
         return line.isupper()
     return _text_alone(line).isupper()
+
+
+def is_title(line: str) -> bool:
+    """Whether a line has some words, each with a capital, but perhaps for short ones."""
+    words = 0
+    for word in line.split():
+        first = _FIRST.search(word)
+        if first is not None and first[0].isupper():
+            words += 1
+        elif first is not None and first[0].islower() and len(word) > _SHORT_WORD:
+            return False
+    return words >= FEWEST_WORDS
 
 
 def capitalise(text: str, language: str) -> str:

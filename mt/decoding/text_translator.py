@@ -29,7 +29,7 @@ from mt.data.sentences import ANY_LENGTHS, UsualLengths, halve, split_sentences
 from mt.data.text import is_blank, one_line
 from mt.decoding.batching import BATCH_TOKENS, LineWarnings, growing_windows
 from mt.decoding.kept_text import Rest
-from mt.decoding.letter_case import capitalise, restore_case
+from mt.decoding.letter_case import capitalise, is_capitals, restore_case
 from mt.decoding.second_search import SecondSearch
 from mt.decoding.types import (
     ONE_SEARCH,
@@ -284,9 +284,9 @@ class _TranslationJob:
         if self.restores_case:
             lines = restore_case(lines, encode, self.engine.profile.languages.source)
         prefixes = self._prefixes(len(read))
-        window = _Window(len(read), [], [], {
-            row for row, line in zip(rows, lines, strict=True) if line is not read[row]
-        })  # fmt: skip
+        restored = [row for row, line in zip(rows, lines, strict=True) if line is not read[row]]
+        capitals = {row for row in restored if is_capitals(read[row])}
+        window = _Window(len(read), [], [], capitals)
         for row, line, ids in zip(rows, lines, encode(lines), strict=True):
             is_long = self.long.check(self.num_read + row + 1, len(ids))
             is_unusual = len(ids) > self.usual.shortest

@@ -97,6 +97,7 @@ def restored(text: str, translation: Translation, *, has_spaces: bool = True) ->
             "01234",
             "ich (mit {0}) sehe",
         ),
+        ("<p>I <b>see.</b></p>", "▁I ▁see .", "▁ich ▁sehe .", "012", "<p>ich <b>sehe.</b></p>"),
         ("I {0}{1} see", "▁I ▁see", "▁ich ▁sehe", "01", "ich {0}{1} sehe"),
         ("I, {0}, see", "▁I , , ▁see", "▁ich , , ▁sehe", "0123", "ich, {0}, sehe"),
     ],

@@ -6,7 +6,7 @@ import pytest
 import tiny_run
 
 from mt.config.schema import Languages, VocabularyConfig
-from mt.decoding.letter_case import capitalise, is_capitals, restore_case
+from mt.decoding.letter_case import capitalise, is_capitals, is_title, restore_case
 from mt.vocabulary.learn import learn_vocabulary
 
 
@@ -38,6 +38,23 @@ def test_a_line_is_in_capitals_by_its_text_alone(line, shouts):
 
 
 @pytest.mark.parametrize(
+    ("line", "has_capitals"),
+    [
+        ("A Man in the Old House", True),
+        ("A Man Within the Old house", False),
+        ("THE OLD HOUSE IS RED", True),
+        ("Two Old Dogs", False),
+        ("2 Old Dogs Play “Ball”", True),
+        ("Ein Mann und eine Frau", False),
+        ("你好 你好 你好 你好", False),
+        ("", False),
+    ],
+)
+def test_a_line_is_in_title_case_by_its_longer_words(line, has_capitals):
+    assert is_title(line) == has_capitals
+
+
+@pytest.mark.parametrize(
     ("line", "usual"),
     [
         (
@@ -51,6 +68,7 @@ def test_a_line_is_in_capitals_by_its_text_alone(line, shouts):
         ("THE GIRLS SING.  THE CHILDREN RUN", "The girls sing.  The children run"),
         ("THE CHILDREN RUN HOME; IT RAINS.", "The children run home; it rains."),
         ("https://x.org/abc/def/ghi/jkl: THE DOGS", "https://x.org/abc/def/ghi/jkl: the dogs"),
+        ("Two Dogs Play In The Grass. A Boy Eats", "Two dogs play in the grass. A boy eats"),
         ("XQ ZJ", "XQ ZJ"),
         ("The GIRLS SING.", "The GIRLS SING."),
     ],
