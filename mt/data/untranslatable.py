@@ -19,10 +19,10 @@ _PLACEHOLDER = re.compile(
 )
 _SIGNS = re.compile(r"[{%<]")
 _SIGN_OR_DIGIT = re.compile(r"[{%<@#_/\d]|www")
-_TAG = re.compile(r"</?\w[^<>]{0,80}>")
-_NAME = re.compile(r"(?<![\w@#])(?:[@#]\w+|\w*_\w+)")
-"""`@name`, `#topic`, `some_name`."""
-_NUMBER = re.compile(r"\d(?:[\d.,:'’\u00a0\u202f-]*\d)?")
+_TAG = re.compile(r"</?[A-Za-z][^<>]{0,80}>")
+_NAME = re.compile(r"(?<![\w@#])(?:[@#][^\W\d_]\w*|__\w+__|[^\W_]+_\w*[^\W_])(?!\w)")
+"""`@name`, `#topic`, `some_name`, `__name__`."""
+_NUMBER = re.compile(r"\d(?:[\d.,:'’\u00a0\u202f]*\d)?")
 _GLUED = r"[^\W\u0e00-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3]|-"
 _GLUED_BEFORE, _GLUED_AFTER = (
     re.compile(rf"(?:{_GLUED}){{0,40}}\Z"),

@@ -9,7 +9,6 @@ before it end and those after it begin.
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
@@ -25,8 +24,8 @@ if TYPE_CHECKING:
 
 _LETTER = re.compile(r"[^\W_]")
 """A letter or a digit."""
-_WORDS = re.compile(r"\w+|[^\w\s]+")
-"""Words, and runs of other signs."""
+_WORDS = r"[\p{L}\p{N}_][\w\p{M}\p{Cf}]*|\p{S}[\p{S}\p{M}\p{Cf}]*"
+"""Words, and runs of symbols such as emoji; no punctuation."""
 _TAG = re.compile(r"<(/?)(\w+)[^<>]*>")
 _OPENING = frozenset("([{„“«‚‘¿¡")
 """Marks that no space follows."""
@@ -62,16 +61,14 @@ class Rest:
 
 def unknown_words(text: str, vocabulary: Vocabulary) -> list[Unit]:
     """Return the words and symbols that the vocabulary spells in bytes, or not at all."""
-    found = [word for word in _WORDS.finditer(text) if _is_symbol_or_letter(word[0][0])]
+    import regex  # few texts get here
+
+    found = list(regex.finditer(_WORDS, text))
     ids = vocabulary.encode_source([word[0] for word in found])
     return [
         Unit(*word.span()) for word, own in zip(found, ids, strict=True)
         if all(map(is_unknown, vocabulary.pieces_source(own)))
     ]  # fmt: skip
-
-
-def _is_symbol_or_letter(character: str) -> bool:
-    return unicodedata.category(character)[0] in "LMNS"
 
 
 def is_unknown(piece: str) -> bool:

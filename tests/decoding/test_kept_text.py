@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from native_engine import ONE, native
 
 from mt.data.untranslatable import find_units
-from mt.decoding.kept_text import is_unknown, put_back, take_out
+from mt.decoding.kept_text import is_unknown, put_back, take_out, unknown_words
 from mt.decoding.types import Translation
 
 
@@ -133,4 +134,13 @@ def test_no_space_is_written_where_words_have_none():
 def test_a_piece_of_a_byte_or_of_nothing_is_unknown():
     assert [is_unknown(piece) for piece in ("<unk>", "<0x0A>", "▁", "a", "<0xA>")] == [
         True, True, True, False, False,
+    ]  # fmt: skip
+
+
+def test_unknown_words_are_whole_and_no_punctuation(run):
+    vocabulary = native.open(run, ONE).vocabulary
+    text = "dogs Ωμέγα Äpfel e\u0301 “play” \u2764\ufe0f! \U0001f469\u200d\U0001f4bb 5€"
+    found = [text[unit.start : unit.stop] for unit in unknown_words(text, vocabulary)]
+    assert [each for each in found if each not in ("5", "Äpfel", "e\u0301")] == [
+        "Ωμέγα", "\u2764\ufe0f", "\U0001f469\u200d\U0001f4bb", "€",
     ]  # fmt: skip
