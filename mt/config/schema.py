@@ -467,11 +467,11 @@ class SearchConfig(Variant):
     than one training line in a hundred has several and is as long, at clauses where a sentence is
     longer than all but one in a thousand. Validations do not."""
     restore_case: bool = True
-    """Translate a line in capitals or in title case in the usual spelling, where that takes fewer
-    pieces, and write the translation of capitals in capitals. Validations do not."""
+    """Translate a line in capitals, in title case or in small letters alone in the usual spelling,
+    where that takes fewer pieces, and write that of capitals in capitals. Validations do not."""
     keep_untranslatable: bool = True
-    """Where a translation has lost an address, a placeholder, a tag, a long number or an unknown
-    word, translate the rest of its sentence and put them back. Validations do not."""
+    """Where a translation has lost an address, a placeholder, a tag, a bullet, a long number or an
+    unknown word, translate the rest of its sentence and put them back. Validations do not."""
     shortlist: bool = False
     """Search only the target pieces that the source's may become, as `mt shortlist` learned."""
     retry_repetition: bool = False

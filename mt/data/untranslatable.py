@@ -1,4 +1,4 @@
-"""What a translation keeps as it is: addresses, placeholders, tags, names of accounts, numbers."""
+"""What a translation keeps as it is: addresses, placeholders, tags, bullets, names, numbers."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ _SIGN_OR_DIGIT = re.compile(r"[{%<@#_/\d]|www")
 _TAG = re.compile(r"</?[A-Za-z][^<>]{0,80}>")
 _NAME = re.compile(r"(?<![\w@#])(?:[@#][^\W\d_]\w*|__\w+__|[^\W_]+_\w*[^\W_])(?!\w)")
 """`@name`, `#topic`, `some_name`, `__name__`."""
+_BULLET = re.compile(r"\s*([-*•‣▪●○◦■➤►>]|#{1,6})(?=\s+\S)")
+"""The mark of a list or a heading at the beginning of a line."""
 _NUMBER = re.compile(r"\d(?:[\d.,:'’\u00a0\u202f]*\d)?")
 _GLUED = r"[^\W\u0e00-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3]|-"
 _GLUED_BEFORE, _GLUED_AFTER = (
@@ -69,9 +71,11 @@ def find_units(text: str) -> list[Unit]:
 
     A placeholder or a number includes the letters around it, as in `{0}s` and `B12345`.
     """
+    bullet = _BULLET.match(text)
+    found = [] if bullet is None else [Unit(*bullet.span(1))]
     if not _SIGN_OR_DIGIT.search(text):  # decides most texts at once
-        return []
-    found = [Unit(*span) for span in _spans(text)]
+        return found
+    found += [Unit(*span) for span in _spans(text)]
     for match in _NUMBER.finditer(text):
         digits = ascii_digits(match[0]).strip("0")
         if len(digits) >= _FEWEST_DIGITS:

@@ -1,4 +1,4 @@
-"""Lines in capitals or in title case: the usual spelling of a source.
+"""Lines in capitals, in title case or in small letters: the usual spelling of a source.
 
 A model that has seen few capitals spells them letter by letter, and repeats a syllable or invents
 something. The vocabulary knows which spelling of a word is usual in its training text: the one
@@ -38,8 +38,14 @@ Encode = Callable[[Sequence[str]], list[list[int]]]
 
 
 def restore_case(lines: Sequence[str], encode: Encode, language: str) -> list[str]:
-    """Return lines, those in capitals or in title case in a spelling of fewer pieces, if any."""
-    odd = {row: line for row, line in enumerate(lines) if is_capitals(line) or is_title(line)}
+    """Return lines, those in capitals, title case or small letters in a spelling of fewer pieces.
+
+    A line stays the same object where there is none.
+    """
+    odd = {
+        row: line for row, line in enumerate(lines)
+        if line.islower() or is_capitals(line) or is_title(line)
+    }  # fmt: skip
     if not odd:
         return list(lines)
     spellings = _usual_spellings(odd.values(), encode, language)

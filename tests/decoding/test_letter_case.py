@@ -14,7 +14,7 @@ from mt.vocabulary.learn import learn_vocabulary
 def encode():
     languages = Languages(source="en", target="de")
     config = VocabularyConfig(size=408, model="bpe")
-    lines = [*tiny_run.SOURCES, *map(str.lower, tiny_run.SOURCES * 3)]
+    lines = [*tiny_run.SOURCES, *map(str.lower, tiny_run.SOURCES * 3), *["Anna eats"] * 5]
     return learn_vocabulary(config, languages, lines, tiny_run.TARGETS).encode_source
 
 
@@ -69,6 +69,8 @@ def test_a_line_is_in_title_case_by_its_longer_words(line, has_capitals):
         ("THE CHILDREN RUN HOME; IT RAINS.", "The children run home; it rains."),
         ("https://x.org/abc/def/ghi/jkl: THE DOGS", "https://x.org/abc/def/ghi/jkl: the dogs"),
         ("Two Dogs Play In The Grass. A Boy Eats", "Two dogs play in the grass. A boy eats"),
+        ("anna eats", "Anna eats"),
+        ("two dogs play", "two dogs play"),
         ("XQ ZJ", "XQ ZJ"),
         ("The GIRLS SING.", "The GIRLS SING."),
     ],

@@ -44,7 +44,7 @@ def test_what_repeats_itself_is_searched_again_without_repetition(engine):
 
 
 KEPT = [
-    "Dogs see https://x.org/a?b=1.", "{0} dogs", "Two <b>dogs</b> play 12345 times",
+    "Dogs see https://x.org/a?b=1.", "{0} Dogs", "Two <b>dogs</b> play 12345 times",
     "The old house is \u2603", "Girls %s sing", "https://x.org {0}!",
 ]  # fmt: skip
 
