@@ -106,7 +106,7 @@ def _parts(engine, sentences):
     ids=["words", "clauses", "both"],
 )
 def test_nothing_is_lost_of_a_long_sentence(engine, line, capsys):
-    (found,) = engine.translate([line])
+    (found,) = engine.translate([line], options(search={"restore_case": False}))
     assert "lines 1\n" in capsys.readouterr().err
     assert "".join(found.source_tokens) == "".join(
         engine.vocabulary.pieces_source(engine.vocabulary.encode_source([line])[0])
