@@ -1,6 +1,6 @@
 """Score a model on a test set whose lines are changed into what users type.
 
-    python scripts/robustness.py RUN [--on TEST] [--seed N] [--json]
+    python scripts/robustness.py RUN [--on TEST] [--seed N] [--set search.KEY=VALUE] [--json]
 
 Each variant changes every source line in one way: capitals, title case, lower case, no end mark,
 typing errors, two lines joined to one, or something at its end that a translation must keep: a
@@ -18,17 +18,19 @@ import json
 import random
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from mt.checkpoints.bundle import read_any_recipe  # noqa: E402
+from mt.cli.options import engine_options  # noqa: E402
 from mt.config.schema import EvaluationConfig  # noqa: E402
 from mt.data.augmentation import END_MARKS, make_typos  # noqa: E402
 from mt.decoding.translate import open_engine  # noqa: E402
 from mt.decoding.types import EngineOptions  # noqa: E402
+from mt.errors import MtError  # noqa: E402
 from mt.evaluation import evaluate, scoring  # noqa: E402
 from mt.evaluation.output_figures import output_figures  # noqa: E402
 
@@ -95,7 +97,7 @@ def vary(
     return changed, references, []
 
 
-def measure(run: Path, test: str | None, seed: int, threads: int | None) -> list[Row]:
+def measure(run: Path, test: str | None, seed: int, options: EngineOptions) -> list[Row]:
     """Return the row of each variant of a test set, by default of the first of the recipe."""
     recipe = read_any_recipe(run)
     name = test or next(iter(recipe.data.test), None)
@@ -104,7 +106,7 @@ def measure(run: Path, test: str | None, seed: int, threads: int | None) -> list
     config = recipe.data.test[name]
     sources, (references,) = evaluate.read_test_set(config)
     target = config.direction.target
-    options = EngineOptions(low_latency=False, threads=threads)
+    options = replace(options, low_latency=False)
     engine = open_engine(run, options)
     lower = EvaluationConfig(tokenize=recipe.evaluation.tokenize, lowercase=True)
     rows = []
@@ -140,9 +142,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--on", metavar="TEST", help="a test set of the recipe; the first one")
     parser.add_argument("--seed", type=int, default=1, help="of what is drawn (1)")
     parser.add_argument("--threads", type=int)
+    parser.add_argument(
+        "--set", action="append", metavar="KEY=VALUE", help="replace a search.* value of the run"
+    )
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args(arguments)
-    rows = measure(given.run, given.on, given.seed, given.threads)
+    try:
+        options = engine_options(given.set, None, None, threads=given.threads)
+        rows = measure(given.run, given.on, given.seed, options)
+    except MtError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
     print(json.dumps([asdict(row) for row in rows]) if given.json else format_table(rows))
     return 0
 

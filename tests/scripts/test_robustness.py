@@ -58,3 +58,9 @@ def test_a_model_has_a_row_for_each_variant(script, run, capsys):
 def test_an_unknown_test_set_is_refused(script, run):
     with pytest.raises(SystemExit, match="--on other"):
         script.main([str(run), "--on", "other"])
+
+
+def test_what_cannot_be_measured_is_told_in_two_lines(script, run, capsys):
+    assert script.main(["nowhere"]) == 4
+    assert script.main([str(run), "--set", "model.norm=post"]) == 2
+    assert capsys.readouterr().err.count("\n") == 4
