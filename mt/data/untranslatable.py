@@ -18,12 +18,18 @@ _PLACEHOLDER = re.compile(
     r"|</?(?:x|g|bx|ex|ph)\b[^<>]{0,80}>"
 )
 _SIGNS = re.compile(r"[{%<]")
-_SIGN_OR_DIGIT = re.compile(r"[{%<@#_/\d]|www")
+_SIGN_OR_DIGIT = re.compile(r"[{%<@#_/&\\\d]|www")
 _TAG = re.compile(r"</?[A-Za-z][^<>]{0,80}>")
 _NAME = re.compile(r"(?<![\w@#])(?:[@#][^\W\d_]\w*|__\w+__|[^\W_]+_\w*[^\W_])(?!\w)")
 """`@name`, `#topic`, `some_name`, `__name__`."""
 _BULLET = re.compile(r"\s*([-*•‣▪●○◦■➤►>]|#{1,6})(?=\s+\S)")
 """The mark of a list or a heading at the beginning of a line."""
+_ITEM = re.compile(r"\s*(\(?(\d{1,2})[.)])(?=\s+\S)")
+"""The number of an item in a list."""
+_ENTITY = re.compile(r"&(?:[A-Za-z]{2,8}|#\d{1,6});")
+_PATH = re.compile(
+    r"(?<!\w)(?:[A-Za-z]:\\|~?/[A-Za-z0-9_.-]{1,60}/)[A-Za-z0-9_./\\-]*[A-Za-z0-9_/\\]"
+)
 _NUMBER = re.compile(r"\d(?:[\d.,:'’\u00a0\u202f]*\d)?")
 _GLUED = r"[^\W\u0e00-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3]|-"
 _GLUED_BEFORE, _GLUED_AFTER = (
@@ -71,8 +77,10 @@ def find_units(text: str) -> list[Unit]:
 
     A placeholder or a number includes the letters around it, as in `{0}s` and `B12345`.
     """
-    bullet = _BULLET.match(text)
+    bullet, item = _BULLET.match(text), _ITEM.match(text)
     found = [] if bullet is None else [Unit(*bullet.span(1))]
+    if item is not None:
+        found.append(Unit(*item.span(1), ascii_digits(item[2])))
     if not _SIGN_OR_DIGIT.search(text):  # decides most texts at once
         return found
     found += [Unit(*span) for span in _spans(text)]
@@ -105,6 +113,8 @@ def _spans(text: str) -> list[tuple[int, int]]:
         spans += [_with_neighbours(text, *match.span()) for match in _PLACEHOLDER.finditer(text)]
     if "_" in text or "@" in text or "#" in text:
         spans += [match.span() for match in _NAME.finditer(text)]
+    for sign, pattern in (("&", _ENTITY), ("/", _PATH), ("\\", _PATH)):
+        spans += [match.span() for match in pattern.finditer(text)] if sign in text else []
     return spans
 
 

@@ -26,6 +26,7 @@ _LETTER = re.compile(r"[^\W_]")
 """A letter or a digit."""
 _WORDS = r"[\p{L}\p{N}_][\w\p{M}\p{Cf}]*|\p{S}[\p{S}\p{M}\p{Cf}]*"
 """Words, and runs of symbols such as emoji; no punctuation."""
+_CAPITALS = re.compile("[A-ZÀ-ÖØ-ÞΑ-ΩА-Я]{3}")
 _TAG = re.compile(r"<(/?)(\w+)[^<>]*>")
 _OPENING = frozenset("([{„“«‚‘¿¡")
 """Marks that no space follows."""
@@ -60,15 +61,26 @@ class Rest:
 
 
 def unknown_words(text: str, vocabulary: Vocabulary) -> list[Unit]:
-    """Return the words and symbols that the vocabulary spells in bytes, or not at all."""
+    """Return the words and symbols that the vocabulary spells in bytes, or not at all.
+
+    And abbreviations in capitals that it spells letter by letter.
+    """
     import regex  # few texts get here
 
     found = list(regex.finditer(_WORDS, text))
     ids = vocabulary.encode_source([word[0] for word in found])
-    return [
-        Unit(*word.span()) for word, own in zip(found, ids, strict=True)
-        if all(map(is_unknown, vocabulary.pieces_source(own)))
-    ]  # fmt: skip
+    units = []
+    for word, own in zip(found, ids, strict=True):
+        pieces = vocabulary.pieces_source(own)
+        rest = [piece.lstrip(WORD_START) for piece in pieces if not is_unknown(piece)]
+        if not rest or (max(map(len, rest)) == 1 and has_abbreviation(word[0])):
+            units.append(Unit(*word.span()))
+    return units
+
+
+def has_abbreviation(text: str) -> bool:
+    """Whether a text has three capitals in a row, as in `NATO`."""
+    return _CAPITALS.search(text) is not None
 
 
 def is_unknown(piece: str) -> bool:

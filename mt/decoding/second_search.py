@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING
 from mt.config.schema import SearchConfig
 from mt.data.text import one_line, repeats
 from mt.data.untranslatable import Unit, find_units, is_lost, join_units
-from mt.decoding.kept_text import Rest, is_unknown, put_back, take_out, unknown_words
+from mt.decoding.kept_text import (
+    Rest,
+    has_abbreviation,
+    is_unknown,
+    put_back,
+    take_out,
+    unknown_words,
+)
 from mt.decoding.types import EngineOptions, Hypothesis, Searcher, Sentence, Translation
 from mt.decoding.word_alignment import WORD_START
 from mt.errors import ConfigError
@@ -117,7 +124,7 @@ class SecondSearch:
     def _units(self, sentence: Sentence) -> list[Unit]:
         """What the translation of a sentence must keep."""
         units = find_units(sentence.text)
-        if self._unknown.isdisjoint(sentence.source):
+        if self._unknown.isdisjoint(sentence.source) and not has_abbreviation(sentence.text):
             return units
         return join_units([*units, *unknown_words(sentence.text, self.vocabulary)])
 

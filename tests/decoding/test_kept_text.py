@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from native_engine import ONE, native
 
-from mt.data.untranslatable import find_units
+from mt.data.untranslatable import Unit, find_units
 from mt.decoding.kept_text import is_unknown, put_back, take_out, unknown_words
 from mt.decoding.types import Translation
 
@@ -140,6 +140,8 @@ def test_a_piece_of_a_byte_or_of_nothing_is_unknown():
 def test_unknown_words_are_whole_and_no_punctuation(run):
     vocabulary = native.open(run, ONE).vocabulary
     text = "dogs Ωμέγα Äpfel e\u0301 “play” \u2764\ufe0f! \U0001f469\u200d\U0001f4bb 5€"
+    (unit,) = unknown_words("the NASA dogs", vocabulary)
+    assert unit == Unit(4, 8)
     found = [text[unit.start : unit.stop] for unit in unknown_words(text, vocabulary)]
     assert [each for each in found if each not in ("5", "Äpfel", "e\u0301")] == [
         "Ωμέγα", "\u2764\ufe0f", "\U0001f469\u200d\U0001f4bb", "€",
