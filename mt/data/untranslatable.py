@@ -18,7 +18,8 @@ _PLACEHOLDER = re.compile(
     r"|</?(?:x|g|bx|ex|ph)\b[^<>]{0,80}>"
 )
 _SIGNS = re.compile(r"[{%<]")
-_SIGN_OR_DIGIT = re.compile(r"[{%<@#_/&\\\d]|www")
+_FIRST_SIGNS = re.compile(r"[{%<@#_/&\\\d]|www")
+"""One of them is in all that is kept, but for bullets."""
 _TAG = re.compile(r"</?[A-Za-z][^<>]{0,80}>")
 _NAME = re.compile(r"(?<![\w@#])(?:[@#][^\W\d_]\w*|__\w+__|[^\W_]+_\w*[^\W_])(?!\w)")
 """`@name`, `#topic`, `some_name`, `__name__`."""
@@ -79,10 +80,10 @@ def find_units(text: str) -> list[Unit]:
     """
     bullet, item = _BULLET.match(text), _ITEM.match(text)
     found = [] if bullet is None else [Unit(*bullet.span(1))]
+    if not _FIRST_SIGNS.search(text):  # decides most texts at once
+        return found
     if item is not None:
         found.append(Unit(*item.span(1), ascii_digits(item[2])))
-    if not _SIGN_OR_DIGIT.search(text):  # decides most texts at once
-        return found
     found += [Unit(*span) for span in _spans(text)]
     for match in _NUMBER.finditer(text):
         digits = ascii_digits(match[0]).strip("0")

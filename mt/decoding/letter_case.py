@@ -21,14 +21,14 @@ FEWEST_WORDS = 4
 """Of a line in title case."""
 _SHORT_WORD = 3
 """Letters of a word that title case may leave as it is."""
+_MOST_SMALL = 0.1
+"""Small letters for each large one, as in `STRAßE` or `iPHONE`, of a line in capitals."""
 UNKNOWN_COST = 4
 """Pieces that an unknown one counts for."""
 _DOTLESS_I = {"tr", "az", "crh", "tt"}
 """Languages whose small `I` is `ı`."""
 _UNICAMERAL = {"ka"}
 """Languages whose capitals are an ornament that most fonts lack."""
-_SIGNS = re.compile("[{%<@#_/]|www")
-"""What an address, a placeholder or a tag has."""
 _WORD = re.compile(r"\S+")
 _FIRST = re.compile(r"[^\W_]")
 _ENGLISH_I = re.compile(r"(?<![\w.-])i(?=$|[\s,;:!?'’])")
@@ -60,13 +60,13 @@ def restore_case(lines: Sequence[str], encode: Encode, language: str) -> list[st
 
 
 def is_capitals(line: str) -> bool:
-    """Whether a text has letters with two cases, all in upper case.
+    """Whether nearly all letters of a line that have two cases are in upper case.
 
     Those of addresses, placeholders and tags do not count.
     """
-    if line.isupper() or not _SIGNS.search(line):  # decides most lines at once
-        return line.isupper()
-    return _text_alone(line).isupper()
+    text = _text_alone(line)
+    large, small = sum(map(str.isupper, text)), sum(map(str.islower, text))
+    return large > 0 and small <= _MOST_SMALL * large
 
 
 def is_title(line: str) -> bool:
