@@ -27,7 +27,7 @@ sys.path.insert(0, str(ROOT))
 from mt.checkpoints.bundle import read_any_recipe  # noqa: E402
 from mt.cli.options import engine_options  # noqa: E402
 from mt.config.schema import EvaluationConfig  # noqa: E402
-from mt.data.augmentation import END_MARKS, make_typos  # noqa: E402
+from mt.data.augmentation import END_MARKS, make_typos, title_case  # noqa: E402
 from mt.decoding.translate import open_engine  # noqa: E402
 from mt.decoding.types import EngineOptions  # noqa: E402
 from mt.errors import MtError  # noqa: E402
@@ -38,7 +38,7 @@ Change = Callable[[str, random.Random], str]
 SOURCE_CHANGES: dict[str, Change] = {
     "as it is": lambda line, draw: line,
     "capitals": lambda line, draw: line.upper(),
-    "title case": lambda line, draw: " ".join(w[:1].upper() + w[1:] for w in line.split(" ")),
+    "title case": lambda line, draw: title_case(line),
     "lower case": lambda line, draw: line.lower(),
     "no end mark": lambda line, draw: line.rstrip(END_MARKS) or line,
     "typing errors": make_typos,

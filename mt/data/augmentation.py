@@ -126,7 +126,12 @@ def change_source(text: str, case: int, typos: bool, bare: bool, draw: random.Ra
         text = make_typos(text, draw)
     if case == 1:
         return text.upper()
-    return " ".join(w[:1].upper() + w[1:] for w in text.split(" ")) if case == 2 else text
+    return title_case(text) if case == 2 else text
+
+
+def title_case(text: str) -> str:
+    """Return a text with a capital at the beginning of each word."""
+    return " ".join(word[:1].upper() + word[1:] for word in text.split(" "))
 
 
 def make_typos(text: str, draw: random.Random) -> str:

@@ -6,7 +6,6 @@ Fertility: pieces a word.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -26,7 +25,7 @@ from mt.data.scripts import (
 from mt.errors import MtError, printable
 from mt.special_tokens import FIRST_PIECE
 from mt.vocabulary.learn import learn_vocabulary
-from mt.vocabulary.vocabulary import Tokenizer
+from mt.vocabulary.vocabulary import BYTE, Tokenizer
 
 IDENTIFIED = 2_000
 """Pairs whose languages are identified."""
@@ -34,7 +33,6 @@ LEAST_LETTERS, LEAST_OF_WORDS = 20, 6
 """In a text whose language can be identified: with spaces between words, and without."""
 MOST_SHOWN = 20
 """Languages and characters that are listed."""
-_BYTE = re.compile("<0x[0-9A-F]{2}>")
 Texts = Sequence[str]
 
 
@@ -115,7 +113,7 @@ def _side_figures(
     """Return fertility, and the characters that the vocabulary spells in bytes."""
     words = sum(map(word_counter(code), texts))
     names = tokenizer.pieces(range(FIRST_PIECE, tokenizer.size))
-    known = set("".join(name for name in names if not _BYTE.fullmatch(name)))
+    known = set("".join(name for name in names if not BYTE.fullmatch(name)))
     characters = Counter("".join(texts))
     spelled = Counter({c: n for c, n in characters.items() if c not in known and not c.isspace()})
     return {

@@ -12,15 +12,13 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from mt.data.sentences import SPACELESS_LETTER
 from mt.data.untranslatable import Unit
 from mt.decoding.types import Translation
-from mt.decoding.word_alignment import BYTE, WORD_START, to_words
-
-if TYPE_CHECKING:
-    from mt.vocabulary.vocabulary import Vocabulary
+from mt.decoding.word_alignment import WORD_START, to_words
+from mt.vocabulary.vocabulary import BYTE, Vocabulary
 
 _LETTER = re.compile(r"[^\W_]")
 """A letter or a digit."""

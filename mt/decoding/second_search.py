@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
@@ -14,13 +13,11 @@ from mt.data.untranslatable import Unit, find_units, is_lost, join_units
 from mt.decoding.kept_text import (
     Rest,
     has_abbreviation,
-    is_unknown,
     put_back,
     take_out,
     unknown_words,
 )
 from mt.decoding.types import EngineOptions, Hypothesis, Searcher, Sentence, Translation
-from mt.decoding.word_alignment import WORD_START
 from mt.errors import ConfigError
 from mt.special_tokens import END
 
@@ -124,19 +121,13 @@ class SecondSearch:
     def _units(self, sentence: Sentence) -> list[Unit]:
         """What the translation of a sentence must keep."""
         units = find_units(sentence.text)
-        if self._unknown.isdisjoint(sentence.source) and not has_abbreviation(sentence.text):
+        if self.vocabulary.kind == "whitespace":  # it has many unknown words
+            return units
+        if self.vocabulary.unknown_source_ids.isdisjoint(sentence.source) and not has_abbreviation(
+            sentence.text
+        ):
             return units
         return join_units([*units, *unknown_words(sentence.text, self.vocabulary)])
-
-    @cached_property
-    def _unknown(self) -> frozenset[int]:
-        """The ids of unknown source pieces; none of a vocabulary of words, which has many."""
-        if self.vocabulary.kind == "whitespace":
-            return frozenset()
-        pieces = self.vocabulary.pieces_source(range(self.vocabulary.source_size))
-        return frozenset(
-            i for i, piece in enumerate(pieces) if is_unknown(piece) and piece != WORD_START
-        )
 
     def _search_aligned(
         self, config: SearchConfig, places: Sequence[int], sentences: Sequence[Sentence],

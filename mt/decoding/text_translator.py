@@ -259,23 +259,21 @@ class _TranslationJob:
         every = zip(window.rows, asked, results, strict=True)
         for place, (row, sentence, hypotheses) in enumerate(every):
             named = zip(hypotheses, islice(texts, len(hypotheses)), strict=True)
+            pieces = tuple(self.vocabulary.pieces_source(sentence.source[sentence.front : -1]))
             n_best = [
-                self._translation(each, text, sentence, rests.get(place)) for each, text in named
+                to_translation(self.vocabulary, pieces, each, text, sentence)
+                for each, text in named
             ]
+            if place in rests:
+                put_back = zip(n_best, hypotheses, strict=True)
+                n_best = [self.again.put_back(*each, rests[place]) for each in put_back]
+            if not self.options.alignments:  # a second search has them
+                n_best = [_without_alignment(each) for each in n_best]
             alternatives = tuple(n_best) if self.options.n_best > 1 else ()
             parts[row].append(replace(n_best[0], alternatives=alternatives))
         for row, each in enumerate(parts):
             whole = each[0] if len(each) == 1 else merge_translations(each, self.space)
             yield in_capitals(whole, self.language) if row in window.capitals else whole
-
-    def _translation(
-        self, hypothesis: Hypothesis, text: str, sentence: Sentence, rest: Rest | None
-    ) -> Translation:
-        pieces = tuple(self.vocabulary.pieces_source(sentence.source[sentence.front : -1]))
-        found = to_translation(self.vocabulary, pieces, hypothesis, text, sentence)
-        if rest is not None:
-            found = self.again.put_back(found, hypothesis, rest)
-        return found if self.options.alignments else replace(found, alignment=None)
 
     def window(self, read: Sequence[str]) -> _Window:
         """The sentences of some lines."""
@@ -416,6 +414,10 @@ def batch_token_budget(
 ) -> int:
     """Padded source positions of a batch: `batch_tokens`, else `tokens`, by beams or samples."""
     return (options.batch_tokens or tokens) // max(options.n_best, getattr(config, "beams", 1))
+
+
+def _without_alignment(one: Translation) -> Translation:
+    return one if one.alignment is None else replace(one, alignment=None)
 
 
 def in_capitals(translation: Translation, language: str) -> Translation:

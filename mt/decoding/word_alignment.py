@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import cast
 
 from mt.decoding.types import Translation
+from mt.vocabulary.vocabulary import BYTE
 
 WORD_START = "\u2581"
 """SentencePiece's mark before a piece that begins a word, or after one that ends it."""
-BYTE = re.compile(r"<0x[0-9A-F]{2}>")
-"""A piece that is a byte."""
 SPACELESS_SCRIPTS = (
     "CJK", "IDEOGRAPHIC", "FULLWIDTH", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR",
     "TIBETAN",

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
@@ -30,6 +31,8 @@ FORMAT = 2
 """1: invisible characters of the source are kept. Models of format 1 stay with it."""
 SPACE = "\u2581"
 """SentencePiece's mark of a space in a piece."""
+BYTE = re.compile(r"<0x[0-9A-F]{2}>")
+"""A piece that is a byte."""
 NAMED_CONTROLS = ("<mask>", "<bt>")
 
 
@@ -265,6 +268,12 @@ class Vocabulary:
     @cached_property
     def _target_pieces(self) -> list[str]:
         return self._source_pieces if self.joint else self._pieces(self.target)
+
+    @cached_property
+    def unknown_source_ids(self) -> frozenset[int]:
+        """The source ids that spell what no piece spells: that of unknown text, and the bytes."""
+        pieces = enumerate(self._source_pieces)
+        return frozenset(i for i, piece in pieces if i == UNK or BYTE.fullmatch(piece))
 
     def _pieces(self, side: Tokenizer) -> list[str]:
         """The string of every id of a side."""

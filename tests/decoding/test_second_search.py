@@ -97,3 +97,12 @@ def test_a_line_of_very_many_parts_is_translated_as_it_is(engine):
     (kept,), (lost,) = texts(engine, [most]), texts(engine, [more])
     assert kept.count("{0}") == 100
     assert [lost] == texts(engine, [more], search={"keep_untranslatable": False})
+
+
+def test_unknown_words_of_a_list_of_words_are_not_put_back(tmp_path):
+    """It has many of them, also in good sentences."""
+    words = native.open(tiny_run.make(tmp_path, "whitespace"), ONE)
+    line = "Zebras see the NATO"
+    without = texts(words, [line], search={"keep_untranslatable": False})
+    assert texts(words, [line]) == without
+    assert "NATO" not in without[0]
