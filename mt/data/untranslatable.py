@@ -20,7 +20,7 @@ _PLACEHOLDER = re.compile(
 _SIGNS = re.compile(r"[{%<]")
 _FIRST_SIGNS = re.compile(r"[{%<@#_/&\\\d]|www")
 """One of them is in all that is kept, but for bullets."""
-_TAG = re.compile(r"</?[A-Za-z][^<>]{0,80}>")
+_TAG = re.compile(r"</?(?:[A-Za-z][^<>]{0,80}|\d{1,3}\s?/?)>")
 _NAME = re.compile(r"(?<![\w@#])(?:[@#][^\W\d_]\w*|__\w+__|[^\W_]+_\w*[^\W_])(?!\w)")
 """`@name`, `#topic`, `some_name`, `__name__`."""
 _BULLET = re.compile(r"\s*([-*•‣▪●○◦■➤►>]|#{1,6})(?=\s+\S)")
@@ -48,10 +48,12 @@ _FEWEST_DIGITS = 3
 
 def addresses(text: str) -> list[str]:
     """Return internet and e-mail addresses, without scheme, case and the marks of the sentence."""
-    if "." not in text or not ("//" in text or "www" in text or "@" in text):
-        return []
-    found = _ADDRESS.findall(text)
-    return [_SCHEME.sub("", address).rstrip(".,;:!?'\")]}>/").lower() for address in found]
+    found = _ADDRESS.findall(text) if _may_have_address(text) else []
+    return [_SCHEME.sub("", address).rstrip(_ENDS + "/").lower() for address in found]
+
+
+def _may_have_address(text: str) -> bool:
+    return "." in text and ("//" in text or "www" in text or "@" in text)
 
 
 def placeholders(text: str) -> list[str]:
@@ -78,11 +80,11 @@ def find_units(text: str) -> list[Unit]:
 
     A placeholder or a number includes the letters around it, as in `{0}s` and `B12345`.
     """
-    bullet, item = _BULLET.match(text), _ITEM.match(text)
+    bullet = _BULLET.match(text)
     found = [] if bullet is None else [Unit(*bullet.span(1))]
     if not _FIRST_SIGNS.search(text):  # decides most texts at once
         return found
-    if item is not None:
+    if (item := _ITEM.match(text)) is not None:
         found.append(Unit(*item.span(1), ascii_digits(item[2])))
     found += [Unit(*span) for span in _spans(text)]
     for match in _NUMBER.finditer(text):
@@ -106,7 +108,7 @@ def join_units(found: Iterable[Unit]) -> list[Unit]:
 def _spans(text: str) -> list[tuple[int, int]]:
     """Where addresses, placeholders, tags and names are."""
     spans = []
-    if "." in text and ("//" in text or "www" in text or "@" in text):
+    if _may_have_address(text):
         for match in _ADDRESS.finditer(text):
             spans.append((match.start(), match.start() + len(match[0].rstrip(_ENDS))))
     if _SIGNS.search(text):

@@ -38,6 +38,7 @@ def test_placeholders(text, found):
         ("看https://x.org/a网站。", ["https://x.org/a"]),
         ("{count}s of {0}{1}, %s, 50 % so", ["{count}s", "{0}", "{1}", "%s"]),
         ("<b>Hello</b> world<br/>, a < b > c", ["<b>", "</b>", "<br/>"]),
+        ("<0>Hello</0> <1/>", ["<0>", "</0>", "<1/>"]),
         ("@user, #topic, x86_64 and __name__", ["@user", "#topic", "x86_64", "__name__"]),
         ("a @ b # c _, #1, C#, ____ and _really_ or I <3 you ->", []),
         ("1999, 12,345.67, B12345, 10:30", ["1999", "12,345.67", "B12345", "10:30"]),
