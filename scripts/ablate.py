@@ -25,9 +25,11 @@ import argparse
 import json
 import os
 import re
+import signal
 import statistics
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +46,10 @@ from mt.errors import MtError  # noqa: E402
 from mt.evaluation import evaluate, scoring  # noqa: E402
 from mt.runtime import files  # noqa: E402
 from mt.runtime.device import physical_cores  # noqa: E402
+
+
+trainings: list[subprocess.Popen[bytes]] = []
+stopped = threading.Event()
 
 
 @dataclass(frozen=True)
@@ -115,13 +121,25 @@ def train(trial: Trial, recipe: Path, threads: int, fresh: bool) -> None:
     log = trial.run.with_name(f"{trial.run.name}.log")
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-    with log.open("ab") as stream:
-        done = subprocess.run(
-            [*command, *(["--fresh"] if fresh else [])],
-            stdout=stream, stderr=stream, env=environment, check=False,
-        )  # fmt: skip
-    if done.returncode:
-        raise RuntimeError(f"mt train ended with {done.returncode}; see {log}")
+    command += ["--fresh"] if fresh else []
+    if stopped.is_set():
+        raise RuntimeError("not begun")
+    with (
+        log.open("ab") as stream,
+        subprocess.Popen(command, stdout=stream, stderr=stream, env=environment) as child,
+    ):
+        trainings.append(child)
+        if stopped.is_set():  # while this one started
+            child.terminate()
+    if child.returncode:
+        raise RuntimeError(f"mt train ended with {child.returncode}; see {log}")
+
+
+def stop(number: int, frame: object) -> None:
+    """End the trainings as well, each with a checkpoint: they would go on without this process."""
+    stopped.set()
+    for child in trainings:
+        child.terminate()
 
 
 def score(run: Path, test: str | None, threads: int) -> dict[str, float]:
@@ -188,8 +206,10 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{trial.run.name}: {error}", file=sys.stderr, flush=True)
             return None
 
+    before = signal.signal(signal.SIGTERM, stop)
     with ThreadPoolExecutor(given.jobs) as pool:
         found = list(pool.map(work_or_report, trials))
+    signal.signal(signal.SIGTERM, before)
     records = [record for record in found if record is not None]
     if records:
         table = make_table(records, given.test)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 import yaml
@@ -48,6 +52,26 @@ def test_rows_are_trained_once_and_a_failure_stops_no_other(ablate, tmp_path, ca
     assert (runs / "good-one.seed1" / "metrics.jsonl").stat().st_mtime_ns == before
     recipe = yaml.safe_load((runs / "bad.seed1" / "config.yaml").read_text())
     assert (recipe["model"]["d_ff"], recipe["training"]["seed"]) == (48, 1)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGTERM ends a process at once there")
+def test_a_signal_ends_the_trainings_too(tmp_path):
+    (tmp_path / "tiny.yaml").write_text(RECIPE.replace("max_steps: 4", "max_steps: 500"))
+    (tmp_path / "grid.yaml").write_text("rows: {one: {}, two: {}}")
+    script = Path(__file__).parents[2] / "scripts" / "ablate.py"
+    command = [sys.executable, script, "tiny.yaml", "--grid", "grid.yaml", "--to", "runs"]
+    log = tmp_path / "runs" / "one.seed1.log"
+    with subprocess.Popen(
+        [*map(str, command), "--threads", "1"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    ) as process:
+        while process.poll() is None and not (log.exists() and "step 2/" in log.read_text()):
+            time.sleep(0.05)
+        process.terminate()
+        error = process.communicate(timeout=60)[1]
+    assert "one.seed1: mt train ended with" in error
+    assert "two.seed1: not begun" in error
+    assert process.returncode == 1
+    assert "stopped by SIGTERM at step" in log.read_text()
 
 
 def test_seeds_of_a_row_are_averaged(ablate):
