@@ -47,7 +47,6 @@ from mt.evaluation import evaluate, scoring  # noqa: E402
 from mt.runtime import files  # noqa: E402
 from mt.runtime.device import physical_cores  # noqa: E402
 
-
 trainings: list[subprocess.Popen[bytes]] = []
 stopped = threading.Event()
 
