@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from mt.errors import ModelError
 from mt.runtime import files, model_files
+from mt.vocabulary.subword_sampling import ranges
 
 FORMAT = 1
 SIDES = ("source", "target")
@@ -61,6 +63,28 @@ class EncodedPairs:
     def target_lengths(self) -> NDArray[np.int32]:
         """[pairs] target ids of each pair, `</s>` included."""
         return np.diff(self._target_offsets).astype(np.int32)
+
+
+def select_pairs(pairs: EncodedPairs, rows: NDArray[np.int64]) -> EncodedPairs:
+    """Return copies of the pairs `rows`, in their order."""
+    arrays = list[Any]()
+    for side in SIDES:
+        tokens, offsets = pairs.arrays(side)
+        lengths = offsets[rows + 1] - offsets[rows]
+        places = ranges(offsets[rows], lengths)
+        arrays += [tokens[places], np.append(0, np.cumsum(lengths))]
+    return EncodedPairs(*arrays)
+
+
+def join_pairs(parts: Sequence[EncodedPairs]) -> EncodedPairs:
+    """Return the pairs of all parts, one part after the other."""
+    arrays = list[Any]()
+    for side in SIDES:
+        each = [part.arrays(side) for part in parts]
+        lengths = np.concatenate([np.diff(offsets) for _, offsets in each])
+        tokens = np.concatenate([tokens[offsets[0] : offsets[-1]] for tokens, offsets in each])
+        arrays += [tokens, np.append(0, np.cumsum(lengths))]
+    return EncodedPairs(*arrays)
 
 
 class Corpus(EncodedPairs):

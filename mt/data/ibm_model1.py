@@ -62,11 +62,11 @@ class _Links:
     """[target positions] number of links of each."""
 
 
-def spread_rows(pairs: EncodedPairs, most: int) -> Ids:
-    """At most `most` pairs, ascending and evenly spread, with at most LINKS links."""
+def spread_rows(pairs: EncodedPairs, most: int, most_links: int = LINKS) -> Ids:
+    """At most `most` pairs, ascending and evenly spread, with about `most_links` at most."""
     rows = _spread(np.arange(len(pairs)), most)
     links = int(_num_links(pairs, rows).sum())
-    return rows if links <= LINKS else _spread(rows, max(1, len(rows) * LINKS // links))
+    return rows if links <= most_links else _spread(rows, max(1, len(rows) * most_links // links))
 
 
 def _spread(rows: Ids, most: int) -> Ids:

@@ -9,19 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mt.checkpoints import run_directory
-from mt.config.recipe import Recipe
 from mt.data import ibm_model1
-from mt.data.cache import PreparedData
-from mt.data.corpus import EncodedPairs, token_type
-from mt.data.encode import encode, encode_options, to_row
+from mt.data.corpus import EncodedPairs
 from mt.data.prepare import prepare
-from mt.data.streaming import Window, read_chunks, shard_order_seed
+from mt.data.training_lexicon import sample_pairs
 from mt.decoding import shortlist
 from mt.decoding.shortlist import Shortlist
 from mt.errors import DataError, ModelError
 from mt.runtime.console import print_line
-from mt.runtime.distributed import SINGLE
-from mt.special_tokens import FIRST_PIECE, MASK
+from mt.special_tokens import FIRST_PIECE
 from mt.vocabulary.vocabulary import FORMAT
 
 ALWAYS_ALLOWED = FIRST_PIECE + 256
@@ -52,12 +48,7 @@ def learn_shortlist(
         what = "the data of its recipe give another vocabulary now: they have changed"
         advice = "restore the data that the run was trained on"
         raise ModelError("VOCAB-MISMATCH", run.run, what, advice)
-    pairs: EncodedPairs | None = prepared.train
-    if pairs is None:
-        pairs = _first_streamed_pairs(run.recipe, prepared, most)
-    rows = ibm_model1.spread_rows(pairs, most)
-    tokens, offsets = pairs.arrays("source")
-    rows = rows[tokens[offsets[rows]] != MASK]  # monolingual text says nothing of translation
+    pairs, rows = sample_pairs(run.recipe, prepared, most)
     if not len(rows):
         what = "it was trained on text of one side only, which says nothing of translation"
         raise DataError("SHORTLIST-NONE", run.run, what, "fine-tune it on pairs first")
@@ -65,25 +56,6 @@ def learn_shortlist(
     sizes = vocabulary.source_size, vocabulary.target_size
     learned = build_shortlist(pairs, rows, *sizes, vocabulary.joint, count, frequent)
     shortlist.save_shortlist(learned, run.run, vocabulary.digest)
-
-
-def _first_streamed_pairs(recipe: Recipe, prepared: PreparedData, most: int) -> EncodedPairs:
-    """The first `most` pairs of a stream, encoded."""
-    vocabulary, corpora = prepared.vocabulary, recipe.data.train
-    limit, dtype = recipe.data.max_length, token_type(vocabulary.size)
-    options = [encode_options(config, vocabulary) for config in corpora]
-    rows, count = [], 0
-    order = shard_order_seed(recipe.training.seed)
-    for chunk, _ in read_chunks(corpora, order, SINGLE, None):
-        if corpora[chunk.corpus].side is not None:
-            continue
-        own = options[chunk.corpus]
-        encoded = encode(chunk.source, chunk.target, vocabulary, limit, prepared.held_out, own)
-        rows.append(to_row(encoded, dtype))
-        count += len(encoded.source)
-        if count >= most:
-            break
-    return Window(rows, dtype)
 
 
 def build_shortlist(

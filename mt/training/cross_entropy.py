@@ -8,7 +8,7 @@ from typing import cast
 from pydantic import Field
 from torch import Tensor, nn
 
-from mt.config.section import Variant
+from mt.config.section import MAX_FACTOR, Variant
 from mt.interfaces import Batch, Loss, Seq2Seq, Term
 from mt.special_tokens import PAD
 from mt.training.losses import sequence_cross_entropy
@@ -19,6 +19,9 @@ class CrossEntropyConfig(Variant):
 
     label_smoothing: float = Field(0.1, ge=0, lt=1)
     """Share of each label's probability spread over the vocabulary, in training only."""
+    alignment_weight: float = Field(0.0, ge=0, le=MAX_FACTOR)
+    """Weight of guided alignment: cross-attention learns to look where words that occur together
+    (IBM Model 1) say; for small data. 0: none."""
 
 
 class CrossEntropy(nn.Module):

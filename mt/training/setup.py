@@ -30,6 +30,7 @@ from mt.training.autotune import autotune
 from mt.training.ema import MovingAverage
 from mt.training.flat_gradients import FlatGradients
 from mt.training.graphed_step import GraphedStep
+from mt.training.guided_alignment import add_guided_alignment
 from mt.training.head_gate_loss import add_head_gate_loss
 from mt.training.reporter import Reporter
 from mt.training.resume import check_recipe, resume_run
@@ -64,6 +65,9 @@ def assemble_run(
     data = open_training_data(recipe, prepared, device, world, report.log)
     teacher = open_teacher(recipe, prepared.vocabulary, device)  # before torch is seeded
     module = build_module(recipe, prepared.vocabulary, teacher, device)
+    module.objective = add_guided_alignment(
+        module.objective, module.model, recipe, prepared, device
+    )
     initialised = load_initial_weights(recipe, module.model, last, report, world)
     resolved = distributed.from_main(
         world, lambda: autotune(recipe, folder, module, data, device, threads, report, world)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mt.data.corpus import Corpus, Writer, token_type
+from mt.data.corpus import Corpus, Writer, join_pairs, select_pairs, token_type
 from mt.errors import ModelError
 from mt.special_tokens import END
 
@@ -113,3 +113,13 @@ def torn(folder, tokens, lengths):
 
 def test_ids_are_as_narrow_as_the_vocabulary_allows():
     assert [token_type(size) for size in (100, 65536, 65537)] == ["uint16", "uint16", "uint32"]
+
+
+def test_pairs_are_selected_and_joined(tmp_path):
+    corpus = written(tmp_path)
+    some, none = select_pairs(corpus, np.array([3, 0, 3])), select_pairs(corpus, np.array([], int))
+    joined = join_pairs([some, none, corpus])
+    rows = [3, 0, 3, *range(len(SOURCE))]
+    assert [joined.source(row).tolist() for row in range(len(joined))] == [SOURCE[r] for r in rows]
+    assert [joined.target(row).tolist() for row in range(len(joined))] == [TARGET[r] for r in rows]
+    assert len(none) == 0

@@ -27,7 +27,8 @@ COMMON = {
 RECIPES = {
     "r_drop": {
         "data__train": [{"kind": "demo", "size": 150}, {"kind": "demo", "size": 100}],
-        "vocabulary__sampling": SAMPLING, "objective__kind": "r_drop",
+        "vocabulary__sampling": SAMPLING,
+        "objective": {"kind": "r_drop", "alignment_weight": 0.2},
         "model__word_dropout": {"source": 0.1, "target": 0.1},
     },
     "denoising": {

@@ -157,7 +157,7 @@ def test_resume_with_a_scale_that_changes(tmp_path, monkeypatch):
 
 CUT_ANEW = {
     "vocabulary__sampling": {"source": {"dropout": 0.2}, "target": {"dropout": 0.1}},
-    "objective__kind": "r_drop",
+    "objective": {"kind": "r_drop", "alignment_weight": 0.2},
     "model__word_dropout": {"source": 0.1, "target": 0.1},
 }
 

@@ -19,13 +19,22 @@ def step(vocabulary):
     return made(vocabulary)
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    """A run of the demo before its first update, and its state."""
-    folder = tmp_path_factory.mktemp("built")
+def built_run(folder, **changes):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MT_CACHE", str(folder / "cache"))
-        loaded, _ = recipe.load(written(folder))
+        loaded, _ = recipe.load(written(folder, **changes))
         report = Reporter(folder / "run", interactive=False)
         files.make_folder(folder / "run")
         yield setup.build_run(loaded, folder / "run", StopRequest(SINGLE), report, SINGLE)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """A run of the demo before its first update, and its state."""
+    yield from built_run(tmp_path_factory.mktemp("built"))
+
+
+@pytest.fixture(scope="module")
+def built_guided(tmp_path_factory):
+    """The same with guided alignment."""
+    yield from built_run(tmp_path_factory.mktemp("guided"), objective__alignment_weight=0.2)

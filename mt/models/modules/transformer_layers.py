@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -165,13 +166,17 @@ class TransformerStacks(nn.Module):
         embedded: Tensor = self.drop(self.target_positions(x, start))
         return embedded
 
-    def attention(self, source: Tensor, target: Tensor) -> Tensor:
-        """Cross-attention [B, T, S] of target inputs, the mean over heads.
+    def record_alignment(self) -> AbstractContextManager[list[Tensor]]:
+        """Record the cross-attention [B, H, T, S] of each `decode` without a cache that aligns.
 
         That of the last layer but one aligns words best (Garg et al. 2019, section 3).
         """
         layer: Any = self.decoder[max(0, len(self.decoder) - 2)]
-        with record_attention([layer.cross_attention]) as weights:
+        return record_attention([layer.cross_attention])
+
+    def attention(self, source: Tensor, target: Tensor) -> Tensor:
+        """The mean over heads [B, T, S] of what `record_alignment` records."""
+        with self.record_alignment() as weights:
             self.decode(target, self.encode(source))
         return weights[0].mean(dim=1)
 
