@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -27,7 +28,7 @@ from mt.config.section import MAX_LAYERS, MAX_WIDTH, Variant
 from mt.errors import ConfigError
 from mt.interfaces import Cache, Memory
 from mt.models.modules.embedding import WordDropout, WordDropoutConfig, shared_embeddings
-from mt.models.modules.layers import Dropout
+from mt.models.modules.layers import Dropout, record_attention
 from mt.models.modules.linear import Linear, keep_fp32
 from mt.models.modules.lstm import (
     LSTM,
@@ -247,6 +248,9 @@ class RecurrentCache:
 class Recurrent(nn.Module):
     """Embeddings, a bidirectional encoder and one of the decoders."""
 
+    recorded_weights: list[Tensor] | None = None
+    """See `layers.record_attention`."""
+
     def __init__(self, config: Config, source_size: int, target_size: int, tie: str) -> None:
         super().__init__()
         self.scale, self.alignable = math.sqrt(config.d_model), config.attention != "none"
@@ -278,14 +282,8 @@ class Recurrent(nn.Module):
         """A cache for any number of tokens; the keys of the source computed once."""
         return RecurrentCache(self.decoder.source(memory), self.decoder.begin(memory), beams)
 
-    def decode(
-        self, target: Tensor, memory: Memory, cache: Cache | None = None,
-        weights: Tensors | None = None,
-    ) -> Tensor:  # fmt: skip
-        """Hidden states [B, T, D] of target inputs [B, T]; with a cache, of the new ones only.
-
-        Appends the attention weights [B, 1, S] of each position to `weights`.
-        """
+    def decode(self, target: Tensor, memory: Memory, cache: Cache | None = None) -> Tensor:
+        """Hidden states [B, T, D] of target inputs [B, T]; with a cache, of the new ones only."""
         count = len(target)
         if cache is None:
             target = pad_batch(target)
@@ -294,13 +292,15 @@ class Recurrent(nn.Module):
         if len(target) > len(past.state[0]):
             past.spread()
         x = self.drop(self.target_words(self.target_embedding, target.t()) * self.scale)
-        weights = [] if weights is None else weights
+        weights: Tensors = []
         hidden: Tensor = self.decoder(x, past.source, past.state, weights)  # [T, R, D]
+        if self.recorded_weights is not None:
+            self.recorded_weights.append(torch.stack(weights, dim=2)[:count])
         past.spread()
         return hidden.transpose(0, 1)[:count]
 
-    def attention(self, source: Tensor, target: Tensor) -> Tensor:
-        """The attention [B, T, S] of the step that predicts the word after each target input.
+    def record_alignment(self) -> AbstractContextManager[list[Tensor]]:
+        """Record the attention [B, 1, T, S] of each `decode`, as one head.
 
         Raises:
             ConfigError: the model has none.
@@ -309,13 +309,17 @@ class Recurrent(nn.Module):
             what = "a model with attention: none looks at no source word and so aligns none"
             advice = "ask for no alignments and no coverage, or train one with attention: bahdanau"
             raise ConfigError("ATTENTION", "model.attention", what, advice)
-        weights: Tensors = []
-        self.decode(target, self.encode(source), weights=weights)
-        return torch.cat(weights, dim=1)[: len(source)]
+        return record_attention([self])
+
+    def attention(self, source: Tensor, target: Tensor) -> Tensor:
+        """The attention [B, T, S] of the step that predicts the word after each target input."""
+        with self.record_alignment() as weights:
+            self.decode(target, self.encode(source))
+        return weights[0][:, 0]
 
     def attentions(self, source: Tensor, target: Tensor) -> Mapping[str, Sequence[Tensor]]:
         """The weights of `attention` as one head; see `mt.interfaces.Seq2Seq`."""
-        return {"cross": [self.attention(source, target)[:, None]]}  # [B, 1, T, S]
+        return {"cross": [self.attention(source, target)[:, None]]}
 
     def output(self) -> tuple[Tensor, Tensor | None]:
         """The projection weight [V, D] and its bias: logits = hidden W^T + b."""

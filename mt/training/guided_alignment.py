@@ -24,7 +24,6 @@ from mt.data.ibm_model1 import EMPTY, Lexicon
 from mt.data.training_lexicon import learn_training_lexicon
 from mt.errors import ConfigError
 from mt.interfaces import Batch, Loss, Objective, Term
-from mt.models.modules.transformer_layers import TransformerStacks
 from mt.special_tokens import END, PAD
 
 TENSION, FROM_NOTHING = 4.0, 0.08
@@ -107,7 +106,7 @@ class GuidedAlignment(nn.Module):
         if not self.training:
             terms: Loss = self.objective(batch)
             return terms
-        with cast(TransformerStacks, self.model).record_alignment() as recorded:
+        with cast(Any, self.model).record_alignment() as recorded:
             terms = self.objective(batch)
         total = alignment_loss(recorded[0], self.aligner.links(batch))
         return (*terms, Term("alignment", total, batch.target_lengths.sum(), self.weight))
@@ -132,15 +131,16 @@ def add_guided_alignment(
     """Add guided alignment if the recipe has `objective.alignment_weight`; learn its lexicon.
 
     Raises:
-        ConfigError: the model is of a kind whose attention is not recorded in training.
+        ConfigError: the model has no attention that can be guided.
     """
     weight = getattr(recipe.objective, "alignment_weight", 0.0)
     if not weight:
         return objective
     if not hasattr(model, "record_alignment"):
-        what = f"a model of kind {recipe.model.kind} has no attention that can be guided"
+        what = f"a model of kind {recipe.model.kind} has no record_alignment() to guide"
         advice = "set objective.alignment_weight=0, or model.kind=transformer"
         raise ConfigError("CONFIG", "objective.alignment_weight", what, advice)
+    cast(Any, model).record_alignment()
     lexicon = learn_training_lexicon(recipe, prepared)
     aligner = Aligner(lexicon, prepared.vocabulary.target_size, device)
     return GuidedAlignment(objective, model, aligner, weight)

@@ -68,6 +68,8 @@ def advice(recipe: Recipe) -> list[str]:
         keys.append("set model.word_dropout")
     if recipe.vocabulary.kind == "sentencepiece" and not recipe.vocabulary.sampling.kinds:
         keys.append("set vocabulary.sampling")
+    if getattr(recipe.objective, "alignment_weight", None) == 0 and hasattr(model, "n_heads"):
+        keys.append("set objective.alignment_weight")
     if recipe.objective.kind == "cross_entropy":
         keys.append("set objective.kind=r_drop")
     if recipe.training.patience is None:

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from gated_models import NO_SCALER, batches, built, cross_entropy
+from gated_models import NO_SCALER, batches, built, cross_entropy, mixture
 from resumable_run import written
 from shortlists import TOY, A, B, X, a, b, x
 
@@ -154,12 +154,19 @@ class TestObjective:
         want = -(0.5 * math.log(0.4) + 0.25 * math.log(0.6))
         assert float(alignment_loss(heads, links)) == pytest.approx(want)
 
-    def test_attention_learns_to_look_along_the_links(self, vocabulary, copying):
+    @pytest.mark.parametrize("kind", ["transformer", "mixture_of_heads", "bahdanau", "dot"])
+    def test_attention_learns_to_look_along_the_links(self, vocabulary, copying, kind):
         """The same updates without it leave attention spread over the source."""
         shares = {}
         for weight in (0.0, 1.0):
             torch.manual_seed(1)
-            step = guided(built(vocabulary), vocabulary, copying, weight=weight)
+            if kind == "transformer":
+                model = built(vocabulary)
+            elif kind == "mixture_of_heads":
+                model = built(vocabulary, mixture, heads_per_sentence=2)
+            else:
+                model = rnn.build(rnn.Config(d_model=16, units=16, attention=kind), vocabulary)
+            step = guided(model, vocabulary, copying, weight=weight)
             optimizer = torch.optim.Adam(step.parameters(), 5e-3)
             for number in range(60):
                 optimizer.zero_grad()
@@ -179,10 +186,13 @@ class TestRecipe:
         objective = torch.nn.Identity()
         assert add_guided_alignment(objective, objective, loaded, None, CPU) is objective
 
-    def test_a_model_whose_attention_is_not_recorded_is_refused(self, tmp_path, vocabulary):
+    @pytest.mark.parametrize("attention", ["none", None])
+    def test_a_model_without_attention_is_refused(self, tmp_path, vocabulary, attention):
         loaded, _ = recipes.load(written(tmp_path, objective__alignment_weight=0.2))
-        model = rnn.build(rnn.Config(d_model=8, units=8), vocabulary)
-        with pytest.raises(ConfigError, match=r"objective\.alignment_weight"):
+        model = torch.nn.Identity()
+        if attention is not None:
+            model = rnn.build(rnn.Config(d_model=8, units=8, attention=attention), vocabulary)
+        with pytest.raises(ConfigError, match=r"attention|record_alignment"):
             add_guided_alignment(torch.nn.Identity(), model, loaded, None, CPU)
 
     def test_it_is_part_of_the_run_and_of_no_checkpoint(self, built_guided):

@@ -76,14 +76,15 @@ def vars_of(gap):
 def test_what_is_in_use_already_is_not_advised(settled):
     plain = " ".join(overfitting.advice(settled()))
     assert "from 0.1" in plain
-    for key in ("model.word_dropout", "vocabulary.sampling", "objective.kind=r_drop"):
+    for key in ("model.word_dropout", "sampling", "objective.kind=r_drop", "alignment_weight"):
         assert key in plain
     careful = settled(
         model__word_dropout={"source": 0.1}, objective__kind="r_drop",
+        objective__alignment_weight=0.2,
         vocabulary__sampling={"target": {"dropout": 0.1}},
     )  # fmt: skip
     advised = " ".join(overfitting.advice(careful))
-    for key in ("word_dropout", "sampling", "r_drop", "patience"):
+    for key in ("word_dropout", "sampling", "r_drop", "alignment", "patience"):
         assert key not in advised
 
 
