@@ -112,6 +112,9 @@ class Seq2Seq(Protocol):
     def attention(self, source: Tensor, target: Tensor) -> Tensor:
         """The attention [B, T, S] over source ids [B, S] that aligns target inputs [B, T] best.
 
+        A model whose attention can be trained (`objective.alignment_weight`) has a context manager
+        `record_alignment()`, too: a list that gets the heads [B, H, T, S] of each `decode`.
+
         Raises:
             ConfigError: the model has none.
         """

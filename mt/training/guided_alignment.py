@@ -12,7 +12,7 @@ L entries of the lexicon.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import torch
@@ -126,7 +126,7 @@ def alignment_loss(attention: Tensor, links: Tensor) -> Tensor:
 
 def add_guided_alignment(
     objective: nn.Module, model: nn.Module, recipe: Recipe, prepared: PreparedData,
-    device: torch.device,
+    device: torch.device, log: Callable[[str], None],
 ) -> nn.Module:  # fmt: skip
     """Add guided alignment if the recipe has `objective.alignment_weight`; learn its lexicon.
 
@@ -143,4 +143,5 @@ def add_guided_alignment(
     cast(Any, model).record_alignment()
     lexicon = learn_training_lexicon(recipe, prepared)
     aligner = Aligner(lexicon, prepared.vocabulary.target_size, device)
+    log(f"{len(aligner.keys) - 1:,} pairs of pieces guide attention (objective.alignment_weight)")
     return GuidedAlignment(objective, model, aligner, weight)

@@ -66,7 +66,7 @@ def assemble_run(
     teacher = open_teacher(recipe, prepared.vocabulary, device)  # before torch is seeded
     module = build_module(recipe, prepared.vocabulary, teacher, device)
     module.objective = add_guided_alignment(
-        module.objective, module.model, recipe, prepared, device
+        module.objective, module.model, recipe, prepared, device, report.log
     )
     initialised = load_initial_weights(recipe, module.model, last, report, world)
     resolved = distributed.from_main(

@@ -184,7 +184,7 @@ class TestRecipe:
     def test_a_recipe_without_it_has_the_objective_as_it_is(self, tmp_path, vocabulary):
         loaded, _ = recipes.load(written(tmp_path))
         objective = torch.nn.Identity()
-        assert add_guided_alignment(objective, objective, loaded, None, CPU) is objective
+        assert add_guided_alignment(objective, objective, loaded, None, CPU, print) is objective
 
     @pytest.mark.parametrize("attention", ["none", None])
     def test_a_model_without_attention_is_refused(self, tmp_path, vocabulary, attention):
@@ -193,7 +193,7 @@ class TestRecipe:
         if attention is not None:
             model = rnn.build(rnn.Config(d_model=8, units=8, attention=attention), vocabulary)
         with pytest.raises(ConfigError, match=r"attention|record_alignment"):
-            add_guided_alignment(torch.nn.Identity(), model, loaded, None, CPU)
+            add_guided_alignment(torch.nn.Identity(), model, loaded, None, CPU, print)
 
     def test_it_is_part_of_the_run_and_of_no_checkpoint(self, built_guided):
         run, _ = built_guided
