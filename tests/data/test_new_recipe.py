@@ -33,6 +33,7 @@ def test_every_choice_is_a_valid_recipe(pairs, is_gpu, suspects, tmp_path):
     assert settings.training.max_epochs == choice.epochs
     assert settings.model.dropout == choice.rules.dropout
     assert settings.vocabulary.sampling.source.dropout == choice.rules.bpe_dropout
+    assert settings.objective.alignment_weight == choice.rules.alignment_weight
     assert len(settings.data.clean) > 10
     assert max(map(len, text.splitlines())) <= 110
 
@@ -49,7 +50,7 @@ def test_files_become_a_folder_that_can_be_trained(folder, monkeypatch):
     settings, _ = recipe.load(folder / "en-de" / "en-de.yaml")
     assert settings.languages.target == "de"
     prepared = prepare(settings, lambda line: None)  # few words have few pieces, and the size fits
-    assert prepared.vocabulary.size == settings.vocabulary.size < 2_000
+    assert prepared.vocabulary.size == settings.vocabulary.size < 4_000
     assert Path(settings.data.train[0].source).exists()  # type: ignore[attr-defined]
 
 
