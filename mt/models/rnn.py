@@ -307,7 +307,10 @@ class Recurrent(nn.Module):
         """
         if not self.alignable:
             what = "a model with attention: none looks at no source word and so aligns none"
-            advice = "ask for no alignments and no coverage, or train one with attention: bahdanau"
+            advice = (
+                "ask for no alignments, no coverage and no objective.alignment_weight, or train "
+                "one with attention: bahdanau"
+            )
             raise ConfigError("ATTENTION", "model.attention", what, advice)
         return record_attention([self])
 
