@@ -8,7 +8,7 @@ import torch
 from mt.config.plugins import plugin
 from mt.data import collate
 from mt.training.head_gate_loss import add_head_gate_loss
-from mt.training.step import ModelWithLoss
+from mt.training.step import ModelWithLoss, accumulate_gradients
 
 transformer, mixture = plugin("models", "transformer"), plugin("models", "mixture_of_heads")
 
@@ -40,3 +40,16 @@ def step_of(model, vocabulary, config, module=transformer):
     return ModelWithLoss(
         model, add_head_gate_loss(objective, model, module.Config(**SMALL, **config)), "fp32"
     )
+
+
+def assert_any_cut_is_the_same(step):
+    """Loss and gradients of 16 pairs in one micro-batch are those in four."""
+    found = []
+    for size in (16, 4):
+        step.zero_grad()
+        loss = accumulate_gradients(step, step.objective, batches(16, size), NO_SCALER)
+        found.append((loss, {n: p.grad.clone() for n, p in step.named_parameters()}))
+    (one, whole), (two, parts) = found
+    torch.testing.assert_close(one, two)
+    for name in whole:
+        torch.testing.assert_close(whole[name], parts[name], rtol=1e-4, atol=1e-6)
