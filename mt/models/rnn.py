@@ -322,7 +322,7 @@ class Recurrent(nn.Module):
 
     def attentions(self, source: Tensor, target: Tensor) -> Mapping[str, Sequence[Tensor]]:
         """The weights of `attention` as one head; see `mt.interfaces.Seq2Seq`."""
-        return {"cross": [self.attention(source, target)[:, None]]}
+        return {"cross": [self.attention(source, target)[:, None]]}  # [B, 1, T, S]
 
     def output(self) -> tuple[Tensor, Tensor | None]:
         """The projection weight [V, D] and its bias: logits = hidden W^T + b."""

@@ -6,8 +6,7 @@ towards the links of IBM Model 1, beside the translation loss (Chen et al. 2016,
 layer of a Transformer: Garg et al. 2019, section 4). Links follow from the ids of a batch and a
 lexicon of pieces: they stay right when each epoch segments words in another way.
 
-Legend: B sentences, n passes of an objective over them, H heads, T target and S source positions,
-L entries of the lexicon.
+Legend: B sentences, n passes of an objective over them, H heads, T target and S source positions.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ class Aligner:
     def __init__(self, lexicon: Lexicon, target_size: int, device: torch.device) -> None:
         likely = lexicon.probability >= LEAST
         keys = lexicon.source[likely] * target_size + lexicon.target[likely]
-        # A first and a last entry that no pair of pieces has: every place is one of the lexicon.
+        # The last key is above that of any pair of pieces: every place found is within the array.
         end = torch.tensor([torch.iinfo(torch.int64).max])
         self.keys = torch.cat((torch.from_numpy(keys), end)).to(device)
         probability = torch.from_numpy(lexicon.probability[likely])
@@ -116,7 +115,7 @@ def alignment_loss(attention: Tensor, links: Tensor) -> Tensor:
     """Sum -p(link) log(attention) over the links; the mean over passes.
 
     Args:
-        attention: [n*B, H, T, S], of which the mean over heads is trained.
+        attention: [n*B, H, T, S]; the mean over its heads is trained.
         links: [B, T, S], see `Aligner.links`; padding has none.
     """
     logs = attention.mean(dim=1).clamp(min=LEAST_WEIGHT).log()  # [n*B, T, S]
